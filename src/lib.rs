@@ -1,2 +1,3 @@
 //! DPoP ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)) for resource servers, as a tower layer.
 
+pub mod jose;

@@ -1,0 +1,451 @@
+//! The public key in a proof's header, and its thumbprint.
+//!
+//! One key has one spelling here: coordinates at full length, canonical base64url, minimal
+//! integers. Otherwise one key would have several thumbprints, and one client several identities.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+use crate::jose::algorithm::{Algorithm, KeyType};
+use crate::jose::base64url;
+use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
+
+/// A public key, as the `jwk` header parameter of a proof carries it ([RFC
+/// 7517](https://www.rfc-editor.org/rfc/rfc7517), [RFC 9449 section
+/// 4.2](https://www.rfc-editor.org/rfc/rfc9449#section-4.2)).
+///
+/// A value that exists is well-formed: a known key type, no private member, canonical encodings,
+/// full-length coordinates, an RSA modulus of 2048 to 8192 bits. That a point lies on its curve is
+/// seen when the key first verifies something.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::jose::jwk::Jwk;
+///
+/// let jwk: Jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#.parse()?;
+/// assert_eq!(jwk.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+///
+/// let private = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"AA"}"#;
+/// assert_eq!(private.parse::<Jwk>().unwrap_err().to_string(), "the key holds a private member");
+/// # Ok::<(), tower_dpop::jose::jwk::JwkError>(())
+/// ```
+#[derive(Clone)]
+pub struct Jwk {
+    material: Material,
+    thumbprint: Thumbprint,
+    declared: Declared,
+}
+
+/// The numbers of a key.
+#[derive(Clone)]
+pub(crate) enum Material {
+    /// Uncompressed points (SEC 1 section 2.3.3): `04 ‖ x ‖ y`.
+    P256([u8; 65]),
+    P384([u8; 97]),
+    P521([u8; 133]),
+    Ed25519([u8; 32]),
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+}
+
+/// What the key's own `alg` member says.
+#[derive(Clone, Copy)]
+enum Declared {
+    Nothing,
+    Known(Algorithm),
+    Unknown,
+}
+
+object! {
+    /// The members of a JWK as they stand in the JSON.
+    pub(crate) struct JwkMembers<'de> {
+        kty: Text<'de> = "kty",
+        crv: Text<'de> = "crv",
+        x: Text<'de> = "x",
+        y: Text<'de> = "y",
+        n: Text<'de> = "n",
+        e: Text<'de> = "e",
+        alg: Text<'de> = "alg",
+        usage: Text<'de> = "use",
+        key_ops: Vec<Text<'de>> = "key_ops",
+        d: Ignored = "d",
+        p: Ignored = "p",
+        q: Ignored = "q",
+        dp: Ignored = "dp",
+        dq: Ignored = "dq",
+        qi: Ignored = "qi",
+        oth: Ignored = "oth",
+        k: Ignored = "k",
+        private: Ignored = "priv",
+    }
+}
+
+impl JwkMembers<'_> {
+    /// Members that only private and symmetric keys have, whatever `kty` says (RFC 7518 section 6,
+    /// RFC 8037 section 2).
+    fn private(&self) -> bool {
+        [
+            &self.d,
+            &self.p,
+            &self.q,
+            &self.dp,
+            &self.dq,
+            &self.qi,
+            &self.oth,
+            &self.k,
+            &self.private,
+        ]
+        .into_iter()
+        .any(Option::is_some)
+    }
+}
+
+impl Jwk {
+    /// The key's SHA-256 thumbprint, which a bound token names in `cnf.jkt`.
+    pub const fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+
+    pub(crate) const fn material(&self) -> &Material {
+        &self.material
+    }
+
+    /// Whether the key may be used with the algorithm: the fixed table, and the key's own `alg`
+    /// where it has one.
+    pub(crate) fn goes_with(&self, algorithm: Algorithm) -> bool {
+        let declared = match self.declared {
+            Declared::Nothing => true,
+            Declared::Known(declared) => declared.same_computation(algorithm),
+            Declared::Unknown => false,
+        };
+        declared && self.material.key_type() == algorithm.key_type()
+    }
+
+    pub(crate) fn from_members(members: &JwkMembers<'_>) -> Result<Self, JwkError> {
+        if members.private() {
+            return Err(JwkError::Private);
+        }
+        let contradicts_signing = members
+            .usage
+            .as_ref()
+            .is_some_and(|usage| usage.as_str() != "sig")
+            || members
+                .key_ops
+                .as_ref()
+                .is_some_and(|ops| !ops.iter().any(|op| op.as_str() == "verify"));
+        if contradicts_signing {
+            return Err(JwkError::Use);
+        }
+        let declared = match &members.alg {
+            None => Declared::Nothing,
+            Some(name) => name
+                .as_str()
+                .parse()
+                .map_or(Declared::Unknown, Declared::Known),
+        };
+        Self::from_parameters(&Parameters {
+            kty: text(members.kty.as_ref()),
+            crv: text(members.crv.as_ref()),
+            x: text(members.x.as_ref()),
+            y: text(members.y.as_ref()),
+            n: text(members.n.as_ref()),
+            e: text(members.e.as_ref()),
+        })
+        .map(|jwk| Self { declared, ..jwk })
+    }
+
+    /// A key without an `alg` of its own, from the parameters that its thumbprint covers.
+    pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, JwkError> {
+        let material = Material::from_parameters(parameters)?;
+        let thumbprint = material.thumbprint();
+        Ok(Self {
+            material,
+            thumbprint,
+            declared: Declared::Nothing,
+        })
+    }
+}
+
+fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
+    member.map(Text::as_str)
+}
+
+impl FromStr for Jwk {
+    type Err = JwkError;
+
+    fn from_str(json: &str) -> Result<Self, JwkError> {
+        let members = read(json.as_bytes()).map_err(|NotStrictJson| JwkError::Json)?;
+        Self::from_members(&members)
+    }
+}
+
+impl fmt::Debug for Jwk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwk")
+            .field("key_type", &self.material.key_type())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parameters of a public key, whoever read them.
+#[derive(Default)]
+pub(crate) struct Parameters<'a> {
+    pub(crate) kty: Option<&'a str>,
+    pub(crate) crv: Option<&'a str>,
+    pub(crate) x: Option<&'a str>,
+    pub(crate) y: Option<&'a str>,
+    pub(crate) n: Option<&'a str>,
+    pub(crate) e: Option<&'a str>,
+}
+
+/// 8192 bits; more would let one proof buy seconds of our time.
+const MAX_MODULUS_OCTETS: usize = 1024;
+
+impl Material {
+    fn from_parameters(jwk: &Parameters<'_>) -> Result<Self, JwkError> {
+        match (jwk.kty, jwk.crv) {
+            (Some("EC"), Some("P-256")) => Ok(Self::P256(point::<32, 65>(jwk)?)),
+            (Some("EC"), Some("P-384")) => Ok(Self::P384(point::<48, 97>(jwk)?)),
+            (Some("EC"), Some("P-521")) => Ok(Self::P521(point::<66, 133>(jwk)?)),
+            (Some("OKP"), Some("Ed25519")) => {
+                let x = jwk
+                    .x
+                    .and_then(base64url::decode_exact)
+                    .ok_or(JwkError::Coordinate)?;
+                if ed25519_is_canonical(&x) && !ed25519_is_small_order(&x) {
+                    Ok(Self::Ed25519(x))
+                } else {
+                    Err(JwkError::Coordinate)
+                }
+            }
+            (Some("RSA"), _) => rsa(jwk),
+            (None, _) => Err(JwkError::Missing),
+            _ => Err(JwkError::KeyType),
+        }
+    }
+
+    pub(crate) const fn key_type(&self) -> KeyType {
+        match self {
+            Self::P256(_) => KeyType::P256,
+            Self::P384(_) => KeyType::P384,
+            Self::P521(_) => KeyType::P521,
+            Self::Ed25519(_) => KeyType::Ed25519,
+            Self::Rsa { .. } => KeyType::Rsa,
+        }
+    }
+
+    /// RFC 7638 section 3: the required members in lexicographic order, without white space,
+    /// written anew from the numbers.
+    fn thumbprint(&self) -> Thumbprint {
+        let ec = |crv: &str, point: &[u8]| {
+            let (x, y) = point[1..].split_at(point.len() / 2);
+            let (x, y) = (base64url::encode(x), base64url::encode(y));
+            Sha256::new()
+                .chain_update(r#"{"crv":""#)
+                .chain_update(crv)
+                .chain_update(r#"","kty":"EC","x":""#)
+                .chain_update(x)
+                .chain_update(r#"","y":""#)
+                .chain_update(y)
+        };
+        let hash = match self {
+            Self::P256(point) => ec("P-256", point),
+            Self::P384(point) => ec("P-384", point),
+            Self::P521(point) => ec("P-521", point),
+            Self::Ed25519(x) => Sha256::new()
+                .chain_update(r#"{"crv":"Ed25519","kty":"OKP","x":""#)
+                .chain_update(base64url::encode(x)),
+            Self::Rsa { n, e } => Sha256::new()
+                .chain_update(r#"{"e":""#)
+                .chain_update(base64url::encode(e))
+                .chain_update(r#"","kty":"RSA","n":""#)
+                .chain_update(base64url::encode(n)),
+        };
+        Thumbprint(hash.chain_update(r#""}"#).finalize().into())
+    }
+}
+
+/// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so `N` octets and never
+/// fewer.
+fn point<const N: usize, const POINT: usize>(
+    jwk: &Parameters<'_>,
+) -> Result<[u8; POINT], JwkError> {
+    let mut point = [4; POINT];
+    for (coordinate, place) in [(jwk.x, 1), (jwk.y, 1 + N)] {
+        let octets: [u8; N] = coordinate
+            .and_then(base64url::decode_exact)
+            .ok_or(JwkError::Coordinate)?;
+        point[place..place + N].copy_from_slice(&octets);
+    }
+    Ok(point)
+}
+
+fn rsa(jwk: &Parameters<'_>) -> Result<Material, JwkError> {
+    let (Some(n), Some(e)) = (jwk.n, jwk.e) else {
+        return Err(JwkError::Missing);
+    };
+    if n.len() > MAX_MODULUS_OCTETS.div_ceil(3) * 4 || e.len() > 8 {
+        return Err(JwkError::RsaSize);
+    }
+    let (Some(n), Some(e)) = (base64url::decode(n), base64url::decode(e)) else {
+        return Err(JwkError::Integer);
+    };
+    // RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
+    let minimal = |integer: &[u8]| integer.first().is_some_and(|first| *first != 0);
+    if !minimal(&n) || !minimal(&e) || !odd(&n) || !odd(&e) || e == [1] {
+        return Err(JwkError::Integer);
+    }
+    // Both engines take exponents of up to 33 bits.
+    if bits(&n) < 2048 || n.len() > MAX_MODULUS_OCTETS || bits(&e) > 33 {
+        return Err(JwkError::RsaSize);
+    }
+    Ok(Material::Rsa { n, e })
+}
+
+fn odd(integer: &[u8]) -> bool {
+    integer.last().is_some_and(|last| last % 2 == 1)
+}
+
+/// The length in bits of an integer without leading zero octets.
+fn bits(integer: &[u8]) -> usize {
+    integer.first().map_or(0, |first| {
+        integer.len() * 8 - first.leading_zeros() as usize
+    })
+}
+
+/// Whether the y coordinate is below the field's prime, 2^255 - 19 (RFC 8032 section 5.1.3).
+/// Engines differ here; a second spelling of a key would have a second thumbprint.
+fn ed25519_is_canonical(encoding: &[u8; 32]) -> bool {
+    let top = encoding[31] & 0x7f;
+    !(top == 0x7f && encoding[1..31].iter().all(|octet| *octet == 0xff) && encoding[0] >= 0xed)
+}
+
+/// Whether the encoding is of a point whose order divides 8, in canonical form or not. Under such a
+/// key one signature can fit every message, and with such an R a signature says less than it seems
+/// to.
+pub(crate) fn ed25519_is_small_order(encoding: &[u8; 32]) -> bool {
+    /// y coordinates, the sign bit clear: 0, 1, the two of order 8, p - 1, p, p + 1.
+    const Y: [[u8; 32]; 7] = {
+        const fn edge(first: u8) -> [u8; 32] {
+            let mut y = [0xff; 32];
+            y[0] = first;
+            y[31] = 0x7f;
+            y
+        }
+        const fn small(first: u8) -> [u8; 32] {
+            let mut y = [0; 32];
+            y[0] = first;
+            y
+        }
+        [
+            small(0),
+            small(1),
+            [
+                0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
+                0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
+                0x6d, 0x53, 0xfc, 0x05,
+            ],
+            [
+                0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
+                0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
+                0x92, 0xac, 0x03, 0x7a,
+            ],
+            edge(0xec),
+            edge(0xed),
+            edge(0xee),
+        ]
+    };
+    let mut y = *encoding;
+    y[31] &= 0x7f;
+    Y.contains(&y)
+}
+
+/// Why a `jwk` was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwkError {
+    /// The key's own `alg` names another algorithm than the header's (RFC 7517 section 4.4), or the
+    /// key is of the wrong type for it.
+    #[error("the key does not go with the algorithm")]
+    Algorithm,
+    /// A coordinate is missing, not canonical base64url, not at the curve's full length, or names a
+    /// point that must not be used.
+    #[error("a coordinate of the key is missing or malformed")]
+    Coordinate,
+    /// `n` or `e` is not a canonical, minimal, odd integer.
+    #[error("an integer of the key is malformed")]
+    Integer,
+    /// Not a JSON object without duplicate members.
+    #[error("the key is not a JSON object without duplicate members")]
+    Json,
+    /// `kty` and `crv` name no key type that can verify a proof.
+    #[error("the key type is not supported")]
+    KeyType,
+    /// A required member is missing.
+    #[error("a required member of the key is missing")]
+    Missing,
+    /// A member that only private or symmetric keys have (RFC 9449 section 4.3, check 7).
+    #[error("the key holds a private member")]
+    Private,
+    /// An RSA key outside 2048 to 8192 bits, or with an exponent above 33 bits.
+    #[error("the size of the RSA key is not accepted")]
+    RsaSize,
+    /// `use` or `key_ops` say that the key is not for verifying signatures.
+    #[error("the key is not meant for signatures")]
+    Use,
+}
+
+/// A key's SHA-256 thumbprint ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), `jkt` in DPoP.
+///
+/// `Display` writes, and `FromStr` reads, the 43 characters of canonical base64url. `Debug` shows
+/// nothing of it.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::jose::jwk::Thumbprint;
+///
+/// let jkt: Thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse()?;
+/// assert_eq!(jkt.to_string(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+/// assert!("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4J".parse::<Thumbprint>().is_err()); // stray bits
+/// # Ok::<(), tower_dpop::jose::jwk::NotAThumbprint>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Thumbprint([u8; 32]);
+
+impl Thumbprint {
+    /// The hash itself.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for Thumbprint {
+    type Err = NotAThumbprint;
+
+    fn from_str(jkt: &str) -> Result<Self, NotAThumbprint> {
+        base64url::decode_exact(jkt).map(Self).ok_or(NotAThumbprint)
+    }
+}
+
+impl fmt::Display for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base64url::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Thumbprint(..)")
+    }
+}
+
+/// The text is not the 43 characters of a base64url SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a base64url SHA-256 thumbprint")]
+pub struct NotAThumbprint;

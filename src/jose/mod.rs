@@ -1,0 +1,15 @@
+//! What a proof is made of: algorithms, public keys and signed objects, read strictly.
+//!
+//! - [`algorithm`]: which signature algorithms exist here, and which keys each goes with;
+//! - [`jwk`]: a client's public key and its thumbprint (`jkt`);
+//! - `json`, `jws`: the strict readers underneath;
+//! - `engine`: the only file that names a cryptography crate for verifying;
+//! - `key_cache`: parsed keys of clients whose requests have passed.
+
+pub mod algorithm;
+pub(crate) mod base64url;
+pub(crate) mod json;
+pub mod jwk;
+pub(crate) mod jws;
+pub(crate) mod engine;
+pub(crate) mod key_cache;

@@ -1,3 +1,4 @@
 //! DPoP ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)) for resource servers, as a tower layer.
 
 pub mod jose;
+pub mod freshness;

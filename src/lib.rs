@@ -2,3 +2,5 @@
 
 pub mod jose;
 pub mod freshness;
+pub mod credentials;
+pub mod target;

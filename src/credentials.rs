@@ -1,0 +1,179 @@
+//! Finds the access token and the proof in a request's header fields.
+//!
+//! | field | ABNF |
+//! |---|---|
+//! | `Authorization` | `"DPoP" 1*SP token68` ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)) |
+//! | `DPoP` | `token68` ([section 4.1](https://www.rfc-editor.org/rfc/rfc9449#section-4.1)), of which a JWT uses letters, digits, `-`, `_` and `.` |
+//!
+//! Tokens in the query or in a form are never looked for (OAuth 2.1 and FAPI 2.0 forbid them), nor
+//! is `Proxy-Authorization`.
+
+use std::fmt;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName};
+use sha2::{Digest, Sha256};
+
+use crate::jose::base64url;
+
+/// The header field that carries the proof.
+pub const DPOP: HeaderName = HeaderName::from_static("dpop");
+
+/// Longer tokens are not hashed.
+const MAX_TOKEN_LENGTH: usize = 32 * 1024;
+
+/// An access token under the DPoP scheme, and the proof that came with it, if one did.
+pub(crate) struct Credentials<'r> {
+    pub(crate) token: PresentedToken<'r>,
+    pub(crate) proof: ProofField<'r>,
+}
+
+/// The `DPoP` fields of a request. What they hold is the proof's own business.
+#[derive(Clone, Copy)]
+pub(crate) enum ProofField<'r> {
+    Absent,
+    One(&'r [u8]),
+    Several,
+}
+
+impl<'r> Credentials<'r> {
+    /// Exactly one `Authorization`, of the DPoP scheme.
+    pub(crate) fn from_headers(headers: &'r HeaderMap) -> Result<Self, CredentialsError> {
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let authorization = fields.next().ok_or(CredentialsError::Missing)?;
+        if fields.next().is_some() {
+            return Err(CredentialsError::Ambiguous);
+        }
+        let token = dpop_token(authorization.as_bytes())?;
+        Ok(Self {
+            token: PresentedToken::new(token),
+            proof: ProofField::from_headers(headers),
+        })
+    }
+}
+
+impl<'r> ProofField<'r> {
+    /// Counts field lines. A comma-folded value is one field, and no proof.
+    fn from_headers(headers: &'r HeaderMap) -> Self {
+        let mut fields = headers.get_all(DPOP).iter();
+        match (fields.next(), fields.next()) {
+            (None, _) => Self::Absent,
+            (Some(proof), None) => Self::One(proof.as_bytes()),
+            (Some(_), Some(_)) => Self::Several,
+        }
+    }
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+/// An access token as the client presented it, and its SHA-256, which `ath` and caches need.
+#[derive(Clone, Copy)]
+pub struct PresentedToken<'r> {
+    text: &'r str,
+    hash: [u8; 32],
+}
+
+impl<'r> PresentedToken<'r> {
+    /// A token, for those who call an [`AccessTokenVerifier`](crate::token::AccessTokenVerifier)
+    /// themselves.
+    pub fn new(text: &'r str) -> Self {
+        Self {
+            text,
+            hash: Sha256::digest(text).into(),
+        }
+    }
+
+    /// The token. A secret: not for logs.
+    pub const fn as_str(&self) -> &'r str {
+        self.text
+    }
+
+    /// The SHA-256 of the token's characters.
+    pub const fn sha256(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Whether a proof's `ath` is this token's: the 43 characters, compared as such (RFC 9449
+    /// section 4.2).
+    pub(crate) fn has_hash(&self, ath: &str) -> bool {
+        ath.as_bytes() == base64url::encode_hash(&self.hash)
+    }
+}
+
+impl fmt::Debug for PresentedToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresentedToken(..)")
+    }
+}
+
+fn dpop_token(field: &[u8]) -> Result<&str, CredentialsError> {
+    let scheme_end = field
+        .iter()
+        .position(|octet| !is_scheme_character(*octet))
+        .unwrap_or(field.len());
+    let (scheme, rest) = field.split_at(scheme_end);
+    let spaces = rest.iter().take_while(|octet| **octet == b' ').count();
+    let token = &rest[spaces..];
+    let well_formed = spaces > 0 && is_token68(token);
+    if scheme.eq_ignore_ascii_case(b"DPoP") && well_formed {
+        if token.len() > MAX_TOKEN_LENGTH {
+            return Err(CredentialsError::TokenTooLong);
+        }
+        str::from_utf8(token).map_err(|_| CredentialsError::Malformed)
+    } else if scheme.eq_ignore_ascii_case(b"DPoP") || scheme.is_empty() {
+        Err(CredentialsError::Malformed)
+    } else if scheme.eq_ignore_ascii_case(b"Bearer") {
+        Err(if well_formed {
+            CredentialsError::Bearer
+        } else {
+            CredentialsError::Malformed
+        })
+    } else {
+        // RFC 6750 section 3.1: a request with an unsupported authentication method gets no error
+        // code.
+        Err(CredentialsError::Missing)
+    }
+}
+
+/// RFC 9110 section 5.6.2, `tchar`.
+fn is_scheme_character(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// RFC 9110 section 11.2: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+fn is_token68(text: &[u8]) -> bool {
+    let end = text
+        .iter()
+        .rposition(|octet| *octet != b'=')
+        .map_or(0, |last| last + 1);
+    end > 0
+        && text[..end]
+            .iter()
+            .all(|octet| octet.is_ascii_alphanumeric() || b"-._~+/".contains(octet))
+}
+
+/// What is wrong with the header fields themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialsError {
+    /// Several `Authorization` fields (RFC 9449 section 7.2, Figure 19).
+    #[error("several Authorization fields")]
+    Ambiguous,
+    /// An access token under the Bearer scheme, which is not accepted here (RFC 9449 section 7.2).
+    /// The token is not looked at.
+    #[error("the access token was presented as a bearer token")]
+    Bearer,
+    /// The `Authorization` field does not follow its grammar (RFC 9449 section 7.1).
+    #[error("the Authorization field is malformed")]
+    Malformed,
+    /// No `Authorization` field, or one of a scheme that is not about access tokens.
+    #[error("no access token was presented")]
+    Missing,
+    /// An access token of more than 32 KiB.
+    #[error("the access token is too long")]
+    TokenTooLong,
+}

@@ -4,3 +4,4 @@ pub mod jose;
 pub mod freshness;
 pub mod credentials;
 pub mod target;
+pub mod nonce;

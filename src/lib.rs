@@ -5,3 +5,4 @@ pub mod freshness;
 pub mod credentials;
 pub mod target;
 pub mod nonce;
+pub mod proof;

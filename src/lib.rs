@@ -6,3 +6,5 @@ pub mod credentials;
 pub mod target;
 pub mod nonce;
 pub mod proof;
+pub mod token;
+pub mod jwt;

@@ -8,3 +8,5 @@ pub mod nonce;
 pub mod proof;
 pub mod token;
 pub mod jwt;
+pub mod binding;
+pub mod replay;

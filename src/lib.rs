@@ -10,3 +10,5 @@ pub mod token;
 pub mod jwt;
 pub mod binding;
 pub mod replay;
+pub mod rejection;
+pub mod verifier;

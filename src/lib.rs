@@ -1,4 +1,70 @@
-//! DPoP ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)) for resource servers, as a tower layer.
+//! DPoP ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)) for resource servers: a tower layer
+//! that lets a request through only when its proof and its access token hold together.
+//!
+//! A stolen bearer token works for anyone. A DPoP-bound one works only for the holder of the
+//! client's private key: with each request the client signs a *proof* (a JWT that names the method,
+//! the URL, the time, the token, and has an identifier of its own), and the server lets the request
+//! pass only if the key that signed the proof is the key the token is bound to, and the proof was
+//! never used before.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, service_fn};
+//! use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+//!
+//! # fn example(jwks: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let keys: KeySet = jwks.parse()?; // the issuer's JWK Set
+//! let verifier = Verifier::new(
+//!     "https://api.example.com".parse::<PublicUrl>()?, // how clients reach us
+//!     JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
+//! );
+//!
+//! let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(
+//!     async |request: Request<String>| {
+//!         let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
+//!         Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject())))
+//!     },
+//! ));
+//! # let _ = service;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With the feature `axum`, handlers take a [`BoundToken`] as an argument.
+//!
+//! # Where to start reading
+//!
+//! [`Verifier::verify`] is the table of contents: one request's whole path on one screen. The
+//! modules stand in the order in which a request meets them, and each uses only those above it:
+//!
+//! | module | question |
+//! |---|---|
+//! | [`jose`] | what are keys, algorithms and signed objects, read strictly? |
+//! | [`freshness`] | how old may a proof be, and how long must it be remembered? |
+//! | [`credentials`] | which token and which proof does the request carry? |
+//! | [`target`] | what must the proof say of method and URL? |
+//! | [`nonce`] | which nonces are ours? |
+//! | [`proof`] | does the proof hold? |
+//! | [`token`], [`jwt`] | is the access token good? |
+//! | [`binding`] | is the token bound to the proof's key? |
+//! | [`replay`] | was the proof used before? |
+//! | [`rejection`] | what is a refused client told? |
+//! | [`verifier`] | all of the above, in order |
+//! | [`layer`] | tower |
+#![cfg_attr(feature = "axum", doc = "| [`axum`] | extractors |")]
+//!
+//! # What is never optional
+//!
+//! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`; replays are
+//! detected; algorithms are an allow-list on which `none` and MACs cannot stand; a store or an
+//! issuer out of reach refuses the request. What weakens a check says so in its name.
+//!
+//! # Features
+//!
+//! - `aws-lc-rs` (default): verifies signatures with AWS-LC.
+//! - `rust-crypto`: verifies signatures without C code, for `default-features = false`. Both accept
+//!   and refuse the same.
+//! - `axum`: extractors, and the original path of requests inside `Router::nest`.
 
 pub mod jose;
 pub mod freshness;
@@ -12,3 +78,17 @@ pub mod binding;
 pub mod replay;
 pub mod rejection;
 pub mod verifier;
+pub mod layer;
+#[cfg(feature = "axum")]
+pub mod axum;
+
+pub use crate::binding::BoundToken;
+pub use crate::freshness::Freshness;
+pub use crate::jose::algorithm::{Algorithm, Algorithms};
+pub use crate::jwt::{Claims, JwtVerifier, KeySet};
+pub use crate::layer::DpopLayer;
+pub use crate::nonce::{NonceSecret, StatelessNonces};
+pub use crate::rejection::Rejection;
+pub use crate::replay::memory::MemoryReplayStore;
+pub use crate::target::PublicUrl;
+pub use crate::verifier::Verifier;

@@ -24,7 +24,7 @@ const MAX_TOKEN_LENGTH: usize = 32 * 1024;
 
 /// An access token under the DPoP scheme, and the proof that came with it, if one did.
 pub(crate) struct Credentials<'r> {
-    pub(crate) token: PresentedToken<'r>,
+    pub(crate) token: &'r str,
     pub(crate) proof: ProofField<'r>,
 }
 
@@ -46,7 +46,7 @@ impl<'r> Credentials<'r> {
         }
         let token = dpop_token(authorization.as_bytes())?;
         Ok(Self {
-            token: PresentedToken::new(token),
+            token,
             proof: ProofField::from_headers(headers),
         })
     }

@@ -6,16 +6,15 @@
 //! second can make a bound token.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::credentials::{PresentedToken, ProofField};
+use crate::credentials::{Credentials, PresentedToken, ProofField};
 use crate::freshness::{Freshness, IatError, LifetimeError, Timestamp};
 use crate::jose::algorithm::{Algorithm, Algorithms};
-use crate::jose::engine::{KeyRejected, SignatureRejected, VerificationKey};
+use crate::jose::engine::{KeyRejected, SignatureRejected};
 use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jwk::{Jwk, JwkError, JwkMembers, Thumbprint};
 use crate::jose::jws::{CompactJws, NotCompactJws};
-use crate::jose::key_cache::KeyCache;
+use crate::jose::key_cache::{CachedKey, KeyCache};
 use crate::target::{Target, UrlMismatch};
 
 /// Longer proofs are not decoded. A proof by an 8192-bit RSA key takes about 3.3 KiB.
@@ -54,7 +53,6 @@ object! {
 pub(crate) struct Expected<'e> {
     pub(crate) algorithms: Algorithms,
     pub(crate) target: &'e Target<'e>,
-    pub(crate) token: &'e PresentedToken<'e>,
     pub(crate) freshness: &'e Freshness,
     pub(crate) nonces_required: bool,
     pub(crate) now: Timestamp,
@@ -62,10 +60,12 @@ pub(crate) struct Expected<'e> {
 
 /// A proof whose form and claims hold. Nobody has vouched for it yet.
 pub(crate) struct ClaimedProof<'r> {
+    token: PresentedToken<'r>,
     signing_input: &'r str,
     signature: Vec<u8>,
     algorithm: Algorithm,
     jwk: Jwk,
+    thumbprint: Thumbprint,
     jti: String,
     iat: f64,
     nonce: Option<String>,
@@ -74,8 +74,11 @@ pub(crate) struct ClaimedProof<'r> {
 impl<'r> ClaimedProof<'r> {
     /// Every check that costs no signature, in the order of the standard where there is no reason
     /// for another.
-    pub(crate) fn read(field: ProofField<'r>, expected: &Expected<'_>) -> Result<Self, ProofError> {
-        let text = match field {
+    pub(crate) fn read(
+        credentials: &Credentials<'r>,
+        expected: &Expected<'_>,
+    ) -> Result<Self, ProofError> {
+        let text = match credentials.proof {
             ProofField::Absent => return Err(ProofError::Missing),
             ProofField::Several => return Err(ProofError::Several),
             ProofField::One(octets) if octets.len() > MAX_LENGTH => {
@@ -88,20 +91,31 @@ impl<'r> ClaimedProof<'r> {
         let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
         let claims: Claims<'_> = read(&jws.payload).map_err(|_| ProofError::PayloadNotJson)?;
         let (jti, iat) = check_claims(&claims, expected)?;
+        let token = PresentedToken::new(credentials.token);
+        if !token.has_hash(required(claims.ath.as_ref())?) {
+            return Err(ProofError::TokenHash);
+        }
         Ok(Self {
+            token,
             signing_input: jws.signing_input,
             signature: jws.signature,
             algorithm,
+            thumbprint: jwk.thumbprint(),
             jwk,
-            jti,
+            jti: jti.to_owned(),
             iat,
             nonce: claims.nonce.map(|nonce| nonce.0.into_owned()),
         })
     }
 
+    /// The access token that the proof names.
+    pub(crate) fn token(&self) -> PresentedToken<'r> {
+        self.token
+    }
+
     /// The thumbprint of the key that the proof names.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
-        self.jwk.thumbprint()
+        self.thumbprint
     }
 
     pub(crate) fn nonce(&self) -> Option<&str> {
@@ -111,13 +125,13 @@ impl<'r> ClaimedProof<'r> {
     /// Check 6: the signature is by the key that the proof names.
     pub(crate) fn verify_signature(self, keys: &KeyCache) -> Result<Proof, ProofError> {
         let key = keys
-            .get_or_parse(&self.jwk, self.algorithm)
+            .get_or_parse(&self.jwk, self.thumbprint, self.algorithm)
             .map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
         key.verify(self.signing_input.as_bytes(), &self.signature)
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
             algorithm: self.algorithm,
-            jwk: self.jwk,
+            thumbprint: self.thumbprint,
             key,
             jti: self.jti,
             iat: self.iat,
@@ -167,29 +181,15 @@ fn check_header(
     }
 }
 
-/// Checks 3, 8, 9, 11 and the first half of 12.
-fn check_claims(claims: &Claims<'_>, expected: &Expected<'_>) -> Result<(String, f64), ProofError> {
-    let jti = claims
-        .jti
-        .as_ref()
-        .ok_or(ProofError::ClaimMissing)?
-        .as_str();
-    let htm = claims
-        .htm
-        .as_ref()
-        .ok_or(ProofError::ClaimMissing)?
-        .as_str();
-    let htu = claims
-        .htu
-        .as_ref()
-        .ok_or(ProofError::ClaimMissing)?
-        .as_str();
+/// Checks 3, 8, 9 and 11.
+fn check_claims<'c>(
+    claims: &'c Claims<'_>,
+    expected: &Expected<'_>,
+) -> Result<(&'c str, f64), ProofError> {
+    let jti = required(claims.jti.as_ref())?;
+    let htm = required(claims.htm.as_ref())?;
+    let htu = required(claims.htu.as_ref())?;
     let iat = claims.iat.ok_or(ProofError::ClaimMissing)?;
-    let ath = claims
-        .ath
-        .as_ref()
-        .ok_or(ProofError::ClaimMissing)?
-        .as_str();
     if jti.is_empty() || jti.len() > MAX_JTI_LENGTH {
         return Err(ProofError::JtiLength);
     }
@@ -210,10 +210,11 @@ fn check_claims(claims: &Claims<'_>, expected: &Expected<'_>) -> Result<(String,
             LifetimeError::Expired => ProofError::Expired,
             LifetimeError::NotYetValid => ProofError::NotYetValid,
         })?;
-    if !expected.token.has_hash(ath) {
-        return Err(ProofError::TokenHash);
-    }
-    Ok((jti.to_owned(), iat))
+    Ok((jti, iat))
+}
+
+fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
+    claim.map(Text::as_str).ok_or(ProofError::ClaimMissing)
 }
 
 impl fmt::Debug for ClaimedProof<'_> {
@@ -228,8 +229,8 @@ impl fmt::Debug for ClaimedProof<'_> {
 /// not known yet.
 pub(crate) struct Proof {
     algorithm: Algorithm,
-    jwk: Jwk,
-    key: Arc<VerificationKey>,
+    thumbprint: Thumbprint,
+    key: CachedKey,
     jti: String,
     iat: f64,
 }
@@ -237,7 +238,7 @@ pub(crate) struct Proof {
 impl Proof {
     /// The thumbprint of the key that signed the proof.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
-        self.jwk.thumbprint()
+        self.thumbprint
     }
 
     pub(crate) fn jti(&self) -> &str {
@@ -250,7 +251,7 @@ impl Proof {
 
     /// Keeps the parsed key for the client's next request. Only for a proof whose request passed.
     pub(crate) fn remember_key(&self, keys: &KeyCache) {
-        keys.remember(&self.jwk, self.algorithm, &self.key);
+        keys.remember(self.thumbprint, self.algorithm, &self.key);
     }
 }
 

@@ -66,7 +66,7 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let credentials = Credentials::from_headers(&request.headers)?;
         let target = self.targets.of(request)?;
         let claimed = self.read_proof(&credentials, &target, now)?;
-        let token = self.tokens.verify(credentials.token, now).await?;
+        let token = self.tokens.verify(claimed.token(), now).await?;
         binding::foresee(&token, &claimed)?;
         let nonce = self.nonces.check(claimed.nonce(), &self.freshness, now)?;
         let proof = claimed.verify_signature(&self.keys)?;
@@ -88,12 +88,11 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let expected = Expected {
             algorithms: self.algorithms,
             target,
-            token: &credentials.token,
             freshness: &self.freshness,
             nonces_required: self.nonces.are_required(),
             now,
         };
-        ClaimedProof::read(credentials.proof, &expected).map_err(|error| match error {
+        ClaimedProof::read(credentials, &expected).map_err(|error| match error {
             // A client without a proof would be asked for a nonce next: it is told at once (RFC
             // 9449 section 9).
             ProofError::Missing if self.nonces.are_required() => NonceError::Missing.into(),
@@ -110,7 +109,11 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
         match self
             .replays
-            .claim(ReplayKey::of(proof), now, expires)
+            .claim(
+                ReplayKey::new(proof.thumbprint(), proof.jti()),
+                now,
+                expires,
+            )
             .await?
         {
             Claim::First => Ok(()),

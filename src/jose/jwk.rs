@@ -35,7 +35,6 @@ use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
 #[derive(Clone)]
 pub struct Jwk {
     material: Material,
-    thumbprint: Thumbprint,
     declared: Declared,
 }
 
@@ -106,9 +105,9 @@ impl JwkMembers<'_> {
 }
 
 impl Jwk {
-    /// The key's SHA-256 thumbprint, which a bound token names in `cnf.jkt`.
-    pub const fn thumbprint(&self) -> Thumbprint {
-        self.thumbprint
+    /// Computes the key's SHA-256 thumbprint, which a bound token names in `cnf.jkt`.
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.material.thumbprint()
     }
 
     pub(crate) const fn material(&self) -> &Material {
@@ -161,11 +160,8 @@ impl Jwk {
 
     /// A key without an `alg` of its own, from the parameters that its thumbprint covers.
     pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, JwkError> {
-        let material = Material::from_parameters(parameters)?;
-        let thumbprint = material.thumbprint();
         Ok(Self {
-            material,
-            thumbprint,
+            material: Material::from_parameters(parameters)?,
             declared: Declared::Nothing,
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::engine::{KeyRejected, VerificationKey};
+use crate::jose::engine::{KeyRejected, SignatureRejected, VerificationKey};
 use crate::jose::jwk::{Jwk, Thumbprint};
 
 /// A bounded cache: parsing a point costs about a fifth of a verification, and a client uses one
@@ -29,24 +29,39 @@ impl KeyCache {
     pub(crate) fn get_or_parse(
         &self,
         jwk: &Jwk,
+        thumbprint: Thumbprint,
         algorithm: Algorithm,
-    ) -> Result<Arc<VerificationKey>, KeyRejected> {
+    ) -> Result<CachedKey, KeyRejected> {
         // Two JWKs of one key may differ in their own `alg`, which the thumbprint does not cover.
         if !jwk.goes_with(algorithm) {
             return Err(KeyRejected);
         }
-        match self.0.get(&(jwk.thumbprint(), algorithm)) {
-            Some(key) => Ok(key),
-            None => VerificationKey::parse(jwk, algorithm).map(Arc::new),
+        match self.0.get(&(thumbprint, algorithm)) {
+            Some(key) => Ok(CachedKey::Known(key)),
+            None => VerificationKey::parse(jwk, algorithm)
+                .map(Arc::new)
+                .map(CachedKey::New),
         }
     }
 
     /// Keeps the key of a request that passed.
-    pub(crate) fn remember(&self, jwk: &Jwk, algorithm: Algorithm, key: &Arc<VerificationKey>) {
-        let name = (jwk.thumbprint(), algorithm);
-        if !self.0.contains_key(&name) {
-            self.0.insert(name, Arc::clone(key));
+    pub(crate) fn remember(&self, thumbprint: Thumbprint, algorithm: Algorithm, key: &CachedKey) {
+        if let CachedKey::New(key) = key {
+            self.0.insert((thumbprint, algorithm), Arc::clone(key));
         }
+    }
+}
+
+/// A parsed key, and whether it was in the cache.
+pub(crate) enum CachedKey {
+    Known(Arc<VerificationKey>),
+    New(Arc<VerificationKey>),
+}
+
+impl CachedKey {
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
+        let (Self::Known(key) | Self::New(key)) = self;
+        key.verify(message, signature)
     }
 }
 

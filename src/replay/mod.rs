@@ -14,7 +14,7 @@ use std::future::Future;
 use sha2::{Digest, Sha256};
 
 use crate::freshness::Timestamp;
-use crate::proof::Proof;
+use crate::jose::jwk::Thumbprint;
 
 /// Remembers which proofs were used.
 ///
@@ -52,7 +52,7 @@ pub enum Claim {
 }
 
 /// The identity of a proof: the SHA-256 of the client's key thumbprint and the proof's `jti`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
@@ -66,15 +66,13 @@ impl ReplayKey {
         &self.0
     }
 
-    /// The thumbprint has a fixed length, so no two pairs run together.
-    pub(crate) fn of(proof: &Proof) -> Self {
-        Self(
-            Sha256::new()
-                .chain_update(proof.thumbprint().as_bytes())
-                .chain_update(proof.jti())
-                .finalize()
-                .into(),
-        )
+    /// The key of a proof with this identifier by the key with this thumbprint.
+    pub fn new(thumbprint: Thumbprint, jti: &str) -> Self {
+        // The thumbprint has a fixed length, so no two pairs run together.
+        let hash = Sha256::new()
+            .chain_update(thumbprint.as_bytes())
+            .chain_update(jti);
+        Self(hash.finalize().into())
     }
 }
 

@@ -6,6 +6,7 @@ use std::future::{self, Future};
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
@@ -51,7 +52,7 @@ pub struct JwtVerifier<K, C = Claims> {
     issuer: String,
     audiences: Vec<String>,
     algorithms: Algorithms,
-    leeway: u32,
+    leeway: Duration,
     typ: TypCheck,
     keys: K,
     claims: PhantomData<fn() -> C>,
@@ -74,7 +75,7 @@ impl<K: KeySource> JwtVerifier<K> {
             issuer: issuer.into(),
             audiences: vec![audience.into()],
             algorithms: Algorithms::default().add(Algorithm::Rs256),
-            leeway: 30,
+            leeway: Duration::from_secs(30),
             typ: TypCheck::AtJwt,
             keys,
             claims: PhantomData,
@@ -96,12 +97,12 @@ impl<K, C> JwtVerifier<K, C> {
         Self { algorithms, ..self }
     }
 
-    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. RFC 9068 section 4:
-    /// "no more than a few minutes"; more than five are cut to five.
+    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. More than five
+    /// minutes are cut to five: RFC 9068 section 4 says "no more than a few minutes".
     #[must_use]
-    pub fn with_leeway(self, seconds: u32) -> Self {
+    pub fn with_leeway(self, leeway: Duration) -> Self {
         Self {
-            leeway: seconds.min(300),
+            leeway: leeway.min(Duration::from_secs(300)),
             ..self
         }
     }
@@ -197,7 +198,7 @@ impl<K, C> JwtVerifier<K, C> {
         {
             return Err(TokenError::Audience);
         }
-        let (now, leeway) = (now.as_numeric_date(), f64::from(self.leeway));
+        let (now, leeway) = (now.as_numeric_date(), self.leeway.as_secs_f64());
         let expires = claims
             .exp
             .filter(|expires| now - leeway < *expires)

@@ -92,3 +92,8 @@ pub use crate::rejection::Rejection;
 pub use crate::replay::memory::MemoryReplayStore;
 pub use crate::target::PublicUrl;
 pub use crate::verifier::Verifier;
+
+/// The README's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

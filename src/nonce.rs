@@ -29,8 +29,8 @@ pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 ///
 /// The time is judged elsewhere ([`Freshness`]); a source only says when a nonce was issued.
 pub trait NonceSource: Send + Sync {
-    /// A nonce issued at this moment. The moment is the start of a nonce period, not now; the same
-    /// moment may get the same nonce.
+    /// A nonce issued at this moment. The verifier asks for the start of the current nonce period,
+    /// so that all of a period's nonces are one; the same moment may get the same nonce.
     fn issue(&self, issued: Timestamp) -> Nonce;
 
     /// When the nonce was issued, if this source (or a node that shares its secret) issued it.
@@ -42,6 +42,11 @@ pub trait NonceSource: Send + Sync {
 pub struct Nonce(HeaderValue);
 
 impl Nonce {
+    /// The value of a `DPoP-Nonce` field.
+    pub fn as_header_value(&self) -> &HeaderValue {
+        &self.0
+    }
+
     /// Sets `DPoP-Nonce`, in place of any other, and `Cache-Control: no-store` (RFC 9449 section
     /// 8.2).
     pub fn write_to(&self, headers: &mut HeaderMap) {

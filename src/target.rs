@@ -20,7 +20,7 @@
 //! `api.example`, upper and lower case in a path.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ use http::{Method, Uri, Version};
 /// let plain: PublicUrl = "https://api.example.com".parse()?;
 /// let behind_a_prefix: PublicUrl = "https://example.com/orders-api".parse()?;
 /// assert!("http://api.example.com".parse::<PublicUrl>().is_err()); // RFC 9449 section 2: always HTTPS
-/// let in_tests = PublicUrl::insecure_http("http://127.0.0.1:8080")?;
+/// let in_tests = PublicUrl::http_on_loopback("http://127.0.0.1:8080")?;
 /// # let _ = (plain, behind_a_prefix, in_tests);
 /// # Ok::<(), tower_dpop::target::PublicUrlError>(())
 /// ```
@@ -50,7 +50,23 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// A URL that may say `http`, for tests and loopback.
+    /// A URL that may say `http` where its host is this machine: `localhost`, `127.0.0.0/8` or
+    /// `[::1]`.
+    pub fn http_on_loopback(url: &str) -> Result<Self, PublicUrlError> {
+        let parsed = Self::insecure_http(url)?;
+        let is_loopback = match &parsed.origin.host {
+            Host::Name(name) if name == "localhost" => true,
+            Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        if is_loopback || parsed.origin.scheme == Scheme::Https {
+            Ok(parsed)
+        } else {
+            Err(PublicUrlError::NotHttps)
+        }
+    }
+
+    /// A URL that may say `http` wherever it is.
     ///
     /// # Security
     ///
@@ -96,8 +112,8 @@ pub enum PublicUrlError {
     /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
     #[error("not an absolute URL of the form https://host[:port][/prefix]")]
     Malformed,
-    /// The scheme is `http`; say so with [`PublicUrl::insecure_http`].
-    #[error("the public URL must be https; use PublicUrl::insecure_http for tests")]
+    /// The scheme is `http`. Tests say so with [`PublicUrl::http_on_loopback`].
+    #[error("the public URL must be https")]
     NotHttps,
     /// A query or a fragment, which `htu` never has.
     #[error("the public URL must have no query and no fragment")]

@@ -197,17 +197,33 @@ impl fmt::Display for Algorithms {
 }
 
 impl FromStr for Algorithms {
-    type Err = UnknownAlgorithm;
+    type Err = AlgorithmsError;
 
-    fn from_str(names: &str) -> Result<Self, UnknownAlgorithm> {
+    /// Names separated by white space.
+    fn from_str(names: &str) -> Result<Self, AlgorithmsError> {
         let mut list = 0;
         for name in names.split_ascii_whitespace() {
-            list |= name.parse::<Algorithm>()?.bit();
+            let algorithm: Algorithm = name
+                .parse()
+                .map_err(|UnknownAlgorithm| AlgorithmsError::Unknown)?;
+            list |= algorithm.bit();
         }
         if list == 0 {
-            Err(UnknownAlgorithm)
+            Err(AlgorithmsError::Empty)
         } else {
             Ok(Self(list))
         }
     }
+}
+
+/// Why a text is not a list of algorithms. The deployer's mistake, seen at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AlgorithmsError {
+    /// There is no name in it.
+    #[error("a list of algorithms must not be empty")]
+    Empty,
+    /// A name is not that of an algorithm that can be verified here.
+    #[error("the list names an algorithm that cannot be verified here")]
+    Unknown,
 }

@@ -243,6 +243,17 @@ pub fn ask<V: AccessTokenVerifier, R: ReplayStore>(
     Answer::of(&response)
 }
 
+/// The nonce that a token without a proof is answered with, where nonces are required.
+#[track_caller]
+pub fn demanded_nonce<V: AccessTokenVerifier, R: ReplayStore>(
+    layer: &DpopLayer<V, R>,
+) -> Option<String> {
+    Attempt::but(|a| a.dpop = Some(Vec::new()))
+        .answer_by(layer)
+        .nonces
+        .pop()
+}
+
 /// Runs a future of this crate's tests to its end.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

@@ -1,0 +1,310 @@
+//! The replay memory: one winner, bounded by refusing, empty again afterwards.
+
+mod common;
+
+use std::sync::Barrier;
+use std::thread;
+
+use serde_json::json;
+use tower_dpop::freshness::Timestamp;
+use tower_dpop::proof::ProofError;
+use tower_dpop::rejection::Unavailable;
+use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError, contract};
+use tower_dpop::target::UrlMismatch;
+use tower_dpop::{DpopLayer, MemoryReplayStore, Rejection};
+
+use common::{Attempt, Key, NOW, TestClock, block_on, verifier};
+
+fn key(number: u64) -> ReplayKey {
+    let mut octets = [0; 32];
+    octets[..8].copy_from_slice(&number.to_be_bytes());
+    ReplayKey::from_bytes(octets)
+}
+
+fn claim(
+    store: &MemoryReplayStore,
+    number: u64,
+    now: u64,
+    expires: u64,
+) -> Result<Claim, ReplayStoreError> {
+    block_on(store.claim(
+        key(number),
+        Timestamp::from_unix(now),
+        Timestamp::from_unix(expires),
+    ))
+}
+
+#[test]
+fn the_memory_keeps_the_contract_of_stores() {
+    block_on(contract::check(&MemoryReplayStore::default()));
+}
+
+/// T-17: many threads, one key, many rounds.
+#[test]
+fn exactly_one_of_many_threads_wins() {
+    const THREADS: usize = 8;
+    const ROUNDS: u64 = 2_000;
+    let store = MemoryReplayStore::default();
+    let barrier = Barrier::new(THREADS);
+    let wins: Vec<Vec<bool>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .build()
+                        .unwrap();
+                    let mut wins = Vec::new();
+                    for round in 0..ROUNDS {
+                        barrier.wait();
+                        // The seconds go by, so that records are dropped while others are claimed.
+                        let now = Timestamp::from_unix(NOW + round / 100);
+                        let claim = runtime.block_on(store.claim(key(round), now, now));
+                        wins.push(claim == Ok(Claim::First));
+                    }
+                    wins
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for round in 0..usize::try_from(ROUNDS).unwrap() {
+        assert_eq!(
+            wins.iter().filter(|wins| wins[round]).count(),
+            1,
+            "round {round}"
+        );
+    }
+}
+
+/// T-18: a full memory refuses; it forgets nothing, and says how it is.
+#[test]
+fn a_full_memory_refuses_instead_of_forgetting() {
+    let store = MemoryReplayStore::with_limit(1_000);
+    for number in 0..1_000 {
+        assert_eq!(claim(&store, number, NOW, NOW + 90), Ok(Claim::First));
+    }
+    for number in 1_000..1_500 {
+        assert_eq!(
+            claim(&store, number, NOW + 90, NOW + 180),
+            Err(ReplayStoreError::Full),
+            "one more"
+        );
+    }
+    for number in 0..1_000 {
+        assert_ne!(
+            claim(&store, number, NOW + 90, NOW + 90),
+            Ok(Claim::First),
+            "a replay under pressure"
+        );
+    }
+    let usage = store.usage();
+    assert_eq!(
+        (usage.live, usage.limit, usage.refused),
+        (1_000, 1_000, 1_500)
+    );
+    assert_eq!(
+        claim(&store, 1_000, NOW + 91, NOW + 181),
+        Ok(Claim::First),
+        "there is room again"
+    );
+    assert!(store.usage().live < 1_000, "records have been dropped");
+}
+
+/// T-18: what the client of a full memory is told, and that its proof is not spent.
+#[test]
+fn a_full_memory_is_a_fault_of_ours() {
+    let clock = TestClock::at(NOW);
+    let store = MemoryReplayStore::with_limit(1);
+    let layer = DpopLayer::new(
+        verifier()
+            .with_clock(clock.read())
+            .with_replay_store(store.clone()),
+    );
+    Attempt::good().answer_by(&layer).assert_passed("the first");
+    let second = Attempt::but(|a| a.proof_claims["iat"] = json!(NOW + 30));
+    let answer = second.answer_by(&layer);
+    answer.assert_reason(
+        "T-18",
+        Rejection::Unavailable(Unavailable::Replay(ReplayStoreError::Full)),
+    );
+    assert_eq!(answer.retry_after.as_deref(), Some("1"));
+    clock.set(NOW + 91);
+    second
+        .answer_by(&layer)
+        .assert_passed("later, with the same proof");
+}
+
+/// Records leave when their time has passed: some with every claim, so no request pays for all.
+#[test]
+fn memory_comes_back_after_retention() {
+    let store = MemoryReplayStore::default();
+    for number in 0..10_000 {
+        assert_eq!(
+            claim(&store, number, NOW, NOW + 90 + number % 5),
+            Ok(Claim::First)
+        );
+    }
+    assert_eq!(store.usage().live, 10_000);
+    for number in 10_000..10_100 {
+        assert_eq!(claim(&store, number, NOW + 90, NOW + 180), Ok(Claim::First));
+    }
+    assert_eq!(
+        store.usage().live,
+        10_100,
+        "in its last second a record is still there"
+    );
+    for number in 20_000..21_000 {
+        assert_eq!(
+            claim(&store, number, NOW + 100, NOW + 190),
+            Ok(Claim::First)
+        );
+    }
+    assert_eq!(
+        store.usage().live,
+        1_100,
+        "only those of proofs that are still accepted"
+    );
+}
+
+/// What has been dropped cannot be vouched for when the clock goes back.
+#[test]
+fn a_clock_that_steps_back_brings_no_replay() {
+    let store = MemoryReplayStore::default();
+    assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
+    assert_eq!(claim(&store, 2, NOW + 91, NOW + 181), Ok(Claim::First));
+    assert_eq!(store.usage().live, 1, "the first was dropped");
+    assert_eq!(
+        claim(&store, 1, NOW, NOW + 90),
+        Err(ReplayStoreError::Unavailable),
+        "and does not pass again"
+    );
+    assert_eq!(
+        claim(&store, 3, NOW + 60, NOW + 150),
+        Ok(Claim::First),
+        "others do"
+    );
+}
+
+/// T-14, R-11.1.3: nobody can burn the identifiers of another client's key.
+#[test]
+fn the_same_jti_under_another_key_is_another_proof() {
+    let layer = DpopLayer::new(verifier());
+    let one = Attempt::good();
+    let mut other = Attempt::with_key(Key::es256());
+    other.proof_claims["jti"] = one.proof_claims["jti"].clone();
+    one.answer_by(&layer).assert_passed("one");
+    other.answer_by(&layer).assert_passed("T-14: the other");
+    one.answer_by(&layer)
+        .assert_reason("one again", ProofError::Replayed);
+}
+
+/// T-14: stricter than the standard's "in the context of the target URI".
+#[test]
+fn the_same_jti_at_another_url_is_a_replay() {
+    let layer = DpopLayer::new(verifier());
+    let one = Attempt::good();
+    one.answer_by(&layer).assert_passed("one");
+    let other = Attempt::but(|a| {
+        a.proof_claims["jti"] = one.proof_claims["jti"].clone();
+        a.uri = "/accounts".into();
+        a.proof_claims["htu"] = json!("https://api.example.com/accounts");
+    });
+    other
+        .answer_by(&layer)
+        .assert_reason("T-14", ProofError::Replayed);
+}
+
+/// T-17: a request that is refused for another reason leaves the proof unspent.
+#[test]
+fn only_a_request_that_would_pass_spends_its_jti() {
+    type Change = fn(&mut Attempt);
+    let rows: Vec<(&str, Change)> = vec![
+        ("another method", |a| a.method = http::Method::DELETE),
+        ("another path", |a| a.uri = "/accounts".into()),
+        ("an expired token", |a| {
+            a.token_claims["exp"] = json!(NOW - 60)
+        }),
+        ("a forged token", |a| a.token_key = Key::es256()),
+        ("a token bound to another key", |a| {
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint())
+        }),
+        ("the Bearer scheme", |a| {
+            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()])
+        }),
+        ("a forged signature", |a| a.key = Key::es256()),
+        ("stale", |a| a.proof_claims["iat"] = json!(NOW - 3600)),
+    ];
+    for (name, change) in rows {
+        let layer = DpopLayer::new(verifier());
+        let good = Attempt::good();
+        let mut bad = Attempt::good();
+        bad.proof_claims["jti"] = good.proof_claims["jti"].clone();
+        change(&mut bad);
+        assert_ne!(bad.answer_by(&layer).status, 200, "T-17: {name}");
+        good.answer_by(&layer)
+            .assert_passed(&format!("T-17: after {name}"));
+    }
+}
+
+/// T-13, R-11.1.4
+#[test]
+fn a_jti_has_1_to_512_octets() {
+    for (name, jti, passes) in [
+        ("T-13: empty", String::new(), false),
+        ("T-13: one octet", "x".into(), true),
+        ("T-13: 512 octets", "x".repeat(512), true),
+        ("T-13: 513 octets", "x".repeat(513), false),
+        ("T-13: 512 octets in 256 characters", "ä".repeat(256), true),
+        ("T-13: 514 octets in 257 characters", "ä".repeat(257), false),
+    ] {
+        let answer = Attempt::but(|a| a.proof_claims["jti"] = json!(jti)).answer();
+        let refused = (!passes).then_some(Rejection::Proof(ProofError::JtiLength));
+        assert_eq!(answer.rejection, refused, "{name}");
+    }
+    for jti in [json!(null), json!(1), json!(["x"]), json!({}), json!(true)] {
+        let answer = Attempt::but(|a| a.proof_claims["jti"] = jti.clone()).answer();
+        answer.assert_reason(&jti.to_string(), ProofError::PayloadNotJson);
+    }
+}
+
+/// under contention, through the layer: the same request from many threads passes once.
+#[test]
+fn the_same_request_from_many_threads_passes_once() {
+    let layer = DpopLayer::new(verifier());
+    for _ in 0..20 {
+        let attempt = Attempt::good();
+        let passed: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| usize::from(attempt.answer_by(&layer).status == 200)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(passed, 1);
+    }
+}
+
+/// The path is compared before anything is spent, whichever way it is spelled.
+#[test]
+fn another_spelling_of_the_url_is_the_same_proof() {
+    let layer = DpopLayer::new(verifier());
+    let one = Attempt::good();
+    one.answer_by(&layer).assert_passed("as it is");
+    let other = Attempt::but(|a| {
+        a.proof_claims["jti"] = one.proof_claims["jti"].clone();
+        a.proof_claims["htu"] = json!("HTTPS://API.example.com:443/%6Frders?x#y");
+    });
+    other
+        .answer_by(&layer)
+        .assert_reason("in another spelling", ProofError::Replayed);
+    let elsewhere =
+        Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/orders/"));
+    elsewhere
+        .answer_by(&layer)
+        .assert_reason("elsewhere", ProofError::Url(UrlMismatch::Path));
+}

@@ -1,0 +1,315 @@
+//! No token, proof, key or nonce in `Debug`, in `tracing` output, or in a response.
+
+mod common;
+
+use std::fmt::{Debug, Write as _};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use http::Request;
+use serde_json::{Value, json};
+use tower::{Layer as _, Service as _, service_fn};
+use tower_dpop::credentials::PresentedToken;
+use tower_dpop::jose::jwk::{Jwk, Thumbprint};
+use tower_dpop::nonce::{Nonce, NonceSource as _};
+use tower_dpop::replay::ReplayKey;
+use tower_dpop::token::{AccessToken, Confirmation};
+use tower_dpop::{
+    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, StatelessNonces,
+};
+
+use common::{Answer, Attempt, ISSUER_KEY, Key, NOW, ask, issuer_jwks, jwt_verifier, verifier};
+
+/// Every run of eight characters of a secret, so that a part of it is found as well.
+fn parts(secret: &str) -> impl Iterator<Item = &str> {
+    (0..secret.len().saturating_sub(7)).filter_map(move |at| secret.get(at..at + 8))
+}
+
+#[track_caller]
+fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
+    for secret in secrets {
+        assert!(
+            secret.len() >= 8,
+            "{name}: a secret that is too short to look for"
+        );
+        for part in parts(secret) {
+            assert!(!shown.contains(part), "{name} shows a secret: {shown}");
+        }
+    }
+}
+
+/// What no output may hold of an attempt.
+fn secrets_of(attempt: &Attempt, nonce: &str) -> Vec<String> {
+    let token = attempt.token();
+    let jwk = attempt.key.public_jwk();
+    let mut secrets = vec![
+        nonce.to_owned(),
+        attempt.key.thumbprint(),
+        common::ath(&token),
+    ];
+    secrets.extend(token.split('.').map(str::to_owned));
+    for member in ["x", "y", "n"] {
+        secrets.extend(jwk[member].as_str().map(str::to_owned));
+    }
+    // The header segments of proof and token begin like any other; their keys are covered by the
+    // members.
+    secrets.extend(
+        attempt
+            .proof(&token)
+            .split('.')
+            .skip(1)
+            .map(|segment| segment.chars().skip(40).collect()),
+    );
+    secrets.push("marker-jti-marker".into());
+    secrets.push("marker-claim-marker".into());
+    secrets
+}
+
+fn marked() -> Attempt {
+    Attempt::but(|a| {
+        a.proof_claims["jti"] = json!("marker-jti-marker");
+        a.token_claims["private"] = json!("marker-claim-marker");
+    })
+}
+
+#[test]
+fn debug_of_every_public_type_shows_no_secret() {
+    let attempt = marked();
+    let secret_bytes = [b's'; 32];
+    let secret = NonceSecret::from_bytes(&secret_bytes).unwrap();
+    let nonces = StatelessNonces::new(secret.clone());
+    let nonce: Nonce = nonces.issue(tower_dpop::freshness::Timestamp::from_unix(NOW));
+    let mut headers = http::HeaderMap::new();
+    nonce.write_to(&mut headers);
+    let mut secrets = secrets_of(&attempt, headers["dpop-nonce"].to_str().unwrap());
+    secrets.push("ssssssss".into());
+    secrets.push("115, 115, 115, 115".into());
+    let issuer = ISSUER_KEY.public_jwk();
+    secrets.extend(["x", "y"].map(|member| issuer[member].as_str().unwrap().to_owned()));
+
+    let token = attempt.token();
+    let bound = attempt.answer().token.unwrap();
+    let jwk: Jwk = attempt.key.public_jwk().to_string().parse().unwrap();
+    let thumbprint: Thumbprint = jwk.thumbprint();
+    let layer = DpopLayer::new(verifier().with_nonces(nonces.clone()));
+    let service = layer.layer(service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(http::Response::new(()))
+    }));
+    let future = service.clone().call(attempt.request());
+    let store = MemoryReplayStore::default();
+
+    let mut shown = String::new();
+    let mut show = |value: &dyn Debug| write!(shown, "{value:?}\n{value:#?}\n").unwrap();
+    show(&PresentedToken::new(&token));
+    show(&bound);
+    show(bound.claims());
+    show(&jwk);
+    show(&thumbprint);
+    show(&Confirmation::Thumbprint(thumbprint));
+    show(&AccessToken::new(
+        Confirmation::Thumbprint(thumbprint),
+        token.clone(),
+    ));
+    show(&nonce);
+    show(&secret);
+    show(&nonces);
+    show(&ReplayKey::from_bytes([b's'; 32]));
+    show(&store);
+    show(&store.usage());
+    show(&jwt_verifier());
+    show(&issuer_jwks().parse::<KeySet>().unwrap());
+    show(&verifier());
+    show(&layer);
+    show(&service);
+    show(&future);
+    show(&Freshness::default());
+    show(&tower_dpop::Algorithms::default());
+    show(&attempt.answer().rejection);
+    assert!(shown.len() > 1_000, "something was shown");
+    assert_shows_nothing("Debug", &shown, &secrets);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged while the requests are made, at every level, from every crate.
+fn logged(requests: impl FnOnce()) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, requests);
+    let octets = log.0.lock().unwrap().clone();
+    String::from_utf8(octets).unwrap()
+}
+
+type Change = fn(&mut Attempt);
+
+/// A request for every way to be refused, with markers in it.
+fn refusals() -> Vec<(&'static str, Change)> {
+    vec![
+        ("no token", |a| a.authorization = Some(vec![])),
+        ("as Bearer", |a| {
+            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()])
+        }),
+        ("two tokens", |a| {
+            a.authorization = Some(vec![format!("DPoP {}", a.token()).parse().unwrap(); 2])
+        }),
+        ("a broken field", |a| {
+            a.authorization = Some(vec![format!("DPoP \"{}", a.token()).parse().unwrap()])
+        }),
+        ("no proof", |a| a.dpop = Some(vec![])),
+        ("a broken proof", |a| a.edit_proof = |proof| proof + "="),
+        ("another alg", |a| {
+            a.proof_header["alg"] = json!("marker-claim-marker")
+        }),
+        ("another typ", |a| {
+            a.proof_header["typ"] = json!("marker-claim-marker")
+        }),
+        ("a private key", |a| {
+            a.proof_header["jwk"]["d"] = json!("marker-claim-marker")
+        }),
+        ("another method", |a| {
+            a.proof_claims["htm"] = json!("marker-claim-marker")
+        }),
+        ("another host", |a| {
+            a.proof_claims["htu"] = json!("https://marker-claim-marker/orders")
+        }),
+        ("another port", |a| {
+            a.proof_claims["htu"] = json!("https://api.example.com:8443/orders")
+        }),
+        ("another path", |a| {
+            a.proof_claims["htu"] = json!("https://api.example.com/marker-claim-marker")
+        }),
+        ("too old", |a| a.proof_claims["iat"] = json!(NOW - 502)),
+        ("another token", |a| {
+            a.proof_claims["ath"] = json!("marker-claim-marker")
+        }),
+        ("a foreign nonce", |a| {
+            a.proof_claims["nonce"] = json!("marker-claim-marker")
+        }),
+        ("another key", |a| a.key = Key::es256()),
+        ("another issuer", |a| {
+            a.token_claims["iss"] = json!("https://marker-claim-marker")
+        }),
+        ("another audience", |a| {
+            a.token_claims["aud"] = json!("https://marker-claim-marker")
+        }),
+        ("an unknown kid", |a| {
+            a.token_header["kid"] = json!("marker-claim-marker")
+        }),
+        ("bound elsewhere", |a| {
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint())
+        }),
+    ]
+}
+
+/// D21, R-7.1.10: the log says why and by how much, the client is told why, and neither repeats
+/// anything.
+#[test]
+fn neither_log_nor_response_repeats_anything_of_a_request() {
+    for nonces in [false, true] {
+        for (name, change) in refusals() {
+            let mut verifier = verifier();
+            if nonces {
+                verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+            }
+            let layer = DpopLayer::new(verifier);
+            let mut attempt = marked();
+            change(&mut attempt);
+            let request = attempt.request();
+            let mut secrets = secrets_of(&attempt, "marker-nonce-marker");
+            for field in request.headers().values() {
+                let text = String::from_utf8_lossy(field.as_bytes()).into_owned();
+                secrets.push(text.chars().skip(30).take(4_000).collect());
+            }
+            secrets.retain(|secret| secret.len() >= 8);
+            let mut answer: Option<Answer> = None;
+            let log = logged(|| answer = Some(ask(&layer, request)));
+            let answer = answer.unwrap();
+            if name == "a foreign nonce" && !nonces {
+                answer.assert_passed(name);
+                continue;
+            }
+            assert!(!answer.status.is_success(), "{name}");
+            let events = log
+                .lines()
+                .filter(|line| line.contains("tower_dpop"))
+                .count();
+            assert_eq!(events, 1, "{name}: one event, not {log}");
+            assert!(
+                log.contains("request refused") && log.contains("reason="),
+                "{name}: {log}"
+            );
+            if let Some(nonce) = answer.nonces.first() {
+                secrets.push(nonce.clone());
+            }
+            assert_shows_nothing(name, &log, &secrets);
+            secrets.retain(|secret| !answer.nonces.contains(secret));
+            assert_shows_nothing(
+                name,
+                &format!("{:?} {:?}", answer.challenges, answer.nonces),
+                &secrets,
+            );
+        }
+    }
+}
+
+/// D21: "by how much".
+#[test]
+fn the_log_says_by_how_much() {
+    let rows: [(&str, Change, &str); 4] = [
+        (
+            "too old",
+            |a| a.proof_claims["iat"] = json!(NOW - 502),
+            "TooOld { by: 412 }",
+        ),
+        (
+            "ahead",
+            |a| a.proof_claims["iat"] = json!(NOW + 100),
+            "InTheFuture { by: 70 }",
+        ),
+        (
+            "the port",
+            |a| a.proof_claims["htu"] = json!("https://api.example.com:8443/orders"),
+            "Url(Port)",
+        ),
+        (
+            "the scheme",
+            |a| a.proof_claims["htu"] = json!("http://api.example.com/orders"),
+            "Url(Scheme)",
+        ),
+    ];
+    for (name, change, detail) in rows {
+        let log = logged(|| drop(Attempt::but(change).answer()));
+        assert!(log.contains(detail), "{name}: {log}");
+    }
+}
+
+/// A request that passes says nothing at all.
+#[test]
+fn a_request_that_passes_is_not_logged() {
+    let log = logged(|| Attempt::good().answer().assert_passed("good"));
+    assert!(!log.contains("tower_dpop"), "{log}");
+}
+
+#[test]
+fn a_key_set_and_a_verifier_of_ones_own_type_are_debug_too() {
+    fn is_debug<T: Debug>(_: &T) {}
+    is_debug(&jwt_verifier().with_claims::<Value>());
+    is_debug::<JwtVerifier<KeySet>>(&jwt_verifier());
+}

@@ -3,7 +3,7 @@
 //!
 //! Other implementations keep these three apart, and more than one has let a replay through because
 //! its memory was shorter than the window in which the proof was still accepted. Here the memory's
-//! span is computed from the window ([`Freshness::accepted_until`]), and a property test walks
+//! span is computed from the window (`Freshness::accepted_until`), and a property test walks
 //! every boundary second.
 
 use std::fmt;

@@ -7,7 +7,7 @@
 //!   [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. Where that order cannot be had,
 //!   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
 //! - **Logging and metrics** go outside, too: they find the
-//!   [`Rejection`](crate::rejection::Rejection) in the response's extensions.
+//!   [`Rejection`] in the response's extensions.
 //! - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
 //!   are opened; [`BoundToken::expires`](crate::binding::BoundToken::expires) says when to end
 //!   them.

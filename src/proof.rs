@@ -1,8 +1,8 @@
 //! The DPoP proof: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
 //!
-//! Two types keep the order honest. A [`ClaimedProof`] has the right form and says the right
-//! things, but anyone could have written it; a [`Proof`] is signed by the key it names. Only the
+//! Two types keep the order honest. A `ClaimedProof` has the right form and says the right
+//! things, but anyone could have written it; a `Proof` is signed by the key it names. Only the
 //! second can make a bound token.
 
 use std::fmt;

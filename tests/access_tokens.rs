@@ -23,6 +23,7 @@ fn remove(object: &mut Value, member: &str) {
 }
 
 /// A row per rule of RFC 9068 section 4, R-AT.6 for all of them.
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn refuses_a_token_that_breaks_a_rule() {
     type Change = fn(&mut Attempt);
@@ -204,19 +205,19 @@ fn lets_a_token_pass_that_keeps_the_rules() {
     type Change = fn(&mut Attempt);
     let rows: Vec<(&str, Change)> = vec![
         ("R-AT.1: the long form", |a| {
-            a.token_header["typ"] = json!("application/at+jwt")
+            a.token_header["typ"] = json!("application/at+jwt");
         }),
         ("R-AT.3: one of several audiences", |a| {
-            a.token_claims["aud"] = json!(["other", AUDIENCE])
+            a.token_claims["aud"] = json!(["other", AUDIENCE]);
         }),
         ("R-AT.5: expired within the leeway", |a| {
-            a.token_claims["exp"] = json!(NOW - 29)
+            a.token_claims["exp"] = json!(NOW - 29);
         }),
         ("R-AT.5: not valid yet within the leeway", |a| {
-            a.token_claims["nbf"] = json!(NOW + 30)
+            a.token_claims["nbf"] = json!(NOW + 30);
         }),
         ("R-AT.5: a fraction", |a| {
-            a.token_claims["exp"] = json!(1_700_000_000.5)
+            a.token_claims["exp"] = json!(1_700_000_000.5);
         }),
         ("no kid", |a| remove(&mut a.token_header, "kid")),
         ("unknown members", |a| {
@@ -321,9 +322,9 @@ fn a_switch_accepts_issuers_without_the_typ_of_rfc_9068() {
     ] {
         let attempt = Attempt::but(|a| {
             if typ.is_null() {
-                remove(&mut a.token_header, "typ")
+                remove(&mut a.token_header, "typ");
             } else {
-                a.token_header["typ"] = typ
+                a.token_header["typ"] = typ;
             }
         });
         let answer = answer_of(jwt_verifier().with_lenient_typ(), &attempt);

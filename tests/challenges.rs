@@ -92,7 +92,7 @@ fn a_bearer_token_is_refused_without_a_look_at_it() {
         }),
         ("a forged token: no oracle", |a| a.token_key = Key::es256()),
         ("no token of ours at all", |a| {
-            a.token = Some("opaque".into())
+            a.token = Some("opaque".into());
         }),
     ];
     for (name, change) in rows {

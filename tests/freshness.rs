@@ -17,12 +17,12 @@ fn answer_with(freshness: Freshness, iat: Value) -> common::Answer {
     Attempt::but(|a| a.proof_claims["iat"] = iat).answer_by(&layer)
 }
 
-fn too_old(by: u64) -> Option<Rejection> {
-    Some(ProofError::Iat(IatError::TooOld { by }).into())
+fn too_old(by: u64) -> Rejection {
+    ProofError::Iat(IatError::TooOld { by }).into()
 }
 
-fn in_the_future(by: u64) -> Option<Rejection> {
-    Some(ProofError::Iat(IatError::InTheFuture { by }).into())
+fn in_the_future(by: u64) -> Rejection {
+    ProofError::Iat(IatError::InTheFuture { by }).into()
 }
 
 #[test]
@@ -35,27 +35,42 @@ fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
     let rows: Vec<(&str, Freshness, i64, Option<Rejection>)> = vec![
         ("T-8: now", default, 0, None),
         ("T-8 T-7: the oldest", default, -90, None),
-        ("T-8: older than that", default, -91, too_old(1)),
+        ("T-8: older than that", default, -91, Some(too_old(1))),
         ("T-8 T-6 R-11.1.2: the newest", default, 30, None),
-        ("T-8: newer than that", default, 31, in_the_future(1)),
-        ("T-7: an hour old", default, -3600, too_old(3510)),
-        ("T-6: an hour ahead", default, 3600, in_the_future(3570)),
+        ("T-8: newer than that", default, 31, Some(in_the_future(1))),
+        ("T-7: an hour old", default, -3600, Some(too_old(3510))),
+        (
+            "T-6: an hour ahead",
+            default,
+            3600,
+            Some(in_the_future(3570)),
+        ),
         ("T-6: FAPI obliges to accept 10 s ahead", fapi2, 10, None),
         ("T-7: and 10 s behind", fapi2, -10, None),
         (
             "T-6: and to refuse more than 60 s ahead",
             fapi2,
             61,
-            in_the_future(31),
+            Some(in_the_future(31)),
         ),
         ("T-7: MCP accepts 300 s behind", mcp, -300, None),
-        ("T-7: but not 303", mcp, -303, too_old(3)),
+        ("T-7: but not 303", mcp, -303, Some(too_old(3))),
         ("T-6: MCP accepts 300 s ahead", mcp, 300, None),
-        ("T-6: but not 303", mcp, 303, in_the_future(3)),
+        ("T-6: but not 303", mcp, 303, Some(in_the_future(3))),
         ("a policy of one's own, oldest", strict, -30, None),
-        ("a policy of one's own, older", strict, -31, too_old(1)),
+        (
+            "a policy of one's own, older",
+            strict,
+            -31,
+            Some(too_old(1)),
+        ),
         ("a policy of one's own, newest", strict, 10, None),
-        ("a policy of one's own, newer", strict, 11, in_the_future(1)),
+        (
+            "a policy of one's own, newer",
+            strict,
+            11,
+            Some(in_the_future(1)),
+        ),
     ];
     for (name, freshness, offset, refused) in rows {
         let answer = answer_with(freshness, json!(NOW.cast_signed() + offset));
@@ -174,7 +189,7 @@ fn exp_and_nbf_are_honoured_where_they_are_present() {
             a.proof_claims
                 .as_object_mut()
                 .unwrap()
-                .extend(claims.as_object().unwrap().clone())
+                .extend(claims.as_object().unwrap().clone());
         })
         .answer();
         assert_eq!(answer.rejection, refused.map(Rejection::Proof), "{name}");
@@ -199,7 +214,7 @@ fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
     };
     assert_eq!(
         hour_off(Freshness::default(), NOW - 3600).rejection,
-        too_old(3510),
+        Some(too_old(3510)),
         "T-5: both are checked by default"
     );
     for iat in [NOW - 3600, NOW + 3600, 0] {
@@ -209,7 +224,7 @@ fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
     let without_nonces = answer_with(Freshness::fapi2(), json!(NOW - 3600));
     assert_eq!(
         without_nonces.rejection,
-        too_old(3510),
+        Some(too_old(3510)),
         "T-5: without nonces iat decides, whatever the policy"
     );
 }
@@ -288,7 +303,11 @@ fn a_proof_is_a_replay_through_the_last_second_in_which_it_is_accepted() {
             .answer_by(&layer)
             .assert_reason(name, ProofError::Replayed);
         clock.set(last + 1);
-        assert_eq!(attempt.answer_by(&layer).rejection, too_old(1), "{name}");
+        assert_eq!(
+            attempt.answer_by(&layer).rejection,
+            Some(too_old(1)),
+            "{name}"
+        );
     }
     assert!(Freshness::default().retention() >= Duration::from_secs(120));
 }

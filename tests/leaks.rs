@@ -164,56 +164,56 @@ fn refusals() -> Vec<(&'static str, Change)> {
     vec![
         ("no token", |a| a.authorization = Some(vec![])),
         ("as Bearer", |a| {
-            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()])
+            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
         }),
         ("two tokens", |a| {
-            a.authorization = Some(vec![format!("DPoP {}", a.token()).parse().unwrap(); 2])
+            a.authorization = Some(vec![format!("DPoP {}", a.token()).parse().unwrap(); 2]);
         }),
         ("a broken field", |a| {
-            a.authorization = Some(vec![format!("DPoP \"{}", a.token()).parse().unwrap()])
+            a.authorization = Some(vec![format!("DPoP \"{}", a.token()).parse().unwrap()]);
         }),
         ("no proof", |a| a.dpop = Some(vec![])),
         ("a broken proof", |a| a.edit_proof = |proof| proof + "="),
         ("another alg", |a| {
-            a.proof_header["alg"] = json!("marker-claim-marker")
+            a.proof_header["alg"] = json!("marker-claim-marker");
         }),
         ("another typ", |a| {
-            a.proof_header["typ"] = json!("marker-claim-marker")
+            a.proof_header["typ"] = json!("marker-claim-marker");
         }),
         ("a private key", |a| {
-            a.proof_header["jwk"]["d"] = json!("marker-claim-marker")
+            a.proof_header["jwk"]["d"] = json!("marker-claim-marker");
         }),
         ("another method", |a| {
-            a.proof_claims["htm"] = json!("marker-claim-marker")
+            a.proof_claims["htm"] = json!("marker-claim-marker");
         }),
         ("another host", |a| {
-            a.proof_claims["htu"] = json!("https://marker-claim-marker/orders")
+            a.proof_claims["htu"] = json!("https://marker-claim-marker/orders");
         }),
         ("another port", |a| {
-            a.proof_claims["htu"] = json!("https://api.example.com:8443/orders")
+            a.proof_claims["htu"] = json!("https://api.example.com:8443/orders");
         }),
         ("another path", |a| {
-            a.proof_claims["htu"] = json!("https://api.example.com/marker-claim-marker")
+            a.proof_claims["htu"] = json!("https://api.example.com/marker-claim-marker");
         }),
         ("too old", |a| a.proof_claims["iat"] = json!(NOW - 502)),
         ("another token", |a| {
-            a.proof_claims["ath"] = json!("marker-claim-marker")
+            a.proof_claims["ath"] = json!("marker-claim-marker");
         }),
         ("a foreign nonce", |a| {
-            a.proof_claims["nonce"] = json!("marker-claim-marker")
+            a.proof_claims["nonce"] = json!("marker-claim-marker");
         }),
         ("another key", |a| a.key = Key::es256()),
         ("another issuer", |a| {
-            a.token_claims["iss"] = json!("https://marker-claim-marker")
+            a.token_claims["iss"] = json!("https://marker-claim-marker");
         }),
         ("another audience", |a| {
-            a.token_claims["aud"] = json!("https://marker-claim-marker")
+            a.token_claims["aud"] = json!("https://marker-claim-marker");
         }),
         ("an unknown kid", |a| {
-            a.token_header["kid"] = json!("marker-claim-marker")
+            a.token_header["kid"] = json!("marker-claim-marker");
         }),
         ("bound elsewhere", |a| {
-            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint())
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint());
         }),
     ]
 }

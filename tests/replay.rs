@@ -225,14 +225,14 @@ fn only_a_request_that_would_pass_spends_its_jti() {
         ("another method", |a| a.method = http::Method::DELETE),
         ("another path", |a| a.uri = "/accounts".into()),
         ("an expired token", |a| {
-            a.token_claims["exp"] = json!(NOW - 60)
+            a.token_claims["exp"] = json!(NOW - 60);
         }),
         ("a forged token", |a| a.token_key = Key::es256()),
         ("a token bound to another key", |a| {
-            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint())
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint());
         }),
         ("the Bearer scheme", |a| {
-            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()])
+            a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
         }),
         ("a forged signature", |a| a.key = Key::es256()),
         ("stale", |a| a.proof_claims["iat"] = json!(NOW - 3600)),

@@ -1,0 +1,94 @@
+//! `minimal.rs` minus axum: the layer around any tower service, served by hyper.
+//!
+//! ```sh
+//! cargo run --example hyper
+//! curl -i http://127.0.0.1:8080/orders
+//! ```
+
+use std::convert::Infallible;
+use std::env;
+use std::error::Error;
+use std::io;
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, service_fn};
+use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+
+/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
+/// known to all.
+const JWKS: &str = r#"{"keys":[
+    {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+]}"#;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    let listener = TcpListener::bind(address).await?;
+    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let keys: KeySet = JWKS.parse()?;
+    let verifier = Verifier::new(
+        PublicUrl::http_on_loopback(&url)?,
+        JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
+    );
+    let service = ServiceBuilder::new()
+        .layer(DpopLayer::new(verifier))
+        .service(service_fn(orders));
+    let service = TowerToHyperService::new(service);
+
+    let mut stop = pin!(told_to_stop()?);
+    println!("listening on {url}");
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        // What goes wrong with one connection does not end the others.
+        let Ok((stream, _)) = accepted else { continue };
+        let connection = server.serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(connections.watch(connection.into_owned()));
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+async fn orders(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
+    let text = format!("the orders of {}\n", token.claims().subject());
+    Ok(Response::new(text.into()))
+}
+
+/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    #[cfg(windows)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        (ctrl_c()?, ctrl_break()?)
+    };
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    })
+}

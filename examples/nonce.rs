@@ -1,0 +1,88 @@
+//! `minimal.rs` plus nonces: every proof must hold one that the server gave out a short while ago, so
+//! that proofs cannot be made in advance.
+//!
+//! ```sh
+//! NONCE_SECRET=$(openssl rand -hex 32) cargo run --example nonce
+//! curl -i -H 'Authorization: DPoP some-token' http://127.0.0.1:8080/orders
+//! ```
+//!
+//! curl is told `error="use_dpop_nonce"`, and in `DPoP-Nonce` what to put into its proof. Servers that
+//! share a secret accept each other's nonces; one that is alone can do without `NONCE_SECRET`.
+
+use std::env;
+use std::error::Error;
+use std::io;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use tokio::net::TcpListener;
+use tower_dpop::nonce::NonceSecretError;
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces,
+    Verifier,
+};
+
+/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
+/// known to all.
+const JWKS: &str = r#"{"keys":[
+    {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+]}"#;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    let listener = TcpListener::bind(address).await?;
+    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let keys: KeySet = JWKS.parse()?;
+    let verifier = Verifier::new(
+        PublicUrl::http_on_loopback(&url)?,
+        JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
+    )
+    .with_nonces(StatelessNonces::new(nonce_secret()?));
+    let app = Router::new()
+        .route("/orders", get(orders))
+        .layer(DpopLayer::new(verifier));
+
+    let stop = told_to_stop()?;
+    println!("listening on {url}");
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop)
+        .await?;
+    Ok(())
+}
+
+async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+    format!("the orders of {}\n", token.claims().subject())
+}
+
+fn nonce_secret() -> Result<NonceSecret, NonceSecretError> {
+    match env::var_os("NONCE_SECRET") {
+        Some(secret) => NonceSecret::from_bytes(secret.as_encoded_bytes()),
+        None => Ok(NonceSecret::generate()),
+    }
+}
+
+/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    #[cfg(windows)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        (ctrl_c()?, ctrl_break()?)
+    };
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    })
+}

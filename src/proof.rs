@@ -90,9 +90,9 @@ impl<'r> ClaimedProof<'r> {
         let header: Header<'_> = read(&jws.header).map_err(|_| ProofError::HeaderNotJson)?;
         let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
         let claims: Claims<'_> = read(&jws.payload).map_err(|_| ProofError::PayloadNotJson)?;
-        let (jti, iat) = check_claims(&claims, expected)?;
+        let (jti, iat, ath) = check_claims(&claims, expected)?;
         let token = PresentedToken::new(credentials.token);
-        if !token.has_hash(required(claims.ath.as_ref())?) {
+        if !token.has_hash(ath) {
             return Err(ProofError::TokenHash);
         }
         Ok(Self {
@@ -144,6 +144,10 @@ fn check_header(
     header: &Header<'_>,
     algorithms: Algorithms,
 ) -> Result<(Algorithm, Jwk), ProofError> {
+    // Told first of all, whatever else is wrong: the key's owner must hear of it.
+    if header.jwk.as_ref().is_some_and(JwkMembers::is_private) {
+        return Err(ProofError::Key(JwkError::Private));
+    }
     if header.typ.as_ref().map(Text::as_str) != Some("dpop+jwt") {
         return Err(ProofError::Type);
     }
@@ -161,19 +165,14 @@ fn check_header(
     {
         return Err(ProofError::Extension);
     }
+    let members = header.jwk.as_ref().ok_or(ProofError::NoKey)?;
     let algorithm = header
         .alg
         .as_ref()
         .and_then(|alg| alg.as_str().parse().ok())
-        .filter(|algorithm| algorithms.contains(*algorithm));
-    let members = header.jwk.as_ref().ok_or(ProofError::NoKey)?;
-    // A private key is told first of all, whatever else is wrong: its owner must hear of it.
-    let jwk = Jwk::from_members(members);
-    if matches!(jwk, Err(JwkError::Private)) {
-        return Err(ProofError::Key(JwkError::Private));
-    }
-    let algorithm = algorithm.ok_or(ProofError::Algorithm)?;
-    let jwk = jwk.map_err(ProofError::Key)?;
+        .filter(|algorithm| algorithms.contains(*algorithm))
+        .ok_or(ProofError::Algorithm)?;
+    let jwk = Jwk::from_members(members).map_err(ProofError::Key)?;
     if jwk.goes_with(algorithm) {
         Ok((algorithm, jwk))
     } else {
@@ -181,15 +180,16 @@ fn check_header(
     }
 }
 
-/// Checks 3, 8, 9 and 11.
+/// Checks 3, 8, 9 and 11. Gives back the `jti`, the `iat` and the `ath`.
 fn check_claims<'c>(
     claims: &'c Claims<'_>,
     expected: &Expected<'_>,
-) -> Result<(&'c str, f64), ProofError> {
+) -> Result<(&'c str, f64, &'c str), ProofError> {
     let jti = required(claims.jti.as_ref())?;
     let htm = required(claims.htm.as_ref())?;
     let htu = required(claims.htu.as_ref())?;
     let iat = claims.iat.ok_or(ProofError::ClaimMissing)?;
+    let ath = required(claims.ath.as_ref())?;
     if jti.is_empty() || jti.len() > MAX_JTI_LENGTH {
         return Err(ProofError::JtiLength);
     }
@@ -210,7 +210,7 @@ fn check_claims<'c>(
             LifetimeError::Expired => ProofError::Expired,
             LifetimeError::NotYetValid => ProofError::NotYetValid,
         })?;
-    Ok((jti, iat))
+    Ok((jti, iat, ath))
 }
 
 fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {

@@ -87,7 +87,7 @@ object! {
 impl JwkMembers<'_> {
     /// Members that only private and symmetric keys have, whatever `kty` says (RFC 7518 section 6,
     /// RFC 8037 section 2).
-    fn private(&self) -> bool {
+    pub(crate) fn is_private(&self) -> bool {
         [
             &self.d,
             &self.p,
@@ -126,7 +126,7 @@ impl Jwk {
     }
 
     pub(crate) fn from_members(members: &JwkMembers<'_>) -> Result<Self, JwkError> {
-        if members.private() {
+        if members.is_private() {
             return Err(JwkError::Private);
         }
         let contradicts_signing = members

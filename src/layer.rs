@@ -8,6 +8,8 @@
 //!   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
 //! - **Logging and metrics** go outside, too: they find the
 //!   [`Rejection`] in the response's extensions.
+//! - **One layer per request.** A layer around a router and a clone of it inside share one replay
+//!   memory: the inner one would see every proof a second time.
 //! - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
 //!   are opened; [`BoundToken::expires`](crate::binding::BoundToken::expires) says when to end
 //!   them.
@@ -265,13 +267,14 @@ where
                     verifier,
                 } => {
                     let (head, outcome) = ready!(future.as_mut().poll(context));
+                    // Taken on a refusal too: it ends the inner service's reservation at once.
+                    let (mut inner, body) = pending
+                        .take()
+                        .expect("a future is not polled again after it was ready");
                     let verified = match outcome {
                         Ok(verified) => verified,
                         Err(rejection) => return Poll::Ready(Ok(verifier.refuse(rejection))),
                     };
-                    let (mut inner, body) = pending
-                        .take()
-                        .expect("a future is not polled again after it was ready");
                     let mut request = Request::from_parts(head, body);
                     request.extensions_mut().insert(verified.token);
                     State::Answering {

@@ -466,9 +466,14 @@ fn a_refused_request_gives_its_reservation_back() {
     for (name, attempt, reason) in refused_attempts() {
         assert!(poll_ready(&mut service).is_ready(), "{name}");
         assert_eq!(permits.available_permits(), 0, "{name}");
-        let response = block_on(service.call(attempt.request())).unwrap();
+        let mut answering = Box::pin(service.call(attempt.request()));
+        let response = block_on(answering.as_mut()).unwrap();
         Answer::of(&response).assert_reason(name, reason);
-        assert_eq!(permits.available_permits(), 1, "{name}");
+        assert_eq!(
+            permits.available_permits(),
+            1,
+            "{name}: the future is still there"
+        );
     }
     assert!(poll_ready(&mut service).is_ready());
     let response = block_on(service.call(Attempt::good().request())).unwrap();

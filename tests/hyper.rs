@@ -717,9 +717,8 @@ fn over_a_bare_socket_field_names_and_versions() {
             let attempt = Attempt::good();
             let token = attempt.token();
             let proof = attempt.proof(&token);
-            let request = format!(
-                "GET /orders HTTP/1.1\r\nHost: x\r\n{authorization}: DPoP {token}\r\n{dpop}: {proof}\r\n\r\n"
-            );
+            let fields = format!("{authorization}: DPoP {token}\r\n{dpop}: {proof}\r\n");
+            let request = format!("GET /orders HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
             let (status, headers) = socket.ask(&request).await;
             assert_outcome_in(name, status, &headers, Ok(()));
         }

@@ -567,8 +567,8 @@ fn broken_texts() -> Vec<(String, Vec<u8>)> {
     texts.push(("J-15: UTF-16".to_owned(), utf16));
     for depth in [127, 128, 129, 1000, 1500] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            // The token of such depth would be longer than a field of this server may be.
-            let depth = depth / open.len();
+            // A deeper object would make the proof longer than is looked at.
+            let depth = if open == "[" { depth } else { depth.min(700) };
             let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let closed = format!("{{\"canary\":{deep}}}");
             let open_only = format!("{{\"canary\":{}", open.repeat(depth));
@@ -871,8 +871,8 @@ fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'static str> {
     }
 }
 
-/// Nothing of the credentials comes back, neither as it went over the wire (any run of eleven octets
-/// holds one of the windows) nor decoded.
+/// Nothing of the credentials comes back, neither as it went over the wire (any run of eleven
+/// octets holds one of the windows) nor decoded.
 #[track_caller]
 fn assert_no_echo(case: &Case, response: &Wire) {
     let text = response.text();

@@ -1051,6 +1051,32 @@ fn no_header_field_says_what_our_url_is() {
     }
 }
 
+#[test]
+fn methods_are_compared_to_the_letter() {
+    for (name, method, htm, passes) in [
+        ("T-1: the same", "POST", "POST", true),
+        ("T-1: a proof in lower case", "POST", "post", false),
+        ("T-1: a request in lower case", "post", "POST", false),
+        ("T-1: both in lower case", "post", "post", true),
+        ("T-1: a method of one's own", "PURGE", "PURGE", true),
+        ("T-1: a part of it", "POST", "POS", false),
+        ("T-1: a space behind", "POST", "POST ", false),
+        ("T-1: nothing", "POST", "", false),
+        ("T-2: GET for HEAD", "HEAD", "GET", false),
+    ] {
+        let answer = Attempt::but(|a| {
+            a.method = method.parse().unwrap();
+            a.proof_claims["htm"] = json!(htm);
+        })
+        .answer();
+        if passes {
+            answer.assert_passed(name);
+        } else {
+            answer.assert_reason(name, ProofError::Method);
+        }
+    }
+}
+
 /// T-3: nor does one say what the method is.
 #[test]
 fn no_header_field_says_what_the_method_is() {

@@ -197,16 +197,11 @@ struct Vector {
 
 impl Vector {
     fn verdict(&self, algorithm: Algorithm) -> &'static str {
-        match &self.jwk {
-            Ok(jwk)
-                if jwk
-                    .verify(algorithm, &self.message, &self.signature)
-                    .is_ok() =>
-            {
-                "accept"
-            }
-            _ => "refuse",
-        }
+        let verified = self.jwk.as_ref().is_ok_and(|jwk| {
+            jwk.verify(algorithm, &self.message, &self.signature)
+                .is_ok()
+        });
+        if verified { "accept" } else { "refuse" }
     }
 }
 
@@ -216,20 +211,15 @@ fn vectors(set: &Set) -> Vec<Vector> {
     let mut vectors = Vec::new();
     for group in groups {
         let jwk = jwk(group);
-        vectors.extend(
-            group["tests"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|test| Vector {
-                    id: test["tcId"].as_u64().unwrap(),
-                    about: format!("{} {}", test["comment"], test["flags"]),
-                    jwk: jwk.clone(),
-                    message: hex(&test["msg"]),
-                    signature: hex(&test["sig"]),
-                    stated: test["result"].as_str().unwrap().to_owned(),
-                }),
-        );
+        let tests = group["tests"].as_array().unwrap();
+        vectors.extend(tests.iter().map(|test| Vector {
+            id: test["tcId"].as_u64().unwrap(),
+            about: format!("{} {}", test["comment"], test["flags"]),
+            jwk: jwk.clone(),
+            message: hex(&test["msg"]),
+            signature: hex(&test["sig"]),
+            stated: test["result"].as_str().unwrap().to_owned(),
+        }));
     }
     vectors
 }

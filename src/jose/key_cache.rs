@@ -17,7 +17,7 @@ use crate::jose::jwk::{Jwk, Thumbprint};
 #[derive(Clone)]
 pub(crate) struct KeyCache(Cache<(Thumbprint, Algorithm), Arc<VerificationKey>>);
 
-/// About 1 KiB each with the cache's own bookkeeping.
+/// A few KiB each at most, that of RSA keys.
 const CAPACITY: u64 = 10_000;
 
 impl KeyCache {

@@ -45,8 +45,9 @@ impl MemoryReplayStore {
     /// A memory of at most this many live records; one more is refused with 503 until an older one
     /// has served its time.
     ///
-    /// A record takes about 300 octets. With the default freshness a record is needed for up to 121
-    /// s, mostly 91 s, so a million of them carry 8,000 to 11,000 requests a second.
+    /// A record takes about 400 octets. With the default freshness a record is needed for 91 s, and
+    /// for up to 121 s where a client's clock is ahead, so a million of them carry 8,000 to 11,000
+    /// requests a second.
     pub fn with_limit(limit: usize) -> Self {
         Self(Arc::new(Memory {
             records: Cache::builder().build(),

@@ -11,11 +11,15 @@
 //! | PSS salt | length of the hash | length of the hash | length of the hash |
 //! | Ed25519: small-order key, non-canonical key | accepted | refused, accepted | refused in `jwk.rs` |
 //! | Ed25519: small-order R | accepted | refused (`verify_strict`) | refused |
+//! | Ed25519: S of L or more | refused | refused, but for a feature that another crate may switch on | refused |
+//! | Ed25519: a key off the curve | seen when verifying | seen when parsing | seen when verifying |
+//! | PSS: a signature of the modulus or more | refused | accepted | refused |
+//! | PSS: a modulus of 8k + 1 bits, its first octet | checked | not checked | checked |
 //!
 //! With both features on, AWS-LC verifies; there is no process-wide choice.
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::{Jwk, Material, ed25519_is_small_order};
+use crate::jose::jwk::{Jwk, Material, SignatureRejected, ed25519_is_small_order};
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
 compile_error!(
@@ -59,14 +63,26 @@ impl VerificationKey {
         if signature.len() != self.signature_length {
             return Err(SignatureRejected);
         }
-        if let (Algorithm::Ed25519 | Algorithm::EdDsa, Some(r)) =
-            (self.algorithm, signature.first_chunk())
-            && ed25519_is_small_order(r)
+        if let (Algorithm::Ed25519 | Algorithm::EdDsa, Some(r), Some(s)) = (
+            self.algorithm,
+            signature.first_chunk(),
+            signature.last_chunk(),
+        ) && (ed25519_is_small_order(r) || !ed25519_is_reduced(s))
         {
             return Err(SignatureRejected);
         }
         self.key.verify(message, signature)
     }
+}
+
+/// Whether S is below L, the order of the base point (RFC 8032 section 5.1.7). One engine stops
+/// asking when another crate of the build switches on its feature `legacy_compatibility`.
+fn ed25519_is_reduced(s: &[u8; 32]) -> bool {
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    s.iter().rev().lt(L.iter().rev())
 }
 
 impl Jwk {
@@ -100,11 +116,6 @@ impl Jwk {
 /// The key cannot verify anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRejected;
-
-/// The signature does not verify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the signature does not verify")]
-pub struct SignatureRejected;
 
 #[cfg(feature = "aws-lc-rs")]
 mod aws_lc {
@@ -163,12 +174,13 @@ mod aws_lc {
     feature = "aws-lc-rs",
     allow(
         dead_code,
-        reason = "with both engines on, only the tests that compare them use this one"
+        reason = "with both engines on, only the test that compares them uses this one"
     )
 )]
 mod rust_crypto {
     use p256::ecdsa::signature::Verifier as _;
     use rsa::sha2::{Digest as _, Sha256, Sha384, Sha512};
+    use rsa::traits::PublicKeyParts as _;
     use rsa::{BigUint, Pkcs1v15Sign, Pss, RsaPublicKey};
 
     use super::{Algorithm, KeyRejected, Material, SignatureRejected};
@@ -177,7 +189,8 @@ mod rust_crypto {
         P256(Box<p256::ecdsa::VerifyingKey>),
         P384(Box<p384::ecdsa::VerifyingKey>),
         P521(Box<p521::ecdsa::VerifyingKey>),
-        Ed25519(Box<ed25519_dalek::VerifyingKey>),
+        /// `None` is a point off the curve: AWS-LC sees that only when it verifies.
+        Ed25519(Option<Box<ed25519_dalek::VerifyingKey>>),
         Rsa(Box<RsaPublicKey>, Algorithm),
     }
 
@@ -199,10 +212,11 @@ mod rust_crypto {
                     .map(Box::new)
                     .map(Self::P521)
                     .map_err(|_| KeyRejected),
-                Material::Ed25519(x) => ed25519_dalek::VerifyingKey::from_bytes(x)
-                    .map(Box::new)
-                    .map(Self::Ed25519)
-                    .map_err(|_| KeyRejected),
+                Material::Ed25519(x) => Ok(Self::Ed25519(
+                    ed25519_dalek::VerifyingKey::from_bytes(x)
+                        .ok()
+                        .map(Box::new),
+                )),
                 Material::Rsa { n, e } => RsaPublicKey::new_with_max_size(
                     BigUint::from_bytes_be(n),
                     BigUint::from_bytes_be(e),
@@ -228,9 +242,11 @@ mod rust_crypto {
                 Self::P521(key) => p521::ecdsa::Signature::from_slice(signature)
                     .and_then(|signature| key.verify(message, &signature))
                     .is_ok(),
-                Self::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
+                Self::Ed25519(None) => false,
+                Self::Ed25519(Some(key)) => ed25519_dalek::Signature::from_slice(signature)
                     .and_then(|signature| key.verify_strict(message, &signature))
                     .is_ok(),
+                Self::Rsa(key, algorithm) if !rsa_is_in_range(key, *algorithm, signature) => false,
                 Self::Rsa(key, algorithm) => match algorithm {
                     Algorithm::Rs256 => key.verify(
                         Pkcs1v15Sign::new::<Sha256>(),
@@ -264,6 +280,144 @@ mod rust_crypto {
                 Ok(())
             } else {
                 Err(SignatureRejected)
+            }
+        }
+    }
+
+    /// RFC 8017 section 8.1.2, steps 2b and 2c, which the PSS of `rsa` leaves out: the signature is
+    /// below the modulus, and so is what it holds below the length of an encoded message, which is
+    /// an octet shorter than a modulus of 8k + 1 bits.
+    fn rsa_is_in_range(key: &RsaPublicKey, algorithm: Algorithm, signature: &[u8]) -> bool {
+        let (n, signature) = (key.n(), BigUint::from_bytes_be(signature));
+        let pss = matches!(
+            algorithm,
+            Algorithm::Ps256 | Algorithm::Ps384 | Algorithm::Ps512
+        );
+        signature < *n
+            && !(pss && n.bits() % 8 == 1 && signature.modpow(key.e(), n).bits() == n.bits())
+    }
+}
+
+#[cfg(all(test, feature = "aws-lc-rs", feature = "rust-crypto"))]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+        ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+        KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    };
+
+    use super::*;
+
+    const MESSAGE: &[u8] = b"one verdict";
+
+    fn ec(
+        alg: Algorithm,
+        signing: &'static EcdsaSigningAlgorithm,
+    ) -> (Algorithm, Material, Vec<u8>) {
+        let pair = EcdsaKeyPair::generate(signing).unwrap();
+        let signature = pair
+            .sign(&SystemRandom::new(), MESSAGE)
+            .unwrap()
+            .as_ref()
+            .to_vec();
+        let point = pair.public_key().as_ref();
+        let material = match alg {
+            Algorithm::Es256 => Material::P256(point.try_into().unwrap()),
+            Algorithm::Es384 => Material::P384(point.try_into().unwrap()),
+            _ => Material::P521(point.try_into().unwrap()),
+        };
+        (alg, material, signature)
+    }
+
+    fn rsa(alg: Algorithm, encoding: &'static dyn RsaEncoding) -> (Algorithm, Material, Vec<u8>) {
+        let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(encoding, &SystemRandom::new(), MESSAGE, &mut signature)
+            .unwrap();
+        let n = pair
+            .public_key()
+            .modulus()
+            .big_endian_without_leading_zero()
+            .to_vec();
+        let e = pair
+            .public_key()
+            .exponent()
+            .big_endian_without_leading_zero()
+            .to_vec();
+        (alg, Material::Rsa { n, e }, signature)
+    }
+
+    fn ed25519() -> (Algorithm, Material, Vec<u8>) {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let x = pair.public_key().as_ref().try_into().unwrap();
+        (
+            Algorithm::Ed25519,
+            Material::Ed25519(x),
+            pair.sign(MESSAGE).as_ref().to_vec(),
+        )
+    }
+
+    /// The key as it is, and with one bit of it turned.
+    fn octets_of(material: &mut Material) -> &mut [u8] {
+        match material {
+            Material::P256(point) => &mut point[1..],
+            Material::P384(point) => &mut point[1..],
+            Material::P521(point) => &mut point[1..],
+            Material::Ed25519(x) => x,
+            Material::Rsa { n, .. } => n,
+        }
+    }
+
+    /// Both engines, in one process, on the same keys and signatures: whole, and with one bit turned.
+    #[test]
+    fn both_engines_give_one_verdict() {
+        let pairs = [
+            ec(Algorithm::Es256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+            ec(Algorithm::Es384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+            ec(Algorithm::Es512, &ECDSA_P521_SHA512_FIXED_SIGNING),
+            ed25519(),
+            rsa(Algorithm::Ps256, &RSA_PSS_SHA256),
+            rsa(Algorithm::Rs256, &RSA_PKCS1_SHA256),
+        ];
+        for (algorithm, material, signature) in pairs {
+            let verdicts = |material: &Material, message: &[u8], signature: &[u8]| {
+                let one = aws_lc::Key::parse(material, algorithm)
+                    .is_ok_and(|key| key.verify(message, signature).is_ok());
+                let other = rust_crypto::Key::parse(material, algorithm)
+                    .is_ok_and(|key| key.verify(message, signature).is_ok());
+                (one, other)
+            };
+            assert_eq!(
+                verdicts(&material, MESSAGE, &signature),
+                (true, true),
+                "{algorithm}"
+            );
+            assert_eq!(
+                verdicts(&material, b"another", &signature),
+                (false, false),
+                "{algorithm}"
+            );
+            for bit in (0..signature.len() * 8).step_by(37) {
+                let mut turned = signature.clone();
+                turned[bit / 8] ^= 1 << (bit % 8);
+                let verdicts = verdicts(&material, MESSAGE, &turned);
+                assert_eq!(
+                    verdicts,
+                    (false, false),
+                    "{algorithm}: bit {bit} of the signature"
+                );
+            }
+            let mut key = material.clone();
+            for bit in (0..octets_of(&mut key).len() * 8).step_by(37) {
+                octets_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
+                let verdicts = verdicts(&key, MESSAGE, &signature);
+                assert_eq!(
+                    verdicts,
+                    (false, false),
+                    "{algorithm}: bit {bit} of the key"
+                );
+                octets_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
             }
         }
     }

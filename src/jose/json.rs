@@ -7,7 +7,8 @@
 //!
 //! The types are read directly, never through `serde_json::Value`: the features that another crate
 //! of the build may switch on (`arbitrary_precision`, `preserve_order`) change what a `Value` is,
-//! and must not change what is accepted here.
+//! and must not change what is accepted here. (One trace of them remains: with
+//! `arbitrary_precision`, a number beyond any double in a member that nobody reads is no error.)
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

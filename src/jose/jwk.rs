@@ -396,6 +396,11 @@ pub enum JwkError {
     Use,
 }
 
+/// The signature is not one of this message by this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not verify")]
+pub struct SignatureRejected;
+
 /// A key's SHA-256 thumbprint ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), `jkt` in DPoP.
 ///
 /// `Display` writes, and `FromStr` reads, the 43 characters of canonical base64url. `Debug` shows

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::engine::{KeyRejected, SignatureRejected, VerificationKey};
-use crate::jose::jwk::{Jwk, Thumbprint};
+use crate::jose::engine::{KeyRejected, VerificationKey};
+use crate::jose::jwk::{Jwk, SignatureRejected, Thumbprint};
 
 /// A bounded cache: parsing a point costs about a fifth of a verification, and a client uses one
 /// key for thousands of requests.

@@ -30,6 +30,10 @@ use http::{Method, Uri, Version};
 /// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
 /// proxy strips, if one does.
 ///
+/// A trailing slash is left out: behind `https://example.com/api`, a request for `/` was sent to
+/// `https://example.com/api/`. A proxy that sends `/api` (without the slash) to `/` as well makes
+/// two URLs one; have it redirect instead.
+///
 /// # Example
 ///
 /// ```
@@ -125,8 +129,8 @@ pub enum PublicUrlError {
 pub struct RequestTarget {
     /// What `htm` must say.
     pub method: Method,
-    /// The target as the client sent it. An authority in it is compared with the public URLs only
-    /// for HTTP/1 absolute-form.
+    /// The target as the client sent it. Its path is what counts: scheme, host and port come from
+    /// the public URLs.
     pub uri: Uri,
 }
 
@@ -195,6 +199,9 @@ impl Targets {
     ) -> Result<Target<'_>, TargetError> {
         let path = if *method == Method::CONNECT && uri.scheme().is_none() {
             return Err(TargetError::Connect);
+        } else if uri.scheme().is_none() && uri.authority().is_some() {
+            // RFC 9112 section 3.2.3: the authority alone is for CONNECT only.
+            return Err(TargetError::Misdirected);
         } else if uri.path() == "*" {
             Path::Asterisk
         } else {
@@ -323,7 +330,8 @@ pub enum TargetError {
     /// A plain CONNECT, which opens a tunnel and addresses no resource.
     #[error("a CONNECT request addresses no resource")]
     Connect,
-    /// An absolute-form target that is not under any public URL (RFC 9110 section 7.4).
+    /// An absolute-form target that is not under any public URL, or an authority-form one (RFC 9110
+    /// section 7.4).
     #[error("the request is for another server")]
     Misdirected,
     /// The path holds characters that RFC 3986 does not allow.

@@ -275,6 +275,16 @@ fn a_cors_layer_inside_needs_the_pass_through() {
         Some(ProofError::Missing.into()),
         "T-4: only preflights pass through"
     );
+    let mut with_credentials = preflight();
+    let authorization = HeaderValue::from_static("DPoP token");
+    with_credentials
+        .headers_mut()
+        .insert("authorization", authorization);
+    assert_eq!(
+        rejection(&ask(&lenient, with_credentials)),
+        Some(ProofError::Missing.into()),
+        "T-4: a preflight never has credentials"
+    );
     assert_eq!(orders.reached(), 1);
 }
 

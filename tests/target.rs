@@ -1339,6 +1339,20 @@ fn the_target_of_an_asterisk_form_has_an_empty_path() {
     }
 }
 
+/// H-18, RFC 9112 section 3.2.3: an authority alone is a target for CONNECT only.
+#[test]
+fn an_authority_alone_is_no_target() {
+    let layer = layer_at(&[API]);
+    for (name, uri) in [
+        ("another server's", Uri::from_static("evil.example:443")),
+        ("ours", Uri::from_static("api.example.com:443")),
+    ] {
+        let attempt = Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/"));
+        ask_for(&layer, Version::HTTP_11, uri, &attempt)
+            .assert_reason(name, TargetError::Misdirected);
+    }
+}
+
 #[test]
 fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
     let layer = layer_at(&[API]);

@@ -289,6 +289,9 @@ pub enum ProofError {
     /// `jti`, `htm`, `htu`, `iat` or `ath` is missing (check 3).
     #[error("a required claim of the DPoP proof is missing")]
     ClaimMissing,
+    /// There is no `jwk` (check 3).
+    #[error("the DPoP proof has no key")]
+    NoKey,
     /// `jti` is empty or longer than 512 octets (check 3, section 11.1).
     #[error("the jti of the DPoP proof is empty or too long")]
     JtiLength,
@@ -304,9 +307,6 @@ pub enum ProofError {
     /// The signature does not verify with the key in the header (check 6).
     #[error("the signature of the DPoP proof does not verify")]
     Signature,
-    /// There is no `jwk` (check 3).
-    #[error("the DPoP proof has no key")]
-    NoKey,
     /// The `jwk` is private (check 7) or not acceptable.
     #[error("the key of the DPoP proof is not accepted: {0}")]
     Key(JwkError),
@@ -319,7 +319,8 @@ pub enum ProofError {
     /// `iat` is outside the window (check 11).
     #[error("{0}")]
     Iat(IatError),
-    /// `exp` has passed (RFC 7519 section 4.1.4).
+    /// `exp` has passed (RFC 7519 section 4.1.4), or the time of the proof ran out while the request
+    /// was being checked.
     #[error("the DPoP proof has expired")]
     Expired,
     /// `nbf` has not come (RFC 7519 section 4.1.5).

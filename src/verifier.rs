@@ -26,15 +26,28 @@ use crate::token::AccessTokenVerifier;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::jwt::{JwtVerifier, KeySet};
-/// use tower_dpop::target::PublicUrl;
-/// use tower_dpop::verifier::Verifier;
+/// use http::{Request, Response};
+/// use tower_dpop::{JwtVerifier, KeySet, PublicUrl, Verifier};
 ///
-/// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
 /// let verifier = Verifier::new(
 ///     "https://api.example.com".parse::<PublicUrl>()?,
 ///     JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
 /// );
+///
+/// // What the layer does with every request:
+/// let (head, _body) = Request::get("/orders").body(())?.into_parts();
+/// let response: Response<String> = match verifier.verify(&head).await {
+///     Ok(verified) => {
+///         let mut response = Response::new(verified.token.claims().subject().to_owned());
+///         if let Some(nonce) = verified.next_nonce {
+///             nonce.write_to(response.headers_mut());
+///         }
+///         response
+///     }
+///     Err(rejection) => verifier.refuse(rejection), // here 401: there is no token
+/// };
+/// # let _ = response;
 /// # Ok(())
 /// # }
 /// ```
@@ -58,10 +71,15 @@ pub struct Verifier<V, R = MemoryReplayStore> {
 }
 
 impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
-    /// Decides about one request: RFC 9449 sections 4.3 and 7.1, cheap checks before dear ones.
+    /// Decides about one request under the DPoP scheme: RFC 9449 sections 4.3 and 7.1, cheap checks
+    /// before dear ones.
     ///
     /// The proof's `jti` is spent last, so a request that is refused for any other reason can be
-    /// sent again with the same proof.
+    /// sent again with the same proof. A future that is dropped may have spent it.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, for [`Verifier::refuse`] to answer with.
     pub async fn verify(&self, request: &Parts) -> Result<Verified<V::Claims>, Rejection> {
         let now = self.now();
         let credentials = Credentials::from_headers(&request.headers)?;
@@ -69,6 +87,7 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let claimed = self.read_proof(&credentials, &target, now)?;
         let token = self.tokens.verify(claimed.token(), now).await?;
         binding::foresee(&token, &claimed)?;
+        // After the token: a client whose token is dead needs another token, not a nonce.
         let nonce = self.nonces.check(claimed.nonce(), &self.freshness, now)?;
         let proof = claimed.verify_signature(&self.keys)?;
         let token = BoundToken::bind(token, &proof)?;
@@ -107,18 +126,14 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         nonce_issued: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), Rejection> {
+        let key = ReplayKey::new(proof.thumbprint(), proof.jti());
         let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
-        match self
-            .replays
-            .claim(
-                ReplayKey::new(proof.thumbprint(), proof.jti()),
-                now,
-                expires,
-            )
-            .await?
-        {
-            Claim::First => Ok(()),
+        match self.replays.claim(key, now, expires).await? {
             Claim::Replayed => Err(ProofError::Replayed.into()),
+            // Keys were fetched or a store was waited for meanwhile, so long that the record of an
+            // earlier use may have been dropped before the claim was made.
+            Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
+            Claim::First => Ok(()),
         }
     }
 }
@@ -148,7 +163,6 @@ impl<V, R> Verifier<V, R> {
 }
 
 /// A request that may pass.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Verified<C> {
     /// The access token, presented by the holder of its key.
@@ -157,6 +171,15 @@ pub struct Verified<C> {
     /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
     /// response.
     pub next_nonce: Option<Nonce>,
+}
+
+impl<C> fmt::Debug for Verified<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified")
+            .field("token", &self.token)
+            .field("next_nonce", &self.next_nonce)
+            .finish()
+    }
 }
 
 impl<V: AccessTokenVerifier> Verifier<V> {

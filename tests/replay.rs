@@ -2,18 +2,22 @@
 
 mod common;
 
-use std::sync::Barrier;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use serde_json::json;
+use tower_dpop::credentials::PresentedToken;
 use tower_dpop::freshness::Timestamp;
 use tower_dpop::proof::ProofError;
 use tower_dpop::rejection::Unavailable;
 use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError, contract};
 use tower_dpop::target::UrlMismatch;
-use tower_dpop::{DpopLayer, MemoryReplayStore, Rejection};
+use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
+use tower_dpop::{Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, Verifier};
 
-use common::{Attempt, Key, NOW, TestClock, block_on, verifier};
+use common::{AUDIENCE, Attempt, Key, NOW, TestClock, block_on, jwt_verifier, verifier};
 
 fn key(number: u64) -> ReplayKey {
     let mut octets = [0; 32];
@@ -186,6 +190,95 @@ fn a_clock_that_steps_back_brings_no_replay() {
         Ok(Claim::First),
         "others do"
     );
+}
+
+/// A leap ahead that is put right again refuses what may have been forgotten, and nothing else.
+#[test]
+fn a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out() {
+    let day = 24 * 60 * 60;
+    let store = MemoryReplayStore::default();
+    assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
+    assert_eq!(
+        claim(&store, 2, NOW + day, NOW + day + 90),
+        Ok(Claim::First),
+        "the leap"
+    );
+    assert_eq!(
+        claim(&store, 1, NOW + 1, NOW + 90),
+        Err(ReplayStoreError::Unavailable),
+        "the record of this one was dropped"
+    );
+    assert_eq!(
+        claim(&store, 3, NOW + 1, NOW + 91),
+        Ok(Claim::First),
+        "clients are served as before"
+    );
+}
+
+/// a replay whose access token takes long to verify, so long that a store has dropped the
+/// record of the first use by the time it is asked.
+#[test]
+fn a_replay_does_not_outwait_its_record() {
+    /// Keeps a record to the letter of the contract, by a clock of its own.
+    struct ToTheLetter(TestClock, Mutex<HashMap<ReplayKey, Timestamp>>);
+
+    impl ReplayStore for ToTheLetter {
+        async fn claim(
+            &self,
+            key: ReplayKey,
+            _now: Timestamp,
+            expires: Timestamp,
+        ) -> Result<Claim, ReplayStoreError> {
+            let now = Timestamp::from(self.0.read()());
+            let mut records = self.1.lock().unwrap();
+            records.retain(|_, expires| now <= *expires);
+            Ok(match records.insert(key, expires) {
+                None => Claim::First,
+                Some(_) => Claim::Replayed,
+            })
+        }
+    }
+
+    /// Verifying takes as long as the test says.
+    struct Slow(JwtVerifier<KeySet>, TestClock, Arc<AtomicU64>);
+
+    impl AccessTokenVerifier for Slow {
+        type Claims = Claims;
+
+        async fn verify(
+            &self,
+            token: PresentedToken<'_>,
+            now: Timestamp,
+        ) -> Result<AccessToken<Claims>, TokenError> {
+            self.1.set(now.as_unix() + self.2.load(Ordering::SeqCst));
+            self.0.verify(token, now).await
+        }
+    }
+
+    let clock = TestClock::at(NOW);
+    let delay = Arc::new(AtomicU64::new(0));
+    let tokens = Slow(jwt_verifier(), clock.clone(), Arc::clone(&delay));
+    let verifier = Verifier::new(AUDIENCE.parse().unwrap(), tokens)
+        .with_clock(clock.read())
+        .with_replay_store(ToTheLetter(clock.clone(), Mutex::default()));
+    let layer = DpopLayer::new(verifier);
+
+    let stolen = Attempt::good();
+    stolen.answer_by(&layer).assert_passed("the first use");
+    clock.set(NOW + 90);
+    stolen
+        .answer_by(&layer)
+        .assert_reason("in its last second", ProofError::Replayed);
+    clock.set(NOW + 90);
+    delay.store(2, Ordering::SeqCst);
+    stolen
+        .answer_by(&layer)
+        .assert_reason("and outwaiting it", ProofError::Expired);
+    delay.store(2, Ordering::SeqCst);
+    clock.set(NOW + 10);
+    Attempt::good()
+        .answer_by(&layer)
+        .assert_passed("slow, but in time");
 }
 
 /// T-14, R-11.1.3: nobody can burn the identifiers of another client's key.

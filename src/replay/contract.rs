@@ -18,8 +18,12 @@ use std::time::SystemTime;
 use crate::freshness::Timestamp;
 use crate::replay::{Claim, ReplayKey, ReplayStore};
 
-/// Claims fresh random keys, alone and at the same time, and looks at what comes back. Takes no
-/// longer than the store does.
+/// Claims fresh random keys, alone and at the same time, and looks at what comes back. It never
+/// sleeps.
+///
+/// Not covered: races between threads and processes (the claims that are made at the same time are
+/// polled by one task, so a store that never waits sees them one after the other), and that a record
+/// lasts until `expires` by the store's own clock.
 ///
 /// # Panics
 ///

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{self, Future};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use moka::sync::Cache;
 
@@ -33,8 +33,8 @@ struct Memory {
     records: Cache<ReplayKey, ()>,
     /// The keys of all records, by the last second of their proofs.
     by_last_second: Mutex<BTreeMap<Timestamp, Vec<ReplayKey>>>,
-    /// The latest second at which records were dropped. A proof that ended before it may have been
-    /// forgotten.
+    /// The second after the last one of which records were dropped. A proof that ended before it may
+    /// have been forgotten.
     dropped_before: AtomicU64,
     live: AtomicUsize,
     limit: usize,
@@ -47,7 +47,8 @@ impl MemoryReplayStore {
     ///
     /// A record takes about 400 octets. With the default freshness a record is needed for 91 s, and
     /// for up to 121 s where a client's clock is ahead, so a million of them carry 8,000 to 11,000
-    /// requests a second.
+    /// requests a second. One client with a good token can fill it for all; where clients are not
+    /// trusted that far, limit the rate of each in a layer outside of this one.
     pub fn with_limit(limit: usize) -> Self {
         Self(Arc::new(Memory {
             records: Cache::builder().build(),
@@ -70,7 +71,8 @@ impl MemoryReplayStore {
 }
 
 impl Default for MemoryReplayStore {
-    /// At most a million live records.
+    /// At most a million live records, some 400 MB: 8,000 requests a second at the least. Choose a
+    /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)
     }
@@ -139,8 +141,10 @@ impl Memory {
                 else {
                     break;
                 };
+                // Only as far as records were dropped: a clock that is put right after a leap ahead
+                // must not leave everyone refused until it gets there again.
                 self.dropped_before
-                    .fetch_max(now.as_unix(), Ordering::SeqCst);
+                    .fetch_max(oldest.key().plus(1).as_unix(), Ordering::SeqCst);
                 let keys = oldest.get_mut();
                 let kept = keys.len().saturating_sub(most - passed.len());
                 passed.extend(keys.drain(kept..));
@@ -155,7 +159,7 @@ impl Memory {
         self.live.fetch_sub(passed.len(), Ordering::Relaxed);
     }
 
-    fn lists(&self) -> std::sync::MutexGuard<'_, BTreeMap<Timestamp, Vec<ReplayKey>>> {
+    fn lists(&self) -> MutexGuard<'_, BTreeMap<Timestamp, Vec<ReplayKey>>> {
         // A panic while the lock was held can only have been a failed allocation: the lists are
         // whole.
         self.by_last_second

@@ -26,9 +26,9 @@ use crate::jose::jwk::Thumbprint;
 ///
 /// - One atomic operation: of any number of simultaneous claims of one key, exactly one is
 ///   [`Claim::First`], in all processes.
-/// - A record lives until `expires`, at least: forgetting it earlier lets the proof pass again. A
-///   store that is full, or out of reach, answers with an error; the request is then refused with
-///   503.
+/// - A record lives until `expires`, at least, and longer by as much as the clocks of the store and
+///   of the processes may differ: forgetting it earlier lets the proof pass again. A store that is
+///   full, or out of reach, answers with an error; the request is then refused with 503.
 pub trait ReplayStore: Send + Sync + 'static {
     /// Records the key unless it is recorded already.
     ///
@@ -42,7 +42,7 @@ pub trait ReplayStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send;
 }
 
-/// What a claim found.
+/// What a claim found. There is no third answer, so a `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// The proof was not used before, and is recorded now.

@@ -291,7 +291,7 @@ impl Answer {
             nonces: texts("dpop-nonce"),
             cache_control: texts("cache-control").pop(),
             retry_after: texts("retry-after").pop(),
-            rejection: response.extensions().get().copied(),
+            rejection: response.extensions().get().cloned(),
             token: response.extensions().get().cloned(),
         }
     }
@@ -308,7 +308,7 @@ impl Answer {
     #[track_caller]
     pub fn assert_passed(&self, name: &str) {
         assert_eq!(
-            (self.status, self.rejection),
+            (self.status, self.rejection.as_ref()),
             (StatusCode::OK, None),
             "{name}"
         );
@@ -350,7 +350,7 @@ impl Answer {
     #[track_caller]
     pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
         let reason = reason.into();
-        assert_eq!(self.rejection, Some(reason), "{name}");
+        assert_eq!(self.rejection.as_ref(), Some(&reason), "{name}");
         self.assert_refused(name, reason.status().as_u16(), reason.error_code());
     }
 }

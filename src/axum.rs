@@ -3,7 +3,7 @@
 //! ```
 //! use axum::{Router, routing::get};
 //! use tower_dpop::{binding::BoundToken, jwt::Claims, layer::DpopLayer};
-//! # use tower_dpop::{jwt::{JwtVerifier, KeySet}, verifier::Verifier};
+//! # use tower_dpop::{jwt::JwtVerifier, KeySet, Verifier};
 //!
 //! async fn orders(token: BoundToken<Claims>) -> String {
 //!     format!("hello {}", token.claims().subject())

@@ -86,7 +86,7 @@ impl<C> fmt::Debug for BoundToken<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindingError {
-    /// The token is bound to another key.
+    /// The token is bound to another key. The sentence is that of RFC 9449, Figure 16.
     #[error("Invalid DPoP key binding")]
     OtherKey,
     /// The token is bound to nothing.

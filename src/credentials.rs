@@ -16,10 +16,14 @@ use sha2::{Digest, Sha256};
 
 use crate::jose::base64url;
 
-/// The header field that carries the proof.
+/// The header field that carries the proof: one compact JWT.
+///
+/// ```text
+/// DPoP: eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2Iiwian….eyJqdGkiOiJlMWoz….2oW9RP35yRqz…
+/// ```
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// Longer tokens are not hashed.
+/// Longer tokens are not hashed. Those of issuers that list dozens of groups have a few KiB.
 const MAX_TOKEN_LENGTH: usize = 32 * 1024;
 
 /// An access token under the DPoP scheme, and the proof that came with it, if one did.

@@ -220,8 +220,8 @@ impl Freshness {
         }
     }
 
-    /// The longest time from a proof's arrival to the end of its acceptance, in seconds: what a
-    /// replay memory has to span.
+    /// The longest time from a proof's arrival to the end of its acceptance: what a replay memory
+    /// has to span.
     pub const fn retention(&self) -> Duration {
         let by_iat = self.window().0 + self.leeway + 1;
         let by_nonce = 2 * self.nonce_period + self.leeway;
@@ -305,15 +305,15 @@ fn whole(distance: f64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IatError {
-    /// Older than the maximum age and the leeway allow.
-    #[error("the DPoP proof is too old")]
-    TooOld {
-        /// Seconds beyond the end of the window.
-        by: u64,
-    },
     /// Further in the future than the leeway allows.
     #[error("the DPoP proof was created in the future")]
     InTheFuture {
+        /// Seconds beyond the end of the window.
+        by: u64,
+    },
+    /// Older than the maximum age and the leeway allow.
+    #[error("the DPoP proof is too old")]
+    TooOld {
         /// Seconds beyond the end of the window.
         by: u64,
     },

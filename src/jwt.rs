@@ -1,24 +1,19 @@
 //! Access tokens that are JWTs, by the profile of [RFC
-//! 9068](https://www.rfc-editor.org/rfc/rfc9068), and the keys of their issuer.
+//! 9068](https://www.rfc-editor.org/rfc/rfc9068).
 
 use std::fmt;
-use std::future::{self, Future};
 use std::marker::PhantomData;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
+use crate::issuer_keys::{KeySource, KeySourceError};
 use crate::jose::algorithm::{Algorithm, Algorithms};
-use crate::jose::engine::VerificationKey;
 use crate::jose::json::{Ignored, Text, object, read};
-use crate::jose::jwk::{Jwk, Parameters};
 use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 
@@ -35,12 +30,12 @@ use crate::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 /// # Example
 ///
 /// ```
-/// use tower_dpop::jwt::{JwtVerifier, KeySet};
+/// use tower_dpop::{JwtVerifier, KeySet};
 ///
 /// let keys: KeySet = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.parse()?;
 /// let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys);
 /// # let _ = tokens;
-/// # Ok::<(), tower_dpop::jwt::KeySetError>(())
+/// # Ok::<(), tower_dpop::issuer_keys::KeySetError>(())
 /// ```
 ///
 /// # Security
@@ -127,7 +122,7 @@ impl<K, C> JwtVerifier<K, C> {
     /// # Example
     ///
     /// ```
-    /// # use tower_dpop::jwt::{JwtVerifier, KeySet};
+    /// # use tower_dpop::{JwtVerifier, KeySet};
     /// #[derive(serde::Deserialize)]
     /// struct OrderClaims {
     ///     sub: String,
@@ -309,6 +304,9 @@ impl Audience<'_> {
 
 /// The claims of an RFC 9068 access token.
 ///
+/// A token without `sub`, or whose `scope` is not one string, is refused; for an issuer that writes
+/// tokens otherwise, use [a type of your own](JwtVerifier::with_claims).
+///
 /// `Debug` shows none of them: they are about a person.
 #[derive(Clone, Deserialize)]
 pub struct Claims {
@@ -345,7 +343,7 @@ impl Claims {
         self.scopes().any(|held| held == scope)
     }
 
-    /// Another claim, if it is there and of this type.
+    /// Another claim than those above, if it is there and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         self.others
             .get(name)
@@ -357,197 +355,4 @@ impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims(..)")
     }
-}
-
-/// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; keys that are
-/// fetched are another.
-pub trait KeySource: Send + Sync + 'static {
-    /// The issuer's keys, fetched anew if need be to find one of this `kid`.
-    ///
-    /// The `kid` is out of a token that nobody has verified: do not let it cause unbounded work.
-    fn key_set(
-        &self,
-        kid: Option<&str>,
-    ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send;
-}
-
-/// The issuer's keys are out of reach. The request is answered with 503.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the issuer's keys are not available")]
-pub struct KeySourceError;
-
-/// The public keys of an issuer, parsed once. Cloning is cheap.
-///
-/// It is read from a JWK Set (`{"keys":[…]}`) or from a single JWK. Keys that cannot verify access
-/// tokens (encryption keys, unknown types, RSA below 2048 bits) are left out, as [RFC 7517 section
-/// 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says; a set without any other is an error.
-#[derive(Clone)]
-pub struct KeySet(Arc<[IssuerKey]>);
-
-struct IssuerKey {
-    kid: Option<String>,
-    verifying: Vec<(Algorithm, VerificationKey)>,
-}
-
-/// A token without `kid` is tried with no more keys than this, so that it cannot buy a verification
-/// for each key of a large set.
-const MAX_CANDIDATES: usize = 4;
-
-impl KeySet {
-    fn verify(
-        &self,
-        kid: Option<&str>,
-        algorithm: Algorithm,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), TokenError> {
-        let mut outcome = Err(TokenError::Key);
-        for key in self.candidates(kid, algorithm).take(MAX_CANDIDATES) {
-            if key.verify(message, signature).is_ok() {
-                return Ok(());
-            }
-            outcome = Err(TokenError::Signature);
-        }
-        outcome
-    }
-
-    /// The keys that may have signed: those of the token's `kid`, or without one; every key, where
-    /// the token does not say.
-    fn candidates(
-        &self,
-        kid: Option<&str>,
-        algorithm: Algorithm,
-    ) -> impl Iterator<Item = &VerificationKey> {
-        self.0
-            .iter()
-            .filter(move |key| match (kid, &key.kid) {
-                (Some(wanted), Some(kid)) => wanted == kid,
-                _ => true,
-            })
-            .flat_map(|key| &key.verifying)
-            .filter(move |(usable, _)| *usable == algorithm)
-            .map(|(_, key)| key)
-    }
-}
-
-impl FromStr for KeySet {
-    type Err = KeySetError;
-
-    fn from_str(json: &str) -> Result<Self, KeySetError> {
-        let document: Value = serde_json::from_str(json).map_err(|_| KeySetError::Malformed)?;
-        let keys: Vec<_> = match document.get("keys") {
-            Some(Value::Array(keys)) => keys.iter().filter_map(IssuerKey::from_json).collect(),
-            Some(_) => return Err(KeySetError::Malformed),
-            None => IssuerKey::from_json(&document).into_iter().collect(),
-        };
-        if keys.is_empty() {
-            Err(KeySetError::NoUsableKey)
-        } else {
-            Ok(Self(keys.into()))
-        }
-    }
-}
-
-impl IssuerKey {
-    fn from_json(json: &Value) -> Option<Self> {
-        // The issuer's documents are trusted and of all kinds, so they are read by a tolerant
-        // reader, one key at a time.
-        let key = jsonwebtoken::jwk::Jwk::deserialize(json).ok()?;
-        let verifies = key
-            .common
-            .public_key_use
-            .is_none_or(|usage| usage == PublicKeyUse::Signature)
-            && key
-                .common
-                .key_operations
-                .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-        // A private key in a public document is everybody's.
-        if !verifies || json.get("d").is_some() {
-            return None;
-        }
-        let jwk = match &key.algorithm {
-            AlgorithmParameters::EllipticCurve(ec) => Jwk::from_parameters(&Parameters {
-                kty: Some("EC"),
-                crv: curve_name(&ec.curve),
-                x: Some(&ec.x),
-                y: Some(&ec.y),
-                ..Parameters::default()
-            }),
-            AlgorithmParameters::OctetKeyPair(okp) => Jwk::from_parameters(&Parameters {
-                kty: Some("OKP"),
-                crv: curve_name(&okp.curve),
-                x: Some(&okp.x),
-                ..Parameters::default()
-            }),
-            AlgorithmParameters::RSA(rsa) => Jwk::from_parameters(&Parameters {
-                kty: Some("RSA"),
-                n: Some(&rsa.n),
-                e: Some(&rsa.e),
-                ..Parameters::default()
-            }),
-            _ => return None,
-        }
-        .ok()?;
-        // jsonwebtoken knows neither `Ed25519` nor `ES512` by name, so `alg` is read from the
-        // document.
-        let declared: Option<Option<Algorithm>> = json
-            .get("alg")
-            .map(|alg| alg.as_str().and_then(|alg| alg.parse().ok()));
-        let usable = Algorithm::ALL
-            .into_iter()
-            .filter(|algorithm| match declared {
-                None => true,
-                Some(declared) => {
-                    declared.is_some_and(|declared| declared.same_computation(*algorithm))
-                }
-            });
-        let verifying: Vec<_> = usable
-            .filter_map(|algorithm| {
-                Some((algorithm, VerificationKey::parse(&jwk, algorithm).ok()?))
-            })
-            .collect();
-        (!verifying.is_empty()).then_some(Self {
-            kid: key.common.key_id,
-            verifying,
-        })
-    }
-}
-
-fn curve_name(curve: &EllipticCurve) -> Option<&'static str> {
-    match curve {
-        EllipticCurve::P256 => Some("P-256"),
-        EllipticCurve::P384 => Some("P-384"),
-        EllipticCurve::P521 => Some("P-521"),
-        EllipticCurve::Ed25519 => Some("Ed25519"),
-        _ => None,
-    }
-}
-
-impl KeySource for KeySet {
-    fn key_set(
-        &self,
-        _kid: Option<&str>,
-    ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send {
-        future::ready(Ok(self.clone()))
-    }
-}
-
-impl fmt::Debug for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet")
-            .field("keys", &self.0.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a document holds no key set. The deployer's mistake, seen at start-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeySetError {
-    /// Neither a JWK Set nor a JWK.
-    #[error("not a JWK Set and not a JWK")]
-    Malformed,
-    /// No key of it can verify access tokens.
-    #[error("the key set holds no key that can verify access tokens")]
-    NoUsableKey,
 }

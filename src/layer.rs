@@ -47,6 +47,9 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// Lets a request through to the service only when its DPoP proof and access token hold together,
 /// with a [`BoundToken`](crate::binding::BoundToken) in its extensions.
 ///
+/// It goes around any service of `http` requests that can be cloned and whose response body has a
+/// `Default`, the empty body of refusals.
+///
 /// # Example
 ///
 /// ```
@@ -55,7 +58,7 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// use tower_dpop::binding::BoundToken;
 /// use tower_dpop::jwt::Claims;
 /// use tower_dpop::layer::DpopLayer;
-/// # use tower_dpop::{jwt::{JwtVerifier, KeySet}, verifier::Verifier};
+/// # use tower_dpop::{jwt::JwtVerifier, KeySet, Verifier};
 ///
 /// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
 /// let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(async |request: Request<String>| {
@@ -78,9 +81,12 @@ enum Preflights {
 
 impl<V, R> DpopLayer<V, R> {
     /// A layer that asks this verifier. Clones of the layer share it, replay memory included.
-    pub fn new(verifier: Verifier<V, R>) -> Self {
+    ///
+    /// Give an `Arc` to go on using the verifier elsewhere
+    /// ([`issue_nonce`](Verifier::issue_nonce)).
+    pub fn new(verifier: impl Into<Arc<Verifier<V, R>>>) -> Self {
         Self {
-            verifier: Arc::new(verifier),
+            verifier: verifier.into(),
             preflights: Preflights::Verify,
         }
     }

@@ -45,7 +45,7 @@
 //! | [`target`] | what must the proof say of method and URL? |
 //! | [`nonce`] | which nonces are ours? |
 //! | [`proof`] | does the proof hold? |
-//! | [`token`], [`jwt`] | is the access token good? |
+//! | [`token`], [`issuer_keys`], [`jwt`] | is the access token good? |
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
 //! | [`rejection`] | what is a refused client told? |
@@ -69,10 +69,12 @@
 pub mod jose;
 pub mod freshness;
 pub mod credentials;
+pub(crate) mod uri;
 pub mod target;
 pub mod nonce;
 pub mod proof;
 pub mod token;
+pub mod issuer_keys;
 pub mod jwt;
 pub mod binding;
 pub mod replay;
@@ -84,8 +86,9 @@ pub mod axum;
 
 pub use crate::binding::BoundToken;
 pub use crate::freshness::Freshness;
+pub use crate::issuer_keys::KeySet;
 pub use crate::jose::algorithm::{Algorithm, Algorithms};
-pub use crate::jwt::{Claims, JwtVerifier, KeySet};
+pub use crate::jwt::{Claims, JwtVerifier};
 pub use crate::layer::DpopLayer;
 pub use crate::nonce::{NonceSecret, StatelessNonces};
 pub use crate::rejection::Rejection;

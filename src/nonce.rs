@@ -21,8 +21,15 @@ use sha2::Sha256;
 use crate::freshness::{Freshness, NonceAge, NonceAgeError, Timestamp};
 use crate::jose::base64url;
 
-/// The header field that carries a nonce to the client ([RFC 9449 section
-/// 8.1](https://www.rfc-editor.org/rfc/rfc9449#section-8.1)).
+/// The header field that carries a nonce to the client
+/// ([RFC 9449 section 8.1](https://www.rfc-editor.org/rfc/rfc9449#section-8.1)).
+///
+/// ```text
+/// nonce  = 1*NQCHAR
+/// NQCHAR = %x21 / %x23-5B / %x5D-7E
+///
+/// DPoP-Nonce: eyJ7S_zG.eyJH0-Z.HX4w-7v
+/// ```
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Makes nonces, and recognises those it has made.
@@ -283,15 +290,18 @@ pub(crate) struct AcceptedNonce {
 /// Why a nonce was not accepted. The answer is the same for all: `use_dpop_nonce` and a fresh nonce
 /// (RFC 9449 section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Resource server requires nonce in DPoP proof")]
 #[non_exhaustive]
 pub enum NonceError {
     /// Not a nonce of this server, or one that was tampered with.
+    #[error("the nonce of the DPoP proof is not of this server")]
     Foreign,
     /// Issued later than now and the leeway.
+    #[error("the nonce of the DPoP proof is from the future")]
     InTheFuture,
     /// The proof has no nonce, or the request no proof.
+    #[error("the DPoP proof has no nonce")]
     Missing,
     /// A nonce of this server past its life.
+    #[error("the nonce of the DPoP proof is stale")]
     Stale,
 }

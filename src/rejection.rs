@@ -3,12 +3,20 @@
 //! | fault | status | `error` |
 //! |---|---|---|
 //! | no access token | 401 | none |
+//! | an access token under the Bearer scheme, or longer than 32 KiB | 401 | `invalid_token` |
 //! | broken or several `Authorization` fields | 400 | `invalid_request` |
 //! | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
-//! | the proof | 401 | `invalid_dpop_proof` |
+//! | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
 //! | the access token, or its binding | 401 | `invalid_token` |
 //! | the access token's scope | 403 | `insufficient_scope` |
 //! | ours | 503 | no challenge, `Retry-After` |
+//!
+//! ```text
+//! challenge = "DPoP" 1*SP #auth-param
+//!
+//! WWW-Authenticate: DPoP error="invalid_token", error_description="Invalid DPoP key binding",
+//!     algs="ES256 PS256"
+//! ```
 //!
 //! [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
 //! challenge. Nothing of the request is ever repeated in one.
@@ -28,7 +36,7 @@ use crate::target::TargetError;
 use crate::token::TokenError;
 
 /// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
-/// and bodies.
+/// and bodies. The variants stand in the order in which a request is checked.
 ///
 /// # Example
 ///
@@ -40,7 +48,7 @@ use crate::token::TokenError;
 /// }
 /// # let _ = body_for;
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
     /// The header fields hold no access token, or not just one.
@@ -49,9 +57,6 @@ pub enum Rejection {
     /// The request addresses nothing that a proof could be for.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The nonce is missing, stale or not ours.
-    #[error(transparent)]
-    Nonce(#[from] NonceError),
     /// The proof fails a check of RFC 9449 section 4.3.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -61,13 +66,16 @@ pub enum Rejection {
     /// The access token is not bound to the key that signed the proof.
     #[error(transparent)]
     Binding(#[from] BindingError),
+    /// The nonce is missing, stale or not ours.
+    #[error(transparent)]
+    Nonce(#[from] NonceError),
     /// We could not say. Our fault, not the client's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
 /// What we lacked to decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
     /// The replay memory.
@@ -128,8 +136,8 @@ impl Rejection {
         }
     }
 
-    /// One event per refusal. Neither form of a rejection holds anything of the request but
-    /// distances in time and the part of a URL that differs.
+    /// One event per refusal. A rejection holds nothing of the request but by how much a time is off
+    /// and which part of the URL differs.
     pub(crate) fn report(&self) {
         if let Self::Unavailable(_) = self {
             tracing::error!(reason = %self, detail = ?self, "request refused: cannot decide");
@@ -159,9 +167,11 @@ impl Challenge {
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         if let Rejection::Unavailable(_) = rejection {
+            // Soon: a full memory empties with every second, and whatever else is out of reach has
+            // timeouts of its own.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         } else {
-            headers.insert(WWW_AUTHENTICATE, self.render(rejection));
+            headers.insert(WWW_AUTHENTICATE, self.render(&rejection));
         }
         if let Some(nonce) = nonce {
             nonce.write_to(headers);
@@ -170,7 +180,7 @@ impl Challenge {
         response
     }
 
-    fn render(&self, rejection: Rejection) -> HeaderValue {
+    fn render(&self, rejection: &Rejection) -> HeaderValue {
         let mut challenge = String::from("DPoP ");
         let mut parameter = |name: &str, value: &dyn fmt::Display| {
             let separator = if challenge.ends_with(' ') { "" } else { ", " };
@@ -182,7 +192,14 @@ impl Challenge {
         }
         if let Some(code) = rejection.error_code() {
             parameter("error", &code);
-            parameter("error_description", &rejection);
+            match rejection {
+                // The sentence of RFC 9449 section 9; the log says what was wrong with the nonce.
+                Rejection::Nonce(_) => parameter(
+                    "error_description",
+                    &"Resource server requires nonce in DPoP proof",
+                ),
+                rejection => parameter("error_description", rejection),
+            }
         }
         if let Some(scope) = &self.scope {
             parameter("scope", scope);

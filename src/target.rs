@@ -4,28 +4,17 @@
 //! proof, replayed here with `Host: the-other-server`, must not find a server that believes its
 //! `Host`. `Host`, `:authority`, `Forwarded` and `X-Forwarded-*` are not read at all.
 //!
-//! Both sides are normalised as RFC 3986 says (sections
-//! [6.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.2) and
-//! [6.2.3](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.3)), not as browsers do: a WHATWG
-//! parser repairs what it should refuse.
-//!
-//! | in | equal to |
-//! |---|---|
-//! | `HTTPS://API.example:443/a` | `https://api.example/a` |
-//! | `https://api.example` | `https://api.example/` |
-//! | `/%7Ejoe/%2e%2e/a/./b%2fc` | `/a/b%2Fc` |
-//! | `/a?x=1#y` | `/a` |
-//!
-//! Different stay: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and `/`, `api.example.` and
-//! `api.example`, upper and lower case in a path.
+//! Both sides are normalised by RFC 3986 (`uri.rs`).
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Uri, Version};
+
+use crate::uri::{Host, NotAnHttpUrl, Origin, Scheme, normalise_path, split};
 
 /// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
 /// proxy strips, if one does.
@@ -57,7 +46,7 @@ impl PublicUrl {
     /// A URL that may say `http` where its host is this machine: `localhost`, `127.0.0.0/8` or
     /// `[::1]`.
     pub fn http_on_loopback(url: &str) -> Result<Self, PublicUrlError> {
-        let parsed = Self::insecure_http(url)?;
+        let parsed = Self::parse(url)?;
         let is_loopback = match &parsed.origin.host {
             Host::Name(name) if name == "localhost" => true,
             Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
@@ -77,6 +66,10 @@ impl PublicUrl {
     /// DPoP does not protect a token that travels in the clear ([RFC 9449 section
     /// 2](https://www.rfc-editor.org/rfc/rfc9449#section-2)).
     pub fn insecure_http(url: &str) -> Result<Self, PublicUrlError> {
+        Self::parse(url)
+    }
+
+    fn parse(url: &str) -> Result<Self, PublicUrlError> {
         let (origin, path) = split(url).map_err(|NotAnHttpUrl| PublicUrlError::Malformed)?;
         if path.contains(['?', '#']) {
             return Err(PublicUrlError::QueryOrFragment);
@@ -93,7 +86,7 @@ impl FromStr for PublicUrl {
     type Err = PublicUrlError;
 
     fn from_str(url: &str) -> Result<Self, PublicUrlError> {
-        let parsed = Self::insecure_http(url)?;
+        let parsed = Self::parse(url)?;
         if parsed.origin.scheme == Scheme::Https {
             Ok(parsed)
         } else {
@@ -126,12 +119,20 @@ pub enum PublicUrlError {
 
 /// The method and URI that a request's proof must speak of, before normalisation.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RequestTarget {
     /// What `htm` must say.
     pub method: Method,
-    /// The target as the client sent it. Its path is what counts: scheme, host and port come from
-    /// the public URLs.
+    /// The target as the client sent it. Only its path counts: scheme, host and port come from the
+    /// public URLs.
     pub uri: Uri,
+}
+
+impl RequestTarget {
+    /// A target of this method and URI.
+    pub const fn new(method: Method, uri: Uri) -> Self {
+        Self { method, uri }
+    }
 }
 
 /// Finds the method and URI of the original request where they are not those of the request at
@@ -183,10 +184,19 @@ impl Targets {
     /// What the proof of this request must say.
     pub(crate) fn of<'t>(&'t self, request: &'t Parts) -> Result<Target<'t>, TargetError> {
         match &self.resolver {
-            None => self.target(&request.method, original_uri(request), request.version),
+            None => {
+                // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later
+                // always have an authority, which gateways rewrite; it is not believed.
+                let authority = if request.version < Version::HTTP_2 {
+                    Authority::Compared
+                } else {
+                    Authority::Ignored
+                };
+                self.target(&request.method, original_uri(request), authority)
+            }
             Some(resolver) => {
                 let resolved = resolver.resolve(request).ok_or(TargetError::Unresolved)?;
-                self.target(&resolved.method, &resolved.uri, Version::HTTP_2)
+                self.target(&resolved.method, &resolved.uri, Authority::Ignored)
             }
         }
     }
@@ -195,7 +205,7 @@ impl Targets {
         &self,
         method: &Method,
         uri: &Uri,
-        version: Version,
+        authority: Authority,
     ) -> Result<Target<'_>, TargetError> {
         let path = if *method == Method::CONNECT && uri.scheme().is_none() {
             return Err(TargetError::Connect);
@@ -207,10 +217,8 @@ impl Targets {
         } else {
             Path::Normal(normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?)
         };
-        // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later always
-        // have an authority, which gateways rewrite; it is not believed.
-        let named = match (uri.scheme_str(), uri.authority()) {
-            (Some(scheme), Some(authority)) if version < Version::HTTP_2 => {
+        let named = match (authority, uri.scheme_str(), uri.authority()) {
+            (Authority::Compared, Some(scheme), Some(authority)) => {
                 let origin =
                     Origin::parse(scheme, authority.as_str()).ok_or(TargetError::Misdirected)?;
                 if !self.public_urls.iter().any(|url| url.origin == origin) {
@@ -227,6 +235,13 @@ impl Targets {
             path,
         })
     }
+}
+
+/// What is made of the authority in a request's target.
+#[derive(Clone, Copy)]
+enum Authority {
+    Compared,
+    Ignored,
 }
 
 /// The URI before a router stripped a prefix from it.
@@ -308,6 +323,8 @@ impl Target<'_> {
 }
 
 /// Where `htu` differs from the public URL it comes nearest to (RFC 9449 section 4.3, check 9).
+///
+/// In the order of comparison: the later, the nearer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UrlMismatch {
@@ -340,172 +357,4 @@ pub enum TargetError {
     /// The [`TargetResolver`] found none.
     #[error("the request does not say what it is for")]
     Unresolved,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
-    Http,
-    Https,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: Scheme,
-    host: Host,
-    port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
-    /// A registered name or an IPv4 address, in lower case.
-    Name(String),
-    /// Compared as an address: RFC 3986 normalises its letters, but not its zeros.
-    Ipv6(Ipv6Addr),
-}
-
-impl Origin {
-    fn parse(scheme: &str, authority: &str) -> Option<Self> {
-        let scheme = if scheme.eq_ignore_ascii_case("https") {
-            Scheme::Https
-        } else if scheme.eq_ignore_ascii_case("http") {
-            Scheme::Http
-        } else {
-            return None;
-        };
-        // RFC 9110 section 4.2.4: userinfo is an error, even an empty one; `@` is in no host.
-        let (host, port) = if let Some(literal) = authority.strip_prefix('[') {
-            let (address, port) = literal.split_once(']')?;
-            (Host::Ipv6(address.parse().ok()?), port)
-        } else {
-            let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-            let is_name = !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|octet| is_unreserved(octet) || is_sub_delimiter(octet));
-            (
-                is_name.then(|| Host::Name(name.to_ascii_lowercase()))?,
-                port,
-            )
-        };
-        let port = match (port.strip_prefix(':').unwrap_or(port), scheme) {
-            ("", Scheme::Https) => 443,
-            ("", Scheme::Http) => 80,
-            (digits, _)
-                if port.starts_with(':')
-                    && !digits.starts_with('0')
-                    && digits.bytes().all(|octet| octet.is_ascii_digit()) =>
-            {
-                digits.parse().ok()?
-            }
-            _ => return None,
-        };
-        Some(Self { scheme, host, port })
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default_port) = match self.scheme {
-            Scheme::Http => ("http", 80),
-            Scheme::Https => ("https", 443),
-        };
-        match &self.host {
-            Host::Name(name) => write!(f, "{scheme}://{name}")?,
-            Host::Ipv6(address) => write!(f, "{scheme}://[{address}]")?,
-        }
-        if self.port == default_port {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
-    }
-}
-
-struct NotAnHttpUrl;
-
-/// An absolute URL, without query and fragment, into its origin and its path as written.
-fn split(url: &str) -> Result<(Origin, &str), NotAnHttpUrl> {
-    let (scheme, rest) = url.split_once("://").ok_or(NotAnHttpUrl)?;
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let origin = Origin::parse(scheme, authority).ok_or(NotAnHttpUrl)?;
-    Ok((origin, path))
-}
-
-/// RFC 3986 section 6.2.2: percent-encodings of unreserved characters decoded, the others in upper
-/// case, then dot segments removed (section 5.2.4). An empty path is `/` (section 6.2.3). `None`
-/// for what is not an absolute path by RFC 3986.
-fn normalise_path(path: &str) -> Option<String> {
-    let mut decoded = String::with_capacity(path.len() + 1);
-    let mut octets = path.bytes();
-    while let Some(octet) = octets.next() {
-        if octet == b'%' {
-            let high = char::from(octets.next()?).to_digit(16)?;
-            let low = char::from(octets.next()?).to_digit(16)?;
-            // Two hexadecimal digits are one octet.
-            let value = u8::try_from(high * 16 + low).ok()?;
-            if is_unreserved(value) {
-                decoded.push(char::from(value));
-            } else {
-                decoded.push('%');
-                decoded.extend(
-                    [high, low]
-                        .into_iter()
-                        .filter_map(|digit| char::from_digit(digit, 16))
-                        .map(|digit| digit.to_ascii_uppercase()),
-                );
-            }
-        } else if is_unreserved(octet)
-            || is_sub_delimiter(octet)
-            || matches!(octet, b':' | b'@' | b'/')
-        {
-            decoded.push(char::from(octet));
-        } else {
-            return None;
-        }
-    }
-    if decoded.is_empty() {
-        return Some("/".to_owned());
-    }
-    if !decoded.starts_with('/') {
-        return None;
-    }
-    Some(if decoded.contains("/.") {
-        remove_dot_segments(&decoded)
-    } else {
-        decoded
-    })
-}
-
-/// RFC 3986 section 5.2.4, for a path that starts with a slash.
-fn remove_dot_segments(path: &str) -> String {
-    let mut output = String::with_capacity(path.len());
-    let mut segments = path[1..].split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    output.truncate(output.rfind('/').unwrap_or(0));
-                }
-                if last {
-                    output.push('/');
-                }
-            }
-            _ => {
-                output.push('/');
-                output.push_str(segment);
-            }
-        }
-    }
-    output
-}
-
-/// RFC 3986 section 2.3.
-fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
-}
-
-/// RFC 3986 section 2.2.
-fn is_sub_delimiter(octet: u8) -> bool {
-    b"!$&'()*+,;=".contains(&octet)
 }

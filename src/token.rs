@@ -16,6 +16,36 @@ use crate::jose::jwk::Thumbprint;
 /// of another kind. The binding itself is checked by the caller,
 /// [`Verifier::verify`](crate::verifier::Verifier::verify).
 ///
+/// # Example
+///
+/// A rule of one's own around another verifier:
+///
+/// ```
+/// use tower_dpop::Claims;
+/// use tower_dpop::credentials::PresentedToken;
+/// use tower_dpop::freshness::Timestamp;
+/// use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
+///
+/// struct ForWriters<V>(V);
+///
+/// impl<V: AccessTokenVerifier<Claims = Claims>> AccessTokenVerifier for ForWriters<V> {
+///     type Claims = Claims;
+///
+///     async fn verify(
+///         &self,
+///         token: PresentedToken<'_>,
+///         now: Timestamp,
+///     ) -> Result<AccessToken<Claims>, TokenError> {
+///         let token = self.0.verify(token, now).await?;
+///         if token.claims().has_scope("orders.write") {
+///             Ok(token)
+///         } else {
+///             Err(TokenError::InsufficientScope)
+///         }
+///     }
+/// }
+/// ```
+///
 /// # Security
 ///
 /// Everything that makes a token good is for the implementation to check: signature or lookup,
@@ -52,6 +82,21 @@ impl<C> AccessToken<C> {
         }
     }
 
+    /// What the token is bound to.
+    pub const fn confirmation(&self) -> Confirmation {
+        self.confirmation
+    }
+
+    /// What the token says. Nobody has shown yet that it was presented by the holder of its key.
+    pub const fn claims(&self) -> &C {
+        &self.claims
+    }
+
+    /// When the token expires, where its verifier said so.
+    pub const fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
     /// Notes when the token expires, for whoever keeps a connection open beyond one request.
     #[must_use]
     pub fn with_expiry(mut self, expires: Timestamp) -> Self {
@@ -81,11 +126,11 @@ pub enum Confirmation {
     /// `cnf` names a key by its thumbprint (`jkt`). Other members of `cnf` beside it are not
     /// checked here.
     Thumbprint(Thumbprint),
-    /// There is a `cnf`, without `jkt`: another method, which this crate cannot confirm.
-    Unconfirmable,
     /// There is no `cnf`.
     #[default]
     Unbound,
+    /// There is a `cnf`, without `jkt`: another method, which this crate cannot confirm.
+    Unconfirmable,
 }
 
 object! {
@@ -108,7 +153,7 @@ impl<'de> Deserialize<'de> for Confirmation {
 }
 
 /// Why an access token was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// `alg` is missing, unknown, or not on the list.
@@ -118,7 +163,7 @@ pub enum TokenError {
     #[error("the access token is for another audience")]
     Audience,
     /// The claims are not what the application expects of a token.
-    #[error("the claims of the access token are incomplete")]
+    #[error("the claims of the access token are not those expected")]
     Claims,
     /// `exp` has passed, or is missing (RFC 9068 section 4).
     #[error("the access token has expired")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_dpop::jwt::KeySetError;
+use tower_dpop::issuer_keys::KeySetError;
 use tower_dpop::token::TokenError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
 
@@ -399,7 +399,7 @@ fn the_claims_can_be_of_ones_own_type() {
         }));
         let response = common::block_on(service.oneshot(attempt.request())).unwrap();
         (
-            response.extensions().get::<Rejection>().copied(),
+            response.extensions().get::<Rejection>().cloned(),
             response.into_body(),
         )
     };
@@ -531,6 +531,18 @@ fn a_token_without_kid_does_not_buy_a_verification_for_every_key() {
     answer(&keys).assert_passed("the fourth key");
     keys.insert(0, Key::es256().public_jwk());
     answer(&keys).assert_reason("the fifth key", Rejection::Token(TokenError::Signature));
+}
+
+/// A key of the token's `kid` is found behind any number of keys without one.
+#[test]
+fn the_key_of_the_tokens_kid_comes_first() {
+    let mut keys: Vec<Value> = (0..6).map(|_| Key::es256().public_jwk()).collect();
+    let mut named = ISSUER_KEY.public_jwk();
+    named["kid"] = json!("issuer");
+    keys.push(named);
+    let set: KeySet = json!({ "keys": keys }).to_string().parse().unwrap();
+    assert!(set.has_kid("issuer") && !set.has_kid("other"));
+    answer_of(JwtVerifier::new(ISSUER, AUDIENCE, set), &Attempt::good()).assert_passed("the last");
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Reply {
     fn assert_served(&self, name: &str, text: &str) {
         let served = (
             self.answer.status,
-            self.answer.rejection,
+            self.answer.rejection.clone(),
             self.text.as_str(),
         );
         assert_eq!(served, (StatusCode::OK, None, text), "{name}");

@@ -96,7 +96,7 @@ fn listed(headers: &HeaderMap, field: &str) -> Vec<String> {
 }
 
 fn rejection(response: &Response<()>) -> Option<Rejection> {
-    response.extensions().get().copied()
+    response.extensions().get().cloned()
 }
 
 /// T-4, X-2: a preflight has no credentials, so nobody may ask it for some.

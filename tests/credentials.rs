@@ -17,7 +17,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::binding::BindingError;
 use tower_dpop::credentials::{CredentialsError, PresentedToken};
 use tower_dpop::freshness::Timestamp;
-use tower_dpop::jwt::{KeySource, KeySourceError};
+use tower_dpop::issuer_keys::{KeySource, KeySourceError};
 use tower_dpop::nonce::{NonceError, NonceSource};
 use tower_dpop::proof::ProofError;
 use tower_dpop::rejection::Unavailable;
@@ -232,7 +232,7 @@ fn a_body_is_not_searched_for_credentials() {
         let request = attempt.request().map(|()| body);
         let service = layer.layer(service_fn(async |_| Ok::<_, Infallible>(Response::new(()))));
         let response = common::block_on(service.oneshot(request)).unwrap();
-        response.extensions().get::<Rejection>().copied()
+        response.extensions().get::<Rejection>().cloned()
     };
     let trailers = |attempt: &Attempt| {
         let mut fields = HeaderMap::new();
@@ -548,8 +548,8 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
     let jkt = common::keys::client().thumbprint();
     let jkt = jkt.as_str();
     let another = Key::es256().thumbprint();
-    let unconfirmable = Rejection::from(BindingError::Unconfirmable);
-    let malformed = Rejection::Token(TokenError::Malformed);
+    let unconfirmable = || Rejection::from(BindingError::Unconfirmable);
+    let malformed = || Rejection::Token(TokenError::Malformed);
     // The last character stays: in the other case it would not be canonical.
     let other_case = |character: char| {
         if character.is_ascii_lowercase() {
@@ -579,107 +579,115 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
         (
             "F-13: a certificate only",
             json!({ "x5t#S256": jkt }),
-            Some(unconfirmable),
+            Some(unconfirmable()),
         ),
         (
             "F-13: a whole key",
             json!({ "jwk": common::keys::client().public_jwk() }),
-            Some(unconfirmable),
+            Some(unconfirmable()),
         ),
-        ("F-13: a kid", json!({ "kid": "1" }), Some(unconfirmable)),
+        ("F-13: a kid", json!({ "kid": "1" }), Some(unconfirmable())),
         (
             "F-13: a jku",
             json!({ "jku": "https://as.example.com/jwks" }),
-            Some(unconfirmable),
+            Some(unconfirmable()),
         ),
         (
             "F-13: an unknown method",
             json!({ "osc": {} }),
-            Some(unconfirmable),
+            Some(unconfirmable()),
         ),
-        ("F-13: nothing at all", json!({}), Some(unconfirmable)),
+        ("F-13: nothing at all", json!({}), Some(unconfirmable())),
         (
             "F-13: jkt in upper case",
             json!({ "JKT": jkt }),
-            Some(unconfirmable),
+            Some(unconfirmable()),
         ),
-        ("F-15: cnf is null", json!(null), Some(malformed)),
-        ("F-15: cnf is true", json!(true), Some(malformed)),
-        ("F-15: cnf is a number", json!(0), Some(malformed)),
-        ("F-15: cnf is a string", json!(jkt), Some(malformed)),
-        ("F-15: cnf is an empty string", json!(""), Some(malformed)),
+        ("F-15: cnf is null", json!(null), Some(malformed())),
+        ("F-15: cnf is true", json!(true), Some(malformed())),
+        ("F-15: cnf is a number", json!(0), Some(malformed())),
+        ("F-15: cnf is a string", json!(jkt), Some(malformed())),
+        ("F-15: cnf is an empty string", json!(""), Some(malformed())),
         (
             "F-15: cnf is an array",
             json!([{ "jkt": jkt }]),
-            Some(malformed),
+            Some(malformed()),
         ),
-        ("F-15: cnf is an empty array", json!([]), Some(malformed)),
-        ("F-15: jkt is null", json!({ "jkt": null }), Some(malformed)),
+        ("F-15: cnf is an empty array", json!([]), Some(malformed())),
+        (
+            "F-15: jkt is null",
+            json!({ "jkt": null }),
+            Some(malformed()),
+        ),
         (
             "F-15: jkt is false",
             json!({ "jkt": false }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: jkt is a number",
             json!({ "jkt": 43 }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: jkt is an array",
             json!({ "jkt": [jkt] }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: jkt is an object",
             json!({ "jkt": { "S256": jkt } }),
-            Some(malformed),
+            Some(malformed()),
         ),
-        ("F-15: jkt is empty", json!({ "jkt": "" }), Some(malformed)),
+        (
+            "F-15: jkt is empty",
+            json!({ "jkt": "" }),
+            Some(malformed()),
+        ),
         (
             "F-15: 42 characters",
             json!({ "jkt": &jkt[..42] }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: 44 characters",
             json!({ "jkt": format!("{jkt}A") }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: 64 octets",
             json!({ "jkt": base64url([0; 64]) }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: hexadecimal",
             json!({ "jkt": "0f".repeat(32) }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15 J-14: padding",
             json!({ "jkt": format!("{jkt}=") }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15 J-14: a space",
             json!({ "jkt": format!("{jkt} ") }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15 J-14: another spelling",
             json!({ "jkt": alias(jkt) }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15 J-14: the other alphabet",
             json!({ "jkt": format!("+/{}", &jkt[2..]) }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "F-15: nothing the decoder knows",
             json!({ "jkt": "é".repeat(43) }),
-            Some(malformed),
+            Some(malformed()),
         ),
         (
             "J-27: another case is another key",
@@ -791,7 +799,7 @@ fn wire(status: u16, fields: &[(&str, &str)]) -> OnTheWire {
 }
 
 /// Refuses every token, for this reason.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Always(TokenError);
 
 impl AccessTokenVerifier for Always {
@@ -802,7 +810,7 @@ impl AccessTokenVerifier for Always {
         _token: PresentedToken<'_>,
         _now: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
-        Err(self.0)
+        Err(self.0.clone())
     }
 }
 

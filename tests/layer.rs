@@ -190,7 +190,7 @@ impl AccessTokenVerifier for Says {
         _: PresentedToken<'_>,
         _: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
-        Err(self.0)
+        Err(self.0.clone())
     }
 }
 
@@ -204,7 +204,7 @@ impl ReplayStore for BrokenStore {
         _: Timestamp,
         _: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        Err(self.0)
+        Err(self.0.clone())
     }
 }
 
@@ -737,7 +737,7 @@ fn a_token_verifiers_verdict_decides_the_answer() {
         ),
     ] {
         let memory = MemoryReplayStore::default();
-        let layer = DpopLayer::new(verifier_of(Says(error), memory.clone()));
+        let layer = DpopLayer::new(verifier_of(Says(error.clone()), memory.clone()));
         let answer = Attempt::good().answer_by(&layer);
         answer.assert_reason(name, Rejection::Token(error));
         answer.assert_refused(name, status, Some(code));

@@ -1106,7 +1106,7 @@ fn ask_for(layer: &TestLayer, version: Version, uri: Uri, attempt: &Attempt) -> 
 #[test]
 fn an_absolute_form_names_one_of_our_origins() {
     let layer = layer_at(&[API, "https://eu.example.com:8443"]);
-    let misdirected = Err(Rejection::Target(TargetError::Misdirected));
+    let misdirected = || Err(Rejection::Target(TargetError::Misdirected));
     let url = |mismatch| Err(Rejection::Proof(ProofError::Url(mismatch)));
     let rows: Vec<(&str, &str, &str, Result<(), Rejection>)> = vec![
         (
@@ -1167,37 +1167,37 @@ fn an_absolute_form_names_one_of_our_origins() {
             "H-20 H-18: another server",
             "https://evil.example/orders",
             "https://evil.example/orders",
-            misdirected,
+            misdirected(),
         ),
         (
             "H-20 H-18: another server, proven for us",
             "https://evil.example/orders",
             "https://api.example.com/orders",
-            misdirected,
+            misdirected(),
         ),
         (
             "H-20: another port",
             "https://api.example.com:8443/orders",
             "https://api.example.com/orders",
-            misdirected,
+            misdirected(),
         ),
         (
             "H-20: another scheme",
             "http://api.example.com/orders",
             "https://api.example.com/orders",
-            misdirected,
+            misdirected(),
         ),
         (
             "H-20: not even http",
             "ftp://api.example.com/orders",
             "https://api.example.com/orders",
-            misdirected,
+            misdirected(),
         ),
         (
             "H-20 H-12: with userinfo",
             "https://joe@api.example.com/orders",
             "https://api.example.com/orders",
-            misdirected,
+            misdirected(),
         ),
     ];
     for (name, uri, htu, expected) in rows {
@@ -1208,7 +1208,7 @@ fn an_absolute_form_names_one_of_our_origins() {
                 a.proof_claims["htu"] = json!(htu);
             })
             .answer_by(&layer);
-            match expected {
+            match expected.clone() {
                 Ok(()) => answer.assert_passed(name),
                 Err(rejection) => answer.assert_reason(name, rejection),
             }
@@ -1407,10 +1407,10 @@ fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
 fn a_resolver_says_what_the_original_request_was() {
     let verifier = verifier().with_target_resolver(|request: &http::request::Parts| {
         let header = |name| request.headers.get(name)?.to_str().ok();
-        Some(RequestTarget {
-            method: header("x-original-method")?.parse().ok()?,
-            uri: header("x-original-uri")?.parse().ok()?,
-        })
+        Some(RequestTarget::new(
+            header("x-original-method")?.parse().ok()?,
+            header("x-original-uri")?.parse().ok()?,
+        ))
     });
     let layer = DpopLayer::new(verifier);
     let asked = |described: &[(&'static str, &'static str)], htm: &str, htu: &str| {
@@ -1476,10 +1476,10 @@ fn without_axum_a_resolver_finds_the_path_before_a_router_shortened_it() {
     struct Original(Uri);
 
     let verifier = verifier().with_target_resolver(|request: &http::request::Parts| {
-        Some(RequestTarget {
-            method: request.method.clone(),
-            uri: request.extensions.get::<Original>()?.0.clone(),
-        })
+        Some(RequestTarget::new(
+            request.method.clone(),
+            request.extensions.get::<Original>()?.0.clone(),
+        ))
     });
     let layer = DpopLayer::new(verifier);
     let asked = |htu: &str| {
@@ -1518,7 +1518,7 @@ fn inside_axums_nest_the_original_path_counts() {
         });
         let request = attempt.request().map(|()| Body::empty());
         let response = common::block_on(app.clone().oneshot(request)).unwrap();
-        response.extensions().get::<Rejection>().copied()
+        response.extensions().get::<Rejection>().cloned()
     };
     let elsewhere = Some(Rejection::Proof(ProofError::Url(UrlMismatch::Path)));
     assert_eq!(asked("https://api.example.com/v1/orders"), None);

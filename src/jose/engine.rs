@@ -86,9 +86,7 @@ fn ed25519_is_reduced(s: &[u8; 32]) -> bool {
 }
 
 impl Jwk {
-    /// Verifies a signature by this key: what
-    /// [`Verifier::verify`](crate::verifier::Verifier::verify) does with a proof's, last of all its
-    /// checks.
+    /// Verifies a signature by this key.
     ///
     /// ECDSA signatures are `r ‖ s` at full length (RFC 7518 section 3.4), never DER.
     ///

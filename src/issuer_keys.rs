@@ -1,0 +1,241 @@
+//! The public keys of an issuer of access tokens, and where they come from.
+
+use std::fmt;
+use std::future::{self, Future};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, PublicKeyUse};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::jose::algorithm::Algorithm;
+use crate::jose::engine::VerificationKey;
+use crate::jose::jwk::{Jwk, Parameters};
+use crate::token::TokenError;
+
+/// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; keys that are
+/// fetched are another.
+///
+/// # Example
+///
+/// Keys that somebody else keeps up to date:
+///
+/// ```
+/// use std::sync::{Arc, PoisonError, RwLock};
+/// use tower_dpop::KeySet;
+/// use tower_dpop::issuer_keys::{KeySource, KeySourceError};
+///
+/// struct Shared(Arc<RwLock<KeySet>>);
+///
+/// impl KeySource for Shared {
+///     async fn key_set(&self, kid: Option<&str>) -> Result<KeySet, KeySourceError> {
+///         // A source that can fetch looks at `kid` and at `KeySet::has_kid` before it does.
+///         let _ = kid;
+///         Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+///     }
+/// }
+/// ```
+pub trait KeySource: Send + Sync + 'static {
+    /// The issuer's keys, fetched anew if need be to find one of this `kid`.
+    ///
+    /// The `kid` is out of a token that nobody has verified: do not let it cause unbounded work.
+    fn key_set(
+        &self,
+        kid: Option<&str>,
+    ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send;
+}
+
+/// The issuer's keys are out of reach. The request is answered with 503. Why is for the source to
+/// log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer's keys are not available")]
+pub struct KeySourceError;
+
+/// The public keys of an issuer, parsed once. Cloning is cheap.
+///
+/// It is read from a JWK Set (`{"keys":[…]}`) or from a single JWK. Keys that cannot verify access
+/// tokens (encryption keys, unknown types, RSA below 2048 bits) are left out, as [RFC 7517 section
+/// 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says; a set without any other is an error.
+///
+/// A token names its key by `kid`. One that does not is tried with the first four keys that fit its
+/// algorithm, and so is one whose `kid` no key has with the keys that have none.
+#[derive(Clone)]
+pub struct KeySet(Arc<[IssuerKey]>);
+
+struct IssuerKey {
+    kid: Option<String>,
+    verifying: Vec<(Algorithm, VerificationKey)>,
+}
+
+/// A token without `kid` is tried with no more keys than this, so that it cannot buy a verification
+/// for each key of a large set.
+const MAX_CANDIDATES: usize = 4;
+
+impl KeySet {
+    /// Whether a key of the set has this `kid`.
+    pub fn has_kid(&self, kid: &str) -> bool {
+        self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    pub(crate) fn verify(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), TokenError> {
+        let mut outcome = Err(TokenError::Key);
+        for key in self.candidates(kid, algorithm).take(MAX_CANDIDATES) {
+            if key.verify(message, signature).is_ok() {
+                return Ok(());
+            }
+            outcome = Err(TokenError::Signature);
+        }
+        outcome
+    }
+
+    /// The keys that may have signed: those of the token's `kid` first, then those without one;
+    /// every key, where the token does not say.
+    fn candidates(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> impl Iterator<Item = &VerificationKey> {
+        let named = self
+            .0
+            .iter()
+            .filter(move |key| kid.is_some() && key.kid.as_deref() == kid);
+        let others = self
+            .0
+            .iter()
+            .filter(move |key| kid.is_none() || key.kid.is_none());
+        named
+            .chain(others)
+            .flat_map(|key| &key.verifying)
+            .filter(move |(usable, _)| *usable == algorithm)
+            .map(|(_, key)| key)
+    }
+}
+
+impl FromStr for KeySet {
+    type Err = KeySetError;
+
+    fn from_str(json: &str) -> Result<Self, KeySetError> {
+        let document: Value = serde_json::from_str(json).map_err(|_| KeySetError::Malformed)?;
+        let keys: Vec<_> = match document.get("keys") {
+            Some(Value::Array(keys)) => keys.iter().filter_map(IssuerKey::from_json).collect(),
+            Some(_) => return Err(KeySetError::Malformed),
+            None => IssuerKey::from_json(&document).into_iter().collect(),
+        };
+        if keys.is_empty() {
+            Err(KeySetError::NoUsableKey)
+        } else {
+            Ok(Self(keys.into()))
+        }
+    }
+}
+
+impl IssuerKey {
+    fn from_json(json: &Value) -> Option<Self> {
+        // The issuer's documents are trusted and of all kinds, so they are read by a tolerant
+        // reader, one key at a time.
+        let key = jsonwebtoken::jwk::Jwk::deserialize(json).ok()?;
+        let verifies = key
+            .common
+            .public_key_use
+            .is_none_or(|usage| usage == PublicKeyUse::Signature)
+            && key
+                .common
+                .key_operations
+                .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        // A private key in a public document is everybody's.
+        if !verifies || json.get("d").is_some() {
+            return None;
+        }
+        let jwk = match &key.algorithm {
+            AlgorithmParameters::EllipticCurve(ec) => Jwk::from_parameters(&Parameters {
+                kty: Some("EC"),
+                crv: curve_name(&ec.curve),
+                x: Some(&ec.x),
+                y: Some(&ec.y),
+                ..Parameters::default()
+            }),
+            AlgorithmParameters::OctetKeyPair(okp) => Jwk::from_parameters(&Parameters {
+                kty: Some("OKP"),
+                crv: curve_name(&okp.curve),
+                x: Some(&okp.x),
+                ..Parameters::default()
+            }),
+            AlgorithmParameters::RSA(rsa) => Jwk::from_parameters(&Parameters {
+                kty: Some("RSA"),
+                n: Some(&rsa.n),
+                e: Some(&rsa.e),
+                ..Parameters::default()
+            }),
+            _ => return None,
+        }
+        .ok()?;
+        // jsonwebtoken knows neither `Ed25519` nor `ES512` by name, so `alg` is read from the
+        // document.
+        let declared: Option<Option<Algorithm>> = json
+            .get("alg")
+            .map(|alg| alg.as_str().and_then(|alg| alg.parse().ok()));
+        let usable = Algorithm::ALL
+            .into_iter()
+            .filter(|algorithm| match declared {
+                None => true,
+                Some(declared) => {
+                    declared.is_some_and(|declared| declared.same_computation(*algorithm))
+                }
+            });
+        let verifying: Vec<_> = usable
+            .filter_map(|algorithm| {
+                Some((algorithm, VerificationKey::parse(&jwk, algorithm).ok()?))
+            })
+            .collect();
+        (!verifying.is_empty()).then_some(Self {
+            kid: key.common.key_id,
+            verifying,
+        })
+    }
+}
+
+fn curve_name(curve: &EllipticCurve) -> Option<&'static str> {
+    match curve {
+        EllipticCurve::P256 => Some("P-256"),
+        EllipticCurve::P384 => Some("P-384"),
+        EllipticCurve::P521 => Some("P-521"),
+        EllipticCurve::Ed25519 => Some("Ed25519"),
+        _ => None,
+    }
+}
+
+impl KeySource for KeySet {
+    fn key_set(
+        &self,
+        _kid: Option<&str>,
+    ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send {
+        future::ready(Ok(self.clone()))
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet")
+            .field("keys", &self.0.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a document holds no key set. The deployer's mistake, seen at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeySetError {
+    /// Neither a JWK Set nor a JWK.
+    #[error("not a JWK Set and not a JWK")]
+    Malformed,
+    /// No key of it can verify access tokens.
+    #[error("the key set holds no key that can verify access tokens")]
+    NoUsableKey,
+}

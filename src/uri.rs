@@ -1,0 +1,204 @@
+//! Origins and paths of `http` and `https` URLs, in their normal form.
+//!
+//! Both sides are normalised as RFC 3986 says (sections
+//! [6.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.2) and
+//! [6.2.3](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.3)), not as browsers do: a WHATWG
+//! parser repairs what it should refuse.
+//!
+//! | in | equal to |
+//! |---|---|
+//! | `HTTPS://API.example:443/a` | `https://api.example/a` |
+//! | `https://api.example` | `https://api.example/` |
+//! | `/%7Ejoe/%2e%2e/a/./b%2fc` | `/a/b%2Fc` |
+//! | `/a?x=1#y` | `/a` |
+//!
+//! Characters that RFC 3986 does not allow in a path, such as `[`, `]` and `|`, are refused on both
+//! sides; clients percent-encode them. Different stay: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and `/`, `api.example.` and
+//! `api.example`, upper and lower case in a path.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// A registered name or an IPv4 address, in lower case.
+    Name(String),
+    /// Compared as an address: RFC 3986 normalises its letters, but not its zeros.
+    Ipv6(Ipv6Addr),
+}
+
+impl Origin {
+    pub(crate) fn parse(scheme: &str, authority: &str) -> Option<Self> {
+        let scheme = if scheme.eq_ignore_ascii_case("https") {
+            Scheme::Https
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Scheme::Http
+        } else {
+            return None;
+        };
+        // RFC 9110 section 4.2.4: userinfo is an error, even an empty one; `@` is in no host.
+        let (host, port) = if let Some(literal) = authority.strip_prefix('[') {
+            let (address, port) = literal.split_once(']')?;
+            (Host::Ipv6(address.parse().ok()?), port)
+        } else {
+            let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            let is_name = !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|octet| is_unreserved(octet) || is_sub_delimiter(octet));
+            (
+                is_name.then(|| Host::Name(name.to_ascii_lowercase()))?,
+                port,
+            )
+        };
+        let port = parse_port(port, scheme)?;
+        Some(Self { scheme, host, port })
+    }
+}
+
+/// What stands behind the host: nothing, `:`, or `:` and a port without leading zeros.
+fn parse_port(text: &str, scheme: Scheme) -> Option<u16> {
+    let digits = match text.strip_prefix(':') {
+        None if !text.is_empty() => return None,
+        None | Some("") => return Some(scheme.default_port()),
+        Some(digits) => digits,
+    };
+    let canonical = !digits.starts_with('0') && digits.bytes().all(|octet| octet.is_ascii_digit());
+    if canonical { digits.parse().ok() } else { None }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        match &self.host {
+            Host::Name(name) => write!(f, "{scheme}://{name}")?,
+            Host::Ipv6(address) => write!(f, "{scheme}://[{address}]")?,
+        }
+        if self.port == self.scheme.default_port() {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
+        }
+    }
+}
+
+pub(crate) struct NotAnHttpUrl;
+
+/// An absolute URL, without query and fragment, into its origin and its path as written.
+pub(crate) fn split(url: &str) -> Result<(Origin, &str), NotAnHttpUrl> {
+    let (scheme, rest) = url.split_once("://").ok_or(NotAnHttpUrl)?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let origin = Origin::parse(scheme, authority).ok_or(NotAnHttpUrl)?;
+    Ok((origin, path))
+}
+
+/// RFC 3986 section 6.2.2: percent-encodings of unreserved characters decoded, the others in upper
+/// case, then dot segments removed (section 5.2.4). An empty path is `/` (section 6.2.3). `None`
+/// for what is not an absolute path by RFC 3986.
+pub(crate) fn normalise_path(path: &str) -> Option<String> {
+    let decoded = decode_unreserved(path)?;
+    if decoded.is_empty() {
+        return Some("/".to_owned());
+    }
+    if !decoded.starts_with('/') {
+        return None;
+    }
+    Some(if decoded.contains("/.") {
+        remove_dot_segments(&decoded)
+    } else {
+        decoded
+    })
+}
+
+/// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that a path may not hold, and for
+/// half an encoding.
+fn decode_unreserved(path: &str) -> Option<String> {
+    let mut decoded = String::with_capacity(path.len() + 1);
+    let mut octets = path.bytes();
+    while let Some(octet) = octets.next() {
+        if octet == b'%' {
+            let high = char::from(octets.next()?).to_digit(16)?;
+            let low = char::from(octets.next()?).to_digit(16)?;
+            // Two hexadecimal digits are one octet.
+            let value = u8::try_from(high * 16 + low).ok()?;
+            if is_unreserved(value) {
+                decoded.push(char::from(value));
+            } else {
+                decoded.push('%');
+                decoded.extend(
+                    [high, low]
+                        .into_iter()
+                        .filter_map(|digit| char::from_digit(digit, 16))
+                        .map(|digit| digit.to_ascii_uppercase()),
+                );
+            }
+        } else if is_unreserved(octet)
+            || is_sub_delimiter(octet)
+            || matches!(octet, b':' | b'@' | b'/')
+        {
+            decoded.push(char::from(octet));
+        } else {
+            return None;
+        }
+    }
+    Some(decoded)
+}
+
+/// RFC 3986 section 5.2.4, for a path that starts with a slash.
+fn remove_dot_segments(path: &str) -> String {
+    let mut output = String::with_capacity(path.len());
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    output.truncate(output.rfind('/').unwrap_or(0));
+                }
+                if last {
+                    output.push('/');
+                }
+            }
+            _ => {
+                output.push('/');
+                output.push_str(segment);
+            }
+        }
+    }
+    output
+}
+
+/// RFC 3986 section 2.3.
+fn is_unreserved(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
+}
+
+/// RFC 3986 section 2.2.
+fn is_sub_delimiter(octet: u8) -> bool {
+    b"!$&'()*+,;=".contains(&octet)
+}

@@ -215,7 +215,8 @@ impl Targets {
         } else if uri.path() == "*" {
             Path::Asterisk
         } else {
-            Path::Normal(normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?)
+            let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;
+            Path::Normal(path.into_owned())
         };
         let named = match (authority, uri.scheme_str(), uri.authority()) {
             (Authority::Compared, Some(scheme), Some(authority)) => {

@@ -16,6 +16,7 @@
 //! sides; clients percent-encode them. Different stay: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and `/`, `api.example.` and
 //! `api.example`, upper and lower case in a path.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -120,19 +121,29 @@ pub(crate) fn split(url: &str) -> Result<(Origin, &str), NotAnHttpUrl> {
 /// RFC 3986 section 6.2.2: percent-encodings of unreserved characters decoded, the others in upper
 /// case, then dot segments removed (section 5.2.4). An empty path is `/` (section 6.2.3). `None`
 /// for what is not an absolute path by RFC 3986.
-pub(crate) fn normalise_path(path: &str) -> Option<String> {
-    let decoded = decode_unreserved(path)?;
-    if decoded.is_empty() {
-        return Some("/".to_owned());
+pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
+    if path.is_empty() {
+        return Some("/".into());
     }
-    if !decoded.starts_with('/') {
+    if !path.starts_with('/') {
         return None;
     }
+    // What nearly every path is: normal already.
+    let decoded = if path.bytes().all(is_path_character) {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(decode_unreserved(path)?)
+    };
     Some(if decoded.contains("/.") {
-        remove_dot_segments(&decoded)
+        remove_dot_segments(&decoded).into()
     } else {
         decoded
     })
+}
+
+/// What stands in a path for itself (RFC 3986 section 3.3): `pchar` and the slash.
+fn is_path_character(octet: u8) -> bool {
+    is_unreserved(octet) || is_sub_delimiter(octet) || matches!(octet, b':' | b'@' | b'/')
 }
 
 /// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that a path may not hold, and for
@@ -157,10 +168,7 @@ fn decode_unreserved(path: &str) -> Option<String> {
                         .map(|digit| digit.to_ascii_uppercase()),
                 );
             }
-        } else if is_unreserved(octet)
-            || is_sub_delimiter(octet)
-            || matches!(octet, b':' | b'@' | b'/')
-        {
+        } else if is_path_character(octet) {
             decoded.push(char::from(octet));
         } else {
             return None;

@@ -12,7 +12,6 @@
 use std::collections::HashMap;
 use std::env;
 use std::error::Error;
-use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use axum::routing::get;
@@ -67,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = format!("http://{}", listener.local_addr()?);
 
     let used = UsedProofs::default();
-    // Belongs into a test; here it panics at start-up if the store does not keep its promises.
+    // Belongs in a test; here it panics at start-up if the store does not keep its promises.
     contract::check(&used).await;
 
     let keys: KeySet = JWKS.parse()?;
@@ -80,37 +79,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/orders", get(orders))
         .layer(DpopLayer::new(verifier));
 
-    let stop = told_to_stop()?;
     println!("listening on {url}");
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
-        .await?;
+    axum::serve(listener, app).await?;
     Ok(())
 }
 
 async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
     format!("the orders of {}\n", token.claims().subject())
-}
-
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
-fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    #[cfg(windows)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::windows::{ctrl_break, ctrl_c};
-        (ctrl_c()?, ctrl_break()?)
-    };
-    Ok(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    })
 }

@@ -8,8 +8,6 @@
 use std::convert::Infallible;
 use std::env;
 use std::error::Error;
-use std::io;
-use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,7 +15,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
@@ -46,49 +43,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .service(service_fn(orders));
     let service = TowerToHyperService::new(service);
 
-    let mut stop = pin!(told_to_stop()?);
     println!("listening on {url}");
     let server = auto::Builder::new(TokioExecutor::new());
-    let connections = GracefulShutdown::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stop => break,
-        };
-        // What goes wrong with one connection does not end the others.
-        let Ok((stream, _)) = accepted else { continue };
+        let (stream, _) = listener.accept().await?;
         let connection = server.serve_connection(TokioIo::new(stream), service.clone());
-        tokio::spawn(connections.watch(connection.into_owned()));
+        // What goes wrong with one connection does not end the others.
+        tokio::spawn(connection.into_owned());
     }
-    connections.shutdown().await;
-    Ok(())
 }
 
 async fn orders(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
     let text = format!("the orders of {}\n", token.claims().subject());
     Ok(Response::new(text.into()))
-}
-
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
-fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    #[cfg(windows)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::windows::{ctrl_break, ctrl_c};
-        (ctrl_c()?, ctrl_break()?)
-    };
-    Ok(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    })
 }

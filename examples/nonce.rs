@@ -11,7 +11,6 @@
 
 use std::env;
 use std::error::Error;
-use std::io;
 
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -45,11 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/orders", get(orders))
         .layer(DpopLayer::new(verifier));
 
-    let stop = told_to_stop()?;
     println!("listening on {url}");
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop)
-        .await?;
+    axum::serve(listener, app).await?;
     Ok(())
 }
 
@@ -62,27 +58,4 @@ fn nonce_secret() -> Result<NonceSecret, NonceSecretError> {
         Some(secret) => NonceSecret::from_bytes(secret.as_encoded_bytes()),
         None => Ok(NonceSecret::generate()),
     }
-}
-
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
-fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
-    };
-    #[cfg(windows)]
-    let (mut interrupted, mut terminated) = {
-        use tokio::signal::windows::{ctrl_break, ctrl_c};
-        (ctrl_c()?, ctrl_break()?)
-    };
-    Ok(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    })
 }

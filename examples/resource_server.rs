@@ -6,7 +6,7 @@
 //! curl -i http://127.0.0.1:8080/protected
 //! ```
 //!
-//! `RUST_LOG=tower_dpop=debug` tells on standard error why requests are refused.
+//! `RUST_LOG=tower_dpop=info` tells on standard error why requests are refused.
 
 use std::env;
 use std::error::Error;

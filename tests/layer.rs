@@ -204,7 +204,7 @@ impl ReplayStore for BrokenStore {
         _: Timestamp,
         _: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        Err(self.0.clone())
+        Err(self.0)
     }
 }
 

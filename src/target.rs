@@ -212,7 +212,8 @@ impl Targets {
         } else if uri.scheme().is_none() && uri.authority().is_some() {
             // RFC 9112 section 3.2.3: the authority alone is for CONNECT only.
             return Err(TargetError::Misdirected);
-        } else if uri.path() == "*" {
+        } else if *method == Method::OPTIONS && uri.path() == "*" {
+            // RFC 9112 section 3.2.4: the asterisk is for OPTIONS only.
             Path::Asterisk
         } else {
             let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;

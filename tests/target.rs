@@ -1339,6 +1339,23 @@ fn the_target_of_an_asterisk_form_has_an_empty_path() {
     }
 }
 
+/// H-21, RFC 9112 section 3.2.4: with another method than OPTIONS the asterisk addresses nothing.
+#[test]
+fn an_asterisk_is_a_target_for_options_only() {
+    let layer = layer_at(&[API]);
+    for (name, method) in [("GET", Method::GET), ("POST", Method::POST)] {
+        let attempt = Attempt::but(|a| {
+            a.proof_claims["htm"] = json!(method.as_str());
+            a.proof_claims["htu"] = json!("https://api.example.com");
+            a.method = method;
+        });
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            ask_for(&layer, version, Uri::from_static("*"), &attempt)
+                .assert_reason(name, TargetError::NotRfc3986);
+        }
+    }
+}
+
 /// H-18, RFC 9112 section 3.2.3: an authority alone is a target for CONNECT only.
 #[test]
 fn an_authority_alone_is_no_target() {

@@ -56,9 +56,8 @@ impl From<SystemTime> for Timestamp {
 /// ([RFC 9449 section 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1): "seconds or
 /// minutes").
 ///
-/// The default is a maximum age of 60 s and a leeway of 30 s: FAPI 2.0 obliges servers to accept 10
-/// s of clock error and to refuse more than 60 s; field reports of clients 25 s off are common,
-/// minutes are rare. Nonces have a period of 120 s.
+/// The default is a maximum age of 60 s and a leeway of 30 s: FAPI 2.0 obliges servers to accept
+/// clocks that are 10 s ahead and to refuse more than 60 s. Nonces have a period of 120 s.
 ///
 /// # Example
 ///

@@ -14,8 +14,6 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use sha2::{Digest, Sha256};
 
-use crate::jose::base64url;
-
 /// The header field that carries the proof: one compact JWT.
 ///
 /// ```text
@@ -58,7 +56,7 @@ impl<'r> Credentials<'r> {
 
 impl<'r> ProofField<'r> {
     /// Counts field lines. A comma-folded value is one field, and no proof.
-    fn from_headers(headers: &'r HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &'r HeaderMap) -> Self {
         let mut fields = headers.get_all(DPOP).iter();
         match (fields.next(), fields.next()) {
             (None, _) => Self::Absent,
@@ -99,12 +97,6 @@ impl<'r> PresentedToken<'r> {
     /// The SHA-256 of the token's characters.
     pub const fn sha256(&self) -> &[u8; 32] {
         &self.hash
-    }
-
-    /// Whether a proof's `ath` is this token's: the 43 characters, compared as such (RFC 9449
-    /// section 4.2).
-    pub(crate) fn has_hash(&self, ath: &str) -> bool {
-        ath.as_bytes() == base64url::encode_hash(&self.hash)
     }
 }
 
@@ -149,7 +141,7 @@ fn is_scheme_character(octet: u8) -> bool {
 }
 
 /// RFC 9110 section 11.2: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_token68(text: &[u8]) -> bool {
+pub(crate) fn is_token68(text: &[u8]) -> bool {
     let end = text
         .iter()
         .rposition(|octet| *octet != b'=')

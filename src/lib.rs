@@ -48,6 +48,7 @@
 //! | [`token`], [`issuer_keys`], [`jwt`] | is the access token good? |
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
+//! | `proof_policy` | what are the steps that both servers share? |
 //! | [`rejection`] | what is a refused client told? |
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
@@ -78,6 +79,7 @@ pub mod issuer_keys;
 pub mod jwt;
 pub mod binding;
 pub mod replay;
+pub(crate) mod proof_policy;
 pub mod rejection;
 pub mod verifier;
 pub mod layer;

@@ -7,9 +7,10 @@
 
 use std::fmt;
 
-use crate::credentials::{Credentials, PresentedToken, ProofField};
+use crate::credentials::{PresentedToken, ProofField};
 use crate::freshness::{Freshness, IatError, LifetimeError, Timestamp};
 use crate::jose::algorithm::{Algorithm, Algorithms};
+use crate::jose::base64url;
 use crate::jose::engine::KeyRejected;
 use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jwk::{Jwk, JwkError, JwkMembers, SignatureRejected, Thumbprint};
@@ -60,7 +61,6 @@ pub(crate) struct Expected<'e> {
 
 /// A proof whose form and claims hold. Nobody has vouched for it yet.
 pub(crate) struct ClaimedProof<'r> {
-    token: PresentedToken<'r>,
     signing_input: &'r str,
     signature: Vec<u8>,
     algorithm: Algorithm,
@@ -68,17 +68,22 @@ pub(crate) struct ClaimedProof<'r> {
     thumbprint: Thumbprint,
     jti: String,
     iat: f64,
+    ath: Ath,
     nonce: Option<String>,
 }
 
+/// Which access token a proof says it is for. At a token endpoint there is none, and nobody asks.
+enum Ath {
+    Hash([u8; 32]),
+    Missing,
+    NotAHash,
+}
+
 impl<'r> ClaimedProof<'r> {
-    /// Every check that costs no signature, in the order of the standard where there is no reason
-    /// for another.
-    pub(crate) fn read(
-        credentials: &Credentials<'r>,
-        expected: &Expected<'_>,
-    ) -> Result<Self, ProofError> {
-        let text = match credentials.proof {
+    /// Every check that costs no signature and takes no access token, in the order of the standard
+    /// where there is no reason for another.
+    pub(crate) fn read(field: ProofField<'r>, expected: &Expected<'_>) -> Result<Self, ProofError> {
+        let text = match field {
             ProofField::Absent => return Err(ProofError::Missing),
             ProofField::Several => return Err(ProofError::Several),
             ProofField::One(octets) if octets.len() > MAX_LENGTH => {
@@ -90,13 +95,8 @@ impl<'r> ClaimedProof<'r> {
         let header: Header<'_> = read(&jws.header).map_err(|_| ProofError::HeaderNotJson)?;
         let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
         let claims: Claims<'_> = read(&jws.payload).map_err(|_| ProofError::PayloadNotJson)?;
-        let (jti, iat, ath) = check_claims(&claims, expected)?;
-        let token = PresentedToken::new(credentials.token);
-        if !token.has_hash(ath) {
-            return Err(ProofError::TokenHash);
-        }
+        let RequiredClaims { jti, iat } = check_claims(&claims, expected)?;
         Ok(Self {
-            token,
             signing_input: jws.signing_input,
             signature: jws.signature,
             algorithm,
@@ -104,13 +104,25 @@ impl<'r> ClaimedProof<'r> {
             jwk,
             jti: jti.to_owned(),
             iat,
+            ath: Ath::of(claims.ath.as_ref()),
             nonce: claims.nonce.map(|nonce| nonce.0.into_owned()),
         })
     }
 
-    /// The access token that the proof names.
-    pub(crate) fn token(&self) -> PresentedToken<'r> {
-        self.token
+    /// Check 12, first half: the token is the one that the proof names. Tokens are long, so the
+    /// hash is computed here and not before, when every other claim holds.
+    pub(crate) fn for_token<'t>(&self, token: &'t str) -> Result<PresentedToken<'t>, ProofError> {
+        let named = match &self.ath {
+            Ath::Hash(hash) => hash,
+            Ath::Missing => return Err(ProofError::ClaimMissing),
+            Ath::NotAHash => return Err(ProofError::TokenHash),
+        };
+        let token = PresentedToken::new(token);
+        if token.sha256() == named {
+            Ok(token)
+        } else {
+            Err(ProofError::TokenHash)
+        }
     }
 
     /// The thumbprint of the key that the proof names.
@@ -135,6 +147,15 @@ impl<'r> ClaimedProof<'r> {
             key,
             jti: self.jti,
             iat: self.iat,
+        })
+    }
+}
+
+impl Ath {
+    /// The reader takes one spelling of a hash only, so equal octets are equal characters.
+    fn of(claim: Option<&Text<'_>>) -> Self {
+        claim.map_or(Self::Missing, |ath| {
+            base64url::decode_exact(ath.as_str()).map_or(Self::NotAHash, Self::Hash)
         })
     }
 }
@@ -180,16 +201,21 @@ fn check_header(
     }
 }
 
-/// Checks 3, 8, 9 and 11. Gives back the `jti`, the `iat` and the `ath`.
+/// The required claims that are looked at again after they were checked.
+struct RequiredClaims<'c> {
+    jti: &'c str,
+    iat: f64,
+}
+
+/// Checks 3, 8, 9 and 11.
 fn check_claims<'c>(
     claims: &'c Claims<'_>,
     expected: &Expected<'_>,
-) -> Result<(&'c str, f64, &'c str), ProofError> {
+) -> Result<RequiredClaims<'c>, ProofError> {
     let jti = required(claims.jti.as_ref())?;
     let htm = required(claims.htm.as_ref())?;
     let htu = required(claims.htu.as_ref())?;
     let iat = claims.iat.ok_or(ProofError::ClaimMissing)?;
-    let ath = required(claims.ath.as_ref())?;
     if jti.is_empty() || jti.len() > MAX_JTI_LENGTH {
         return Err(ProofError::JtiLength);
     }
@@ -210,7 +236,7 @@ fn check_claims<'c>(
             LifetimeError::Expired => ProofError::Expired,
             LifetimeError::NotYetValid => ProofError::NotYetValid,
         })?;
-    Ok((jti, iat, ath))
+    Ok(RequiredClaims { jti, iat })
 }
 
 fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
@@ -268,7 +294,7 @@ impl fmt::Debug for Proof {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
-    /// There is no proof beside the access token (section 7.1).
+    /// There is no proof (section 7.1; at a token endpoint, section 5).
     #[error("the DPoP proof is missing")]
     Missing,
     /// More than one `DPoP` field (check 1).
@@ -286,7 +312,7 @@ pub enum ProofError {
     /// The payload is not a JSON object, repeats a member, or has one of the wrong type (check 2).
     #[error("the payload of the DPoP proof is malformed")]
     PayloadNotJson,
-    /// `jti`, `htm`, `htu`, `iat` or `ath` is missing (check 3).
+    /// `jti`, `htm`, `htu` or `iat` is missing, or `ath` beside an access token (check 3).
     #[error("a required claim of the DPoP proof is missing")]
     ClaimMissing,
     /// There is no `jwk` (check 3).

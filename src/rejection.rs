@@ -31,6 +31,7 @@ use crate::credentials::CredentialsError;
 use crate::jose::algorithm::Algorithms;
 use crate::nonce::{Nonce, NonceError};
 use crate::proof::ProofError;
+use crate::proof_policy::PolicyError;
 use crate::replay::ReplayStoreError;
 use crate::target::TargetError;
 use crate::token::TokenError;
@@ -98,6 +99,16 @@ impl From<TokenError> for Rejection {
 impl From<ReplayStoreError> for Rejection {
     fn from(error: ReplayStoreError) -> Self {
         Self::Unavailable(Unavailable::Replay(error))
+    }
+}
+
+impl From<PolicyError> for Rejection {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Nonce(error) => error.into(),
+            PolicyError::Proof(error) => error.into(),
+            PolicyError::Replay(error) => error.into(),
+        }
     }
 }
 

@@ -9,15 +9,14 @@ use http::request::Parts;
 
 use crate::binding::{self, BoundToken};
 use crate::credentials::Credentials;
-use crate::freshness::{Freshness, Timestamp};
+use crate::freshness::Freshness;
 use crate::jose::algorithm::Algorithms;
-use crate::jose::key_cache::KeyCache;
-use crate::nonce::{Nonce, NonceError, NoncePolicy, NonceSource};
-use crate::proof::{ClaimedProof, Expected, Proof, ProofError};
+use crate::nonce::{Nonce, NoncePolicy, NonceSource};
+use crate::proof_policy::ProofPolicy;
 use crate::rejection::{Challenge, QuotedText, Rejection};
+use crate::replay::ReplayStore;
 use crate::replay::memory::MemoryReplayStore;
-use crate::replay::{Claim, ReplayKey, ReplayStore};
-use crate::target::{PublicUrl, Target, TargetResolver, Targets};
+use crate::target::{PublicUrl, TargetResolver};
 use crate::token::AccessTokenVerifier;
 
 /// Decides whether a request may pass. It works on the head of a request, without tower;
@@ -59,15 +58,9 @@ use crate::token::AccessTokenVerifier;
 /// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
 /// (RFC 8725bis). Nor scopes, which are the application's decision.
 pub struct Verifier<V, R = MemoryReplayStore> {
-    targets: Targets,
-    algorithms: Algorithms,
-    freshness: Freshness,
-    nonces: NoncePolicy,
+    policy: ProofPolicy<R>,
     tokens: V,
-    keys: KeyCache,
-    replays: R,
     challenge: Challenge,
-    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
@@ -81,60 +74,22 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
     ///
     /// The first check that fails, for [`Verifier::refuse`] to answer with.
     pub async fn verify(&self, request: &Parts) -> Result<Verified<V::Claims>, Rejection> {
-        let now = self.now();
+        let now = self.policy.now();
         let credentials = Credentials::from_headers(&request.headers)?;
-        let target = self.targets.of(request)?;
-        let claimed = self.read_proof(&credentials, &target, now)?;
-        let token = self.tokens.verify(claimed.token(), now).await?;
+        let target = self.policy.target(request)?;
+        let claimed = self.policy.read(credentials.proof, &target, now)?;
+        let presented = claimed.for_token(credentials.token)?;
+        let token = self.tokens.verify(presented, now).await?;
         binding::foresee(&token, &claimed)?;
         // After the token: a client whose token is dead needs another token, not a nonce.
-        let nonce = self.nonces.check(claimed.nonce(), &self.freshness, now)?;
-        let proof = claimed.verify_signature(&self.keys)?;
+        let nonce = self.policy.check_nonce(&claimed, now)?;
+        let proof = self.policy.verify_signature(claimed)?;
         let token = BoundToken::bind(token, &proof)?;
-        self.claim(&proof, nonce.issued, now).await?;
-        proof.remember_key(&self.keys);
+        self.policy.spend(&proof, nonce.issued, now).await?;
         Ok(Verified {
             token,
             next_nonce: nonce.next,
         })
-    }
-
-    fn read_proof<'r>(
-        &self,
-        credentials: &Credentials<'r>,
-        target: &Target<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimedProof<'r>, Rejection> {
-        let expected = Expected {
-            algorithms: self.algorithms,
-            target,
-            freshness: &self.freshness,
-            nonces_required: self.nonces.are_required(),
-            now,
-        };
-        ClaimedProof::read(credentials, &expected).map_err(|error| match error {
-            // A client without a proof would be asked for a nonce next: it is told at once (RFC
-            // 9449 section 9).
-            ProofError::Missing if self.nonces.are_required() => NonceError::Missing.into(),
-            error => error.into(),
-        })
-    }
-
-    async fn claim(
-        &self,
-        proof: &Proof,
-        nonce_issued: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<(), Rejection> {
-        let key = ReplayKey::new(proof.thumbprint(), proof.jti());
-        let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
-        match self.replays.claim(key, now, expires).await? {
-            Claim::Replayed => Err(ProofError::Replayed.into()),
-            // Keys were fetched or a store was waited for meanwhile, so long that the record of an
-            // earlier use may have been dropped before the claim was made.
-            Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
-            Claim::First => Ok(()),
-        }
     }
 }
 
@@ -154,11 +109,7 @@ impl<V, R> Verifier<V, R> {
     /// The nonce to give out now, where nonces are required: for another endpoint that wants to
     /// spare clients the round trip of a first refusal.
     pub fn issue_nonce(&self) -> Option<Nonce> {
-        self.nonces.issue(&self.freshness, self.now())
-    }
-
-    fn now(&self) -> Timestamp {
-        (self.clock)().into()
+        self.policy.issue_nonce()
     }
 }
 
@@ -187,22 +138,15 @@ impl<V: AccessTokenVerifier> Verifier<V> {
     /// on: replays are remembered in memory, the default [`Algorithms`] and [`Freshness`] apply,
     /// nonces are not required.
     pub fn new(public_url: PublicUrl, tokens: V) -> Self {
-        let algorithms = Algorithms::default();
         Self {
-            targets: Targets::new(public_url),
-            algorithms,
-            freshness: Freshness::default(),
-            nonces: NoncePolicy::default(),
+            policy: ProofPolicy::new(public_url, Arc::new(SystemTime::now)),
             tokens,
-            keys: KeyCache::new(),
-            replays: MemoryReplayStore::default(),
             challenge: Challenge {
-                algorithms,
+                algorithms: Algorithms::default(),
                 realm: None,
                 scope: None,
                 resource_metadata: None,
             },
-            clock: Arc::new(SystemTime::now),
         }
     }
 }
@@ -211,65 +155,47 @@ impl<V, R> Verifier<V, R> {
     /// Another URL under which clients reach the same service.
     #[must_use]
     pub fn add_public_url(mut self, public_url: PublicUrl) -> Self {
-        self.targets.add(public_url);
+        self.policy.targets.add(public_url);
         self
     }
 
     /// Finds the original method and URI of requests by another rule than taking them as they are.
     #[must_use]
     pub fn with_target_resolver(mut self, resolver: impl TargetResolver + 'static) -> Self {
-        self.targets.resolve_with(Arc::new(resolver));
+        self.policy.targets.resolve_with(Arc::new(resolver));
         self
     }
 
     /// The algorithms by which proofs may be signed. Challenges name them.
     #[must_use]
     pub fn with_algorithms(mut self, algorithms: Algorithms) -> Self {
-        self.algorithms = algorithms;
+        self.policy.algorithms = algorithms;
         self.challenge.algorithms = algorithms;
         self
     }
 
     /// How fresh proofs must be.
     #[must_use]
-    pub fn with_freshness(self, freshness: Freshness) -> Self {
-        Self { freshness, ..self }
+    pub fn with_freshness(mut self, freshness: Freshness) -> Self {
+        self.policy.freshness = freshness;
+        self
     }
 
     /// Requires a nonce in every proof ([RFC 9449 section
     /// 9](https://www.rfc-editor.org/rfc/rfc9449#section-9)).
     #[must_use]
-    pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
-        Self {
-            nonces: NoncePolicy::required(Arc::new(nonces)),
-            ..self
-        }
+    pub fn with_nonces(mut self, nonces: impl NonceSource + 'static) -> Self {
+        self.policy.nonces = NoncePolicy::required(Arc::new(nonces));
+        self
     }
 
     /// Remembers used proofs elsewhere than in this process's memory.
     #[must_use]
     pub fn with_replay_store<S: ReplayStore>(self, replays: S) -> Verifier<V, S> {
-        let Self {
-            targets,
-            algorithms,
-            freshness,
-            nonces,
-            tokens,
-            keys,
-            replays: _,
-            challenge,
-            clock,
-        } = self;
         Verifier {
-            targets,
-            algorithms,
-            freshness,
-            nonces,
-            tokens,
-            keys,
-            replays,
-            challenge,
-            clock,
+            policy: self.policy.with_replay_store(replays),
+            tokens: self.tokens,
+            challenge: self.challenge,
         }
     }
 
@@ -298,20 +224,16 @@ impl<V, R> Verifier<V, R> {
 
     /// Asks another clock what time it is. For tests.
     #[must_use]
-    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self {
-            clock: Arc::new(clock),
-            ..self
-        }
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.policy.clock = Arc::new(clock);
+        self
     }
 }
 
 impl<V, R> fmt::Debug for Verifier<V, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier")
-            .field("algorithms", &self.algorithms.to_string())
-            .field("freshness", &self.freshness)
-            .field("nonces_required", &self.nonces.are_required())
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }

@@ -179,7 +179,7 @@ fn refuses_the_request_of_figure_12_with_one_thing_changed() {
         (
             "a payload of another proof",
             |r| swap_payload(&mut r.proof),
-            ProofError::ClaimMissing.into(),
+            ProofError::Method.into(),
         ),
         (
             "the proof of Figure 2",
@@ -189,7 +189,7 @@ fn refuses_the_request_of_figure_12_with_one_thing_changed() {
                     .unwrap()
                     .into();
             },
-            ProofError::ClaimMissing.into(),
+            ProofError::Method.into(),
         ),
     ];
     for (name, change, reason) in rows {

@@ -22,14 +22,6 @@ pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(octets)
 }
 
-/// The 43 characters of a SHA-256.
-pub(crate) fn encode_hash(hash: &[u8; 32]) -> [u8; 43] {
-    let mut text = [0; 43];
-    let written = URL_SAFE_NO_PAD.encode_slice(hash, &mut text);
-    debug_assert_eq!(written, Ok(43), "32 octets are 43 characters");
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +43,5 @@ mod tests {
         assert_eq!(decode_exact::<1>("AA"), Some([0]));
         assert_eq!(decode_exact::<2>("AA"), None, "too short");
         assert_eq!(decode_exact::<1>("AAA"), None, "too long");
-        assert_eq!(&encode_hash(&[0xff; 32]), encode([0xff; 32]).as_bytes());
     }
 }

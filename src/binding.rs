@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
 use crate::jose::jwk::Thumbprint;
 use crate::proof::{ClaimedProof, Proof};
@@ -23,7 +24,10 @@ struct Bound<C> {
 impl<C> BoundToken<C> {
     /// RFC 9449 section 4.3, check 12, second half: "the public key to which the access token is
     /// bound matches the public key from the DPoP proof."
-    pub(crate) fn bind(token: AccessToken<C>, proof: &Proof) -> Result<Self, BindingError> {
+    pub(crate) fn bind(
+        token: AccessToken<C>,
+        proof: &Proof<PresentedToken<'_>>,
+    ) -> Result<Self, BindingError> {
         check(&token, proof.thumbprint())?;
         Ok(Self(Arc::new(Bound {
             claims: token.claims,
@@ -54,7 +58,7 @@ impl<C> BoundToken<C> {
 /// The same comparison before the signature is verified: the cheaper refusal.
 pub(crate) fn foresee<C>(
     token: &AccessToken<C>,
-    proof: &ClaimedProof<'_>,
+    proof: &ClaimedProof<'_, PresentedToken<'_>>,
 ) -> Result<(), BindingError> {
     check(token, proof.thumbprint())
 }

@@ -1,11 +1,14 @@
 //! The DPoP proof: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
 //!
-//! Two types keep the order honest. A `ClaimedProof` has the right form and says the right
-//! things, but anyone could have written it; a `Proof` is signed by the key it names. Only the
-//! second can make a bound token.
+//! Types keep the order honest. A `ClaimedProof` has the right form and says the right things, but
+//! anyone could have written it; a `Proof` is signed by the key it names. Either is a proof `for` an
+//! access token (`T` is a `PresentedToken`) only when its `ath` was held against that token; at a
+//! token endpoint there is none (`T` is `NoToken`). Only a `Proof` for a token can make a bound
+//! token.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use crate::credentials::{PresentedToken, ProofField};
 use crate::freshness::{Freshness, IatError, LifetimeError, Timestamp};
@@ -60,7 +63,8 @@ pub(crate) struct Expected<'e> {
 }
 
 /// A proof whose form and claims hold. Nobody has vouched for it yet.
-pub(crate) struct ClaimedProof<'r> {
+pub(crate) struct ClaimedProof<'r, T = NoToken> {
+    token: T,
     signing_input: &'r str,
     signature: Vec<u8>,
     algorithm: Algorithm,
@@ -72,7 +76,10 @@ pub(crate) struct ClaimedProof<'r> {
     nonce: Option<String>,
 }
 
-/// Which access token a proof says it is for. At a token endpoint there is none, and nobody asks.
+/// No access token goes with the proof, or none was held against it yet.
+pub(crate) struct NoToken;
+
+/// Which access token a proof says it is for.
 enum Ath {
     Hash([u8; 32]),
     Missing,
@@ -97,6 +104,7 @@ impl<'r> ClaimedProof<'r> {
         let claims: Claims<'_> = read(&jws.payload).map_err(|_| ProofError::PayloadNotJson)?;
         let RequiredClaims { jti, iat } = check_claims(&claims, expected)?;
         Ok(Self {
+            token: NoToken,
             signing_input: jws.signing_input,
             signature: jws.signature,
             algorithm,
@@ -111,20 +119,42 @@ impl<'r> ClaimedProof<'r> {
 
     /// Check 12, first half: the token is the one that the proof names. Tokens are long, so the
     /// hash is computed here and not before, when every other claim holds.
-    pub(crate) fn for_token<'t>(&self, token: &'t str) -> Result<PresentedToken<'t>, ProofError> {
+    pub(crate) fn for_token<'t>(
+        self,
+        token: &'t str,
+    ) -> Result<ClaimedProof<'r, PresentedToken<'t>>, ProofError> {
         let named = match &self.ath {
             Ath::Hash(hash) => hash,
             Ath::Missing => return Err(ProofError::ClaimMissing),
             Ath::NotAHash => return Err(ProofError::TokenHash),
         };
         let token = PresentedToken::new(token);
-        if token.sha256() == named {
-            Ok(token)
-        } else {
-            Err(ProofError::TokenHash)
+        if token.sha256() != named {
+            return Err(ProofError::TokenHash);
         }
+        Ok(ClaimedProof {
+            token,
+            signing_input: self.signing_input,
+            signature: self.signature,
+            algorithm: self.algorithm,
+            jwk: self.jwk,
+            thumbprint: self.thumbprint,
+            jti: self.jti,
+            iat: self.iat,
+            ath: self.ath,
+            nonce: self.nonce,
+        })
     }
+}
 
+impl<'t> ClaimedProof<'_, PresentedToken<'t>> {
+    /// The access token that the proof names.
+    pub(crate) fn token(&self) -> PresentedToken<'t> {
+        self.token
+    }
+}
+
+impl<T> ClaimedProof<'_, T> {
     /// The thumbprint of the key that the proof names.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
@@ -135,13 +165,14 @@ impl<'r> ClaimedProof<'r> {
     }
 
     /// Check 6: the signature is by the key that the proof names.
-    pub(crate) fn verify_signature(self, keys: &KeyCache) -> Result<Proof, ProofError> {
+    pub(crate) fn verify_signature(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
         let key = keys
             .get_or_parse(&self.jwk, self.thumbprint, self.algorithm)
             .map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
         key.verify(self.signing_input.as_bytes(), &self.signature)
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
+            _token: PhantomData,
             algorithm: self.algorithm,
             thumbprint: self.thumbprint,
             key,
@@ -243,7 +274,7 @@ fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
     claim.map(Text::as_str).ok_or(ProofError::ClaimMissing)
 }
 
-impl fmt::Debug for ClaimedProof<'_> {
+impl<T> fmt::Debug for ClaimedProof<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClaimedProof")
             .field("algorithm", &self.algorithm)
@@ -253,7 +284,8 @@ impl fmt::Debug for ClaimedProof<'_> {
 
 /// A proof whose form and claims hold, signed by the key it names. Whether it was seen before is
 /// not known yet.
-pub(crate) struct Proof {
+pub(crate) struct Proof<T> {
+    _token: PhantomData<fn() -> T>,
     algorithm: Algorithm,
     thumbprint: Thumbprint,
     key: CachedKey,
@@ -261,7 +293,7 @@ pub(crate) struct Proof {
     iat: f64,
 }
 
-impl Proof {
+impl<T> Proof<T> {
     /// The thumbprint of the key that signed the proof.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
@@ -281,7 +313,7 @@ impl Proof {
     }
 }
 
-impl fmt::Debug for Proof {
+impl<T> fmt::Debug for Proof<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proof")
             .field("algorithm", &self.algorithm)

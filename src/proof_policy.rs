@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use http::request::Parts;
 
-use crate::credentials::ProofField;
+use crate::credentials::{PresentedToken, ProofField};
 use crate::freshness::{Freshness, Timestamp};
 use crate::jose::algorithm::Algorithms;
 use crate::jose::key_cache::KeyCache;
@@ -92,18 +92,27 @@ impl<R> ProofPolicy<R> {
         })
     }
 
-    /// Check 10.
-    pub(crate) fn check_nonce(
+    /// The nonce (RFC 9449 section 4.3, check 10).
+    pub(crate) fn check_nonce<T>(
         &self,
-        proof: &ClaimedProof<'_>,
+        proof: &ClaimedProof<'_, T>,
         now: Timestamp,
     ) -> Result<AcceptedNonce, NonceError> {
         self.nonces.check(proof.nonce(), &self.freshness, now)
     }
 
-    /// Check 6.
-    pub(crate) fn verify_signature(&self, proof: ClaimedProof<'_>) -> Result<Proof, ProofError> {
+    /// The signature (RFC 9449 section 4.3, check 6).
+    pub(crate) fn verify_signature<T>(
+        &self,
+        proof: ClaimedProof<'_, T>,
+    ) -> Result<Proof<T>, ProofError> {
         proof.verify_signature(&self.keys)
+    }
+
+    /// Keeps the client's parsed key for its next request. Only for a request that has passed, with
+    /// a token: a stranger's keys must not push out those of clients.
+    pub(crate) fn remember_key(&self, proof: &Proof<PresentedToken<'_>>) {
+        proof.remember_key(&self.keys);
     }
 
     /// The nonce to give out now, where nonces are required.
@@ -114,24 +123,22 @@ impl<R> ProofPolicy<R> {
 
 impl<R: ReplayStore> ProofPolicy<R> {
     /// The proof's one use. The last step: a request that is refused by another one keeps its
-    /// proof, and only the key of a request that passes is remembered.
-    pub(crate) async fn spend(
+    /// proof.
+    pub(crate) async fn spend<T>(
         &self,
-        proof: &Proof,
+        proof: &Proof<T>,
         nonce_issued: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(), PolicyError> {
         let key = ReplayKey::new(proof.thumbprint(), proof.jti());
         let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
         match self.replays.claim(key, now, expires).await? {
-            Claim::Replayed => return Err(ProofError::Replayed.into()),
+            Claim::Replayed => Err(ProofError::Replayed.into()),
             // Keys were fetched or a store was waited for meanwhile, so long that the record of an
             // earlier use may have been dropped before the claim was made.
-            Claim::First if self.now() > expires => return Err(ProofError::Expired.into()),
-            Claim::First => {}
+            Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
+            Claim::First => Ok(()),
         }
-        proof.remember_key(&self.keys);
-        Ok(())
     }
 }
 

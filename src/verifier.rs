@@ -78,14 +78,15 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let credentials = Credentials::from_headers(&request.headers)?;
         let target = self.policy.target(request)?;
         let claimed = self.policy.read(credentials.proof, &target, now)?;
-        let presented = claimed.for_token(credentials.token)?;
-        let token = self.tokens.verify(presented, now).await?;
+        let claimed = claimed.for_token(credentials.token)?;
+        let token = self.tokens.verify(claimed.token(), now).await?;
         binding::foresee(&token, &claimed)?;
         // After the token: a client whose token is dead needs another token, not a nonce.
         let nonce = self.policy.check_nonce(&claimed, now)?;
         let proof = self.policy.verify_signature(claimed)?;
         let token = BoundToken::bind(token, &proof)?;
         self.policy.spend(&proof, nonce.issued, now).await?;
+        self.policy.remember_key(&proof);
         Ok(Verified {
             token,
             next_nonce: nonce.next,

@@ -3,8 +3,12 @@
 //! `none` and the MACs (HS256 and its kin) are not representable, so no configuration can let them
 //! in ([RFC 9449 section 11.6](https://www.rfc-editor.org/rfc/rfc9449#section-11.6)).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
 
 /// A JWS signature algorithm that this crate can verify ([RFC 7518 section
 /// 3](https://www.rfc-editor.org/rfc/rfc7518#section-3)).
@@ -123,6 +127,21 @@ impl FromStr for Algorithm {
             .into_iter()
             .find(|algorithm| algorithm.name() == name)
             .ok_or(UnknownAlgorithm)
+    }
+}
+
+impl Serialize for Algorithm {
+    /// Writes the registered name.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Algorithm {
+    /// Reads the registered name, case-sensitive.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<'de, str>::deserialize(deserializer)?;
+        name.parse().map_err(D::Error::custom)
     }
 }
 

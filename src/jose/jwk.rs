@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::jose::algorithm::{Algorithm, KeyType};
@@ -180,6 +182,28 @@ impl FromStr for Jwk {
     }
 }
 
+impl Serialize for Jwk {
+    /// Writes only the members that the key's thumbprint covers, in lexicographic order: what the
+    /// header of a proof needs.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = self.material.members();
+        let mut map = serializer.serialize_map(Some(members.len()))?;
+        for (name, value) in &members {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Jwk {
+    /// Refuses what [`FromStr`] refuses. (A duplicate member is seen only in a text: a
+    /// `serde_json::Value` has dropped it already.)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = JwkMembers::deserialize(deserializer)?;
+        Self::from_members(&members).map_err(D::Error::custom)
+    }
+}
+
 impl fmt::Debug for Jwk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jwk")
@@ -232,6 +256,34 @@ impl Material {
             Self::P521(_) => KeyType::P521,
             Self::Ed25519(_) => KeyType::Ed25519,
             Self::Rsa { .. } => KeyType::Rsa,
+        }
+    }
+
+    /// The required members, in lexicographic order.
+    pub(crate) fn members(&self) -> Vec<(&'static str, String)> {
+        let ec = |crv: &str, point: &[u8]| {
+            let (x, y) = point[1..].split_at(point.len() / 2);
+            vec![
+                ("crv", crv.to_owned()),
+                ("kty", "EC".to_owned()),
+                ("x", base64url::encode(x)),
+                ("y", base64url::encode(y)),
+            ]
+        };
+        match self {
+            Self::P256(point) => ec("P-256", point),
+            Self::P384(point) => ec("P-384", point),
+            Self::P521(point) => ec("P-521", point),
+            Self::Ed25519(x) => vec![
+                ("crv", "Ed25519".to_owned()),
+                ("kty", "OKP".to_owned()),
+                ("x", base64url::encode(x)),
+            ],
+            Self::Rsa { n, e } => vec![
+                ("e", base64url::encode(e)),
+                ("kty", "RSA".to_owned()),
+                ("n", base64url::encode(n)),
+            ],
         }
     }
 
@@ -437,6 +489,21 @@ impl FromStr for Thumbprint {
 impl fmt::Display for Thumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&base64url::encode(self.0))
+    }
+}
+
+impl Serialize for Thumbprint {
+    /// Writes the 43 characters, as `jkt` has them.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base64url::encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Thumbprint {
+    /// Reads the 43 characters, as strictly as [`FromStr`].
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let jkt = Text::deserialize(deserializer)?;
+        jkt.as_str().parse().map_err(D::Error::custom)
     }
 }
 

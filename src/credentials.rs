@@ -109,7 +109,7 @@ impl fmt::Debug for PresentedToken<'_> {
 fn dpop_token(field: &[u8]) -> Result<&str, CredentialsError> {
     let scheme_end = field
         .iter()
-        .position(|octet| !is_scheme_character(*octet))
+        .position(|octet| !is_token_character(*octet))
         .unwrap_or(field.len());
     let (scheme, rest) = field.split_at(scheme_end);
     let spaces = rest.iter().take_while(|octet| **octet == b' ').count();
@@ -136,7 +136,7 @@ fn dpop_token(field: &[u8]) -> Result<&str, CredentialsError> {
 }
 
 /// RFC 9110 section 5.6.2, `tchar`.
-fn is_scheme_character(octet: u8) -> bool {
+pub(crate) fn is_token_character(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
@@ -146,7 +146,12 @@ pub(crate) fn is_token68(text: &[u8]) -> bool {
         .iter()
         .rposition(|octet| *octet != b'=')
         .map_or(0, |last| last + 1);
-    end > 0 && text[..end].iter().all(|octet| TOKEN68[usize::from(*octet)])
+    end > 0 && text[..end].iter().copied().all(is_token68_character)
+}
+
+/// A character of `token68`, other than the padding at its end.
+pub(crate) fn is_token68_character(octet: u8) -> bool {
+    TOKEN68[usize::from(octet)]
 }
 
 /// A table, because tokens are long and every request has one.

@@ -53,6 +53,10 @@
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
 #![cfg_attr(feature = "axum", doc = "| [`axum`] | extractors |")]
+#![cfg_attr(
+    feature = "client",
+    doc = "| [`client`] | the other end: keys, proofs, and layers that sign requests |"
+)]
 //!
 //! # What is never optional
 //!
@@ -66,6 +70,7 @@
 //! - `rust-crypto`: verifies signatures without C code, for `default-features = false`. Both accept
 //!   and refuse the same.
 //! - `axum`: extractors, and the original path of requests inside `Router::nest`.
+//! - `client`: keys, proofs, and tower layers for HTTP clients.
 
 pub mod jose;
 pub mod freshness;
@@ -85,6 +90,8 @@ pub mod verifier;
 pub mod layer;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 
 pub use crate::binding::BoundToken;
 pub use crate::freshness::Freshness;

@@ -54,6 +54,15 @@ impl Nonce {
         &self.0
     }
 
+    /// The nonce, as a proof repeats it.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "no value exists that is not visible ASCII"
+    )]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().expect("a nonce is visible ASCII")
+    }
+
     /// Sets `DPoP-Nonce`, in place of any other, and `Cache-Control: no-store` (RFC 9449 section
     /// 8.2).
     pub fn write_to(&self, headers: &mut HeaderMap) {

@@ -69,6 +69,27 @@ impl PublicUrl {
         Self::parse(url)
     }
 
+    /// The scheme, host and port.
+    #[cfg(feature = "client")]
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether the whole of an origin is meant, and not only what lies below a path.
+    #[cfg(feature = "client")]
+    pub(crate) const fn is_origin(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// Whether a normalised path of this origin lies below the prefix.
+    #[cfg(feature = "client")]
+    pub(crate) fn covers(&self, origin: &Origin, path: &str) -> bool {
+        *origin == self.origin
+            && path
+                .strip_prefix(self.prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     fn parse(url: &str) -> Result<Self, PublicUrlError> {
         let (origin, path) = split(url).map_err(|NotAnHttpUrl| PublicUrlError::Malformed)?;
         if path.contains(['?', '#']) {

@@ -27,6 +27,13 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
     const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -92,10 +99,7 @@ fn parse_port(text: &str, scheme: Scheme) -> Option<u16> {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
+        let scheme = self.scheme.as_str();
         match &self.host {
             Host::Name(name) => write!(f, "{scheme}://{name}")?,
             Host::Ipv6(address) => write!(f, "{scheme}://[{address}]")?,

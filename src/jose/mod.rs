@@ -4,6 +4,8 @@
 //! - [`jwk`]: a client's public key and its thumbprint (`jkt`);
 //! - `json`, `jws`: the strict readers underneath;
 //! - `engine`: the only file that names a cryptography crate for verifying;
+//! - `signing`: the only file that names a cryptography crate for signing;
+//! - `private_key`: private keys as documents, PKCS#8 and JWK;
 //! - `key_cache`: parsed keys of clients whose requests have passed.
 
 pub mod algorithm;
@@ -13,3 +15,7 @@ pub mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
 pub(crate) mod key_cache;
+#[cfg(feature = "client")]
+pub(crate) mod signing;
+#[cfg(feature = "client")]
+pub(crate) mod private_key;

@@ -1,0 +1,354 @@
+//! One request of a client, sent as often as it takes: signed anew each time, and only to the
+//! servers it is meant for.
+//!
+//! ```text
+//! send ─▶ refused with use_dpop_nonce and a new nonce ─▶ send again, at most twice
+//!      ─▶ refused with invalid_dpop_proof and a Date that tells us our clock is wrong ─▶ send again, once
+//!      ─▶ anything else ─▶ that is the response
+//! ```
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tower_service::Service;
+
+use crate::client::body::BodyCopy;
+use crate::client::key::{ProofSigner, SigningError};
+use crate::client::new_proof::{Htu, NewProof, RequestUrlError, SignedProof};
+use crate::client::servers::{Clock, Server, Servers};
+use crate::client::token::{AccessTokenText, TokenSourceError};
+use crate::credentials::DPOP;
+use crate::target::PublicUrl;
+use crate::uri::Origin;
+
+/// How often a request is sent again for the sake of nonces. The first demand is the rule, a second
+/// happens when the nonces change just then; a server that still demands one is answered no more.
+const MAX_NONCE_RETRIES: usize = 2;
+
+/// What a layer knows: whose key, which servers, how bodies are kept, what time it is.
+pub(crate) struct Exchange<K, P> {
+    pub(crate) key: Arc<K>,
+    pub(crate) servers: Servers,
+    pub(crate) bodies: Arc<P>,
+    pub(crate) elsewhere: Elsewhere,
+    pub(crate) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    pub(crate) correction: ClockCorrection,
+}
+
+/// What becomes of a request to a server that is none of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Elsewhere {
+    /// It goes out without token and proof.
+    PassUnsigned,
+    Refuse,
+}
+
+/// Whether a refused proof is made again with the server's time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClockCorrection {
+    ByDate,
+    Never,
+}
+
+/// Where a request goes.
+pub(crate) enum Destination<'e> {
+    Elsewhere,
+    Server(&'e Server, Htu),
+}
+
+/// What the response to a signed request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// `invalid_dpop_proof`.
+    InvalidProof,
+    /// `use_dpop_nonce`.
+    UseNonce,
+    /// None of the two. The response is the client's.
+    Other,
+}
+
+impl Verdict {
+    /// What an `error` code asks for, if it is one of DPoP's.
+    pub(crate) fn of_error(code: &str) -> Option<Self> {
+        match code {
+            "invalid_dpop_proof" => Some(Self::InvalidProof),
+            "use_dpop_nonce" => Some(Self::UseNonce),
+            _ => None,
+        }
+    }
+}
+
+/// How a kind of server says what it wants.
+pub(crate) trait Reads<D> {
+    /// The body of the response when it has been looked into.
+    type Body;
+
+    fn read(response: Response<D>) -> impl Future<Output = (Verdict, Response<Self::Body>)> + Send;
+}
+
+impl<K, P> Exchange<K, P> {
+    pub(crate) fn new(key: K, url: PublicUrl, bodies: P) -> Self {
+        Self {
+            key: Arc::new(key),
+            servers: Servers::new(url),
+            bodies: Arc::new(bodies),
+            elsewhere: Elsewhere::Refuse,
+            clock: Arc::new(SystemTime::now),
+            correction: ClockCorrection::ByDate,
+        }
+    }
+
+    pub(crate) fn with_bodies<Q>(self, bodies: Q) -> Exchange<K, Q> {
+        Exchange {
+            key: self.key,
+            servers: self.servers,
+            bodies: Arc::new(bodies),
+            elsewhere: self.elsewhere,
+            clock: self.clock,
+            correction: self.correction,
+        }
+    }
+
+    /// Whether the request is one to sign.
+    pub(crate) fn destination(&self, head: &Parts) -> Result<Destination<'_>, ClientError> {
+        let origin = Htu::origin_of(&head.uri).map_err(ClientError::Url)?;
+        // A path that no proof can name is no fault where none is wanted.
+        let destination = if self.servers.at(&origin).is_some() {
+            let htu = Htu::of(&head.uri).map_err(ClientError::Url)?;
+            self.servers.of(&htu).map(|server| (server, htu))
+        } else {
+            None
+        };
+        match (destination, self.elsewhere) {
+            (Some(_), _) if !names_only(&head.headers, &origin) => Err(ClientError::OtherHost),
+            (Some((server, htu)), _) => Ok(Destination::Server(server, htu)),
+            (None, Elsewhere::PassUnsigned) => Ok(Destination::Elsewhere),
+            (None, Elsewhere::Refuse) => Err(ClientError::OtherServer),
+        }
+    }
+}
+
+impl<K: ProofSigner, P> Exchange<K, P> {
+    /// Sends a request to a server, with a proof of its own each time.
+    ///
+    /// `service` has been polled ready.
+    pub(crate) async fn send<R, S, B, D>(
+        &self,
+        mut service: S,
+        (server, htu): (&Server, Htu),
+        token: Option<&AccessTokenText>,
+        (head, mut body): (Parts, B),
+    ) -> Result<Response<R::Body>, ClientError>
+    where
+        R: Reads<D>,
+        P: BodyCopy<B>,
+        S: Service<Request<B>, Response = Response<D>>,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut proof = NewProof::at(head.method.clone(), htu);
+        if let Some(token) = token {
+            proof = proof.with_access_token(token);
+        }
+        let mut retries = Retries::by(server.clock());
+        loop {
+            let used = server.latest_nonce();
+            if let Some(nonce) = &used.nonce {
+                proof = proof.with_nonce(nonce.clone());
+            }
+            let now = retries.clock.time((self.clock)());
+            let proof = proof.sign(self.key.as_ref(), now).await?;
+            let copy = self.bodies.copy(&body);
+            let mut request = Request::from_parts(head.clone(), body);
+            present(request.headers_mut(), &proof, token);
+            let response = service
+                .call(request)
+                .await
+                .map_err(ClientError::transport)?;
+            server.learn_nonce(response.headers(), &used);
+            let theirs = self.clock_of_server(response.headers());
+            let (verdict, response) = R::read(response).await;
+            // Another request's response may have brought the newer nonce.
+            let newer_nonce = server.latest_nonce().nonce != used.nonce;
+            if !retries.go_on(verdict, theirs, newer_nonce) {
+                retries.settle_clock(server, verdict, theirs);
+                return Ok(response);
+            }
+            let Some(copy) = copy else {
+                // The next request tries what this one cannot.
+                server.keep_clock(retries.clock);
+                return Err(ClientError::BodyNotCopyable);
+            };
+            body = copy;
+            // A service may be ready only when it has its connection back.
+            drop(response);
+            poll_fn(|context| service.poll_ready(context))
+                .await
+                .map_err(ClientError::transport)?;
+        }
+    }
+
+    fn clock_of_server(&self, headers: &HeaderMap) -> Option<Clock> {
+        match self.correction {
+            ClockCorrection::ByDate => Clock::of_server(headers, (self.clock)()),
+            ClockCorrection::Never => None,
+        }
+    }
+}
+
+/// How often a request may still be sent again, and by which clock.
+struct Retries {
+    for_nonces: usize,
+    for_clocks: usize,
+    clock: Clock,
+}
+
+impl Retries {
+    const fn by(clock: Clock) -> Self {
+        Self {
+            for_nonces: MAX_NONCE_RETRIES,
+            for_clocks: 1,
+            clock,
+        }
+    }
+
+    /// Whether to send the request again after this response.
+    fn go_on(&mut self, verdict: Verdict, theirs: Option<Clock>, newer_nonce: bool) -> bool {
+        match (verdict, theirs) {
+            (Verdict::UseNonce, _) if newer_nonce && self.for_nonces > 0 => {
+                self.for_nonces -= 1;
+                true
+            }
+            (Verdict::InvalidProof, Some(theirs))
+                if theirs.differs_from(self.clock) && self.for_clocks > 0 =>
+            {
+                self.for_clocks -= 1;
+                self.clock = theirs;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps a clock by which a proof has passed, and forgets one by which it has not: not every
+    /// `Date` is the time.
+    fn settle_clock(&self, server: &Server, verdict: Verdict, theirs: Option<Clock>) {
+        match verdict {
+            _ if theirs == Some(Clock::Agrees) => server.keep_clock(Clock::Agrees),
+            Verdict::InvalidProof => server.forget_clock(self.clock),
+            Verdict::Other if self.for_clocks == 0 => server.keep_clock(self.clock),
+            Verdict::Other | Verdict::UseNonce => {}
+        }
+    }
+}
+
+/// Whether no `Host` field sends the request, and what is presented with it, to another server than
+/// its URL does. One that was copied from another request would.
+fn names_only(headers: &HeaderMap, origin: &Origin) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => true,
+        (Some(host), None) => host
+            .to_str()
+            .is_ok_and(|host| Origin::parse(origin.scheme.as_str(), host).as_ref() == Some(origin)),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Puts proof and token in, in place of whatever of the kind is there. The client's authentication
+/// at an authorization server stays.
+fn present(headers: &mut HeaderMap, proof: &SignedProof, token: Option<&AccessTokenText>) {
+    headers.insert(DPOP, proof.as_header_value().clone());
+    match token {
+        Some(token) => {
+            headers.insert(AUTHORIZATION, token.authorization().clone());
+        }
+        None => remove_dpop_token(headers),
+    }
+}
+
+fn remove_dpop_token(headers: &mut HeaderMap) {
+    let is_dpop = |field: &HeaderValue| {
+        field
+            .as_bytes()
+            .trim_ascii_start()
+            .split(|octet| b" \t".contains(octet))
+            .next()
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"DPoP"))
+    };
+    if headers.get_all(AUTHORIZATION).iter().any(is_dpop) {
+        let others: Vec<_> = headers
+            .get_all(AUTHORIZATION)
+            .iter()
+            .filter(|field| !is_dpop(field))
+            .cloned()
+            .collect();
+        headers.remove(AUTHORIZATION);
+        for field in others {
+            headers.append(AUTHORIZATION, field);
+        }
+    }
+}
+
+impl<K, P> Clone for Exchange<K, P> {
+    fn clone(&self) -> Self {
+        Self {
+            key: Arc::clone(&self.key),
+            servers: self.servers.clone(),
+            bodies: Arc::clone(&self.bodies),
+            elsewhere: self.elsewhere,
+            clock: Arc::clone(&self.clock),
+            correction: self.correction,
+        }
+    }
+}
+
+impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("algorithm", &self.key.algorithm())
+            .field("servers", &self.servers)
+            .field("elsewhere", &self.elsewhere)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The request must be sent again, with a nonce or with the server's time, and its body is gone.
+    /// What the server said is remembered: the same request, made anew by the caller, will heed it.
+    #[error("the request must be sent again, and its body cannot be replayed")]
+    BodyNotCopyable,
+    /// The `Host` field names another server than the URL does. Nothing was sent.
+    #[error("the Host field of the request names another server than its URL")]
+    OtherHost,
+    /// The request is for a URL that the layer was not told of: proof and token do not belong there.
+    /// Nothing was sent.
+    #[error("the request is for a URL that the layer was not told of")]
+    OtherServer,
+    /// The key could not sign.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// There is no access token to present.
+    #[error(transparent)]
+    Token(#[from] TokenSourceError),
+    /// The inner service failed.
+    #[error("the request could not be sent")]
+    Transport(#[source] Box<dyn Error + Send + Sync>),
+    /// There can be no proof for the request's URL.
+    #[error(transparent)]
+    Url(RequestUrlError),
+}
+
+impl ClientError {
+    pub(crate) fn transport(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Transport(error.into())
+    }
+}

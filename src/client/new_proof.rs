@@ -1,0 +1,255 @@
+//! A proof in the making: what it says ([RFC 9449 section
+//! 4.2](https://www.rfc-editor.org/rfc/rfc9449#section-4.2)).
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use http::uri::Uri;
+use http::{HeaderValue, Method};
+use serde::Serialize;
+
+use crate::client::key::{ProofSigner, SigningError};
+use crate::client::token::AccessTokenText;
+use crate::freshness::Timestamp;
+use crate::jose::algorithm::Algorithm;
+use crate::jose::base64url;
+use crate::jose::jwk::Jwk;
+use crate::nonce::Nonce;
+use crate::uri::{Origin, normalise_path};
+
+/// A proof for one request, to be signed. The layers make it by themselves; this is for clients
+/// that do without them.
+///
+/// # Example
+///
+/// ```
+/// use http::{Method, Uri};
+/// use tower_dpop::client::{AccessTokenText, NewProof, ProofKey};
+/// use tower_dpop::freshness::Timestamp;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = ProofKey::generate()?;
+/// let token: AccessTokenText = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU".parse()?;
+/// let uri: Uri = "https://api.example.com/orders?page=2".parse()?;
+///
+/// let proof = NewProof::new(&Method::GET, &uri)?
+///     .with_access_token(&token)
+///     .sign(&key, Timestamp::from(std::time::SystemTime::now()))
+///     .await?;
+/// let request = http::Request::get(uri)
+///     .header("authorization", token.authorization())
+///     .header("dpop", proof.as_header_value())
+///     .body(())?;
+/// # let _ = request;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct NewProof {
+    htm: Method,
+    htu: Htu,
+    ath: Option<AccessTokenText>,
+    nonce: Option<Nonce>,
+}
+
+/// The URL of a request as a proof writes it: normalised, without userinfo, query and fragment.
+#[derive(Clone)]
+pub(crate) struct Htu {
+    pub(crate) origin: Origin,
+    pub(crate) path: String,
+    /// Whether a server may find another path in what is sent: dot segments, and encoded slashes.
+    pub(crate) has_two_readings: bool,
+}
+
+impl Htu {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, RequestUrlError> {
+        let origin = Self::origin_of(uri)?;
+        let path = normalise_path(uri.path()).ok_or(RequestUrlError::Path)?;
+        Ok(Self {
+            origin,
+            path: path.into_owned(),
+            has_two_readings: has_two_readings(uri.path()),
+        })
+    }
+
+    pub(crate) fn origin_of(uri: &Uri) -> Result<Origin, RequestUrlError> {
+        uri.scheme_str()
+            .zip(uri.authority())
+            .and_then(|(scheme, authority)| Origin::parse(scheme, authority.as_str()))
+            .ok_or(RequestUrlError::NotHttp)
+    }
+}
+
+/// Whether servers differ in what they take a path for: the URL's normal form is signed, but sent as
+/// it is.
+fn has_two_readings(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".");
+    path.contains("%2f")
+        || path.contains("%5c")
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+#[derive(Serialize)]
+struct Header<'p> {
+    typ: &'static str,
+    alg: Algorithm,
+    jwk: &'p Jwk,
+}
+
+#[derive(Serialize)]
+struct Claims<'p> {
+    jti: String,
+    htm: &'p str,
+    htu: String,
+    iat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ath: Option<&'p str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<&'p str>,
+}
+
+impl NewProof {
+    /// A proof for a request of this method to this URL. What is signed is the URL's normal form
+    /// without query and fragment.
+    pub fn new(method: &Method, url: &Uri) -> Result<Self, RequestUrlError> {
+        Ok(Self::at(method.clone(), Htu::of(url)?))
+    }
+
+    pub(crate) fn at(htm: Method, htu: Htu) -> Self {
+        Self {
+            htm,
+            htu,
+            ath: None,
+            nonce: None,
+        }
+    }
+
+    /// The access token that goes with the proof at a resource server (`ath`). A proof for a token
+    /// endpoint has none.
+    #[must_use]
+    pub fn with_access_token(self, token: &AccessTokenText) -> Self {
+        Self {
+            ath: Some(token.clone()),
+            ..self
+        }
+    }
+
+    /// The latest nonce of the server that the request goes to.
+    #[must_use]
+    pub fn with_nonce(self, nonce: Nonce) -> Self {
+        Self {
+            nonce: Some(nonce),
+            ..self
+        }
+    }
+
+    /// Signs the proof, with an identifier (`jti`) that is new each time: 128 random bits.
+    ///
+    /// `now` is the `iat`; use the server's clock where it is known to differ.
+    pub async fn sign(
+        &self,
+        key: &impl ProofSigner,
+        now: Timestamp,
+    ) -> Result<SignedProof, SigningError> {
+        let header = Header {
+            typ: "dpop+jwt",
+            alg: key.algorithm(),
+            jwk: key.public_key(),
+        };
+        let claims = Claims {
+            jti: fresh_jti()?,
+            htm: self.htm.as_str(),
+            htu: format!("{}{}", self.htu.origin, self.htu.path),
+            iat: now.as_unix(),
+            ath: self.ath.as_ref().map(AccessTokenText::ath),
+            nonce: self.nonce.as_ref().map(Nonce::as_str),
+        };
+        let mut proof = format!("{}.{}", encode(&header)?, encode(&claims)?);
+        let signature = key.sign(proof.as_bytes()).await?;
+        if !signature_lengths(key.algorithm()).contains(&signature.len()) {
+            return Err(SigningError::new(NotASignature));
+        }
+        proof.push('.');
+        proof.push_str(&base64url::encode(signature));
+        let mut field = HeaderValue::from_str(&proof).map_err(SigningError::new)?;
+        field.set_sensitive(true);
+        Ok(SignedProof(field))
+    }
+}
+
+/// What a signer of one's own gets wrong most: ECDSA in DER, or nothing at all.
+const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
+    match algorithm {
+        Algorithm::Es256 | Algorithm::Ed25519 | Algorithm::EdDsa => 64..=64,
+        Algorithm::Es384 => 96..=96,
+        Algorithm::Es512 => 132..=132,
+        // As long as the modulus: 2048 to 8192 bits.
+        Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512
+        | Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512 => 256..=1024,
+    }
+}
+
+/// What the signer made has not the length of a signature by its algorithm.
+#[derive(Debug, thiserror::Error)]
+#[error("not a signature by the key's algorithm as a JWS has it")]
+struct NotASignature;
+
+/// RFC 9449 section 4.2 asks for 96 bits at least.
+fn fresh_jti() -> Result<String, SigningError> {
+    let mut octets = [0; 16];
+    getrandom::fill(&mut octets).map_err(SigningError::new)?;
+    Ok(base64url::encode(octets))
+}
+
+fn encode(part: &impl Serialize) -> Result<String, SigningError> {
+    serde_json::to_vec(part)
+        .map(base64url::encode)
+        .map_err(SigningError::new)
+}
+
+impl fmt::Debug for NewProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewProof")
+            .field("htm", &self.htm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A proof, good for one request.
+#[derive(Clone)]
+pub struct SignedProof(HeaderValue);
+
+impl SignedProof {
+    /// The value of the one [`DPoP`](crate::credentials::DPOP) field, marked as sensitive.
+    pub const fn as_header_value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// The compact JWT.
+    pub fn as_str(&self) -> &str {
+        // A compact JWT is base64url and dots.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SignedProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignedProof(..)")
+    }
+}
+
+/// Why there is no proof for requests to a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestUrlError {
+    /// Not an absolute `http` or `https` URL, or one with userinfo (RFC 9110 section 4.2.4).
+    #[error("not an absolute http or https URL without userinfo")]
+    NotHttp,
+    /// A character in the path that RFC 3986 does not allow: the URL must have it percent-encoded.
+    #[error("the path of the URL has a character that must be percent-encoded")]
+    Path,
+}

@@ -1,0 +1,234 @@
+//! The tower layer for requests to resource servers.
+
+use std::error::Error;
+use std::fmt;
+use std::future::{self, Future};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use http::{Request, Response, StatusCode};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::client::body::{BodyCopy, CloneBody};
+use crate::client::challenge::Challenge;
+use crate::client::exchange::{
+    ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
+};
+use crate::client::key::ProofSigner;
+use crate::client::token::TokenSource;
+use crate::target::PublicUrl;
+
+/// Signs every request, and presents the access token with it ([RFC 9449 section
+/// 7](https://www.rfc-editor.org/rfc/rfc9449#section-7)).
+///
+/// - A demand for a nonce (`use_dpop_nonce`) is answered with a new proof, once for each new nonce
+///   and at most twice. Nonces are kept from every response, success or not, one for each origin.
+/// - A proof that is refused while the server's `Date` shows that our clock is wrong, by a day at
+///   most, is made again once with the server's time. A clock by which proofs pass is kept.
+/// - Token and proof go to the servers that the layer was told of, and nowhere else.
+/// - Concurrent requests do not wait for each other.
+///
+/// See the [module](crate::client) for an example, and for redirects. Timeouts and retries go
+/// outside of the layer: it may send a request more than once, and each try must have a proof of its
+/// own.
+///
+/// # Errors
+///
+/// The service's error is [`ClientError`]. A refusal is no error: when its demands cannot be met,
+/// the response of the server is what the caller gets, an `invalid_token` for instance, on which a
+/// layer outside may have its [`TokenSource`] renew the token.
+///
+/// # Security
+///
+/// The token is never sent as a bearer token, whatever the server asks for. The request's own `DPoP`
+/// and `Authorization` fields, whatever their scheme, are replaced.
+///
+/// Who can answer for a server, or hold its responses up, can have the client sign a proof that is
+/// dated up to a day ahead, for that server, and use it later. Nonces are the remedy ([RFC 9449
+/// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)), or
+/// [`without_clock_correction`](Self::without_clock_correction).
+pub struct DpopClientLayer<K, T, P = CloneBody> {
+    exchange: Exchange<K, P>,
+    tokens: Arc<T>,
+}
+
+impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
+    /// A layer that signs with this key and presents these tokens at the server under this URL, and
+    /// at no other. Where the URL has a path, only requests below it are signed, and of those none
+    /// whose path servers may read in two ways (dot segments, encoded slashes).
+    pub fn new(key: K, tokens: T, server: PublicUrl) -> Self {
+        Self {
+            exchange: Exchange::new(key, server, CloneBody),
+            tokens: Arc::new(tokens),
+        }
+    }
+}
+
+impl<K, T, P> DpopClientLayer<K, T, P> {
+    /// Presents the same tokens at another server. The rule for URLs with a path is that of
+    /// [`new`](DpopClientLayer::new).
+    #[must_use]
+    pub fn add_server(mut self, server: PublicUrl) -> Self {
+        self.exchange.servers.add(server);
+        self
+    }
+
+    /// Lets requests to all other servers out as they are, without token and proof. Otherwise they
+    /// are an error ([`ClientError::OtherServer`]).
+    #[must_use]
+    pub fn with_other_servers_unsigned(mut self) -> Self {
+        self.exchange.elsewhere = Elsewhere::PassUnsigned;
+        self
+    }
+
+    /// Keeps bodies by another way than cloning them, so that a request can be sent again:
+    /// `|body: &reqwest::Body| body.as_bytes().map(|octets| octets.to_vec().into())`, say.
+    #[must_use]
+    pub fn with_body_copy<Q>(self, bodies: Q) -> DpopClientLayer<K, T, Q> {
+        DpopClientLayer {
+            exchange: self.exchange.with_bodies(bodies),
+            tokens: self.tokens,
+        }
+    }
+
+    /// Leaves the clock alone, whatever the server's `Date` says.
+    #[must_use]
+    pub fn without_clock_correction(mut self) -> Self {
+        self.exchange.correction = ClockCorrection::Never;
+        self
+    }
+
+    /// Asks another clock what time it is. For tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.exchange.clock = Arc::new(clock);
+        self
+    }
+}
+
+impl<S, K, T, P> Layer<S> for DpopClientLayer<K, T, P> {
+    type Service = DpopClient<S, K, T, P>;
+
+    fn layer(&self, inner: S) -> DpopClient<S, K, T, P> {
+        DpopClient {
+            inner,
+            signing: Arc::new(self.clone()),
+        }
+    }
+}
+
+impl<K, T, P> Clone for DpopClientLayer<K, T, P> {
+    fn clone(&self) -> Self {
+        Self {
+            exchange: self.exchange.clone(),
+            tokens: Arc::clone(&self.tokens),
+        }
+    }
+}
+
+impl<K: ProofSigner, T, P> fmt::Debug for DpopClientLayer<K, T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpopClientLayer")
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The service that [`DpopClientLayer`] makes.
+pub struct DpopClient<S, K, T, P = CloneBody> {
+    inner: S,
+    signing: Arc<DpopClientLayer<K, T, P>>,
+}
+
+impl<S, K, T, P, B, D> Service<Request<B>> for DpopClient<S, K, T, P>
+where
+    K: ProofSigner,
+    T: TokenSource,
+    P: BodyCopy<B>,
+    S: Service<Request<B>, Response = Response<D>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Send + 'static,
+    D: Send + 'static,
+{
+    type Response = Response<D>;
+    type Error = ClientError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<D>, ClientError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.inner
+            .poll_ready(context)
+            .map_err(ClientError::transport)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready must be the one that is called.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let signing = Arc::clone(&self.signing);
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            match signing.exchange.destination(&head)? {
+                Destination::Elsewhere => inner
+                    .call(Request::from_parts(head, body))
+                    .await
+                    .map_err(ClientError::transport),
+                Destination::Server(server, htu) => {
+                    let token = signing.tokens.token().await?;
+                    signing
+                        .exchange
+                        .send::<ResourceServer, _, _, _>(
+                            inner,
+                            (server, htu),
+                            Some(&token),
+                            (head, body),
+                        )
+                        .await
+                }
+            }
+        })
+    }
+}
+
+impl<S: Clone, K, T, P> Clone for DpopClient<S, K, T, P> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            signing: Arc::clone(&self.signing),
+        }
+    }
+}
+
+impl<S, K: ProofSigner, T, P> fmt::Debug for DpopClient<S, K, T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpopClient")
+            .field("exchange", &self.signing.exchange)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A resource server says what it wants in a challenge (RFC 9449 sections 7.1 and 9).
+struct ResourceServer;
+
+impl<D: Send> Reads<D> for ResourceServer {
+    type Body = D;
+
+    fn read(response: Response<D>) -> impl Future<Output = (Verdict, Response<D>)> + Send {
+        future::ready((verdict(&response), response))
+    }
+}
+
+fn verdict<D>(response: &Response<D>) -> Verdict {
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return Verdict::Other;
+    }
+    Challenge::from_headers(response.headers())
+        .iter()
+        .filter(|challenge| challenge.is_scheme("DPoP"))
+        .find_map(|challenge| Verdict::of_error(challenge.parameter("error")?))
+        .unwrap_or(Verdict::Other)
+}

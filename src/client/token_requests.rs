@@ -1,0 +1,253 @@
+//! The tower layer for requests to the authorization server: its token endpoint, and the endpoint
+//! for pushed authorization requests.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use serde::Deserialize;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
+use crate::client::exchange::{
+    ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
+};
+use crate::client::key::ProofSigner;
+use crate::client::token::read_members;
+use crate::target::PublicUrl;
+
+/// Sends a proof with every request to the authorization server ([RFC 9449 section
+/// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)): with every grant, `refresh_token`
+/// included, and with pushed authorization requests.
+///
+/// As [`DpopClientLayer`](crate::client::DpopClientLayer) does for resources, it answers demands for
+/// a nonce, keeps nonces, and corrects the clock; there is no access token, so the proof has no
+/// `ath`. What the request says by `Authorization` (the client's own authentication) stays, unless
+/// it is of the DPoP scheme.
+///
+/// A demand stands in the JSON of a 400 response, so the layer reads such a body, up to 16 KiB of it,
+/// before it hands the response on. The caller gets the whole of it, as
+/// [`AnswerBody`]. A timeout therefore belongs outside of the layer.
+///
+/// See the [module](crate::client) for an example.
+///
+/// # Client assertions
+///
+/// A request is sent again with the same body. Where that holds a `client_assertion` ([RFC
+/// 7523](https://www.rfc-editor.org/rfc/rfc7523)), which servers take once, say that it cannot be
+/// copied, `.with_body_copy(|_: &Body| None)`: a demand then ends in
+/// [`ClientError::BodyNotCopyable`], the nonce is kept, and a request with a new assertion passes.
+///
+/// # Security
+///
+/// As for [`DpopClientLayer`](crate::client::DpopClientLayer).
+pub struct TokenRequestLayer<K, P = CloneBody> {
+    exchange: Exchange<K, P>,
+}
+
+impl<K: ProofSigner> TokenRequestLayer<K> {
+    /// A layer that signs with this key, for the authorization server under this URL and no other.
+    ///
+    /// The URL is that of the endpoints, their origin say. It need not be the issuer identifier:
+    /// where it has a path, only requests below that are signed.
+    pub fn new(key: K, authorization_server: PublicUrl) -> Self {
+        Self {
+            exchange: Exchange::new(key, authorization_server, CloneBody),
+        }
+    }
+}
+
+impl<K, P> TokenRequestLayer<K, P> {
+    /// Another server with endpoints of the same authorization server. Nonces are kept for each by
+    /// itself.
+    #[must_use]
+    pub fn add_server(mut self, server: PublicUrl) -> Self {
+        self.exchange.servers.add(server);
+        self
+    }
+
+    /// Lets requests to all other servers out as they are, without a proof. Otherwise they are an
+    /// error ([`ClientError::OtherServer`]).
+    #[must_use]
+    pub fn with_other_servers_unsigned(mut self) -> Self {
+        self.exchange.elsewhere = Elsewhere::PassUnsigned;
+        self
+    }
+
+    /// Keeps bodies by another way than cloning them, so that a request can be sent again.
+    #[must_use]
+    pub fn with_body_copy<Q>(self, bodies: Q) -> TokenRequestLayer<K, Q> {
+        TokenRequestLayer {
+            exchange: self.exchange.with_bodies(bodies),
+        }
+    }
+
+    /// Leaves the clock alone, whatever the server's `Date` says.
+    #[must_use]
+    pub fn without_clock_correction(mut self) -> Self {
+        self.exchange.correction = ClockCorrection::Never;
+        self
+    }
+
+    /// Asks another clock what time it is. For tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.exchange.clock = Arc::new(clock);
+        self
+    }
+}
+
+impl<S, K, P> Layer<S> for TokenRequestLayer<K, P> {
+    type Service = TokenRequests<S, K, P>;
+
+    fn layer(&self, inner: S) -> TokenRequests<S, K, P> {
+        TokenRequests {
+            inner,
+            exchange: Arc::new(self.exchange.clone()),
+        }
+    }
+}
+
+impl<K, P> Clone for TokenRequestLayer<K, P> {
+    fn clone(&self) -> Self {
+        Self {
+            exchange: self.exchange.clone(),
+        }
+    }
+}
+
+impl<K: ProofSigner, P> fmt::Debug for TokenRequestLayer<K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenRequestLayer")
+            .field("exchange", &self.exchange)
+            .finish()
+    }
+}
+
+/// The service that [`TokenRequestLayer`] makes.
+pub struct TokenRequests<S, K, P = CloneBody> {
+    inner: S,
+    exchange: Arc<Exchange<K, P>>,
+}
+
+impl<S, K, P, B, D> Service<Request<B>> for TokenRequests<S, K, P>
+where
+    K: ProofSigner,
+    P: BodyCopy<B>,
+    S: Service<Request<B>, Response = Response<D>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Send + 'static,
+    D: Body<Data = Bytes> + Send + 'static,
+    D::Error: Send,
+{
+    type Response = Response<AnswerBody<D>>;
+    type Error = ClientError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ClientError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.inner
+            .poll_ready(context)
+            .map_err(ClientError::transport)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready must be the one that is called.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let exchange = Arc::clone(&self.exchange);
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            match exchange.destination(&head)? {
+                Destination::Elsewhere => inner
+                    .call(Request::from_parts(head, body))
+                    .await
+                    .map(|response| response.map(AnswerBody::untouched))
+                    .map_err(ClientError::transport),
+                Destination::Server(server, htu) => {
+                    exchange
+                        .send::<AuthorizationServer, _, _, _>(
+                            inner,
+                            (server, htu),
+                            None,
+                            (head, body),
+                        )
+                        .await
+                }
+            }
+        })
+    }
+}
+
+impl<S: Clone, K, P> Clone for TokenRequests<S, K, P> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            exchange: Arc::clone(&self.exchange),
+        }
+    }
+}
+
+impl<S, K: ProofSigner, P> fmt::Debug for TokenRequests<S, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenRequests")
+            .field("exchange", &self.exchange)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An authorization server says what it wants in a JSON body (RFC 9449 section 8, RFC 6749 section
+/// 5.2).
+struct AuthorizationServer;
+
+#[derive(Deserialize)]
+struct ErrorResponse {
+    error: String,
+}
+
+impl<D: Body<Data = Bytes> + Send> Reads<D> for AuthorizationServer
+where
+    D::Error: Send,
+{
+    type Body = AnswerBody<D>;
+
+    async fn read(response: Response<D>) -> (Verdict, Response<AnswerBody<D>>) {
+        // RFC 6749 section 5.2 has 401 for a client that authenticated in the Authorization field.
+        let refused = matches!(
+            response.status(),
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED
+        );
+        let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|field| {
+            field
+                .as_bytes()
+                .split(|octet| b"; \t".contains(octet))
+                .next()
+                .is_some_and(|media_type| media_type.eq_ignore_ascii_case(JSON))
+        });
+        let (head, body) = response.into_parts();
+        let mut body = AnswerBody::untouched(body);
+        let verdict = if refused && is_json {
+            let seen = body.look_into().await;
+            read_members::<ErrorResponse>(&seen)
+                .and_then(|response| Verdict::of_error(&response.error))
+        } else {
+            None
+        };
+        (
+            verdict.unwrap_or(Verdict::Other),
+            Response::from_parts(head, body),
+        )
+    }
+}
+
+const JSON: &[u8] = b"application/json";

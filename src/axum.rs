@@ -23,6 +23,8 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::binding::BoundToken;
+#[cfg(feature = "authorization-server")]
+use crate::token_endpoint::{layer::CameWithoutProof, proven_key::ProvenKey};
 
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     type Rejection = NotBehindDpopLayer;
@@ -51,6 +53,40 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundTok
     }
 }
 
+#[cfg(feature = "authorization-server")]
+impl<S: Sync> FromRequestParts<S> for ProvenKey {
+    type Rejection = NotBehindTokenEndpointLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindTokenEndpointLayer> {
+        request
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(NotBehindTokenEndpointLayer)
+    }
+}
+
+/// `None` for a request that the layer has let through without a proof. A route without the layer
+/// is refused: a forgotten layer must not make everyone a client without DPoP.
+#[cfg(feature = "authorization-server")]
+impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
+    type Rejection = NotBehindTokenEndpointLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindTokenEndpointLayer> {
+        match request.extensions.get::<Self>() {
+            Some(key) => Ok(Some(key.clone())),
+            None if request.extensions.get::<CameWithoutProof>().is_some() => Ok(None),
+            None => Err(NotBehindTokenEndpointLayer),
+        }
+    }
+}
+
 /// The handler takes a [`BoundToken`], but no [`DpopLayer`](crate::layer::DpopLayer) with this
 /// claims type is around it. The deployer's mistake: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +94,22 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundTok
 pub struct NotBehindDpopLayer;
 
 impl IntoResponse for NotBehindDpopLayer {
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}
+
+/// The handler takes a [`ProvenKey`], but no
+/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it (or one that lets
+/// requests without a proof through, and the handler does not take an `Option`). The deployer's mistake: the client gets a plain 500.
+#[cfg(feature = "authorization-server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]
+pub struct NotBehindTokenEndpointLayer;
+
+#[cfg(feature = "authorization-server")]
+impl IntoResponse for NotBehindTokenEndpointLayer {
     fn into_response(self) -> Response {
         tracing::error!("{self}");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -52,6 +52,10 @@
 //! | [`rejection`] | what is a refused client told? |
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
+#![cfg_attr(
+    feature = "authorization-server",
+    doc = "| [`token_endpoint`] | the same steps at the authorization server |"
+)]
 #![cfg_attr(feature = "axum", doc = "| [`axum`] | extractors |")]
 #![cfg_attr(
     feature = "client",
@@ -69,6 +73,7 @@
 //! - `aws-lc-rs` (default): verifies signatures with AWS-LC.
 //! - `rust-crypto`: verifies signatures without C code, for `default-features = false`. Both accept
 //!   and refuse the same.
+//! - `authorization-server`: the proof check of token and pushed authorization requests.
 //! - `axum`: extractors, and the original path of requests inside `Router::nest`.
 //! - `client`: keys, proofs, and tower layers for HTTP clients.
 
@@ -88,6 +93,8 @@ pub(crate) mod proof_policy;
 pub mod rejection;
 pub mod verifier;
 pub mod layer;
+#[cfg(feature = "authorization-server")]
+pub mod token_endpoint;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "client")]

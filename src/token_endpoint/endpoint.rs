@@ -1,0 +1,300 @@
+//! Start here: one token request's path, from its header fields to a proven key.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use serde::{Serialize, Serializer};
+
+use crate::credentials::ProofField;
+use crate::freshness::{Freshness, Timestamp};
+use crate::jose::algorithm::{Algorithm, Algorithms};
+use crate::jose::jwk::Thumbprint;
+use crate::nonce::{AcceptedNonce, Nonce, NoncePolicy, NonceSource};
+use crate::proof::{NoToken, Proof};
+use crate::proof_policy::ProofPolicy;
+use crate::replay::ReplayStore;
+use crate::replay::memory::MemoryReplayStore;
+use crate::target::{PublicUrl, TargetResolver};
+use crate::token_endpoint::proven_key::ProvenKey;
+use crate::token_endpoint::rejection::TokenRequestRejection;
+
+/// Decides whether a token request, or a pushed authorization request, comes from the holder of a
+/// key. It works on the head of a request, without tower; [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) wraps it around a
+/// service.
+///
+/// One serves both endpoints: what a proof must name is the public URL and the request's own path.
+/// The [module](crate::token_endpoint) has an example.
+///
+/// # Security
+///
+/// Not checked: the client's authentication, and everything in the body. A proof says who holds a
+/// key, not who the client is.
+///
+/// Anybody can make a good proof with a key of their own, and what is remembered of it takes a place
+/// in the replay memory. A memory that strangers have filled refuses clients. So limit the rate of
+/// requests outside of [`verify`](Self::verify) and the layer, or take the two halves apart:
+/// [`check`](Self::check), then the client's authentication and a look at its grant, then
+/// [`spend`](Self::spend).
+pub struct TokenEndpoint<R = MemoryReplayStore> {
+    policy: ProofPolicy<R>,
+}
+
+impl<R: ReplayStore> TokenEndpoint<R> {
+    /// Decides about one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not
+    /// used before.
+    ///
+    /// Call it before the authorization code is consumed or the refresh token rotated. The proof's
+    /// `jti` is spent last, so a request that is refused for any other reason can be sent again
+    /// with the same proof. A future that is dropped may have spent it.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    pub async fn verify(&self, request: &Parts) -> Result<ProvenKey, TokenRequestRejection> {
+        self.spend(self.check(request)?).await
+    }
+
+    /// The first half of [`verify`](Self::verify): everything but the memory of used proofs, cheap
+    /// checks before dear ones. There is no access token yet, so an `ath` is not looked at.
+    ///
+    /// # Security
+    ///
+    /// Issue nothing before the second half: what was checked here may be a replay.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    pub fn check(&self, request: &Parts) -> Result<UnspentProof, TokenRequestRejection> {
+        let now = self.policy.now();
+        let field = ProofField::from_headers(&request.headers);
+        let target = self.policy.target(request)?;
+        let claimed = self.policy.read(field, &target, now)?;
+        let nonce = self.policy.check_nonce(&claimed, now)?;
+        let proof = self.policy.verify_signature(claimed)?;
+        Ok(UnspentProof { proof, nonce, now })
+    }
+
+    /// The second half: the proof's one use. Call it before the code is consumed or the refresh
+    /// token rotated.
+    ///
+    /// # Errors
+    ///
+    /// The proof was used before, its time ran out meanwhile, or the replay memory could not say.
+    pub async fn spend(&self, checked: UnspentProof) -> Result<ProvenKey, TokenRequestRejection> {
+        let UnspentProof { proof, nonce, now } = checked;
+        self.policy.spend(&proof, nonce.issued, now).await?;
+        Ok(ProvenKey {
+            thumbprint: proof.thumbprint(),
+            next_nonce: nonce.next,
+        })
+    }
+
+    /// The same for a server that also serves clients without DPoP: `None` for a request without
+    /// any `DPoP` field. One that has such a field is held to it.
+    ///
+    /// # Security
+    ///
+    /// `None` must not redeem what is bound to a key:
+    /// [`check_code_binding`](crate::token_endpoint::check_code_binding) and
+    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) see to that. The token it gets is a bearer token.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    pub async fn verify_if_present(
+        &self,
+        request: &Parts,
+    ) -> Result<Option<ProvenKey>, TokenRequestRejection> {
+        match ProofField::from_headers(&request.headers) {
+            ProofField::Absent => Ok(None),
+            ProofField::One(_) | ProofField::Several => self.verify(request).await.map(Some),
+        }
+    }
+}
+
+impl<R> TokenEndpoint<R> {
+    /// The response to a refused request: its status, its JSON, a fresh nonce where one is demanded,
+    /// and the [`TokenRequestRejection`] in its extensions. Says so in one `tracing` event, too.
+    ///
+    /// A 503 has no body: [RFC 6749 section
+    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) knows no error that is not the
+    /// client's.
+    pub fn refuse<B: From<String>>(
+        &self,
+        rejection: impl Into<TokenRequestRejection>,
+    ) -> Response<B> {
+        let rejection = rejection.into();
+        rejection.report();
+        let mut response = Response::new(B::from(rejection.body()));
+        *response.status_mut() = rejection.status();
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let TokenRequestRejection::Unavailable(_) = rejection {
+            // Soon: a full memory empties with every second, and whatever else is out of reach has
+            // timeouts of its own.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let (TokenRequestRejection::Nonce(_), Some(nonce)) = (&rejection, self.issue_nonce()) {
+            nonce.write_to(headers);
+        }
+        response.extensions_mut().insert(rejection);
+        response
+    }
+
+    /// The nonce to give out now, where nonces are required: for another endpoint that wants to
+    /// spare clients the round trip of a first refusal.
+    pub fn issue_nonce(&self) -> Option<Nonce> {
+        self.policy.issue_nonce()
+    }
+
+    /// What the server's metadata says of DPoP ([RFC 9449 section
+    /// 5.1](https://www.rfc-editor.org/rfc/rfc9449#section-5.1)), to be flattened into the metadata
+    /// of [RFC 8414](https://www.rfc-editor.org/rfc/rfc8414).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use serde::Serialize;
+    /// use tower_dpop::token_endpoint::{AuthorizationServerMetadata, TokenEndpoint};
+    ///
+    /// #[derive(Serialize)]
+    /// struct Metadata {
+    ///     issuer: &'static str,
+    ///     #[serde(flatten)]
+    ///     dpop: AuthorizationServerMetadata,
+    /// }
+    ///
+    /// let issuer = "https://as.example.com";
+    /// let endpoint = TokenEndpoint::new(issuer.parse()?);
+    /// assert_eq!(
+    ///     serde_json::to_string(&Metadata { issuer, dpop: endpoint.metadata() })?,
+    ///     r#"{"issuer":"https://as.example.com","dpop_signing_alg_values_supported":["ES256","ES384","PS256","Ed25519","EdDSA"]}"#
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn metadata(&self) -> AuthorizationServerMetadata {
+        AuthorizationServerMetadata {
+            algorithms: self.policy.algorithms,
+        }
+    }
+}
+
+impl TokenEndpoint {
+    /// An authorization server under this public URL, with every check on: replays are remembered in
+    /// memory, the default [`Algorithms`] and [`Freshness`] apply, nonces are not required.
+    pub fn new(public_url: PublicUrl) -> Self {
+        Self {
+            policy: ProofPolicy::new(public_url, Arc::new(SystemTime::now)),
+        }
+    }
+}
+
+impl<R> TokenEndpoint<R> {
+    /// Another URL under which clients reach the same server.
+    #[must_use]
+    pub fn add_public_url(mut self, public_url: PublicUrl) -> Self {
+        self.policy.targets.add(public_url);
+        self
+    }
+
+    /// Finds the original method and URI of requests by another rule than taking them as they are.
+    #[must_use]
+    pub fn with_target_resolver(mut self, resolver: impl TargetResolver + 'static) -> Self {
+        self.policy.targets.resolve_with(Arc::new(resolver));
+        self
+    }
+
+    /// The algorithms by which proofs may be signed. The [metadata](TokenEndpoint::metadata) names
+    /// them.
+    #[must_use]
+    pub fn with_algorithms(mut self, algorithms: Algorithms) -> Self {
+        self.policy.algorithms = algorithms;
+        self
+    }
+
+    /// How fresh proofs must be.
+    #[must_use]
+    pub fn with_freshness(mut self, freshness: Freshness) -> Self {
+        self.policy.freshness = freshness;
+        self
+    }
+
+    /// Requires a nonce in every proof ([RFC 9449 section
+    /// 8](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
+    #[must_use]
+    pub fn with_nonces(mut self, nonces: impl NonceSource + 'static) -> Self {
+        self.policy.nonces = NoncePolicy::required(Arc::new(nonces));
+        self
+    }
+
+    /// Remembers used proofs elsewhere than in this process's memory.
+    #[must_use]
+    pub fn with_replay_store<S: ReplayStore>(self, replays: S) -> TokenEndpoint<S> {
+        TokenEndpoint {
+            policy: self.policy.with_replay_store(replays),
+        }
+    }
+
+    /// Asks another clock what time it is. For tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.policy.clock = Arc::new(clock);
+        self
+    }
+}
+
+impl<R> fmt::Debug for TokenEndpoint<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpoint")
+            .field("policy", &self.policy)
+            .finish()
+    }
+}
+
+/// A proof that holds, and that may have been used before: see [`TokenEndpoint::spend`].
+pub struct UnspentProof {
+    proof: Proof<NoToken>,
+    nonce: AcceptedNonce,
+    now: Timestamp,
+}
+
+impl UnspentProof {
+    /// The thumbprint (`jkt`) of the key, to look at the grant with.
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.proof.thumbprint()
+    }
+}
+
+impl fmt::Debug for UnspentProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnspentProof(..)")
+    }
+}
+
+/// What an authorization server's metadata says of DPoP, `{"dpop_signing_alg_values_supported":[…]}`
+/// ([RFC 9449 section 5.1](https://www.rfc-editor.org/rfc/rfc9449#section-5.1)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthorizationServerMetadata {
+    #[serde(
+        rename = "dpop_signing_alg_values_supported",
+        serialize_with = "serialize_names"
+    )]
+    algorithms: Algorithms,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+fn serialize_names<S: Serializer>(
+    algorithms: &Algorithms,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(algorithms.iter().map(Algorithm::name))
+}

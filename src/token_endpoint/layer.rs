@@ -1,0 +1,166 @@
+//! The tower layer around a token endpoint.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::replay::ReplayStore;
+use crate::replay::memory::MemoryReplayStore;
+use crate::token_endpoint::endpoint::TokenEndpoint;
+use crate::token_endpoint::proven_key::ProvenKey;
+
+/// Lets a token request, or a pushed authorization request, through to the service only with a good
+/// proof, and with its [`ProvenKey`] in the extensions. With a successful response it sends the next
+/// nonce where one is due.
+///
+/// It goes around any service of `http` requests that can be cloned and whose response body can be
+/// made from a `String`.
+pub struct TokenEndpointLayer<R = MemoryReplayStore> {
+    endpoint: Arc<TokenEndpoint<R>>,
+    without_proof: WithoutProof,
+}
+
+/// In the extensions of a request that was let through without a proof, so that such a request can
+/// be told from one that came past no layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CameWithoutProof;
+
+#[derive(Clone, Copy, Debug)]
+enum WithoutProof {
+    PassThrough,
+    Refuse,
+}
+
+impl<R> TokenEndpointLayer<R> {
+    /// A layer that asks this endpoint. Clones of the layer share it, replay memory included.
+    ///
+    /// Give an `Arc` where the service uses the endpoint, too ([`refuse`](TokenEndpoint::refuse)).
+    pub fn new(endpoint: impl Into<Arc<TokenEndpoint<R>>>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            without_proof: WithoutProof::Refuse,
+        }
+    }
+
+    /// Lets requests without any `DPoP` field through, without a [`ProvenKey`]: for a server that
+    /// also serves clients without DPoP.
+    ///
+    /// # Security
+    ///
+    /// As for [`TokenEndpoint::verify_if_present`].
+    #[must_use]
+    pub fn with_requests_without_proof(self) -> Self {
+        Self {
+            without_proof: WithoutProof::PassThrough,
+            ..self
+        }
+    }
+}
+
+impl<S, R> Layer<S> for TokenEndpointLayer<R> {
+    type Service = TokenEndpointService<S, R>;
+
+    fn layer(&self, inner: S) -> TokenEndpointService<S, R> {
+        TokenEndpointService {
+            inner,
+            endpoint: Arc::clone(&self.endpoint),
+            without_proof: self.without_proof,
+        }
+    }
+}
+
+impl<R> Clone for TokenEndpointLayer<R> {
+    fn clone(&self) -> Self {
+        Self {
+            endpoint: Arc::clone(&self.endpoint),
+            without_proof: self.without_proof,
+        }
+    }
+}
+
+impl<R> fmt::Debug for TokenEndpointLayer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpointLayer")
+            .field("endpoint", &self.endpoint)
+            .field("without_proof", &self.without_proof)
+            .finish()
+    }
+}
+
+/// The service that [`TokenEndpointLayer`] makes.
+pub struct TokenEndpointService<S, R = MemoryReplayStore> {
+    inner: S,
+    endpoint: Arc<TokenEndpoint<R>>,
+    without_proof: WithoutProof,
+}
+
+impl<S, R, B, D> Service<Request<B>> for TokenEndpointService<S, R>
+where
+    S: Service<Request<B>, Response = Response<D>, Future: Send> + Clone + Send + 'static,
+    R: ReplayStore,
+    B: Send + 'static,
+    D: From<String>,
+{
+    type Response = Response<D>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<D>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready must be the one that is called; the clone that stays
+        // has yet to be polled.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let endpoint = Arc::clone(&self.endpoint);
+        let without_proof = self.without_proof;
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            let outcome = match without_proof {
+                WithoutProof::PassThrough => endpoint.verify_if_present(&head).await,
+                WithoutProof::Refuse => endpoint.verify(&head).await.map(Some),
+            };
+            let key = match outcome {
+                Ok(key) => key,
+                Err(rejection) => return Ok(endpoint.refuse(rejection)),
+            };
+            let next_nonce = key.as_ref().and_then(ProvenKey::next_nonce).cloned();
+            match key {
+                Some(key) => head.extensions.insert(key).is_some(),
+                None => head.extensions.insert(CameWithoutProof).is_some(),
+            };
+            let mut response = inner.call(Request::from_parts(head, body)).await?;
+            if let Some(nonce) = next_nonce.filter(|_| response.status().is_success()) {
+                nonce.write_to(response.headers_mut());
+            }
+            Ok(response)
+        })
+    }
+}
+
+impl<S: Clone, R> Clone for TokenEndpointService<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            endpoint: Arc::clone(&self.endpoint),
+            without_proof: self.without_proof,
+        }
+    }
+}
+
+impl<S, R> fmt::Debug for TokenEndpointService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpointService")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}

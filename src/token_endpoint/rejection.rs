@@ -1,0 +1,98 @@
+//! Why a token request was refused, and what the client is told.
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::nonce::NonceError;
+use crate::proof::ProofError;
+use crate::proof_policy::PolicyError;
+use crate::replay::ReplayStoreError;
+use crate::target::TargetError;
+use crate::token_endpoint::proven_key::{DpopJktError, GrantBindingError};
+
+/// Why a token request, or a pushed authorization request, was refused. Found in the extensions of
+/// every refused response, for logs and metrics. The variants stand in the order in which a request
+/// is checked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenRequestRejection {
+    /// The request addresses nothing that a proof could be for.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The proof fails a check of RFC 9449 section 4.3.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The nonce is missing, stale or not ours.
+    #[error(transparent)]
+    Nonce(#[from] NonceError),
+    /// The `dpop_jkt` of the authorization request is not good.
+    #[error(transparent)]
+    DpopJkt(#[from] DpopJktError),
+    /// The code or refresh token is bound to another key.
+    #[error(transparent)]
+    GrantBinding(#[from] GrantBindingError),
+    /// The replay memory could not say. Our fault, not the client's.
+    #[error(transparent)]
+    Unavailable(#[from] ReplayStoreError),
+}
+
+impl From<PolicyError> for TokenRequestRejection {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Nonce(error) => error.into(),
+            PolicyError::Proof(error) => error.into(),
+            PolicyError::Replay(error) => error.into(),
+        }
+    }
+}
+
+impl TokenRequestRejection {
+    /// The status of the response.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Target(_)
+            | Self::Proof(_)
+            | Self::Nonce(_)
+            | Self::DpopJkt(_)
+            | Self::GrantBinding(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The `error` of the response. A fault of ours has none.
+    pub const fn error_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Proof(_) | Self::GrantBinding(GrantBindingError::NoProof) => {
+                Some("invalid_dpop_proof")
+            }
+            Self::Nonce(_) => Some("use_dpop_nonce"),
+            Self::GrantBinding(_) => Some("invalid_grant"),
+            Self::Target(_) | Self::DpopJkt(_) => Some("invalid_request"),
+            Self::Unavailable(_) => None,
+        }
+    }
+
+    /// The JSON of RFC 6749 section 5.2, or nothing for a fault of ours. A description may stand in
+    /// it as it is: it holds nothing of the request.
+    pub(crate) fn body(&self) -> String {
+        let Some(error) = self.error_code() else {
+            return String::new();
+        };
+        let description = match self {
+            // The sentence of RFC 9449, Figure 20; the log says what was wrong with the nonce.
+            Self::Nonce(_) => "Authorization server requires nonce in DPoP proof".to_owned(),
+            rejection => rejection.to_string(),
+        };
+        json!({ "error": error, "error_description": description }).to_string()
+    }
+
+    /// One event per refusal. A rejection holds nothing of the request but by how much a time is off
+    /// and which part of the URL differs.
+    pub(crate) fn report(&self) {
+        if let Self::Unavailable(_) = self {
+            tracing::error!(reason = %self, detail = ?self, "token request refused: cannot decide");
+        } else {
+            tracing::info!(reason = %self, detail = ?self, "token request refused");
+        }
+    }
+}

@@ -33,7 +33,7 @@ use tower_dpop::jose::jwk::Thumbprint;
 use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 use tower_dpop::{Algorithms, MemoryReplayStore, NonceSecret, StatelessNonces, Verifier};
 
-use common::{AUDIENCE, Attempt, Key, NOW, at, fresh_jti};
+use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, at, fresh_jti};
 
 /// Requests of one round, each with a `jti` of its own.
 const REQUESTS: usize = 50;
@@ -60,7 +60,7 @@ fn subject(key: &Key) -> Subject {
     let every: Algorithms = "ES256 ES384 ES512 PS256 PS384 PS512 Ed25519 EdDSA RS256 RS384 RS512"
         .parse()
         .unwrap();
-    let tokens = KnownToken(key.thumbprint().parse().unwrap());
+    let tokens = KnownToken(key.thumbprint());
     Verifier::new(AUDIENCE.parse().unwrap(), tokens)
         .with_algorithms(every)
         .with_clock(|| at(NOW))

@@ -30,7 +30,9 @@
 //! # }
 //! ```
 //!
-//! With the feature `axum`, handlers take a [`BoundToken`] as an argument.
+//! With the feature `axum`, handlers take a [`BoundToken`] as an argument. The other two parties of
+//! the protocol are the features `client` and `authorization-server`; `testing` is a kit for the
+//! tests of your own service.
 //!
 //! # Where to start reading
 //!
@@ -61,6 +63,10 @@
     feature = "client",
     doc = "| [`client`] | the other end: keys, proofs, and layers that sign requests |"
 )]
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`testing`] | how do I test my own service? |"
+)]
 //!
 //! # What is never optional
 //!
@@ -76,6 +82,7 @@
 //! - `authorization-server`: the proof check of token and pushed authorization requests.
 //! - `axum`: extractors, and the original path of requests inside `Router::nest`.
 //! - `client`: keys, proofs, and tower layers for HTTP clients.
+//! - `testing`: a kit for the tests of services behind the layer.
 
 pub mod jose;
 pub mod freshness;
@@ -99,6 +106,8 @@ pub mod token_endpoint;
 pub mod axum;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use crate::binding::BoundToken;
 pub use crate::freshness::Freshness;

@@ -10,7 +10,10 @@ use tower_dpop::issuer_keys::KeySetError;
 use tower_dpop::token::TokenError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
 
-use common::{AUDIENCE, Answer, Attempt, ISSUER, ISSUER_KEY, Key, NOW, at, jwt_verifier, verifier};
+use common::{
+    AUDIENCE, Answer, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _, NOW, at,
+    jwt_verifier, verifier,
+};
 
 fn answer_of(tokens: JwtVerifier<KeySet>, attempt: &Attempt) -> Answer {
     attempt.answer_by(&DpopLayer::new(

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path};
 use axum::routing::{any, get};
 use bytes::Bytes;
-use common::{Answer, Attempt, NOW, at, block_on, jwt_verifier, verifier};
+use common::{Answer, Attempt, AttemptExt as _, NOW, at, block_on, jwt_verifier, verifier};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;

@@ -9,7 +9,7 @@ use tower_dpop::rejection::QuotedText;
 use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
 use tower_dpop::{Algorithms, DpopLayer, PublicUrl, Rejection, Verifier};
 
-use common::{AUDIENCE, Attempt, Key, at, verifier};
+use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, at, verifier};
 
 const DEFAULT_ALGS: &str = "ES256 ES384 PS256 Ed25519 EdDSA";
 

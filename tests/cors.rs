@@ -19,7 +19,7 @@ use tower_dpop::token::TokenError;
 use tower_dpop::{DpopLayer, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces};
 use tower_http::cors::CorsLayer;
 
-use common::{Attempt, NOW, TestClock, demanded_nonce, verifier};
+use common::{Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier};
 
 const ORIGIN: &str = "https://app.example";
 

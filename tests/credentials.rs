@@ -28,7 +28,10 @@ use tower_dpop::{
     Rejection, StatelessNonces, Verifier,
 };
 
-use common::{AUDIENCE, Attempt, ISSUER, Key, NOW, ath, base64url, field, verifier};
+use common::{
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, ath, base64url, field,
+    verifier,
+};
 
 /// Gives an attempt these `Authorization` fields, its token where `TOKEN` stands.
 fn present(attempt: &mut Attempt, authorization: &[&str]) {
@@ -459,7 +462,7 @@ fn a_token_may_be_any_token68() {
                 a.token = Some(token.into());
                 a.authorization = Some(vec![field(format!("DPoP{spaces}{token}").as_bytes())]);
             });
-            let jkt = attempt.key.thumbprint();
+            let jkt = attempt.key.jkt();
             let verifier = Verifier::new(AUDIENCE.parse().unwrap(), OneToken { token, jkt })
                 .with_clock(|| common::at(NOW));
             attempt
@@ -545,9 +548,9 @@ fn alias(text: &str) -> String {
 
 #[test]
 fn a_token_passes_only_when_cnf_names_the_proofs_key() {
-    let jkt = common::keys::client().thumbprint();
+    let jkt = common::keys::client().jkt();
     let jkt = jkt.as_str();
-    let another = Key::es256().thumbprint();
+    let another = Key::es256().jkt();
     let unconfirmable = || Rejection::from(BindingError::Unconfirmable);
     let malformed = || Rejection::Token(TokenError::Malformed);
     // The last character stays: in the other case it would not be canonical.
@@ -743,7 +746,7 @@ fn a_token_that_names_two_keys_is_refused() {
         claims["cnf"] = json!("HERE");
         let claims = claims
             .to_string()
-            .replace(r#""HERE""#, &cnf.replace("JKT", &attempt.key.thumbprint()));
+            .replace(r#""HERE""#, &cnf.replace("JKT", &attempt.key.jkt()));
         attempt
             .token_key
             .sign_text(attempt.token_header.to_string(), claims)
@@ -916,7 +919,7 @@ fn every_outcome_has_one_form() {
         ),
         (
             "O3 R-4.3.12b: a token of another key",
-            Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint())),
+            Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt())),
             wire(
                 401,
                 &[(
@@ -1144,7 +1147,10 @@ fn challenges_are_those_of_the_figures() {
     };
     let es256 = Algorithms::only(Algorithm::Es256);
     let challenge = |verifier: common::TestVerifier, attempt: Attempt| {
-        attempt.answer_by(&DpopLayer::new(verifier)).challenges
+        attempt
+            .answer_by(&DpopLayer::new(verifier))
+            .challenges
+            .clone()
     };
     assert_eq!(
         challenge(
@@ -1157,7 +1163,7 @@ fn challenges_are_those_of_the_figures() {
     assert_eq!(
         challenge(
             verifier().with_algorithms(es256),
-            Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint()))
+            Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()))
         ),
         [figure("fig16")],
         "O3"

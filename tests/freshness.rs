@@ -10,7 +10,7 @@ use tower_dpop::freshness::IatError;
 use tower_dpop::proof::ProofError;
 use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
 
-use common::{Attempt, NOW, TestClock, demanded_nonce, verifier};
+use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, demanded_nonce, verifier};
 
 fn answer_with(freshness: Freshness, iat: Value) -> common::Answer {
     let layer = DpopLayer::new(verifier().with_freshness(freshness));

@@ -93,10 +93,18 @@ fn no_import_runs_back() {
         "the imports were found"
     );
     assert!(assert_order(&src.join("jose/mod.rs"), "crate::jose::") > 5);
+    assert!(
+        assert_order(
+            &src.join("token_endpoint/mod.rs"),
+            "crate::token_endpoint::"
+        ) > 3
+    );
+    assert!(assert_order(&src.join("client/mod.rs"), "crate::client::") > 5);
+    assert!(assert_order(&src.join("testing/mod.rs"), "crate::testing::") > 5);
 }
 
 #[test]
-fn one_file_names_the_cryptography_and_one_the_clock() {
+fn two_files_name_the_cryptography_and_one_of_each_party_the_clock() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let naming = |words: &[&str]| -> Vec<String> {
         files_below(&src.join("lib.rs"))
@@ -125,27 +133,41 @@ fn one_file_names_the_cryptography_and_one_the_clock() {
         "ed25519_dalek::",
         "rsa::",
     ];
-    assert_eq!(naming(&engines), ["jose/engine.rs"]);
+    assert_eq!(naming(&engines), ["jose/engine.rs", "jose/signing.rs"]);
+    assert_eq!(
+        naming(&["pkcs1::", "pkcs8::"]),
+        ["jose/signing.rs", "jose/private_key.rs"]
+    );
     // The contract of stores is a test, and asks for the time as a test does.
     assert_eq!(
         naming(&["SystemTime::now", "Instant::now"]),
-        ["replay/contract.rs", "verifier.rs"]
+        [
+            "replay/contract.rs",
+            "verifier.rs",
+            "token_endpoint/endpoint.rs",
+            "client/exchange.rs"
+        ]
     );
 }
 
 #[test]
 fn the_way_of_a_request_fits_on_a_screen() {
-    let verifier = include_str!("../src/verifier.rs");
-    let body = verifier
-        .split("pub async fn verify(")
-        .nth(1)
-        .unwrap()
-        .split("\n    }\n")
-        .next()
-        .unwrap();
-    let lines = body.lines().count();
-    assert!(
-        (8..=24).contains(&lines),
-        "Verifier::verify has {lines} lines"
-    );
+    let tables_of_contents = [
+        ("pub async fn verify(", include_str!("../src/verifier.rs")),
+        (
+            "pub fn check(",
+            include_str!("../src/token_endpoint/endpoint.rs"),
+        ),
+    ];
+    for (name, file) in tables_of_contents {
+        let body = file
+            .split(name)
+            .nth(1)
+            .unwrap()
+            .split("\n    }\n")
+            .next()
+            .unwrap();
+        let lines = body.lines().count();
+        assert!((8..=24).contains(&lines), "{name}…) has {lines} lines");
+    }
 }

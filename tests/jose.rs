@@ -12,7 +12,7 @@ use tower_dpop::jose::jwk::{Jwk, JwkError};
 use tower_dpop::proof::ProofError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer};
 
-use common::{Answer, Attempt, Key, ath, base64url, keys, verifier};
+use common::{Answer, Attempt, AttemptExt as _, Key, KeyExt as _, ath, base64url, keys, verifier};
 
 type Change = fn(&mut Attempt);
 type MoveThePoint = fn(&mut Value);
@@ -440,7 +440,7 @@ fn an_ed25519_key_may_go_by_both_of_its_names() {
         let answer = attempt.answer_by(&layer);
         answer.assert_passed(&name);
         let thumbprint = answer.token.unwrap().thumbprint().to_string();
-        assert_eq!(thumbprint, key.thumbprint(), "{name}");
+        assert_eq!(thumbprint, key.jkt(), "{name}");
     }
     let challenge = Attempt::but(|a| a.dpop = Some(Vec::new())).answer();
     let algs = challenge.parameter("algs").unwrap();
@@ -1529,7 +1529,7 @@ fn the_thumbprint_is_the_clients_identity() {
         let name = format!("J-26 J-27: {}", key.alg());
         answer.assert_passed(&name);
         let thumbprint = answer.token.unwrap().thumbprint();
-        assert_eq!(thumbprint.to_string(), key.thumbprint(), "{name}");
+        assert_eq!(thumbprint.to_string(), key.jkt(), "{name}");
 
         let mut attempt = Attempt::with_key(key.clone());
         attempt.proof_header["jwk"]["kid"] = json!("1");

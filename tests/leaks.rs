@@ -18,7 +18,10 @@ use tower_dpop::{
     DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, StatelessNonces,
 };
 
-use common::{Answer, Attempt, ISSUER_KEY, Key, NOW, ask, issuer_jwks, jwt_verifier, verifier};
+use common::{
+    Answer, Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, ask, issuer_jwks,
+    jwt_verifier, verifier,
+};
 
 /// Every run of eight characters of a secret, so that a part of it is found as well.
 fn parts(secret: &str) -> impl Iterator<Item = &str> {
@@ -42,11 +45,7 @@ fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
 fn secrets_of(attempt: &Attempt, nonce: &str) -> Vec<String> {
     let token = attempt.token();
     let jwk = attempt.key.public_jwk();
-    let mut secrets = vec![
-        nonce.to_owned(),
-        attempt.key.thumbprint(),
-        common::ath(&token),
-    ];
+    let mut secrets = vec![nonce.to_owned(), attempt.key.jkt(), common::ath(&token)];
     secrets.extend(token.split('.').map(str::to_owned));
     for member in ["x", "y", "n"] {
         secrets.extend(jwk[member].as_str().map(str::to_owned));
@@ -213,7 +212,7 @@ fn refusals() -> Vec<(&'static str, Change)> {
             a.token_header["kid"] = json!("marker-claim-marker");
         }),
         ("bound elsewhere", |a| {
-            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint());
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt());
         }),
     ]
 }

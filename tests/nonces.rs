@@ -12,7 +12,9 @@ use tower_dpop::{
     DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces, Verifier,
 };
 
-use common::{Answer, Attempt, NOW, TestClock, TestVerifier, demanded_nonce, verifier};
+use common::{
+    Answer, Attempt, AttemptExt as _, NOW, TestClock, TestVerifier, demanded_nonce, verifier,
+};
 
 type Layer = DpopLayer<JwtVerifier<KeySet>>;
 

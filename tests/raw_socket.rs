@@ -10,7 +10,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use common::{Attempt, NOW, ath, base64url, block_on, fresh_jti, verifier};
+use common::{
+    Attempt, AttemptExt as _, KeyExt as _, NOW, ath, base64url, block_on, fresh_jti, verifier,
+};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;

@@ -17,7 +17,10 @@ use tower_dpop::target::UrlMismatch;
 use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
 use tower_dpop::{Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, Verifier};
 
-use common::{AUDIENCE, Attempt, Key, NOW, TestClock, block_on, jwt_verifier, verifier};
+use common::{
+    AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestClock, block_on, jwt_verifier,
+    verifier,
+};
 
 fn key(number: u64) -> ReplayKey {
     let mut octets = [0; 32];
@@ -322,7 +325,7 @@ fn only_a_request_that_would_pass_spends_its_jti() {
         }),
         ("a forged token", |a| a.token_key = Key::es256()),
         ("a token bound to another key", |a| {
-            a.token_claims["cnf"]["jkt"] = json!(Key::es256().thumbprint());
+            a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt());
         }),
         ("the Bearer scheme", |a| {
             a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);

@@ -13,7 +13,7 @@ use tower_dpop::proof::ProofError;
 use tower_dpop::target::{PublicUrlError, RequestTarget, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection};
 
-use common::{Answer, Attempt, ask, verifier};
+use common::{Answer, Attempt, AttemptExt as _, ask, verifier};
 
 type TestLayer = DpopLayer<JwtVerifier<KeySet>>;
 
@@ -1663,7 +1663,7 @@ proptest! {
         let uri = format!("{}{query}", in_request.write(&path));
         let htu = format!("{origin}{}{tail}", in_proof.write(&path));
         let answer = answer(&layer_at(&[API]), &uri, &htu);
-        prop_assert_eq!(answer.rejection, None, "{} for {}", htu, uri);
+        prop_assert_eq!(&answer.rejection, &None, "{} for {}", htu, uri);
     }
 
     #[test]

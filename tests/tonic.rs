@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use common::{Answer, Attempt, block_on, field, verifier};
+use common::{Answer, Attempt, AttemptExt as _, block_on, field, verifier};
 use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 use tonic::body::Body;

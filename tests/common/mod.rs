@@ -1,29 +1,34 @@
-//! A client, an issuer and a request that passes, each to be changed in one thing.
+//! What the tests of this crate have in common, around the kit that its users have: one issuer, one
+//! server, one moment.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     reason = "every test binary uses its own part"
 )]
 
 pub mod keys;
 
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use serde_json::{Value, json};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::replay::ReplayStore;
+use tower_dpop::testing::{self, TestClient, TestIssuer, TestRequest};
 use tower_dpop::token::AccessTokenVerifier;
 use tower_dpop::{
     BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, Verifier,
 };
 
-pub use keys::Key;
+pub use keys::{Key, KeyExt};
+pub use tower_dpop::testing::TestClock;
 
 /// The second at which most tests run.
 pub const NOW: u64 = 1_700_000_000;
@@ -35,15 +40,30 @@ pub static ISSUER_KEY: LazyLock<Key> = LazyLock::new(Key::es256);
 
 pub type TestVerifier = Verifier<JwtVerifier<KeySet>, MemoryReplayStore>;
 
+/// The issuer of the tokens of good [`Attempt`]s, ten seconds ago.
+static TEST_ISSUER: LazyLock<TestIssuer> = LazyLock::new(|| {
+    TestIssuer::new(ISSUER, AUDIENCE)
+        .with_key("issuer", ISSUER_KEY.clone())
+        .with_clock(TestClock::at(NOW - 10))
+});
+
+/// The client that makes them, now.
+static TEST_CLIENT: LazyLock<TestClient> = LazyLock::new(|| {
+    TestClient::new(&TEST_ISSUER)
+        .with_clock(TestClock::at(NOW))
+        .with_claim("client_id", "app")
+        .with_claim("jti", "token-1")
+        .with_claim("exp", NOW + 600)
+        .with_claim("scope", "orders.read orders.write")
+});
+
 /// The issuer's JWK Set.
 pub fn issuer_jwks() -> String {
-    let mut jwk = ISSUER_KEY.public_jwk();
-    jwk["kid"] = json!("issuer");
-    json!({ "keys": [jwk] }).to_string()
+    TEST_ISSUER.jwks()
 }
 
 pub fn jwt_verifier() -> JwtVerifier<KeySet> {
-    JwtVerifier::new(ISSUER, AUDIENCE, issuer_jwks().parse().unwrap())
+    TEST_ISSUER.jwt_verifier()
 }
 
 /// The verifier that a good [`Attempt`] passes: `https://api.example.com`, every default, the clock
@@ -54,25 +74,6 @@ pub fn verifier() -> TestVerifier {
 
 pub fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-/// A clock that a test can set.
-#[derive(Clone)]
-pub struct TestClock(Arc<AtomicU64>);
-
-impl TestClock {
-    pub fn at(seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(seconds)))
-    }
-
-    pub fn set(&self, seconds: u64) {
-        self.0.store(seconds, Ordering::SeqCst);
-    }
-
-    pub fn read(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
-        let seconds = Arc::clone(&self.0);
-        move || at(seconds.load(Ordering::SeqCst))
-    }
 }
 
 pub fn base64url(octets: impl AsRef<[u8]>) -> String {
@@ -91,132 +92,51 @@ pub fn fresh_jti() -> String {
 }
 
 /// A request that passes [`verifier`], to be changed in one thing before it is sent.
-pub struct Attempt {
-    pub method: Method,
-    pub uri: String,
-    pub version: Version,
-    pub key: Key,
-    pub proof_header: Value,
-    /// `ath` is filled in when it is `"auto"`.
-    pub proof_claims: Value,
-    pub token_key: Key,
-    pub token_header: Value,
-    pub token_claims: Value,
-    /// Replaces the signed token.
-    pub token: Option<String>,
-    /// Replaces the `Authorization` fields.
-    pub authorization: Option<Vec<HeaderValue>>,
-    /// Replaces the `DPoP` fields.
-    pub dpop: Option<Vec<HeaderValue>>,
-    /// Changes the signed proof.
-    pub edit_proof: fn(String) -> String,
-    pub extra_headers: Vec<(&'static str, HeaderValue)>,
+pub type Attempt = TestRequest;
+
+pub trait AttemptExt: Sized {
+    fn good() -> Self;
+    fn with_key(key: Key) -> Self;
+    /// A good attempt, changed.
+    fn but(change: impl FnOnce(&mut Self)) -> Self;
+    fn request(&self) -> Request<()>;
+    /// What a verifier of its own answers, made by [`verifier`].
+    fn answer(&self) -> Answer;
+    fn answer_by<V: AccessTokenVerifier, R: ReplayStore>(&self, layer: &DpopLayer<V, R>) -> Answer;
 }
 
-impl Attempt {
-    pub fn good() -> Self {
+impl AttemptExt for Attempt {
+    fn good() -> Self {
         Self::with_key(keys::client())
     }
 
-    pub fn with_key(key: Key) -> Self {
-        Self {
-            method: Method::GET,
-            uri: "/orders".into(),
-            version: Version::HTTP_11,
-            proof_header: json!({ "typ": "dpop+jwt", "alg": key.alg(), "jwk": key.public_jwk() }),
-            proof_claims: json!({
-                "jti": fresh_jti(),
-                "htm": "GET",
-                "htu": "https://api.example.com/orders",
-                "iat": NOW,
-                "ath": "auto",
-            }),
-            token_key: ISSUER_KEY.clone(),
-            token_header: json!({ "typ": "at+jwt", "alg": "ES256", "kid": "issuer" }),
-            token_claims: json!({
-                "iss": ISSUER,
-                "aud": AUDIENCE,
-                "sub": "alice",
-                "client_id": "app",
-                "iat": NOW - 10,
-                "exp": NOW + 600,
-                "jti": "token-1",
-                "scope": "orders.read orders.write",
-                "cnf": { "jkt": key.thumbprint() },
-            }),
-            key,
-            token: None,
-            authorization: None,
-            dpop: None,
-            edit_proof: |proof| proof,
-            extra_headers: Vec::new(),
-        }
+    fn with_key(key: Key) -> Self {
+        let mut attempt = TEST_CLIENT
+            .clone()
+            .with_key(key)
+            .request(Method::GET, "https://api.example.com/orders");
+        attempt.proof_claims["jti"] = json!(fresh_jti());
+        attempt
     }
 
-    /// A good attempt, changed.
-    pub fn but(change: impl FnOnce(&mut Self)) -> Self {
+    fn but(change: impl FnOnce(&mut Self)) -> Self {
         let mut attempt = Self::good();
         change(&mut attempt);
         attempt
     }
 
-    pub fn token(&self) -> String {
-        self.token
-            .clone()
-            .unwrap_or_else(|| self.token_key.sign(&self.token_header, &self.token_claims))
-    }
-
-    pub fn proof(&self, token: &str) -> String {
-        let mut claims = self.proof_claims.clone();
-        if claims["ath"] == "auto" {
-            claims["ath"] = json!(ath(token));
-        }
-        (self.edit_proof)(self.key.sign(&self.proof_header, &claims))
+    #[track_caller]
+    fn request(&self) -> Request<()> {
+        self.build()
     }
 
     #[track_caller]
-    pub fn request(&self) -> Request<()> {
-        let token = self.token();
-        let mut request = Request::builder()
-            .method(self.method.clone())
-            .uri(&self.uri)
-            .version(self.version)
-            .body(())
-            .unwrap();
-        let headers = request.headers_mut();
-        match &self.authorization {
-            None => {
-                headers.append("authorization", format!("DPoP {token}").parse().unwrap());
-            }
-            Some(fields) => fields.iter().for_each(|field| {
-                headers.append("authorization", field.clone());
-            }),
-        }
-        match &self.dpop {
-            None => {
-                headers.append("dpop", self.proof(&token).parse().unwrap());
-            }
-            Some(fields) => fields.iter().for_each(|field| {
-                headers.append("dpop", field.clone());
-            }),
-        }
-        for (name, value) in &self.extra_headers {
-            headers.append(*name, value.clone());
-        }
-        request
-    }
-
-    /// What a verifier of its own answers, made by [`verifier`].
-    #[track_caller]
-    pub fn answer(&self) -> Answer {
+    fn answer(&self) -> Answer {
         ask(&DpopLayer::new(verifier()), self.request())
     }
 
     #[track_caller]
-    pub fn answer_by<V: AccessTokenVerifier, R: ReplayStore>(
-        &self,
-        layer: &DpopLayer<V, R>,
-    ) -> Answer {
+    fn answer_by<V: AccessTokenVerifier, R: ReplayStore>(&self, layer: &DpopLayer<V, R>) -> Answer {
         ask(layer, self.request())
     }
 }
@@ -263,35 +183,18 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// What came back.
+/// The kit's answer, out of this process: it knows whether the service was reached, and with which
+/// token.
 #[derive(Debug)]
 pub struct Answer {
-    pub status: StatusCode,
-    pub challenges: Vec<String>,
-    pub nonces: Vec<String>,
-    pub cache_control: Option<String>,
-    pub retry_after: Option<String>,
-    pub rejection: Option<Rejection>,
+    pub kit: testing::Answer,
     pub token: Option<BoundToken<Claims>>,
 }
 
 impl Answer {
     pub fn of<B>(response: &Response<B>) -> Self {
-        let texts = |name: &str| -> Vec<String> {
-            response
-                .headers()
-                .get_all(name)
-                .iter()
-                .map(|value| value.to_str().unwrap().to_owned())
-                .collect()
-        };
         Self {
-            status: response.status(),
-            challenges: texts("www-authenticate"),
-            nonces: texts("dpop-nonce"),
-            cache_control: texts("cache-control").pop(),
-            retry_after: texts("retry-after").pop(),
-            rejection: response.extensions().get().cloned(),
+            kit: testing::Answer::of(response),
             token: response.extensions().get().cloned(),
         }
     }
@@ -307,6 +210,7 @@ impl Answer {
 
     #[track_caller]
     pub fn assert_passed(&self, name: &str) {
+        self.kit.assert_passed(name);
         assert_eq!(
             (self.status, self.rejection.as_ref()),
             (StatusCode::OK, None),
@@ -344,6 +248,7 @@ impl Answer {
             "{name}"
         );
         assert!(self.parameter("algs").is_some(), "{name}: {self:?}");
+        self.kit.assert_refused(name, status, error);
     }
 
     /// Refused for exactly this reason.
@@ -352,5 +257,20 @@ impl Answer {
         let reason = reason.into();
         assert_eq!(self.rejection.as_ref(), Some(&reason), "{name}");
         self.assert_refused(name, reason.status().as_u16(), reason.error_code());
+        self.kit.assert_reason(name, reason);
+    }
+}
+
+impl Deref for Answer {
+    type Target = testing::Answer;
+
+    fn deref(&self) -> &testing::Answer {
+        &self.kit
+    }
+}
+
+impl DerefMut for Answer {
+    fn deref_mut(&mut self) -> &mut testing::Answer {
+        &mut self.kit
     }
 }

@@ -1,0 +1,360 @@
+//! What came back, and what it ought to be.
+
+use std::fmt::{self, Write as _};
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::client::challenge::Challenge;
+use crate::freshness::IatError;
+use crate::nonce::DPOP_NONCE;
+use crate::proof::ProofError;
+use crate::rejection::Rejection;
+use crate::token_endpoint::TokenRequestRejection;
+
+/// The head of a response, to be held against what was expected.
+///
+/// Each assertion takes a name, which its message begins with: that of a row in a table, or of a
+/// [`Defect`](crate::testing::Defect). No message shows more of the response than its status and
+/// what it says of the error.
+///
+/// # Example
+///
+/// ```
+/// use http::Response;
+/// use tower_dpop::proof::ProofError;
+/// use tower_dpop::testing::Answer;
+///
+/// let refused = Response::builder()
+///     .status(401)
+///     .header(
+///         "www-authenticate",
+///         r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#,
+///     )
+///     .body(())?;
+/// let answer = Answer::of(&refused);
+/// answer.assert_refused("the second time", 401, Some("invalid_dpop_proof"));
+/// answer.assert_reason("the second time", ProofError::Replayed);
+/// assert!(std::panic::catch_unwind(|| answer.assert_passed("the second time")).is_err());
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The `WWW-Authenticate` fields.
+    pub challenges: Vec<String>,
+    /// The `DPoP-Nonce` fields.
+    pub nonces: Vec<String>,
+    /// The last `Cache-Control` field.
+    pub cache_control: Option<String>,
+    /// The last `Retry-After` field.
+    pub retry_after: Option<String>,
+    /// Why the layer refused the request. Not on the wire: found in the extensions of a response
+    /// of this process.
+    pub rejection: Option<Rejection>,
+    /// Why the layer of a token endpoint refused the request, found in the same place.
+    pub token_request_rejection: Option<TokenRequestRejection>,
+    parsed: Vec<Challenge>,
+    content_type: Option<String>,
+}
+
+impl Answer {
+    /// The answer that is this response, from over the wire or out of this process.
+    pub fn of<B>(response: &Response<B>) -> Self {
+        let headers = response.headers();
+        let texts = |name: HeaderName| -> Vec<String> {
+            headers
+                .get_all(name)
+                .iter()
+                .map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned())
+                .collect()
+        };
+        Self {
+            status: response.status(),
+            challenges: texts(WWW_AUTHENTICATE),
+            nonces: texts(DPOP_NONCE),
+            cache_control: texts(CACHE_CONTROL).pop(),
+            retry_after: texts(RETRY_AFTER).pop(),
+            rejection: response.extensions().get().cloned(),
+            token_request_rejection: response.extensions().get().cloned(),
+            parsed: Challenge::from_headers(headers),
+            content_type: texts(CONTENT_TYPE).pop(),
+        }
+    }
+
+    /// The value of a parameter of the DPoP challenge. `None` where there is no such challenge, or
+    /// more than one.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut challenges = self.dpop_challenges();
+        match (challenges.next(), challenges.next()) {
+            (Some(challenge), None) => challenge.parameter(name),
+            _ => None,
+        }
+    }
+
+    fn dpop_challenges(&self) -> impl Iterator<Item = &Challenge> {
+        self.parsed
+            .iter()
+            .filter(|challenge| challenge.is_scheme("DPoP"))
+    }
+
+    /// The request reached the service, which answered that it succeeded.
+    ///
+    /// # Panics
+    ///
+    /// It did not.
+    #[track_caller]
+    pub fn assert_passed(&self, name: &str) {
+        assert!(
+            self.status.is_success() && self.found().is_none(),
+            "{name}: ought to pass, but {self}"
+        );
+    }
+
+    /// The request was refused with this status and this `error`, in one DPoP challenge that names
+    /// the algorithms; a fault of the server's (503) in none. Challenges of other schemes may stand
+    /// beside it.
+    ///
+    /// # Panics
+    ///
+    /// It was not.
+    #[track_caller]
+    pub fn assert_refused(&self, name: &str, status: u16, error: Option<&str>) {
+        let expected = Expected {
+            status,
+            error,
+            description: None,
+        };
+        assert!(
+            self.status.as_u16() == status,
+            "{name}: ought to get {expected}, but {self}"
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(
+                self.dpop_challenges().count() == 0,
+                "{name}: a fault of the server's gets no challenge, but {self}"
+            );
+            return;
+        }
+        assert!(
+            self.dpop_challenges().count() == 1,
+            "{name}: ought to get one DPoP challenge, but {self}"
+        );
+        assert!(
+            self.parameter("error") == error
+                && self.parameter("error_description").is_some() == error.is_some(),
+            "{name}: ought to get {expected}, but {self}"
+        );
+        assert!(
+            self.parameter("algs").is_some(),
+            "{name}: the challenge ought to name the algorithms, but {self}"
+        );
+    }
+
+    /// The request was refused for exactly this reason: the status, `error` and
+    /// `error_description` are those of the reason, a demand for a nonce comes with one that may
+    /// not be cached, and a response of this process has the reason in its extensions. By how many
+    /// seconds a time is off is not compared.
+    ///
+    /// # Panics
+    ///
+    /// It was not.
+    #[track_caller]
+    pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
+        let reason = reason.into();
+        if let Some(found) = &self.rejection {
+            assert!(
+                is_same(found, &reason),
+                "{name}: ought to be refused for {reason:?}, but {self}"
+            );
+        }
+        let (status, error) = (reason.status().as_u16(), reason.error_code());
+        self.assert_refused(name, status, error);
+        if error.is_some() {
+            let description = match &reason {
+                Rejection::Nonce(_) => "Resource server requires nonce in DPoP proof".to_owned(),
+                reason => reason.to_string(),
+            };
+            let expected = Expected {
+                status,
+                error,
+                description: Some(&description),
+            };
+            assert!(
+                self.parameter("error_description") == Some(description.as_str()),
+                "{name}: ought to get {expected}, but {self}"
+            );
+        }
+        if let Rejection::Nonce(_) = reason {
+            self.assert_nonce(name);
+        }
+    }
+
+    /// The request to a token endpoint, whose response has this body, was refused for exactly this
+    /// reason. The answer is the JSON of [RFC 6749 section
+    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2), and may not be cached; a fault of
+    /// the server's (503) has none.
+    ///
+    /// # Panics
+    ///
+    /// It was not.
+    #[track_caller]
+    pub fn assert_token_request_reason(
+        &self,
+        name: &str,
+        body: impl AsRef<[u8]>,
+        reason: impl Into<TokenRequestRejection>,
+    ) {
+        let reason = reason.into();
+        if let Some(found) = &self.token_request_rejection {
+            assert!(
+                is_same_at_token_endpoint(found, &reason),
+                "{name}: ought to be refused for {reason:?}, but {self}"
+            );
+        }
+        let wanted: Value = serde_json::from_str(&reason.body()).unwrap_or_default();
+        let body: Value = serde_json::from_slice(body.as_ref()).unwrap_or_default();
+        let texts = |status: StatusCode, body: &Value| {
+            let text = |name: &str| body[name].as_str().map(str::to_owned);
+            (status.as_u16(), text("error"), text("error_description"))
+        };
+        let (wanted, found) = (texts(reason.status(), &wanted), texts(self.status, &body));
+        assert!(
+            wanted == found,
+            "{name}: ought to get {} in a JSON object, but {self}; the body says {}",
+            Expected::of(&wanted),
+            Expected::of(&found),
+        );
+        assert!(
+            wanted.1.is_none()
+                || self
+                    .content_type
+                    .as_deref()
+                    .is_some_and(|found| found.starts_with("application/json")),
+            "{name}: the body ought to be said to be JSON"
+        );
+        assert!(
+            self.cache_control.as_deref() == Some("no-store"),
+            "{name}: the answer ought to say that it may not be cached"
+        );
+        if let TokenRequestRejection::Nonce(_) = reason {
+            self.assert_nonce(name);
+        }
+    }
+
+    /// A demand for a nonce comes with one, which may not be cached.
+    #[track_caller]
+    fn assert_nonce(&self, name: &str) {
+        assert!(
+            self.nonces.len() == 1,
+            "{name}: a demand for a nonce ought to come with one"
+        );
+        assert!(
+            self.cache_control.as_deref() == Some("no-store"),
+            "{name}: a nonce ought to say that it may not be cached"
+        );
+    }
+
+    /// The reason in the extensions, of either server.
+    fn found(&self) -> Option<&dyn fmt::Debug> {
+        let at_resource = self.rejection.as_ref().map(|reason| reason as _);
+        at_resource.or(self
+            .token_request_rejection
+            .as_ref()
+            .map(|reason| reason as _))
+    }
+}
+
+/// Apart from the seconds, which the [`Freshness`](crate::freshness::Freshness) of the service
+/// decides.
+fn is_same(found: &Rejection, expected: &Rejection) -> bool {
+    match (found, expected) {
+        (Rejection::Proof(found), Rejection::Proof(expected)) => is_same_error(*found, *expected),
+        (found, expected) => found == expected,
+    }
+}
+
+fn is_same_at_token_endpoint(
+    found: &TokenRequestRejection,
+    expected: &TokenRequestRejection,
+) -> bool {
+    use TokenRequestRejection::Proof;
+    match (found, expected) {
+        (Proof(found), Proof(expected)) => is_same_error(*found, *expected),
+        (found, expected) => found == expected,
+    }
+}
+
+fn is_same_error(found: ProofError, expected: ProofError) -> bool {
+    use IatError::{InTheFuture, TooOld};
+    use ProofError::Iat;
+    match (found, expected) {
+        (Iat(TooOld { .. }), Iat(TooOld { .. }))
+        | (Iat(InTheFuture { .. }), Iat(InTheFuture { .. })) => true,
+        (found, expected) => found == expected,
+    }
+}
+
+/// What was expected, for a message.
+struct Expected<'e> {
+    status: u16,
+    error: Option<&'e str>,
+    description: Option<&'e str>,
+}
+
+impl<'e> Expected<'e> {
+    fn of((status, error, description): &'e (u16, Option<String>, Option<String>)) -> Self {
+        Self {
+            status: *status,
+            error: error.as_deref(),
+            description: description.as_deref(),
+        }
+    }
+}
+
+impl fmt::Display for Expected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        match self.error {
+            Some(error) => write!(f, " {error}")?,
+            None => f.write_str(" without an error")?,
+        }
+        match self.description {
+            Some(description) => write!(f, " ({description})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    /// What a message says of the answer: "it got 200 …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Expected {
+            status: self.status.as_u16(),
+            error: self.parameter("error"),
+            description: self.parameter("error_description"),
+        };
+        write!(f, "it got {found}")?;
+        match self.dpop_challenges().count() {
+            0 => f.write_str(", no DPoP challenge")?,
+            1 => {}
+            several => write!(f, ", {several} DPoP challenges")?,
+        }
+        match self.found() {
+            Some(reason) => write!(f, ", for {reason:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut summary = String::new();
+        // Writing to a String does not fail.
+        let _ = write!(summary, "{self}");
+        f.debug_tuple("Answer").field(&summary).finish()
+    }
+}

@@ -1,0 +1,52 @@
+//! Signs whatever it is given: the raw material of tokens and proofs, sound or not.
+
+use serde_json::Value;
+
+use crate::client::key::ProofKey;
+use crate::jose::base64url;
+
+/// A compact JWS over any two JSON values.
+///
+/// # Panics
+///
+/// The key cannot sign.
+pub fn sign_jws(key: &ProofKey, header: &Value, claims: &Value) -> String {
+    sign_text(key, header.to_string(), claims.to_string())
+}
+
+/// A compact JWS over any two texts, JSON or not: for headers and payloads that no JSON library
+/// would write.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::client::ProofKey;
+/// use tower_dpop::testing::sign_text;
+///
+/// let key = ProofKey::generate()?;
+/// let proof = sign_text(&key, r#"{"typ":"dpop+jwt","typ":"JWT"}"#, "no JSON at all");
+/// assert_eq!(proof.split('.').count(), 3);
+/// # Ok::<(), tower_dpop::client::key::ProofKeyError>(())
+/// ```
+///
+/// # Panics
+///
+/// The key cannot sign.
+pub fn sign_text(key: &ProofKey, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+    let input = format!(
+        "{}.{}",
+        base64url::encode(header),
+        base64url::encode(payload)
+    );
+    let signature = key
+        .sign_now(input.as_bytes())
+        .expect("a key in memory signs");
+    format!("{input}.{}", base64url::encode(signature))
+}
+
+/// 128 random bits, for a `jti` that no run before has used.
+pub(super) fn fresh_id() -> String {
+    let mut octets = [0; 16];
+    getrandom::fill(&mut octets).expect("the operating system gives randomness");
+    base64url::encode(octets)
+}

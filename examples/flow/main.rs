@@ -2,33 +2,56 @@
 //! thief who has the token can do nothing with it.
 //!
 //! ```sh
-//! cargo run --example flow
+//! cargo run --example flow               # the story
+//! cargo run --example flow -- --verbose  # with every header field, and every JWT decoded
 //! ```
 //!
-//! The parties are `client.rs`, `authorization_server.rs` and `resource_server.rs`; this file is the
-//! story, and stops with an error if a step ends in another way than told.
+//! The authorization server is that of `examples/authorization_server`. The story stops with an
+//! error if a step ends in another way than told.
 
+#[path = "../authorization_server/server.rs"]
 mod authorization_server;
-mod client;
-mod resource_server;
-mod wire;
+mod narrator;
 
-use axum::Router;
-use http::{Method, Request};
+use std::collections::HashMap;
+use std::env;
+use std::time::{Duration, SystemTime};
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, Uri};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-
-use crate::authorization_server::AuthorizationServer;
-use crate::client::{Client, Pkce, ProofKey, resource_request};
-use crate::wire::{Answer, Result, peek, random_text, send};
-
-const CLIENT: Client = Client {
-    id: "orders-app",
-    redirect_uri: "https://app.example/callback",
+use tower::{Layer, ServiceExt};
+use tower_dpop::binding::BindingError;
+use tower_dpop::client::{AccessTokenText, DpopClientLayer, NewProof, ProofKey, TokenResponse};
+use tower_dpop::credentials::CredentialsError;
+use tower_dpop::freshness::Timestamp;
+use tower_dpop::proof::ProofError;
+use tower_dpop::target::UrlMismatch;
+use tower_dpop::testing::{Answer, Defect, TestClient, TestClock, TestIssuer};
+use tower_dpop::{
+    Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection, Verifier,
 };
+
+use crate::narrator::{Narrator, Result, Verbosity, line, members, note, step};
+
+/// A public client that the authorization server knows.
+const CLIENT: &str = "app";
+const REDIRECT_URI: &str = "http://127.0.0.1/callback";
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let verbosity = match env::args().nth(1).as_deref() {
+        None => Verbosity::Brief,
+        Some("--verbose") => Verbosity::Verbose,
+        Some(_) => return Err("usage: flow [--verbose]".into()),
+    };
+    let story = Narrator::new(verbosity);
     let issuer_listener = TcpListener::bind("127.0.0.1:0").await?;
     let issuer = format!("http://{}", issuer_listener.local_addr()?);
     let api_listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -36,191 +59,265 @@ async fn main() -> Result<()> {
 
     serve(
         issuer_listener,
-        AuthorizationServer::new(&issuer, &api, CLIENT)?.router(),
+        authorization_server::router(authorization_server::Settings {
+            issuer: issuer.clone(),
+            audience: api.clone(),
+            algorithms: Algorithms::default(),
+            nonces: true,
+            token_life: Duration::from_secs(300),
+        })?,
     );
-    let jwks = format!("{issuer}/jwks");
-    serve(
-        api_listener,
-        resource_server::router(&api, &issuer, &jwks).await?,
-    );
+    serve(api_listener, resource_server(&story, &api, &issuer).await?);
     println!("An authorization server, a resource server and a client:");
     line("issuer", &issuer);
     line("resource", &api);
-    line("client", CLIENT.id);
+    line("client", CLIENT);
 
     let key = ProofKey::generate()?;
-    let token = obtain_token(&issuer, &key).await?;
-    let orders = format!("{api}/orders");
-    let request = use_token(&orders, &key, &token).await?;
-    attack(&orders, &key, &token, request).await
+    let token = obtain_token(&story, &issuer, &key).await?;
+    let orders: Uri = format!("{api}/orders").parse()?;
+    let overheard = use_token(&story, &orders, &key, &token).await?;
+    attack(&story, &api, &token, &key, overheard).await?;
+
+    println!("\nMeanwhile the client, with a new proof, is served as before:");
+    let layer = DpopClientLayer::new(key, token, PublicUrl::http_on_loopback(&api)?);
+    let client = layer.layer(story.http.clone());
+    let request = Request::get(orders).body(String::new())?;
+    let response = client.oneshot(request).await?;
+    line("status", response.status().as_str());
+    if response.status().is_success() {
+        Ok(())
+    } else {
+        Err("the client is not served".into())
+    }
 }
 
 fn serve(listener: TcpListener, router: Router) {
     tokio::spawn(async move { axum::serve(listener, router).await });
 }
 
+/// axum and the layer, with the authorization server's keys. It has one resource, `/orders`.
+async fn resource_server(story: &Narrator, api: &str, issuer: &str) -> Result<Router> {
+    let keys: KeySet = story.fetch(&format!("{issuer}/jwks")).await?.parse()?;
+    let verifier = Verifier::new(
+        PublicUrl::http_on_loopback(api)?,
+        JwtVerifier::new(issuer, api, keys),
+    );
+    Ok(Router::new()
+        .route("/orders", get(orders))
+        .layer(DpopLayer::new(verifier)))
+}
+
+async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+    format!("the orders of {}", token.claims().subject())
+}
+
 /// Steps 1 to 6: from a key to a token that is bound to it.
-async fn obtain_token(issuer: &str, key: &ProofKey) -> Result<String> {
+async fn obtain_token(story: &Narrator, issuer: &str, key: &ProofKey) -> Result<AccessTokenText> {
     step("1. The client generates a key pair.");
-    let jkt = key.thumbprint()?.to_string();
+    let jkt = key.thumbprint().to_string();
     line("jkt", &jkt);
 
     note("It sends its user to the authorization server, and gets a code.");
-    let (state, pkce) = (random_text()?, Pkce::generate()?);
-    let request = CLIENT.authorization_request(&format!("{issuer}/authorize"), &state, &pkce)?;
-    sent(&request);
-    let answer = send(request).await?;
-    answered(&answer, 303);
-    let code = answer
-        .header("location")
-        .strip_prefix(&format!("{}?code=", CLIENT.redirect_uri))
-        .and_then(|rest| rest.strip_suffix(&format!("&state={state}")))
-        .ok_or("the redirect is not an answer to this request")?;
-    line("location", CLIENT.redirect_uri);
-    line("code", code);
-    line("state", &state);
+    let (state, code_verifier) = (random_text()?, random_text()?);
+    let code_challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
+    let query = form(&[
+        ("response_type", "code"),
+        ("client_id", CLIENT),
+        ("redirect_uri", REDIRECT_URI),
+        ("state", &state),
+        ("code_challenge", &code_challenge),
+        ("code_challenge_method", "S256"),
+        ("dpop_jkt", &jkt),
+    ]);
+    let request = Request::get(format!("{issuer}/authorize?{query}")).body(String::new())?;
+    let answer = story.send(request).await?;
+    story.answered(&answer, 303)?;
+    let code = code_in(header(&answer, "location"), &state, issuer)?;
+    line("code", &code);
 
     step("2. The client signs a proof: this key, this request, now, once.");
-    let endpoint = format!("{issuer}/token");
-    let proof = key.proof(&Method::POST, &endpoint, None, None)?;
-    let (header, first) = peek(&proof)?;
-    members(&header, &["typ", "alg", "jwk"]);
-    members(&first, &["jti", "htm", "htu", "iat"]);
+    let endpoint: Uri = format!("{issuer}/token").parse()?;
+    let proof = NewProof::new(&Method::POST, &endpoint)?;
+    let first = proof.sign(key, now()).await?;
+    let claims = story.claims(
+        first.as_str(),
+        &["typ", "alg", "jwk"],
+        &["jti", "htm", "htu", "iat"],
+    )?;
+    let first_jti = claims["jti"].clone();
 
     step("3. It asks for a token, with the code, the PKCE verifier and the proof.");
-    let request = CLIENT.token_request(&endpoint, code, &pkce, &proof)?;
-    sent(&request);
-    line("dpop", &proof);
-    line("body", request.body());
-    let answer = send(request).await?;
+    let request = Request::post(&endpoint)
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header("dpop", first.as_header_value())
+        .body(form(&[
+            ("grant_type", "authorization_code"),
+            ("client_id", CLIENT),
+            ("redirect_uri", REDIRECT_URI),
+            ("code", &code),
+            ("code_verifier", &code_verifier),
+        ]))?;
+    let answer = story.send(request.clone()).await?;
 
     step("4. The authorization server wants a proof that was made after it was asked.");
-    answered(&answer, 400);
-    let refusal: Value = serde_json::from_str(&answer.body)?;
+    story.answered(&answer, 400)?;
+    let refusal: Value = serde_json::from_str(answer.body())?;
     members(&refusal, &["error"]);
     assert_eq!(refusal["error"], "use_dpop_nonce");
-    let nonce = answer.header("dpop-nonce");
+    let nonce = header(&answer, "dpop-nonce");
     line("dpop-nonce", nonce);
 
     step(
         "5. The client signs a second proof, with the nonce and another jti. The code is still good.",
     );
-    let proof = key.proof(&Method::POST, &endpoint, None, Some(nonce))?;
-    let (_, second) = peek(&proof)?;
-    members(&second, &["jti", "htm", "htu", "iat", "nonce"]);
-    assert_ne!(first["jti"], second["jti"]);
+    let second = proof.with_nonce(nonce.parse()?).sign(key, now()).await?;
+    let claims = story.claims(second.as_str(), &[], &["jti", "htm", "htu", "iat", "nonce"])?;
+    assert_ne!(claims["jti"], first_jti);
 
     step("6. It gets a token that is bound to its key.");
-    let answer = send(CLIENT.token_request(&endpoint, code, &pkce, &proof)?).await?;
-    answered(&answer, 200);
-    let granted: Value = serde_json::from_str(&answer.body)?;
+    let mut request = request;
+    request
+        .headers_mut()
+        .insert("dpop", second.as_header_value().clone());
+    let answer = story.send(request).await?;
+    story.answered(&answer, 200)?;
+    let granted: Value = serde_json::from_str(answer.body())?;
     members(&granted, &["token_type", "expires_in", "access_token"]);
-    assert_eq!(granted["token_type"], "DPoP");
-    let token = granted["access_token"].as_str().ok_or("no token")?;
+    let granted = TokenResponse::from_json(answer.body().as_bytes())?;
     note("In the token:");
-    let (header, claims) = peek(token)?;
-    members(&header, &["typ", "alg"]);
-    members(&claims, &["iss", "aud", "sub", "client_id", "scope", "exp"]);
+    let claims = story.claims(
+        granted.access_token().as_str(),
+        &["typ", "alg"],
+        &["iss", "aud", "sub", "client_id", "scope", "exp"],
+    )?;
     members(&claims["cnf"], &["jkt"]);
     assert_eq!(claims["cnf"]["jkt"], jkt, "bound to the client's key");
-    Ok(token.to_owned())
+    Ok(granted.access_token().clone())
 }
 
 /// Steps 7 and 8: a request with the token, given back as it was sent.
-async fn use_token(url: &str, key: &ProofKey, token: &str) -> Result<Request<String>> {
+async fn use_token(
+    story: &Narrator,
+    url: &Uri,
+    key: &ProofKey,
+    token: &AccessTokenText,
+) -> Result<Request<String>> {
     step("7. The client asks for its orders, with the token and a proof that names it (ath).");
-    let proof = key.proof(&Method::GET, url, Some(token), None)?;
-    let request = resource_request(url, token, &proof)?;
-    sent(&request);
-    line("authorization", &format!("DPoP {token}"));
-    line("dpop", &proof);
-    members(&peek(&proof)?.1, &["jti", "htm", "htu", "iat", "ath"]);
+    let proof = NewProof::new(&Method::GET, url)?.with_access_token(token);
+    let proof = proof.sign(key, now()).await?;
+    let members = ["jti", "htm", "htu", "iat", "ath"];
+    story.claims(proof.as_str(), &[], &members)?;
+    let request = Request::get(url)
+        .header("authorization", token.authorization())
+        .header("dpop", proof.as_header_value())
+        .body(String::new())?;
+    let answer = story.send(request.clone()).await?;
 
     step("8. The resource server lets it through.");
-    let answer = send(request.clone()).await?;
-    answered(&answer, 200);
-    line("body", &answer.body);
-    assert_eq!(answer.body, "the orders of alice");
+    story.answered(&answer, 200)?;
+    line("body", answer.body());
+    assert_eq!(answer.body(), "the orders of alice");
     Ok(request)
 }
 
-/// What a thief can do who has the token and a request of the client's, but not its key.
-async fn attack(url: &str, key: &ProofKey, token: &str, overheard: Request<String>) -> Result<()> {
-    println!("\nA thief has read that request. Four attacks:");
+/// What a thief can do who has the token and a request of the client's, but not its key. The test
+/// kit makes the requests, and knows how each must be answered.
+async fn attack(
+    story: &Narrator,
+    api: &str,
+    token: &AccessTokenText,
+    key: &ProofKey,
+    overheard: Request<String>,
+) -> Result<()> {
+    println!("\nA thief has read that request. Five attacks:");
+    let url = format!("{api}/orders");
+    // A client with a key of its own. Its issuer is never asked: the token is the stolen one.
+    let thief = TestClient::new(&TestIssuer::new("", ""))
+        .with_clock(TestClock::from(SystemTime::now()))
+        .with_token(token.as_str());
+    let request = |client: &TestClient, url: &str| client.request(Method::GET, url).sent_to(api);
 
     step("a. The token as a bearer token.");
-    let request = Request::get(url)
-        .header("authorization", format!("Bearer {token}"))
-        .body(String::new())?;
-    refused(&send(request).await?, "invalid_token");
+    let bearer = request(&thief, &url).with_defect(Defect::BearerScheme);
+    refused(story, bearer.build(), CredentialsError::Bearer).await?;
 
     step("b. The token, and a proof by the thief's own key.");
-    let thief = ProofKey::generate()?;
-    let proof = thief.proof(&Method::GET, url, Some(token), None)?;
-    let request = resource_request(url, token, &proof)?;
-    refused(&send(request).await?, "invalid_token");
+    let own_key = request(&thief, &url);
+    refused(story, own_key.build(), BindingError::OtherKey).await?;
 
     step("c. The request once more, as the client sent it.");
-    refused(&send(overheard).await?, "invalid_dpop_proof");
+    refused(story, overheard, ProofError::Replayed).await?;
 
     step("d. A new proof by the client, which it made for another server.");
-    let elsewhere = "http://elsewhere.example/orders";
-    let proof = key.proof(&Method::GET, elsewhere, Some(token), None)?;
-    let request = resource_request(url, token, &proof)?;
-    refused(&send(request).await?, "invalid_dpop_proof");
+    let client = thief.with_key(key.clone());
+    let elsewhere = request(&client, "http://elsewhere.example:8080/orders");
+    refused(story, elsewhere.build(), ProofError::Url(UrlMismatch::Host)).await?;
 
-    println!("\nMeanwhile the client, with a new proof, is served as before:");
-    let proof = key.proof(&Method::GET, url, Some(token), None)?;
-    answered(&send(resource_request(url, token, &proof)?).await?, 200);
+    step("e. Whatever else can be wrong with a request, one thing at a time:");
+    let good = request(&client, &url);
+    let mut names = Vec::new();
+    for defect in good.defects() {
+        let request = good.anew().with_defect(defect).build();
+        let (head, _) = story.http.request(request).await?.into_parts();
+        let answer = Answer::of(&Response::from_parts(head, ()));
+        answer.assert_reason(defect.name(), good.rejection_of(defect));
+        names.push(defect.name());
+    }
+    for name in &names {
+        println!("     refused: {name}");
+    }
     Ok(())
 }
 
-#[track_caller]
-fn refused(answer: &Answer, error: &str) {
-    answered(answer, 401);
-    let challenge = answer.header("www-authenticate");
-    println!("     {challenge}");
-    assert!(
-        challenge.starts_with("DPoP ") && challenge.contains(&format!(r#"error="{error}""#)),
-        "the challenge must say {error}"
-    );
-    assert_eq!(answer.body, "", "nothing of the resource");
+async fn refused(
+    story: &Narrator,
+    request: Request<String>,
+    reason: impl Into<Rejection>,
+) -> Result<()> {
+    let response = story.send(request).await?;
+    story.answered(&response, 401)?;
+    println!("     {}", header(&response, "www-authenticate"));
+    Answer::of(&response).assert_reason("the thief's request", reason);
+    assert_eq!(response.body(), "", "nothing of the resource");
+    Ok(())
 }
 
-#[track_caller]
-fn answered(answer: &Answer, status: u16) {
-    line("status", &answer.status.to_string());
-    assert_eq!(answer.status, status, "{}", answer.body);
-}
-
-fn sent(request: &Request<String>) {
-    line(request.method().as_str(), &request.uri().to_string());
-}
-
-fn step(text: &str) {
-    println!("\n{text}");
-}
-
-fn note(text: &str) {
-    println!("   {text}");
-}
-
-fn members(object: &Value, names: &[&str]) {
-    for name in names {
-        match &object[name] {
-            Value::String(text) => line(name, text),
-            value => line(name, &value.to_string()),
-        }
-    }
-}
-
-/// One value, cut where it gets too long for a line.
-fn line(name: &str, value: &str) {
-    const WIDTH: usize = 80;
-    if value.chars().count() > WIDTH {
-        let start: String = value.chars().take(WIDTH - 3).collect();
-        println!("     {name:<14}{start}...");
+/// The code of a redirect that answers this request (RFC 6749 section 4.1.2, RFC 9207).
+fn code_in(location: &str, state: &str, issuer: &str) -> Result<String> {
+    let query = location
+        .strip_prefix(REDIRECT_URI)
+        .and_then(|rest| rest.strip_prefix('?'))
+        .ok_or("the redirect leads elsewhere")?;
+    let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
+    let is = |name: &str, value: &str| parameters.get(name).is_some_and(|found| found == value);
+    if is("state", state) && is("iss", issuer) {
+        let code = parameters.get("code").ok_or("there is no code")?;
+        Ok(code.clone().into_owned())
     } else {
-        println!("     {name:<14}{value}");
+        Err("the redirect answers another request".into())
     }
+}
+
+fn form(parameters: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(parameters)
+        .finish()
+}
+
+/// A header field, empty where there is none.
+fn header<'r>(response: &'r Response<String>, name: &str) -> &'r str {
+    let field = response.headers().get(name);
+    field.and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// 43 characters out of 256 random bits, enough for a `code_verifier` (RFC 7636 section 4.1).
+fn random_text() -> Result<String> {
+    let mut octets = [0; 32];
+    getrandom::fill(&mut octets)?;
+    Ok(URL_SAFE_NO_PAD.encode(octets))
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }

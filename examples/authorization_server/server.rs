@@ -1,0 +1,643 @@
+//! The authorization server itself: codes, tokens, and the keys that they are bound to.
+//!
+//! It has one user, who always says yes, and two registered clients. What it has given out it keeps
+//! in memory.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Form, Query, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use jsonwebtoken::EncodingKey;
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tower_dpop::credentials::PresentedToken;
+use tower_dpop::freshness::Timestamp;
+use tower_dpop::jose::jwk::Thumbprint;
+use tower_dpop::token::{AccessTokenVerifier, Confirmation};
+use tower_dpop::token_endpoint::{
+    Cnf, ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
+    authorization_request_key, check_code_binding, check_refresh_binding,
+};
+use tower_dpop::{Algorithms, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces};
+
+const CODE_LIFE: Duration = Duration::from_secs(60);
+const PUSHED_REQUEST_LIFE: Duration = Duration::from_secs(90);
+const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What it is told on its command line.
+pub(crate) struct Settings {
+    /// Its URL, as clients reach it.
+    pub(crate) issuer: String,
+    /// Whom its access tokens are for.
+    pub(crate) audience: String,
+    /// The algorithms of proofs.
+    pub(crate) algorithms: Algorithms,
+    /// Whether proofs must have nonces.
+    pub(crate) nonces: bool,
+    pub(crate) token_life: Duration,
+}
+
+/// A registered client (RFC 6749 section 2). All of them must use DPoP
+/// (`dpop_bound_access_tokens`, RFC 9449 section 5.2).
+struct Client {
+    id: &'static str,
+    kind: ClientKind,
+}
+
+enum ClientKind {
+    /// Acts for itself, by this secret.
+    Confidential { secret: &'static str },
+    /// Acts for users, and has no secret.
+    Public { redirect_uri: &'static str },
+}
+
+const CLIENTS: [Client; 2] = [
+    Client {
+        id: "service",
+        kind: ClientKind::Confidential {
+            secret: "service-secret",
+        },
+    },
+    Client {
+        id: "app",
+        kind: ClientKind::Public {
+            redirect_uri: "http://127.0.0.1/callback",
+        },
+    },
+];
+
+#[derive(Clone)]
+struct AuthorizationServer {
+    settings: Arc<Settings>,
+    /// Checks proofs.
+    endpoint: Arc<TokenEndpoint>,
+    signer: Arc<TokenSigner>,
+    grants: Grants,
+}
+
+/// What was given out. Taking out of a cache is atomic, so each of them is redeemed once.
+#[derive(Clone)]
+struct Grants {
+    pushed: Cache<String, PushedRequest>,
+    codes: Cache<String, Code>,
+    refresh_tokens: Cache<String, Refresh>,
+}
+
+/// A pushed authorization request (RFC 9126).
+#[derive(Clone)]
+struct PushedRequest {
+    request: AuthorizationRequest,
+    /// The key that sent it, or that its `dpop_jkt` names.
+    key: Option<Thumbprint>,
+}
+
+#[derive(Clone)]
+struct Code {
+    client_id: &'static str,
+    redirect_uri: String,
+    /// The `code_challenge` of PKCE.
+    challenge: String,
+    scope: Option<String>,
+    /// The key that may redeem it (RFC 9449 section 10).
+    key: Option<Thumbprint>,
+}
+
+#[derive(Clone)]
+struct Refresh {
+    client_id: &'static str,
+    scope: Option<String>,
+    /// The key it is bound to, since its client is public (RFC 9449 section 5).
+    key: Thumbprint,
+}
+
+pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send + Sync>> {
+    let mut endpoint = TokenEndpoint::new(PublicUrl::http_on_loopback(&settings.issuer)?)
+        .with_algorithms(settings.algorithms);
+    if settings.nonces {
+        endpoint = endpoint.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+    }
+    let endpoint = Arc::new(endpoint);
+    let proofs = TokenEndpointLayer::new(Arc::clone(&endpoint));
+    let server = AuthorizationServer {
+        signer: Arc::new(TokenSigner::generate(&settings)?),
+        settings: Arc::new(settings),
+        endpoint,
+        grants: Grants {
+            pushed: kept_for(PUSHED_REQUEST_LIFE),
+            codes: kept_for(CODE_LIFE),
+            refresh_tokens: kept_for(REFRESH_TOKEN_LIFE),
+        },
+    };
+    Ok(Router::new()
+        .route("/token", post(token).layer(proofs.clone()))
+        // RFC 9449 section 10.1: a proof or `dpop_jkt`, or both.
+        .route(
+            "/par",
+            post(push).layer(proofs.with_requests_without_proof()),
+        )
+        .route("/authorize", get(authorize))
+        .route("/introspect", post(introspect))
+        .route("/jwks", get(jwks))
+        .route("/.well-known/oauth-authorization-server", get(metadata))
+        .with_state(server))
+}
+
+fn kept_for<V: Clone + Send + Sync + 'static>(life: Duration) -> Cache<String, V> {
+    Cache::builder()
+        .time_to_live(life)
+        .max_capacity(10_000)
+        .build()
+}
+
+/// RFC 8414 section 2, with what RFC 9449 section 5.1 adds.
+async fn metadata(State(server): State<AuthorizationServer>) -> Response {
+    #[derive(Serialize)]
+    struct Document<D> {
+        #[serde(flatten)]
+        dpop: D,
+        #[serde(flatten)]
+        rest: Value,
+    }
+    let issuer = &server.settings.issuer;
+    Json(Document {
+        dpop: server.endpoint.metadata(),
+        rest: json!({
+            "issuer": issuer,
+            "authorization_endpoint": format!("{issuer}/authorize"),
+            "token_endpoint": format!("{issuer}/token"),
+            "pushed_authorization_request_endpoint": format!("{issuer}/par"),
+            "introspection_endpoint": format!("{issuer}/introspect"),
+            "jwks_uri": format!("{issuer}/jwks"),
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "authorization_response_iss_parameter_supported": true,
+        }),
+    })
+    .into_response()
+}
+
+async fn jwks(State(server): State<AuthorizationServer>) -> Json<Value> {
+    Json(server.signer.jwks.clone())
+}
+
+/// RFC 6749 section 4.1.1, RFC 7636 section 4.3, RFC 9449 section 10.
+#[derive(Clone, Deserialize)]
+struct AuthorizationRequest {
+    client_id: String,
+    #[serde(default)]
+    response_type: String,
+    #[serde(default)]
+    redirect_uri: String,
+    state: Option<String>,
+    scope: Option<String>,
+    #[serde(default)]
+    code_challenge: String,
+    #[serde(default)]
+    code_challenge_method: String,
+    dpop_jkt: Option<String>,
+    /// In the browser's request, instead of all the others (RFC 9126 section 4).
+    request_uri: Option<String>,
+}
+
+impl AuthorizationRequest {
+    /// The public client that it is from, if it says so rightly.
+    fn client(&self) -> Option<&'static str> {
+        CLIENTS.iter().find_map(|client| match client.kind {
+            ClientKind::Public { redirect_uri }
+                if client.id == self.client_id && redirect_uri == self.redirect_uri =>
+            {
+                Some(client.id)
+            }
+            _ => None,
+        })
+    }
+
+    fn is_understood(&self) -> bool {
+        self.response_type == "code"
+            && self.code_challenge_method == "S256"
+            && self.code_challenge.len() == 43
+    }
+}
+
+/// RFC 9126 section 2: the request comes from the client itself, with its proof.
+async fn push(
+    State(server): State<AuthorizationServer>,
+    key: Option<Extension<ProvenKey>>,
+    form: Result<Form<AuthorizationRequest>, FormRejection>,
+) -> Result<Response, Refused> {
+    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+    if request.client().is_none() || request.request_uri.is_some() || !request.is_understood() {
+        return Err(Refused::InvalidRequest);
+    }
+    let key = key.as_deref();
+    let key = authorization_request_key(key, request.dpop_jkt.as_deref())
+        .map_err(|rejection| server.refuse(rejection))?;
+    let request_uri = format!("urn:ietf:params:oauth:request_uri:{}", random_text()?);
+    server
+        .grants
+        .pushed
+        .insert(request_uri.clone(), PushedRequest { request, key });
+    let answer = json!({ "request_uri": request_uri, "expires_in": PUSHED_REQUEST_LIFE.as_secs() });
+    Ok((
+        StatusCode::CREATED,
+        [(CACHE_CONTROL, "no-store")],
+        Json(answer),
+    )
+        .into_response())
+}
+
+/// RFC 6749 section 4.1.2. The user has logged in and said yes.
+async fn authorize(
+    State(server): State<AuthorizationServer>,
+    query: Result<Query<AuthorizationRequest>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(request) = query.map_err(|_| Refused::InvalidRequest)?;
+    let (request, pushed_key) = match &request.request_uri {
+        None => (request, None),
+        Some(request_uri) => {
+            // `remove` alone gives out what has expired, too.
+            let pushed = server
+                .grants
+                .pushed
+                .get(request_uri)
+                .filter(|pushed| pushed.request.client_id == request.client_id)
+                .and_then(|_| server.grants.pushed.remove(request_uri));
+            let PushedRequest { request, key } = pushed.ok_or(Refused::InvalidRequest)?;
+            (request, key)
+        }
+    };
+    // Without these two there is nobody to send the user back to.
+    let client_id = request.client().ok_or(Refused::InvalidRequest)?;
+    let mut answer = form_urlencoded::Serializer::new(String::new());
+    match pushed_key.map_or_else(
+        || authorization_request_key(None, request.dpop_jkt.as_deref()),
+        |key| Ok(Some(key)),
+    ) {
+        Ok(key) if request.is_understood() => {
+            let code = random_text()?;
+            server.grants.codes.insert(
+                code.clone(),
+                Code {
+                    client_id,
+                    redirect_uri: request.redirect_uri.clone(),
+                    challenge: request.code_challenge,
+                    scope: request.scope,
+                    key,
+                },
+            );
+            answer.append_pair("code", &code);
+        }
+        _ => {
+            answer.append_pair("error", "invalid_request");
+        }
+    }
+    if let Some(state) = &request.state {
+        answer.append_pair("state", state);
+    }
+    // RFC 9207.
+    answer.append_pair("iss", &server.settings.issuer);
+    let location = format!("{}?{}", request.redirect_uri, answer.finish());
+    Ok(Redirect::to(&location).into_response())
+}
+
+/// RFC 6749 sections 4.1.3, 4.4.2 and 6.
+#[derive(Deserialize)]
+struct TokenRequest {
+    grant_type: String,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    scope: Option<String>,
+    code: Option<String>,
+    redirect_uri: Option<String>,
+    code_verifier: Option<String>,
+    refresh_token: Option<String>,
+}
+
+/// RFC 9449 section 5. The proof has been checked, before any of this: a client that has to sign
+/// again still has its code.
+async fn token(
+    State(server): State<AuthorizationServer>,
+    Extension(key): Extension<ProvenKey>,
+    headers: HeaderMap,
+    form: Result<Form<TokenRequest>, FormRejection>,
+) -> Result<Response, Refused> {
+    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+    let client = authenticate(
+        &headers,
+        request.client_id.as_deref(),
+        request.client_secret.as_deref(),
+    )?;
+    match (&client.kind, request.grant_type.as_str()) {
+        (ClientKind::Confidential { .. }, "client_credentials") => {
+            server.grant(client.id, client.id, request.scope, &key, None)
+        }
+        (ClientKind::Public { .. }, "authorization_code") => {
+            let code = server.redeem_code(client, &request, &key)?;
+            server.grant_to_user(client, code.scope, &key)
+        }
+        (ClientKind::Public { .. }, "refresh_token") => {
+            let refresh = server.redeem_refresh_token(client, &request, &key)?;
+            server.grant_to_user(client, refresh.scope, &key)
+        }
+        (_, "authorization_code" | "client_credentials" | "refresh_token") => {
+            Err(Refused::UnauthorizedClient)
+        }
+        _ => Err(Refused::UnsupportedGrantType),
+    }
+}
+
+/// RFC 6749 section 2.3.1: by the Authorization field or by the form, not by both.
+fn authenticate(
+    headers: &HeaderMap,
+    id: Option<&str>,
+    secret: Option<&str>,
+) -> Result<&'static Client, Refused> {
+    let basic = match headers.get(AUTHORIZATION) {
+        None => None,
+        Some(_) if secret.is_some() => return Err(Refused::InvalidRequest),
+        Some(field) => Some(basic_credentials(field.as_bytes()).ok_or(Refused::InvalidClient)?),
+    };
+    let (id, secret) = match &basic {
+        Some((basic_id, _)) if id.is_some_and(|id| id != basic_id) => {
+            return Err(Refused::InvalidRequest);
+        }
+        Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
+        None => (id, secret),
+    };
+    let client = CLIENTS
+        .iter()
+        .find(|client| Some(client.id) == id)
+        .ok_or(Refused::InvalidClient)?;
+    let authentic = match client.kind {
+        // Hashes are compared, so that the time it takes says nothing of the secret.
+        ClientKind::Confidential { secret: registered } => {
+            secret.is_some_and(|secret| Sha256::digest(secret) == Sha256::digest(registered))
+        }
+        ClientKind::Public { .. } => secret.is_none(),
+    };
+    if authentic {
+        Ok(client)
+    } else {
+        Err(Refused::InvalidClient)
+    }
+}
+
+/// Id and secret are form-encoded before they are put together.
+fn basic_credentials(field: &[u8]) -> Option<(String, String)> {
+    let (scheme, credentials) = str::from_utf8(field).ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return None;
+    }
+    let credentials = STANDARD.decode(credentials.trim()).ok()?;
+    let (id, secret) = str::from_utf8(&credentials).ok()?.split_once(':')?;
+    let decode = |text: &str| {
+        // One value, not a form.
+        if text.contains(['=', '&']) {
+            return None;
+        }
+        let (name, _) = form_urlencoded::parse(text.as_bytes()).next()?;
+        Some(name.into_owned())
+    };
+    Some((decode(id)?, decode(secret)?))
+}
+
+impl AuthorizationServer {
+    fn refuse(&self, rejection: impl Into<TokenRequestRejection>) -> Refused {
+        Refused::Dpop(Box::new(self.endpoint.refuse(rejection)))
+    }
+
+    /// RFC 6749 section 4.1.3, RFC 7636 section 4.6, RFC 9449 section 10. Whoever lacks one of these
+    /// does not spend the code.
+    fn redeem_code(
+        &self,
+        client: &Client,
+        request: &TokenRequest,
+        key: &ProvenKey,
+    ) -> Result<Code, Refused> {
+        let text = request.code.as_deref().ok_or(Refused::InvalidRequest)?;
+        let verifier = request
+            .code_verifier
+            .as_deref()
+            .ok_or(Refused::InvalidRequest)?;
+        let code = self.grants.codes.get(text).ok_or(Refused::InvalidGrant)?;
+        if code.client_id != client.id
+            || Some(code.redirect_uri.as_str()) != request.redirect_uri.as_deref()
+            || code.challenge != URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
+        {
+            return Err(Refused::InvalidGrant);
+        }
+        check_code_binding(Some(key), code.key).map_err(|rejection| self.refuse(rejection))?;
+        self.grants.codes.remove(text).ok_or(Refused::InvalidGrant)
+    }
+
+    /// RFC 6749 section 6. It is good once: the answer has another.
+    fn redeem_refresh_token(
+        &self,
+        client: &Client,
+        request: &TokenRequest,
+        key: &ProvenKey,
+    ) -> Result<Refresh, Refused> {
+        let text = request
+            .refresh_token
+            .as_deref()
+            .ok_or(Refused::InvalidRequest)?;
+        let refresh = self
+            .grants
+            .refresh_tokens
+            .get(text)
+            .filter(|refresh| refresh.client_id == client.id)
+            .ok_or(Refused::InvalidGrant)?;
+        check_refresh_binding(Some(key), Some(refresh.key))
+            .map_err(|rejection| self.refuse(rejection))?;
+        self.grants
+            .refresh_tokens
+            .remove(text)
+            .ok_or(Refused::InvalidGrant)
+    }
+
+    fn grant_to_user(
+        &self,
+        client: &Client,
+        scope: Option<String>,
+        key: &ProvenKey,
+    ) -> Result<Response, Refused> {
+        let refresh_token = random_text()?;
+        self.grants.refresh_tokens.insert(
+            refresh_token.clone(),
+            Refresh {
+                client_id: client.id,
+                scope: scope.clone(),
+                key: key.thumbprint(),
+            },
+        );
+        self.grant("alice", client.id, scope, key, Some(refresh_token))
+    }
+
+    /// RFC 6749 section 5.1, with a token by RFC 9068 that is bound to the proof's key.
+    fn grant(
+        &self,
+        subject: &str,
+        client_id: &str,
+        scope: Option<String>,
+        key: &ProvenKey,
+        refresh_token: Option<String>,
+    ) -> Result<Response, Refused> {
+        let scope = scope.unwrap_or_else(|| "orders.read".into());
+        let now = unix_time()?;
+        let life = self.settings.token_life.as_secs();
+        let token = self.signer.sign(&json!({
+            "iss": self.settings.issuer,
+            "aud": self.settings.audience,
+            "sub": subject,
+            "client_id": client_id,
+            "scope": scope,
+            "iat": now,
+            "exp": now + life,
+            "jti": random_text()?,
+            "cnf": key.cnf(),
+        }))?;
+        let mut answer = json!({
+            "access_token": token,
+            "token_type": TOKEN_TYPE,
+            "expires_in": life,
+            "scope": scope,
+        });
+        if let Some(refresh_token) = refresh_token {
+            answer["refresh_token"] = refresh_token.into();
+        }
+        Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    }
+}
+
+#[derive(Deserialize)]
+struct IntrospectionRequest {
+    token: String,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
+
+/// RFC 7662, RFC 9449 section 6.2: what the token is bound to, at the top level. No proof is asked
+/// for.
+async fn introspect(
+    State(server): State<AuthorizationServer>,
+    headers: HeaderMap,
+    form: Result<Form<IntrospectionRequest>, FormRejection>,
+) -> Result<Response, Refused> {
+    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+    let asks = authenticate(
+        &headers,
+        request.client_id.as_deref(),
+        request.client_secret.as_deref(),
+    )?;
+    if matches!(asks.kind, ClientKind::Public { .. }) {
+        return Err(Refused::InvalidClient);
+    }
+    let now = Timestamp::from_unix(unix_time()?);
+    let token = PresentedToken::new(&request.token);
+    let answer = match server.signer.own_tokens.verify(token, now).await {
+        Ok(token) => {
+            let mut answer = token.claims().clone();
+            answer["active"] = true.into();
+            answer["token_type"] = TOKEN_TYPE.into();
+            if let Confirmation::Thumbprint(jkt) = token.confirmation() {
+                answer["cnf"] = json!(Cnf::from(jkt));
+            }
+            answer
+        }
+        Err(_) => json!({ "active": false }),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// Signs access tokens, with a key of its own.
+struct TokenSigner {
+    key: EncodingKey,
+    /// The public half, for resource servers.
+    jwks: Value,
+    own_tokens: JwtVerifier<KeySet, Value>,
+}
+
+const KEY_ID: &str = "1";
+
+impl TokenSigner {
+    fn generate(settings: &Settings) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+        let key = EncodingKey::from_ec_der(pair.to_pkcs8v1()?.as_ref());
+        let mut jwk =
+            jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256)?;
+        jwk.common.key_id = Some(KEY_ID.into());
+        let jwks = json!({ "keys": [jwk] });
+        let keys: KeySet = jwks.to_string().parse()?;
+        Ok(Self {
+            key,
+            jwks,
+            own_tokens: JwtVerifier::new(&settings.issuer, &settings.audience, keys)
+                .with_claims::<Value>(),
+        })
+    }
+
+    fn sign(&self, claims: &Value) -> Result<String, Refused> {
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        header.typ = Some("at+jwt".into());
+        header.kid = Some(KEY_ID.into());
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|_| Refused::ServerError)
+    }
+}
+
+/// 128 random bits.
+fn random_text() -> Result<String, Refused> {
+    let mut octets = [0; 16];
+    getrandom::fill(&mut octets).map_err(|_| Refused::ServerError)?;
+    Ok(URL_SAFE_NO_PAD.encode(octets))
+}
+
+fn unix_time() -> Result<u64, Refused> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(now.map_err(|_| Refused::ServerError)?.as_secs())
+}
+
+/// RFC 6749 section 5.2. What is wrong with proofs and keys, the crate answers.
+enum Refused {
+    Dpop(Box<Response>),
+    InvalidClient,
+    InvalidGrant,
+    InvalidRequest,
+    ServerError,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Dpop(response) => return *response,
+            Self::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
+            Self::InvalidGrant => (StatusCode::BAD_REQUEST, "invalid_grant"),
+            Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::ServerError => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            Self::UnauthorizedClient => (StatusCode::BAD_REQUEST, "unauthorized_client"),
+            Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
+        };
+        let headers = [(CACHE_CONTROL, "no-store")];
+        let mut response = (status, headers, Json(json!({ "error": error }))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = http::HeaderValue::from_static("Basic realm=\"clients\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,66 @@
+//! One request with a token, through reqwest: what turns its client into a service of `http`
+//! requests, and what it must be told.
+//!
+//! ```sh
+//! cargo run --example reqwest -- http://127.0.0.1:8080/protected ACCESS-TOKEN KEY.pem
+//! ```
+//!
+//! The key is the one that the token is bound to (PKCS#8).
+
+use std::env;
+use std::error::Error;
+use std::fs;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_dpop::PublicUrl;
+use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [url, token, key] = arguments.as_slice() else {
+        return Err("usage: reqwest URL ACCESS-TOKEN KEY.pem".into());
+    };
+    let key = ProofKey::from_pkcs8_pem(&fs::read_to_string(key)?)?;
+    let token: AccessTokenText = token.parse()?;
+    let url: Uri = url.parse()?;
+
+    let layer = DpopClientLayer::new(key, token, PublicUrl::http_on_loopback(&origin(&url)?)?);
+    let client = layer.layer(http_service()?);
+
+    let request = Request::get(url).body(Bytes::new())?;
+    let response = reqwest::Response::from(client.oneshot(request).await?);
+    println!("{}", response.status());
+    println!("{}", response.text().await?);
+    Ok(())
+}
+
+/// reqwest as a service of `http` requests. A body of `Bytes` can be sent again; for
+/// `reqwest::Body`, tell the layer how (`with_body_copy`).
+fn http_service() -> reqwest::Result<
+    impl Service<
+        Request<Bytes>,
+        Response = Response<reqwest::Body>,
+        Error = reqwest::Error,
+        Future: Send,
+    > + Clone
+    + Send,
+> {
+    let client = reqwest::Client::builder()
+        // A redirect inside of the layer would take the proof along, to whatever server.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    Ok(service_fn(move |request: Request<Bytes>| {
+        let client = client.clone();
+        async move { Ok(client.execute(request.try_into()?).await?.into()) }
+    }))
+}
+
+fn origin(url: &Uri) -> Result<String, Box<dyn Error + Send + Sync>> {
+    match (url.scheme_str(), url.authority()) {
+        (Some(scheme), Some(authority)) => Ok(format!("{scheme}://{authority}")),
+        _ => Err("the URL must be absolute".into()),
+    }
+}

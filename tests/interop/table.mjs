@@ -1,0 +1,110 @@
+// What was tried and what came of it: every assertion is a row, and the rows are the table.
+
+import { isDeepStrictEqual } from 'node:util';
+import { readFileSync } from 'node:fs';
+
+const rows = [];
+
+/** The installed version of a package. */
+export function version(name) {
+  const file = new URL(`node_modules/${name}/package.json`, import.meta.url);
+  return JSON.parse(readFileSync(file, 'utf8')).version;
+}
+
+/**
+ * One assertion, and one row. `attempt` makes what is compared with `wanted`: a text, or anything
+ * that `tell` puts into words. A refusal that a library throws is an outcome like any other.
+ */
+export async function expect(software, name, wanted, attempt) {
+  let result;
+  let differs = true;
+  try {
+    result = await tell(attempt);
+    differs = result !== wanted;
+  } catch (error) {
+    result = `${error.name}: ${error.message}`.split('\n')[0];
+    console.error(`${software.join(' + ')}: ${name}:`, error);
+  }
+  if (differs) result = `DIFFERS: ${result}, expected ${wanted}`;
+  rows.push({ software, name, result, differs });
+  console.error(`${software.join(' + ')}: ${name}: ${result}`);
+}
+
+/** What holds besides the outcome of an attempt; what does not hold makes its row differ. */
+export function holds(name, actual, wanted) {
+  if (!isDeepStrictEqual(actual, wanted)) {
+    throw new Error(`${name}: ${JSON.stringify(actual)} instead of ${JSON.stringify(wanted)}`);
+  }
+}
+
+/**
+ * Steps that share servers. Whatever `use` was given is stopped in the end, also after a failure,
+ * which is a row of its own.
+ */
+export async function scenario(software, name, steps) {
+  const started = [];
+  const use = async (starting) => {
+    const server = await starting;
+    started.unshift(server);
+    return server;
+  };
+  try {
+    await steps(use, (what, wanted, attempt) =>
+      expect(software, `${name}: ${what}`, wanted, attempt));
+  } catch (error) {
+    console.error(error);
+    await expect(software, `${name}: the other steps`, 'tried', () => 'broken off');
+  }
+  for (const server of started) await server.stop();
+}
+
+/** An outcome in a few words: `200`, `200 dpop`, `401 invalid_token`, `400 invalid_grant`. */
+export async function tell(attempt) {
+  let outcome;
+  try {
+    outcome = await attempt();
+  } catch (error) {
+    return refusal(error);
+  }
+  if (outcome instanceof Response) return status(outcome);
+  return outcome.token_type ? `200 ${outcome.token_type}` : `${outcome}`;
+}
+
+/** Prints the table. Says whether everything was as expected. */
+export function conclude() {
+  const cells = rows.map(({ software, name, result }) =>
+    [software.join(' + '), software.map(version).join(' + '), name, result]);
+  print([['foreign software', 'version', 'what was tried', 'result'], ...cells]);
+  const differing = rows.filter(({ differs }) => differs).length;
+  console.log(`\n${rows.length} tried, ${differing} differ`);
+  return rows.length > 0 && differing === 0;
+}
+
+/** The status of a response, and the error that its challenge or its body names. */
+async function status(response) {
+  const challenge = response.headers.get('www-authenticate') ?? '';
+  const challenged = /\berror="([^"]*)"/.exec(challenge)?.[1];
+  const isJson = response.headers.get('content-type')?.startsWith('application/json');
+  const named = challenged ?? (isJson ? (await response.clone().json()).error : undefined);
+  return [response.status, named].filter(Boolean).join(' ');
+}
+
+/** The same of what oauth4webapi throws, which is also what openid-client throws. */
+function refusal(error) {
+  switch (error.code) {
+    case 'OAUTH_RESPONSE_BODY_ERROR':
+      return `${error.status} ${error.error}`;
+    case 'OAUTH_WWW_AUTHENTICATE_CHALLENGE':
+      return status(error.response);
+    default:
+      throw error;
+  }
+}
+
+function print(lines) {
+  const widths = lines[0].map((_, column) => Math.max(...lines.map((line) => line[column].length)));
+  const row = (cells) => `| ${cells.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |`;
+  console.log(row(lines[0]));
+  console.log(`|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`);
+  for (const line of lines.slice(1)) console.log(row(line));
+}

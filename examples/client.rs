@@ -30,8 +30,8 @@ use tokio::sync::Mutex;
 use tower::{Layer, ServiceExt};
 use tower_dpop::PublicUrl;
 use tower_dpop::client::{
-    AccessTokenText, DpopClientLayer, ProofKey, TokenRequestLayer, TokenRequests, TokenResponse,
-    TokenSource, TokenSourceError,
+    AccessTokenText, DpopClientLayer, ProofKey, TokenErrorResponse, TokenRequestLayer,
+    TokenRequests, TokenResponse, TokenSource, TokenSourceError,
 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -167,7 +167,11 @@ impl Tokens {
         let status = response.status();
         let body = text(response).await?;
         if !status.is_success() {
-            return Err(format!("the token endpoint answered {status}: {body}").into());
+            let refused = TokenErrorResponse::from_json(body.as_bytes());
+            let error = refused
+                .as_ref()
+                .map_or("no error code", TokenErrorResponse::error);
+            return Err(format!("the token endpoint answered {status}: {error}").into());
         }
         let granted = TokenResponse::from_json(body.as_bytes())?;
         // In time before it expires, and within an hour, whatever the server says.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
+use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::Thumbprint;
 use crate::proof::{ClaimedProof, Proof};
 use crate::token::{AccessToken, Confirmation};
@@ -18,6 +19,7 @@ pub struct BoundToken<C>(Arc<Bound<C>>);
 struct Bound<C> {
     claims: C,
     thumbprint: Thumbprint,
+    algorithm: Algorithm,
     expires: Option<Timestamp>,
 }
 
@@ -32,6 +34,7 @@ impl<C> BoundToken<C> {
         Ok(Self(Arc::new(Bound {
             claims: token.claims,
             thumbprint: proof.thumbprint(),
+            algorithm: proof.algorithm(),
             expires: token.expires,
         })))
     }
@@ -45,6 +48,12 @@ impl<C> BoundToken<C> {
     /// over its requests.
     pub fn thumbprint(&self) -> Thumbprint {
         self.0.thumbprint
+    }
+
+    /// The algorithm by which the client signed its proof. A service that remembers keys can hold
+    /// each to one algorithm (RFC 8725bis).
+    pub fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
     }
 
     /// When the token expires, where its verifier said so. A service that keeps a connection open

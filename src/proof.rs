@@ -299,6 +299,10 @@ impl<T> Proof<T> {
         self.thumbprint
     }
 
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     pub(crate) fn jti(&self) -> &str {
         &self.jti
     }

@@ -18,7 +18,9 @@ use tower_dpop::client::challenge::Challenge;
 use tower_dpop::client::key::{ProofSigner, SigningError};
 use tower_dpop::client::new_proof::{RequestUrlError, SignedProof};
 use tower_dpop::client::token::{NotAnAccessToken, TokenResponseError, TokenSourceError};
-use tower_dpop::client::{AccessTokenText, ClientError, NewProof, ProofKey, TokenResponse};
+use tower_dpop::client::{
+    AccessTokenText, ClientError, NewProof, ProofKey, TokenErrorResponse, TokenResponse,
+};
 use tower_dpop::freshness::Timestamp;
 use tower_dpop::jose::jwk::Jwk;
 use tower_dpop::{Algorithm, Algorithms};
@@ -1003,5 +1005,27 @@ fn debug_and_errors_show_no_secret() {
         assert_shows_nothing(&text, &format!("{error:?} {text}"), &secrets);
         assert!(error.source().is_none(), "{text}");
         assert!(text.starts_with(char::is_lowercase), "{text}");
+    }
+}
+
+/// C-21: an error response is a JSON object with an `error`, and shows no more than that.
+#[test]
+fn an_error_response_is_told_from_everything_else() {
+    let read = |json: &str| TokenErrorResponse::from_json(json.as_bytes());
+    let refused = read(r#"{"error":"invalid_grant","error_description":"secret","x":1}"#).unwrap();
+    assert_eq!(refused.error(), "invalid_grant");
+    assert_eq!(refused.description(), Some("secret"));
+    assert!(!format!("{refused:?}").contains("secret"));
+    assert_eq!(read(r#"{"error":"x"}"#).unwrap().description(), None);
+    for (name, json) in [
+        ("nothing", ""),
+        ("no object", r#"["use_dpop_nonce"]"#),
+        ("no error", r#"{"error_description":"x"}"#),
+        ("an error that is no text", r#"{"error":{"a":1}}"#),
+        ("two", r#"{"error":"a","error":"b"}"#),
+        ("half of it", r#"{"error":"use_dpop_nonce""#),
+        ("something behind it", r#"{"error":"use_dpop_nonce"} x"#),
+    ] {
+        assert!(read(json).is_none(), "{name}");
     }
 }

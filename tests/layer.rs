@@ -343,6 +343,7 @@ fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
     let token: &BoundToken<Claims> = got.extensions.get().unwrap();
     assert_eq!(token.claims().subject(), "alice");
     assert_eq!(token.thumbprint().to_string(), attempt.key.jkt());
+    assert_eq!(token.algorithm().name(), attempt.key.alg());
     assert_eq!(token.expires(), Some(Timestamp::from_unix(NOW + 600)));
 }
 

@@ -641,6 +641,7 @@ fn a_proof_is_spent_when_the_server_says_so() {
 
     let key = block_on(endpoint.spend(checked)).unwrap();
     assert_eq!(key.thumbprint(), jkt(&keys::client()));
+    assert_eq!(key.algorithm(), Algorithm::Es256);
     let replayed = block_on(endpoint.spend(again)).unwrap_err();
     assert_eq!(replayed, ProofError::Replayed.into());
     assert_eq!(claims.load(Ordering::SeqCst), 2);

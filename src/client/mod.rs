@@ -79,7 +79,7 @@ pub use crate::client::key::{ProofKey, ProofKeyError, ProofSigner, SigningError}
 pub use crate::client::new_proof::{NewProof, RequestUrlError, SignedProof};
 pub use crate::client::resources::{DpopClient, DpopClientLayer};
 pub use crate::client::token::{
-    AccessTokenText, NotAnAccessToken, TokenResponse, TokenResponseError, TokenSource,
-    TokenSourceError,
+    AccessTokenText, NotAnAccessToken, TokenErrorResponse, TokenResponse, TokenResponseError,
+    TokenSource, TokenSourceError,
 };
 pub use crate::client::token_requests::{TokenRequestLayer, TokenRequests};

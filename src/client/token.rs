@@ -153,7 +153,7 @@ impl TokenResponse {
 }
 
 /// The members of a JSON object. serde alone would read them out of an array as well.
-pub(crate) fn read_members<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+fn read_members<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with(b"{");
     serde_json::from_slice(json).ok().filter(|_| is_object)
 }
@@ -178,6 +178,42 @@ pub enum TokenResponseError {
     /// the protection matters).
     #[error("the access token is not bound to a key")]
     NotBound,
+}
+
+/// An error that a token endpoint answers with ([RFC 6749 section
+/// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
+///
+/// What it says is the server's word: fit to be told apart, and not to be shown to users as it is.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+pub struct TokenErrorResponse {
+    error: String,
+    error_description: Option<String>,
+}
+
+impl TokenErrorResponse {
+    /// Reads the JSON of an error response; `None` where it is something else.
+    pub fn from_json(body: &[u8]) -> Option<Self> {
+        read_members(body)
+    }
+
+    /// The code: `invalid_grant`, say.
+    pub fn error(&self) -> &str {
+        &self.error
+    }
+
+    /// What the server's developers have to say about it.
+    pub fn description(&self) -> Option<&str> {
+        self.error_description.as_deref()
+    }
+}
+
+impl fmt::Debug for TokenErrorResponse {
+    /// The code alone: what else a server writes is not ours to log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenErrorResponse")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where access tokens come from.

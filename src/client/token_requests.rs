@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use serde::Deserialize;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -23,7 +22,7 @@ use crate::client::exchange::{
     ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
 };
 use crate::client::key::ProofSigner;
-use crate::client::token::read_members;
+use crate::client::token::TokenErrorResponse;
 use crate::target::PublicUrl;
 
 /// Sends a proof with every request to the authorization server ([RFC 9449 section
@@ -210,11 +209,6 @@ impl<S, K: ProofSigner, P> fmt::Debug for TokenRequests<S, K, P> {
 /// 5.2).
 struct AuthorizationServer;
 
-#[derive(Deserialize)]
-struct ErrorResponse {
-    error: String,
-}
-
 impl<D: Body<Data = Bytes> + Send> Reads<D> for AuthorizationServer
 where
     D::Error: Send,
@@ -238,8 +232,8 @@ where
         let mut body = AnswerBody::untouched(body);
         let verdict = if refused && is_json {
             let seen = body.look_into().await;
-            read_members::<ErrorResponse>(&seen)
-                .and_then(|response| Verdict::of_error(&response.error))
+            TokenErrorResponse::from_json(&seen)
+                .and_then(|response| Verdict::of_error(response.error()))
         } else {
             None
         };

@@ -89,6 +89,7 @@ impl<R: ReplayStore> TokenEndpoint<R> {
         self.policy.spend(&proof, nonce.issued, now).await?;
         Ok(ProvenKey {
             thumbprint: proof.thumbprint(),
+            algorithm: proof.algorithm(),
             next_nonce: nonce.next,
         })
     }

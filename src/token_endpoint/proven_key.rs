@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::{NotAThumbprint, Thumbprint};
 use crate::nonce::Nonce;
 
@@ -18,6 +19,7 @@ pub const TOKEN_TYPE: &str = "DPoP";
 #[derive(Clone)]
 pub struct ProvenKey {
     pub(super) thumbprint: Thumbprint,
+    pub(super) algorithm: Algorithm,
     pub(super) next_nonce: Option<Nonce>,
 }
 
@@ -25,6 +27,11 @@ impl ProvenKey {
     /// The thumbprint (`jkt`) of the key, to which tokens are to be bound.
     pub const fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
+    }
+
+    /// The algorithm by which the proof was signed.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// What a bound access token says of its key.

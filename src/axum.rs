@@ -24,7 +24,7 @@ use http::request::Parts;
 
 use crate::binding::BoundToken;
 #[cfg(feature = "authorization-server")]
-use crate::token_endpoint::{layer::CameWithoutProof, proven_key::ProvenKey};
+use crate::token_endpoint::proven_key::ProvenKey;
 
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     type Rejection = NotBehindDpopLayer;
@@ -81,8 +81,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
     ) -> Result<Option<Self>, NotBehindTokenEndpointLayer> {
         match request.extensions.get::<Self>() {
             Some(key) => Ok(Some(key.clone())),
-            None if request.extensions.get::<CameWithoutProof>().is_some() => Ok(None),
-            None => Err(NotBehindTokenEndpointLayer),
+            None => match request.extensions.get::<Option<Self>>() {
+                Some(key) => Ok(key.clone()),
+                None => Err(NotBehindTokenEndpointLayer),
+            },
         }
     }
 }

@@ -132,10 +132,14 @@ impl<R: ReplayStore> ProofPolicy<R> {
     ) -> Result<(), PolicyError> {
         let key = ReplayKey::new(proof.thumbprint(), proof.jti());
         let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
+        // What has run out while keys were fetched, or a client was looked at, takes no place.
+        if self.now() > expires {
+            return Err(ProofError::Expired.into());
+        }
         match self.replays.claim(key, now, expires).await? {
             Claim::Replayed => Err(ProofError::Replayed.into()),
-            // Keys were fetched or a store was waited for meanwhile, so long that the record of an
-            // earlier use may have been dropped before the claim was made.
+            // A store was waited for meanwhile, so long that the record of an earlier use may have
+            // been dropped before the claim was made.
             Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
             Claim::First => Ok(()),
         }

@@ -1465,6 +1465,11 @@ fn a_path_with_two_readings_is_not_below_a_prefix() {
         "/v1/..%2fevil",
         "/v1/..%5Cevil",
         "/v1/%2Fevil",
+        "/v1/..;/evil",
+        "/v1/..%3Bx/evil",
+        "/v1/%252e%252e/evil",
+        "/v1/..%25252fevil",
+        "/v1/..%00/evil",
     ] {
         let request = || {
             Request::get(format!("https://api.example.com{path}"))
@@ -2446,4 +2451,91 @@ fn debug_and_errors_show_no_secret() {
     for head in server.seen() {
         assert_shows_nothing("the request", &format!("{:?}", head.headers), &secrets);
     }
+}
+
+/// C-29: by what clocks the requests of a client are signed, one after the other, whose proofs the
+/// server answers as the row says: with a refusal at that many seconds from our clock, or a status.
+#[test]
+fn a_clock_is_kept_only_when_a_request_has_succeeded_by_it() {
+    use Said::{Refused, Status};
+
+    #[derive(Clone, Copy)]
+    enum Said {
+        Refused(u64),
+        Status(u16),
+    }
+
+    /// Each request's answers, and the seconds by which each of its proofs is off our clock.
+    type Row = (&'static str, &'static [(Said, u64)]);
+    let rows: [Row; 5] = [
+        (
+            "a success keeps it",
+            &[(Refused(600), 0), (Status(200), 600), (Status(200), 600)],
+        ),
+        (
+            "a gateway's answer does not",
+            &[(Refused(600), 0), (Status(503), 600), (Status(200), 0)],
+        ),
+        (
+            "too many requests do not",
+            &[(Refused(600), 0), (Status(429), 600), (Status(200), 0)],
+        ),
+        (
+            "another refusal forgets the one that was kept",
+            &[
+                (Refused(600), 0),
+                (Status(200), 600),
+                (Refused(1200), 600),
+                (Refused(1200), 1200),
+                (Status(200), 0),
+            ],
+        ),
+        (
+            "a refusal for another reason does not",
+            &[
+                (Refused(600), 0),
+                (Status(200), 600),
+                (Refused(600), 600),
+                (Status(200), 600),
+            ],
+        ),
+    ];
+    for kind in KINDS {
+        for (name, row) in rows {
+            let server = Server::new(move |number, _| match row[number - 1].0 {
+                Refused(seconds) => kind.invalid_proof(&[("date", &date(NOW + seconds))]),
+                Status(status) => answer(status, &[], ""),
+            });
+            let client = kind.client(&server);
+            while server.count() < row.len() {
+                ask(&client, kind.request());
+            }
+            let signed: Vec<_> = server.proofs().iter().map(|p| p.iat() - NOW).collect();
+            let expected: Vec<_> = row.iter().map(|(_, seconds)| *seconds).collect();
+            assert_eq!(signed, expected, "{kind:?}: {name}");
+        }
+    }
+}
+
+/// C-29: a time that one request could not try is tried by one other.
+#[test]
+fn a_clock_that_was_not_tried_is_tried_once() {
+    let server = Server::new(move |number, _| match number {
+        1 => Kind::Resource.invalid_proof(&[("date", &date(NOW + 600))]),
+        2 => answer(503, &[], ""),
+        _ => ok(),
+    });
+    let client = boxed(
+        DpopClientLayer::new(key(), token(), url(AUDIENCE))
+            .with_clock(|| at(NOW))
+            .with_body_copy(|_: &String| None)
+            .layer(server.clone()),
+    );
+    let error = error_of(block_on(client.clone().oneshot(Kind::Resource.request())));
+    assert!(matches!(error, ClientError::BodyNotCopyable), "{error:?}");
+    for status in [503, 200] {
+        assert_eq!(ask(&client, Kind::Resource.request()).status(), status);
+    }
+    let signed: Vec<_> = server.proofs().iter().map(|p| p.iat() - NOW).collect();
+    assert_eq!(signed, [0, 600, 0]);
 }

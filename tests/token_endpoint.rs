@@ -620,9 +620,10 @@ fn a_proof_is_spent_when_the_server_says_so() {
         }
     }
 
-    let claims = Arc::new(AtomicUsize::new(0));
-    let endpoint =
-        endpoint().with_replay_store(Counting(claims.clone(), MemoryReplayStore::default()));
+    let (claims, clock) = (Arc::new(AtomicUsize::new(0)), TestClock::at(NOW));
+    let endpoint = endpoint()
+        .with_clock(clock.read())
+        .with_replay_store(Counting(claims.clone(), MemoryReplayStore::default()));
     let (attempt, other) = (Attempt::good(), Attempt::with_key(Key::es256()));
     let checked = endpoint.check(&attempt.head()).unwrap();
     let again = endpoint.check(&attempt.head()).unwrap();
@@ -639,12 +640,28 @@ fn a_proof_is_spent_when_the_server_says_so() {
     );
     assert_eq!(format!("{checked:?}"), "UnspentProof(..)");
 
-    let key = block_on(endpoint.spend(checked)).unwrap();
+    let key = block_on(checked.spend()).unwrap();
     assert_eq!(key.thumbprint(), jkt(&keys::client()));
     assert_eq!(key.algorithm(), Algorithm::Es256);
-    let replayed = block_on(endpoint.spend(again)).unwrap_err();
+    let replayed = block_on(again.spend()).unwrap_err();
     assert_eq!(replayed, ProofError::Replayed.into());
     assert_eq!(claims.load(Ordering::SeqCst), 2);
+
+    for (seconds, spent) in [(90, true), (91, false)] {
+        let (attempt, before) = (Attempt::good(), claims.load(Ordering::SeqCst));
+        clock.set(NOW);
+        let checked = endpoint.check(&attempt.head()).unwrap();
+        clock.set(NOW + seconds);
+        let outcome = block_on(checked.spend()).map(|key| key.algorithm());
+        let expected = if spent {
+            Ok(Algorithm::Es256)
+        } else {
+            Err(ProofError::Expired.into())
+        };
+        assert_eq!(outcome, expected, "{seconds}");
+        let made = claims.load(Ordering::SeqCst) - before;
+        assert_eq!(made, usize::from(spent), "{seconds}: places taken");
+    }
 }
 
 /// there is no access token yet, so an `ath` says nothing.
@@ -1480,12 +1497,11 @@ mod over_http {
     /// Pushes a code that is bound to the key of the proof; the form is a `dpop_jkt` or empty.
     async fn par(
         State(app): State<App>,
-        key: Option<Extension<ProvenKey>>,
+        Extension(key): Extension<Option<ProvenKey>>,
         form: String,
     ) -> Response<String> {
         let dpop_jkt = Some(form.as_str()).filter(|form| !form.is_empty());
-        let key = key.as_ref().map(|Extension(key)| key);
-        match authorization_request_key(key, dpop_jkt) {
+        match authorization_request_key(key.as_ref(), dpop_jkt) {
             Ok(key) => {
                 let mut codes = app.server.codes.lock().unwrap();
                 codes.insert("the-code".into(), key);

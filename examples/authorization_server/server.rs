@@ -236,15 +236,14 @@ impl AuthorizationRequest {
 /// RFC 9126 section 2: the request comes from the client itself, with its proof.
 async fn push(
     State(server): State<AuthorizationServer>,
-    key: Option<Extension<ProvenKey>>,
+    Extension(key): Extension<Option<ProvenKey>>,
     form: Result<Form<AuthorizationRequest>, FormRejection>,
 ) -> Result<Response, Refused> {
     let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
     if request.client().is_none() || request.request_uri.is_some() || !request.is_understood() {
         return Err(Refused::InvalidRequest);
     }
-    let key = key.as_deref();
-    let key = authorization_request_key(key, request.dpop_jkt.as_deref())
+    let key = authorization_request_key(key.as_ref(), request.dpop_jkt.as_deref())
         .map_err(|rejection| server.refuse(rejection))?;
     let request_uri = format!("urn:ietf:params:oauth:request_uri:{}", random_text()?);
     server

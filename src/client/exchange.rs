@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use crate::client::body::BodyCopy;
@@ -155,13 +155,13 @@ impl<K: ProofSigner, P> Exchange<K, P> {
         if let Some(token) = token {
             proof = proof.with_access_token(token);
         }
-        let mut retries = Retries::by(server.clock());
+        let mut retries = Retries::at(server);
         loop {
             let used = server.latest_nonce();
             if let Some(nonce) = &used.nonce {
                 proof = proof.with_nonce(nonce.clone());
             }
-            let now = retries.clock.time((self.clock)());
+            let now = retries.clock().time((self.clock)());
             let proof = proof.sign(self.key.as_ref(), now).await?;
             let copy = self.bodies.copy(&body);
             let mut request = Request::from_parts(head.clone(), body);
@@ -176,12 +176,13 @@ impl<K: ProofSigner, P> Exchange<K, P> {
             // Another request's response may have brought the newer nonce.
             let newer_nonce = server.latest_nonce().nonce != used.nonce;
             if !retries.go_on(verdict, theirs, newer_nonce) {
-                retries.settle_clock(server, verdict, theirs);
+                let outcome = Outcome::of(verdict, response.status());
+                retries.settle_clock(server, outcome, theirs);
                 return Ok(response);
             }
             let Some(copy) = copy else {
                 // The next request tries what this one cannot.
-                server.keep_clock(retries.clock);
+                server.suggest_clock(retries.tried);
                 return Err(ClientError::BodyNotCopyable);
             };
             body = copy;
@@ -204,17 +205,24 @@ impl<K: ProofSigner, P> Exchange<K, P> {
 /// How often a request may still be sent again, and by which clock.
 struct Retries {
     for_nonces: usize,
-    for_clocks: usize,
-    clock: Clock,
+    /// What was kept of the server's clock when the request came.
+    kept: Clock,
+    /// What a `Date` has said instead. One is tried, not more.
+    tried: Option<Clock>,
 }
 
 impl Retries {
-    const fn by(clock: Clock) -> Self {
+    fn at(server: &Server) -> Self {
+        let (kept, tried) = server.clock();
         Self {
             for_nonces: MAX_NONCE_RETRIES,
-            for_clocks: 1,
-            clock,
+            kept,
+            tried,
         }
+    }
+
+    fn clock(&self) -> Clock {
+        self.tried.unwrap_or(self.kept)
     }
 
     /// Whether to send the request again after this response.
@@ -225,24 +233,45 @@ impl Retries {
                 true
             }
             (Verdict::InvalidProof, Some(theirs))
-                if theirs.differs_from(self.clock) && self.for_clocks > 0 =>
+                if self.tried.is_none() && theirs.differs_from(self.kept) =>
             {
-                self.for_clocks -= 1;
-                self.clock = theirs;
+                self.tried = Some(theirs);
                 true
             }
             _ => false,
         }
     }
 
-    /// Keeps a clock by which a proof has passed, and forgets one by which it has not: not every
-    /// `Date` is the time.
-    fn settle_clock(&self, server: &Server, verdict: Verdict, theirs: Option<Clock>) {
-        match verdict {
+    /// Keeps a clock by which a request has succeeded, and forgets those by which a proof was
+    /// refused: not every `Date` is the time.
+    fn settle_clock(&self, server: &Server, outcome: Outcome, theirs: Option<Clock>) {
+        match (outcome, self.tried) {
             _ if theirs == Some(Clock::Agrees) => server.keep_clock(Clock::Agrees),
-            Verdict::InvalidProof => server.forget_clock(self.clock),
-            Verdict::Other if self.for_clocks == 0 => server.keep_clock(self.clock),
-            Verdict::Other | Verdict::UseNonce => {}
+            // A `Date` that agrees with what is kept says that it was something else.
+            (Outcome::ProofRefused, None)
+                if theirs.is_some_and(|theirs| !theirs.differs_from(self.kept)) => {}
+            (Outcome::ProofRefused, _) => server.forget_clock(self.kept),
+            (Outcome::Success, Some(tried)) => server.keep_clock(tried),
+            (Outcome::Success, None) | (Outcome::Unclear, _) => {}
+        }
+    }
+}
+
+/// What the last response says of the clock that the proof was made by.
+#[derive(Clone, Copy)]
+enum Outcome {
+    ProofRefused,
+    Success,
+    /// Some gateway may have answered that has not looked at the proof.
+    Unclear,
+}
+
+impl Outcome {
+    fn of(verdict: Verdict, status: StatusCode) -> Self {
+        match verdict {
+            Verdict::InvalidProof => Self::ProofRefused,
+            Verdict::Other if status.is_success() => Self::Success,
+            Verdict::Other | Verdict::UseNonce => Self::Unclear,
         }
     }
 }

@@ -81,12 +81,19 @@ impl Htu {
 }
 
 /// Whether servers differ in what they take a path for: the URL's normal form is signed, but sent as
-/// it is.
+/// it is. Some decode slashes, some decode twice, some cut parameters (`;`) off a segment first.
 fn has_two_readings(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2e", ".");
-    path.contains("%2f")
-        || path.contains("%5c")
-        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+    let mut path = path.to_ascii_lowercase();
+    while path.contains("%25") {
+        path = path.replace("%25", "%");
+    }
+    let path = path.replace("%2e", ".").replace("%3b", ";");
+    ["%2f", "%5c", "%00"]
+        .iter()
+        .any(|encoded| path.contains(encoded))
+        || path
+            .split('/')
+            .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 #[derive(Serialize)]

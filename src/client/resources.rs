@@ -47,8 +47,8 @@ use crate::target::PublicUrl;
 /// The token is never sent as a bearer token, whatever the server asks for. The request's own `DPoP`
 /// and `Authorization` fields, whatever their scheme, are replaced.
 ///
-/// Who can answer for a server, or hold its responses up, can have the client sign a proof that is
-/// dated up to a day ahead, for that server, and use it later. Nonces are the remedy ([RFC 9449
+/// Who can answer for a server can have the client sign a proof that is dated up to a day ahead, for
+/// that server, and use it later. Nonces are the remedy ([RFC 9449
 /// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)), or
 /// [`without_clock_correction`](Self::without_clock_correction).
 pub struct DpopClientLayer<K, T, P = CloneBody> {
@@ -59,7 +59,8 @@ pub struct DpopClientLayer<K, T, P = CloneBody> {
 impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
     /// A layer that signs with this key and presents these tokens at the server under this URL, and
     /// at no other. Where the URL has a path, only requests below it are signed, and of those none
-    /// whose path servers may read in two ways (dot segments, encoded slashes).
+    /// with dot segments (with parameters, too), encoded slashes, backslashes or NULs in their path,
+    /// encoded twice or more often included: servers read such paths in different ways.
     pub fn new(key: K, tokens: T, server: PublicUrl) -> Self {
         Self {
             exchange: Exchange::new(key, server, CloneBody),

@@ -83,6 +83,8 @@ struct Known {
     /// The nonce before the latest.
     superseded: Option<Nonce>,
     clock: Clock,
+    /// A clock that no request was tried with yet.
+    suggested: Option<Clock>,
 }
 
 /// The latest nonce that a server has given out, if it has.
@@ -141,8 +143,14 @@ impl Server {
         }
     }
 
-    pub(crate) fn clock(&self) -> Clock {
-        self.known().clock
+    /// The clock that is kept, and one to try instead, which one request gets to hear of.
+    pub(crate) fn clock(&self) -> (Clock, Option<Clock>) {
+        let mut known = self.known();
+        (known.clock, known.suggested.take())
+    }
+
+    pub(crate) fn suggest_clock(&self, clock: Option<Clock>) {
+        self.known().suggested = clock;
     }
 
     /// Keeps a clock by which proofs pass.

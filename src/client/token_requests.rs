@@ -58,7 +58,8 @@ impl<K: ProofSigner> TokenRequestLayer<K> {
     /// A layer that signs with this key, for the authorization server under this URL and no other.
     ///
     /// The URL is that of the endpoints, their origin say. It need not be the issuer identifier:
-    /// where it has a path, only requests below that are signed.
+    /// where it has a path, only requests below that are signed, by the rule of
+    /// [`DpopClientLayer::new`](crate::client::DpopClientLayer::new).
     pub fn new(key: K, authorization_server: PublicUrl) -> Self {
         Self {
             exchange: Exchange::new(key, authorization_server, CloneBody),

@@ -38,7 +38,7 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// in the replay memory. A memory that strangers have filled refuses clients. So limit the rate of
 /// requests outside of [`verify`](Self::verify) and the layer, or take the two halves apart:
 /// [`check`](Self::check), then the client's authentication and a look at its grant, then
-/// [`spend`](Self::spend).
+/// [`UnspentProof::spend`].
 pub struct TokenEndpoint<R = MemoryReplayStore> {
     policy: ProofPolicy<R>,
 }
@@ -55,7 +55,7 @@ impl<R: ReplayStore> TokenEndpoint<R> {
     ///
     /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
     pub async fn verify(&self, request: &Parts) -> Result<ProvenKey, TokenRequestRejection> {
-        self.spend(self.check(request)?).await
+        self.check(request)?.spend().await
     }
 
     /// The first half of [`verify`](Self::verify): everything but the memory of used proofs, cheap
@@ -68,29 +68,18 @@ impl<R: ReplayStore> TokenEndpoint<R> {
     /// # Errors
     ///
     /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
-    pub fn check(&self, request: &Parts) -> Result<UnspentProof, TokenRequestRejection> {
+    pub fn check(&self, request: &Parts) -> Result<UnspentProof<'_, R>, TokenRequestRejection> {
         let now = self.policy.now();
         let field = ProofField::from_headers(&request.headers);
         let target = self.policy.target(request)?;
         let claimed = self.policy.read(field, &target, now)?;
         let nonce = self.policy.check_nonce(&claimed, now)?;
         let proof = self.policy.verify_signature(claimed)?;
-        Ok(UnspentProof { proof, nonce, now })
-    }
-
-    /// The second half: the proof's one use. Call it before the code is consumed or the refresh
-    /// token rotated.
-    ///
-    /// # Errors
-    ///
-    /// The proof was used before, its time ran out meanwhile, or the replay memory could not say.
-    pub async fn spend(&self, checked: UnspentProof) -> Result<ProvenKey, TokenRequestRejection> {
-        let UnspentProof { proof, nonce, now } = checked;
-        self.policy.spend(&proof, nonce.issued, now).await?;
-        Ok(ProvenKey {
-            thumbprint: proof.thumbprint(),
-            algorithm: proof.algorithm(),
-            next_nonce: nonce.next,
+        Ok(UnspentProof {
+            policy: &self.policy,
+            proof,
+            nonce,
+            now,
         })
     }
 
@@ -258,21 +247,41 @@ impl<R> fmt::Debug for TokenEndpoint<R> {
     }
 }
 
-/// A proof that holds, and that may have been used before: see [`TokenEndpoint::spend`].
-pub struct UnspentProof {
+/// A proof that holds, and that may have been used before.
+pub struct UnspentProof<'e, R> {
+    policy: &'e ProofPolicy<R>,
     proof: Proof<NoToken>,
     nonce: AcceptedNonce,
     now: Timestamp,
 }
 
-impl UnspentProof {
+impl<R: ReplayStore> UnspentProof<'_, R> {
+    /// The second half of [`TokenEndpoint::verify`]: the proof's one use. Call it soon, and before
+    /// the code is consumed or the refresh token rotated; take those atomically after it.
+    ///
+    /// # Errors
+    ///
+    /// The proof was used before, the time in which it is accepted has ended meanwhile, or the
+    /// replay memory could not say.
+    pub async fn spend(self) -> Result<ProvenKey, TokenRequestRejection> {
+        let issued = self.nonce.issued;
+        self.policy.spend(&self.proof, issued, self.now).await?;
+        Ok(ProvenKey {
+            thumbprint: self.proof.thumbprint(),
+            algorithm: self.proof.algorithm(),
+            next_nonce: self.nonce.next,
+        })
+    }
+}
+
+impl<R> UnspentProof<'_, R> {
     /// The thumbprint (`jkt`) of the key, to look at the grant with.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()
     }
 }
 
-impl fmt::Debug for UnspentProof {
+impl<R> fmt::Debug for UnspentProof<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UnspentProof(..)")
     }

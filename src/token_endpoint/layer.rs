@@ -17,8 +17,9 @@ use crate::token_endpoint::endpoint::TokenEndpoint;
 use crate::token_endpoint::proven_key::ProvenKey;
 
 /// Lets a token request, or a pushed authorization request, through to the service only with a good
-/// proof, and with its [`ProvenKey`] in the extensions. With a successful response it sends the next
-/// nonce where one is due.
+/// proof, and with its [`ProvenKey`] in the extensions (and an `Option` of it, for services that may
+/// be behind either form of the layer). With a successful response it sends the next nonce where one
+/// is due.
 ///
 /// It goes around any service of `http` requests that can be cloned and whose response body can be
 /// made from a `String`.
@@ -26,11 +27,6 @@ pub struct TokenEndpointLayer<R = MemoryReplayStore> {
     endpoint: Arc<TokenEndpoint<R>>,
     without_proof: WithoutProof,
 }
-
-/// In the extensions of a request that was let through without a proof, so that such a request can
-/// be told from one that came past no layer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CameWithoutProof;
 
 #[derive(Clone, Copy, Debug)]
 enum WithoutProof {
@@ -54,7 +50,10 @@ impl<R> TokenEndpointLayer<R> {
     ///
     /// # Security
     ///
-    /// As for [`TokenEndpoint::verify_if_present`].
+    /// As for [`TokenEndpoint::verify_if_present`]. Ask the extensions for `Option<ProvenKey>`
+    /// (`Extension<Option<ProvenKey>>` in axum), which every request has that came past the layer,
+    /// not for a `ProvenKey` that may be missing: on a route where the layer was forgotten, that
+    /// would make everyone a client without DPoP.
     #[must_use]
     pub fn with_requests_without_proof(self) -> Self {
         Self {
@@ -134,10 +133,10 @@ where
                 Err(rejection) => return Ok(endpoint.refuse(rejection)),
             };
             let next_nonce = key.as_ref().and_then(ProvenKey::next_nonce).cloned();
-            match key {
-                Some(key) => head.extensions.insert(key).is_some(),
-                None => head.extensions.insert(CameWithoutProof).is_some(),
-            };
+            head.extensions.insert(key.clone());
+            if let Some(key) = key {
+                head.extensions.insert(key);
+            }
             let mut response = inner.call(Request::from_parts(head, body)).await?;
             if let Some(nonce) = next_nonce.filter(|_| response.status().is_success()) {
                 nonce.write_to(response.headers_mut());

@@ -8,6 +8,7 @@
 //! | with a bad proof, with several, or (where nonces are not required) without one | 400 `invalid_dpop_proof` |
 //! | with a missing, stale or foreign nonce, or (where nonces are required) without a proof | 400 `use_dpop_nonce`, with `DPoP-Nonce` |
 //! | with a code or refresh token that is bound to another key | 400 `invalid_grant` |
+//! | with one that is bound, and (where requests without a proof are let through) without a proof | 400 `invalid_dpop_proof` |
 //! | with a `dpop_jkt` that is malformed, or that names another key than the proof does | 400 `invalid_request` |
 //! | that no proof could be for: another server's, or a CONNECT | 400 `invalid_request` |
 //! | while the replay memory is full or out of reach | 503, `Retry-After`, no body |

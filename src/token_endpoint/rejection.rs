@@ -28,7 +28,7 @@ pub enum TokenRequestRejection {
     /// The `dpop_jkt` of the authorization request is not good.
     #[error(transparent)]
     DpopJkt(#[from] DpopJktError),
-    /// The code or refresh token is bound to another key.
+    /// The code or refresh token is bound to a key, and not to one that was proven.
     #[error(transparent)]
     GrantBinding(#[from] GrantBindingError),
     /// The replay memory could not say. Our fault, not the client's.

@@ -104,7 +104,8 @@ impl IntoResponse for NotBehindDpopLayer {
 
 /// The handler takes a [`ProvenKey`], but no
 /// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it (or one that lets
-/// requests without a proof through, and the handler does not take an `Option`). The deployer's mistake: the client gets a plain 500.
+/// requests without a proof through, and the handler does not take an `Option`). The deployer's
+/// mistake: the client gets a plain 500.
 #[cfg(feature = "authorization-server")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]

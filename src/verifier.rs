@@ -55,8 +55,9 @@ use crate::token::AccessTokenVerifier;
 ///
 /// Not checked, because a proof does not cover them: the body, the query, and all other header
 /// fields ([RFC 9449 section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7)). Not
-/// checked, because it takes a memory of keys: that a client uses a key with one algorithm only (RFC
-/// 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which are the application's decision.
+/// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
+/// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which are the
+/// application's decision.
 pub struct Verifier<V, R = MemoryReplayStore> {
     policy: ProofPolicy<R>,
     tokens: V,

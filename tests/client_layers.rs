@@ -312,13 +312,14 @@ fn a_request_goes_out_with_the_token_and_one_proof() {
 /// C-9, C-12: at the token endpoint there is no token, and the client's authentication stays.
 #[test]
 fn a_token_request_goes_out_with_a_proof_and_its_own_authentication() {
-    let rows: [(&str, &[&str], &[&str]); 9] = [
+    let rows: [(&str, &[&str], &[&str]); 10] = [
         ("none", &[], &[]),
         ("Basic", &["Basic YTpi"], &["Basic YTpi"]),
         ("Bearer", &["Bearer x"], &["Bearer x"]),
         ("DPoP", &["DPoP x"], &[]),
         ("DPoP in another case", &["dpOp x"], &[]),
         ("DPoP behind a blank", &[" \tDPoP x"], &[]),
+        ("DPoP before a tab", &["DPoP\tx"], &[]),
         ("DPoP alone", &["DPoP"], &[]),
         ("both", &["Basic YTpi", "DPoP x"], &["Basic YTpi"]),
         ("a longer scheme", &["DPoPlus x"], &["DPoPlus x"]),
@@ -388,6 +389,70 @@ fn a_demand_for_a_nonce_is_answered() {
             proof.assert_signed("C-21");
             assert_eq!(proof.claim("ath").is_some(), matches!(kind, Kind::Resource));
         }
+    }
+}
+
+/// C-16, C-25: however the demand is written.
+#[test]
+fn a_demand_in_another_form_is_answered() {
+    let long = "n".repeat(2048);
+    let challenge = r#"DPoP error="use_dpop_nonce""#;
+    let behind_bearer = format!(r#"Bearer error="invalid_token", {challenge}"#);
+    let body = r#"{"error":"use_dpop_nonce"}"#;
+    let resource = |fields: &[(&str, &str)]| {
+        let mut all = vec![("dpop-nonce", "n")];
+        all.extend(fields);
+        answer(401, &all, "")
+    };
+    let token = |media_type| {
+        let fields = [("dpop-nonce", "n"), ("content-type", media_type)];
+        answer(400, &fields, body)
+    };
+    let rows: Vec<(&str, Kind, Answer)> = vec![
+        (
+            "behind another scheme",
+            Kind::Resource,
+            resource(&[("www-authenticate", &behind_bearer)]),
+        ),
+        (
+            "behind another field line",
+            Kind::Resource,
+            resource(&[
+                ("www-authenticate", "Bearer"),
+                ("www-authenticate", challenge),
+            ]),
+        ),
+        (
+            "behind another DPoP challenge",
+            Kind::Resource,
+            resource(&[("www-authenticate", &format!("DPoP, {challenge}"))]),
+        ),
+        (
+            "the longest nonce that is kept",
+            Kind::Resource,
+            Kind::Resource.demand(&long),
+        ),
+        (
+            "no case in the type",
+            Kind::Token,
+            token("Application/JSON"),
+        ),
+        (
+            "a space behind the type",
+            Kind::Token,
+            token("application/json ; charset=utf-8"),
+        ),
+        (
+            "a tab behind the type",
+            Kind::Token,
+            token("application/json\t;charset=utf-8"),
+        ),
+    ];
+    for (name, kind, demand) in rows {
+        let server = Server::with_answers([demand]);
+        let response = ask(&kind.client(&server), kind.request());
+        assert_eq!(response.status(), 200, "{kind:?}: {name}");
+        assert_eq!(server.count(), 2, "{kind:?}: {name}");
     }
 }
 
@@ -694,7 +759,7 @@ fn server_with_clock(
             } else {
                 &headers[..]
             };
-            if iat.abs_diff(now) <= 30 {
+            if iat.abs_diff(now) <= 5 {
                 answer(200, headers, "")
             } else {
                 kind.invalid_proof(headers)
@@ -709,7 +774,7 @@ fn server_with_clock(
 #[test]
 fn a_clock_that_is_wrong_is_corrected_by_the_servers() {
     for kind in KINDS {
-        for offset in [600, -600, 31, -31] {
+        for offset in [600, -600, 31, -31, 6, -6] {
             let (server, theirs) = server_with_clock(kind, offset, || None);
             let ours = TestClock::at(NOW);
             let client = kind.client_at(&server, &ours);
@@ -765,14 +830,16 @@ fn a_refusal_that_the_clock_does_not_explain_is_not_answered() {
     let later = date(NOW + 600);
     let now = date(NOW);
     let near = date(NOW + 5);
+    let nearly_past = date(NOW - 5);
     let tomorrow = "Wed, 15 Nov 2023 22:13:21 GMT";
     let yesterday = "Mon, 13 Nov 2023 22:13:19 GMT";
-    let rows: [(&str, &[(&str, &str)]); 11] = [
+    let rows: [(&str, &[(&str, &str)]); 12] = [
         ("more than a day ahead", &[("date", tomorrow)]),
         ("more than a day behind", &[("date", yesterday)]),
         ("no Date", &[]),
         ("a Date that agrees", &[("date", &now)]),
         ("a Date near enough", &[("date", &near)]),
+        ("a Date near enough behind", &[("date", &nearly_past)]),
         ("out of a cache", &[("date", &later), ("age", "0")]),
         ("an Age that is none", &[("date", &later), ("age", "x")]),
         ("garbage", &[("date", "yesterday")]),
@@ -807,28 +874,24 @@ fn a_clock_is_corrected_by_a_day_at_most_and_not_at_all_where_that_is_said() {
     let client = Kind::Resource.client(&server);
     assert_eq!(ask(&client, Kind::Resource.request()).status(), 200);
 
-    let (server, _) = server_with_clock(Kind::Resource, 600, || None);
     let resources = DpopClientLayer::new(key(), token(), url(AUDIENCE))
         .with_clock(|| at(NOW))
         .without_clock_correction();
-    let tokens = TokenRequestLayer::new(key(), url(AUDIENCE))
+    let tokens = TokenRequestLayer::new(key(), url(ISSUER))
         .with_clock(|| at(NOW))
         .without_clock_correction();
-    let request = || {
-        Request::get("https://api.example.com/orders")
-            .body(String::new())
-            .unwrap()
-    };
-    for client in [
-        boxed(resources.layer(server.clone())),
-        boxed(tokens.layer(server.clone())),
-    ] {
-        let before = server.count();
+    for kind in KINDS {
+        let (server, _) = server_with_clock(kind, 600, || None);
+        let client: Client = match kind {
+            Kind::Resource => boxed(resources.layer(server.clone())),
+            Kind::Token | Kind::TokenUnauthorized => boxed(tokens.layer(server.clone())),
+        };
         for _ in 0..2 {
-            assert_eq!(ask(&client, request()).status(), 401);
+            let status = ask(&client, kind.request()).status();
+            assert!(status.is_client_error(), "{kind:?}");
         }
-        assert_eq!(server.count(), before + 2);
-        assert!(server.proofs().iter().all(|proof| proof.iat() == NOW));
+        let times: Vec<_> = server.proofs().iter().map(ReadProof::iat).collect();
+        assert_eq!(times, [NOW, NOW], "{kind:?}");
     }
 }
 
@@ -881,6 +944,120 @@ fn a_date_that_is_not_the_time_does_no_harm() {
             let status = ask(&client, kind.request()).status();
             assert_eq!(status, 200, "C-29: {kind:?}: {said}: after a refusal");
         }
+    }
+}
+
+/// C-29: what becomes of a clock that was kept, by what the server says next.
+#[test]
+fn a_clock_is_kept_as_long_as_proofs_pass_by_it() {
+    type Next = fn(Kind) -> Vec<Answer>;
+    let ten_minutes = NOW + 600;
+    let rows: [(&str, Next, &[u64]); 14] = [
+        ("a success", |_| vec![ok()], &[ten_minutes, ten_minutes]),
+        (
+            "a success with a Date that is none",
+            |_| vec![answer(200, &[("date", "now")], "")],
+            &[ten_minutes, ten_minutes],
+        ),
+        (
+            "a Date by which our clock is right",
+            |_| vec![answer(200, &[("date", &date(NOW))], "")],
+            &[ten_minutes, NOW],
+        ),
+        (
+            "one by which it is near enough",
+            |_| vec![answer(200, &[("date", &date(NOW + 5))], "")],
+            &[ten_minutes, NOW],
+        ),
+        (
+            "one by which it is near enough behind",
+            |_| vec![answer(200, &[("date", &date(NOW - 5))], "")],
+            &[ten_minutes, NOW],
+        ),
+        (
+            "a refusal that it does not explain",
+            |kind| vec![kind.invalid_proof(&[])],
+            &[ten_minutes, NOW],
+        ),
+        (
+            "one with a Date that is near enough",
+            |kind| vec![kind.invalid_proof(&[("date", &date(NOW + 605))])],
+            &[ten_minutes, ten_minutes],
+        ),
+        (
+            "one with a Date that is near enough behind",
+            |kind| vec![kind.invalid_proof(&[("date", &date(NOW + 595))])],
+            &[ten_minutes, ten_minutes],
+        ),
+        (
+            "one with a Date that is not",
+            |kind| vec![kind.invalid_proof(&[("date", &date(NOW + 606))])],
+            &[ten_minutes, NOW + 606, NOW + 606],
+        ),
+        (
+            "one with a Date on the other side",
+            |kind| vec![kind.invalid_proof(&[("date", &date(NOW - 600))])],
+            &[ten_minutes, NOW - 600, NOW - 600],
+        ),
+        (
+            "one with a Date that does not help",
+            |kind| vec![kind.invalid_proof(&[("date", &date(NOW + 3000))]); 2],
+            &[ten_minutes, NOW + 3000, NOW],
+        ),
+        (
+            "one with a Date, and then a Date that agrees with the clock before",
+            |kind| {
+                let said = |seconds| kind.invalid_proof(&[("date", &date(seconds))]);
+                vec![said(NOW + 3000), said(NOW + 600)]
+            },
+            &[ten_minutes, NOW + 3000, NOW],
+        ),
+        (
+            "one with a Date, and then a gateway's answer",
+            |kind| {
+                let refusal = kind.invalid_proof(&[("date", &date(NOW + 3000))]);
+                vec![refusal, answer(502, &[], "")]
+            },
+            &[ten_minutes, NOW + 3000, ten_minutes],
+        ),
+        (
+            "one with a Date, and then a demand that cannot be met",
+            |kind| {
+                vec![
+                    kind.invalid_proof(&[("date", &date(NOW + 3000))]),
+                    kind.refusal("use_dpop_nonce", &[]),
+                ]
+            },
+            &[ten_minutes, NOW + 3000, ten_minutes],
+        ),
+    ];
+    for kind in KINDS {
+        for (name, next, expected) in rows {
+            let learns = kind.invalid_proof(&[("date", &date(ten_minutes))]);
+            let server = Server::with_answers([learns, ok()].into_iter().chain(next(kind)));
+            let client = kind.client(&server);
+            for _ in 0..3 {
+                ask(&client, kind.request());
+            }
+            let times: Vec<_> = server.proofs().iter().map(ReadProof::iat).collect();
+            assert_eq!(times[..2], [NOW, ten_minutes], "C-29: {kind:?}: {name}");
+            assert_eq!(times[2..], *expected, "C-29: {kind:?}: {name}");
+        }
+    }
+}
+
+/// C-29: a clock that is set to before the server's offset from 1970.
+#[test]
+fn there_is_no_time_before_1970() {
+    for kind in KINDS {
+        let (server, _) = server_with_clock(kind, -600, || None);
+        let clock = TestClock::at(NOW);
+        let client = kind.client_at(&server, &clock);
+        assert_eq!(ask(&client, kind.request()).status(), 200, "{kind:?}");
+        clock.set(100);
+        ask(&client, kind.request());
+        let last = server.proofs().pop().unwrap().iat();
+        assert_eq!(last, 0, "{kind:?}");
     }
 }
 
@@ -990,6 +1167,49 @@ fn bodies_are_copied_by_the_way_that_was_chosen() {
     let request = Request::put(ORDERS).body("a".to_owned()).unwrap();
     assert_eq!(block_on(service.oneshot(request)).unwrap().status(), 200);
     assert_eq!(*bodies.lock().unwrap(), ["a", "A"]);
+}
+
+/// The way that bodies are kept may be chosen last: nothing else changes.
+#[test]
+fn what_was_said_before_the_way_of_bodies_stays() {
+    let copy = |body: &String| Some(body.clone());
+    let clients = |kind: Kind, server: &Server| -> [Client; 2] {
+        if let Kind::Resource = kind {
+            let layer = DpopClientLayer::new(key(), token(), url(AUDIENCE))
+                .with_clock(|| at(NOW))
+                .without_clock_correction();
+            let open = layer.clone().with_other_servers_unsigned();
+            [layer, open].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
+        } else {
+            let layer = TokenRequestLayer::new(key(), url(ISSUER))
+                .with_clock(|| at(NOW))
+                .without_clock_correction();
+            let open = layer.clone().with_other_servers_unsigned();
+            [layer, open].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
+        }
+    };
+    for kind in KINDS {
+        let (server, _) = server_with_clock(kind, 600, || None);
+        for client in clients(kind, &server) {
+            let status = ask(&client, kind.request()).status();
+            assert!(status.is_client_error(), "{kind:?}");
+        }
+        let times: Vec<_> = server.proofs().iter().map(ReadProof::iat).collect();
+        assert_eq!(times, [NOW, NOW], "C-29: {kind:?}");
+
+        let server = Server::new(|_, _| ok());
+        let request = || {
+            let request = Request::get("https://evil.example.com/");
+            request.body(String::new()).unwrap()
+        };
+        let [closed, open] = clients(kind, &server);
+        let error = error_of(block_on(closed.oneshot(request())));
+        assert!(matches!(error, ClientError::OtherServer), "{error:?}");
+        assert_eq!(server.count(), 0, "C-31: {kind:?}");
+        assert_eq!(ask(&open, request()).status(), 200, "{kind:?}");
+        let [head] = server.seen().try_into().unwrap();
+        assert!(head.headers.is_empty(), "C-31: {kind:?}");
+    }
 }
 
 /// What a body does when its frames are gone.
@@ -1210,6 +1430,20 @@ fn the_length_of_a_body_stays_known() {
     assert!(at_once(body.frame()).is_none());
 }
 
+/// The end is told by the body itself, or by the layer, which has found it.
+#[test]
+fn the_end_of_a_body_is_known() {
+    let service = TokenRequestLayer::new(key(), url(ISSUER)).layer(Server::new(|_, _| ok()));
+    let response = block_on(service.oneshot(Kind::Token.request())).unwrap();
+    assert!(response.into_body().is_end_stream(), "not looked into");
+
+    let (response, _, _) = token_answer(JSON, vec![data("{}")], Then::End);
+    let mut body = at_once(response).unwrap().into_body();
+    assert!(!body.is_end_stream());
+    assert!(at_once(body.frame()).is_some());
+    assert!(body.is_end_stream(), "looked into");
+}
+
 /// What is asked of an endless body is bounded; one that says nothing is waited for, and can be
 /// given up.
 #[test]
@@ -1238,6 +1472,12 @@ fn an_endless_body_is_not_read_to_its_end() {
     assert_eq!(polls.load(Ordering::SeqCst), 0);
 }
 
+/// As many frames, all but the first of them empty.
+fn frames_of(text: &'static str, count: usize) -> Frames {
+    let empty = (1..count).map(|_| data(""));
+    std::iter::once(data(text)).chain(empty).collect()
+}
+
 /// A demand in pieces is a demand, up to 16 KiB of it.
 #[test]
 fn a_demand_may_come_in_frames() {
@@ -1247,6 +1487,7 @@ fn a_demand_may_come_in_frames() {
     for (name, frames) in [
         ("pieces", pieces),
         ("with trailers", vec![data(demand), trailers()]),
+        ("in as many as are read", frames_of(demand, 255)),
         ("of 16 KiB", vec![data(padded)]),
     ] {
         let (response, _, calls) = token_answer(JSON, frames, Then::End);
@@ -1919,6 +2160,83 @@ fn a_late_response_does_not_bring_an_old_nonce_back() {
     });
 }
 
+/// C-22: which nonce is the latest, when several requests were under way.
+#[test]
+fn the_latest_nonce_is_the_one_that_was_not_there_before() {
+    /// A request goes out, or the one of this number is answered with this nonce.
+    #[derive(Clone, Copy)]
+    enum Step {
+        Send,
+        Answer(usize, &'static str),
+    }
+    use Step::{Answer, Send};
+    let rows: [(&str, &[Step], &str); 4] = [
+        (
+            "a late response with a new one",
+            &[Send, Send, Answer(1, "a"), Answer(0, "b")],
+            "b",
+        ),
+        (
+            "a late response with the latest",
+            &[Send, Send, Answer(1, "a"), Answer(0, "a")],
+            "a",
+        ),
+        (
+            "a response that repeats its own, two later",
+            &[
+                Send,
+                Answer(0, "a"),
+                Send,
+                Send,
+                Answer(2, "b"),
+                Send,
+                Answer(3, "c"),
+                Answer(1, "a"),
+            ],
+            "c",
+        ),
+        (
+            "the superseded one, when the latest came twice",
+            &[
+                Send,
+                Send,
+                Answer(1, "a"),
+                Send,
+                Send,
+                Answer(2, "b"),
+                Answer(3, "b"),
+                Answer(0, "a"),
+            ],
+            "b",
+        ),
+    ];
+    block_on(async {
+        for (name, steps, expected) in rows {
+            let (server, mut calls) = by_hand();
+            let client = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server);
+            let send = || tokio::spawn(client.clone().oneshot(Kind::Resource.request()));
+            let mut sent = Vec::new();
+            for step in steps {
+                match step {
+                    Send => {
+                        let request = send();
+                        let (_, answer) = next(&mut calls).await;
+                        sent.push(Some((request, answer)));
+                    }
+                    Answer(number, nonce) => {
+                        let (request, answer) = sent[*number].take().unwrap();
+                        answer.send(fresh(nonce)).unwrap();
+                        request.await.unwrap().unwrap();
+                    }
+                }
+            }
+            let _last = send();
+            let (head, _unanswered) = next(&mut calls).await;
+            assert_eq!(nonce_of(&head).as_deref(), Some(expected), "C-22: {name}");
+        }
+    });
+}
+
 /// C-21: a demand that brings no nonce by itself is met by one that another response brought.
 #[test]
 fn a_nonce_that_another_response_brought_meets_a_demand() {
@@ -1971,6 +2289,46 @@ fn concurrent_requests_are_all_corrected() {
         }
         for task in tasks {
             assert_eq!(task.await.unwrap().unwrap().status(), 200, "C-29");
+        }
+    });
+}
+
+/// C-29: a response that tells nothing of the time does not undo what another one has told.
+#[test]
+fn a_late_response_does_not_bring_a_wrong_clock_back() {
+    block_on(async {
+        let (server, mut calls) = by_hand();
+        let client = DpopClientLayer::new(key(), token(), url(AUDIENCE))
+            .with_clock(|| at(NOW))
+            .layer(server);
+        let send = || tokio::spawn(client.clone().oneshot(Kind::Resource.request()));
+        let later = date(NOW + 600);
+        for late in [
+            ok(),
+            answer(500, &[], ""),
+            Kind::Resource.invalid_proof(&[]),
+            Kind::Resource.refusal("use_dpop_nonce", &[]),
+        ] {
+            let old = send();
+            let (_, answer_old) = next(&mut calls).await;
+            let one = send();
+            let (_, refuse_one) = next(&mut calls).await;
+            let refusal = Kind::Resource.invalid_proof(&[("date", &later)]);
+            refuse_one.send(refusal).unwrap();
+            let (_, answer_one) = next(&mut calls).await;
+            answer_one.send(ok()).unwrap();
+            one.await.unwrap().unwrap();
+            answer_old.send(late).unwrap();
+            old.await.unwrap().unwrap();
+            let last = send();
+            let (head, answer_last) = next(&mut calls).await;
+            let iat = ReadProof::in_headers(&head.headers).iat();
+            assert_eq!(iat, NOW + 600, "C-29");
+            // As new: the clock by which our own is right.
+            answer_last
+                .send(answer(200, &[("date", &date(NOW))], ""))
+                .unwrap();
+            last.await.unwrap().unwrap();
         }
     });
 }

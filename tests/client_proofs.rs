@@ -422,7 +422,7 @@ where
 #[test]
 fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
     type Answer = fn(&ProofKey, &[u8]) -> Result<Vec<u8>, SigningError>;
-    let rows: [(&str, Algorithm, Answer, bool); 7] = [
+    let rows: [(&str, Algorithm, Answer, bool); 10] = [
         ("good", Algorithm::Es256, ProofKey::sign_now, true),
         (
             "out of reach",
@@ -432,6 +432,24 @@ fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
         ),
         ("empty", Algorithm::Es256, |_, _| Ok(Vec::new()), false),
         ("DER", Algorithm::Es256, |_, _| Ok(vec![0x30; 71]), false),
+        (
+            "DER, ES384",
+            Algorithm::Es384,
+            |_, _| Ok(vec![0x30; 102]),
+            false,
+        ),
+        (
+            "DER, ES512",
+            Algorithm::Es512,
+            |_, _| Ok(vec![0x30; 139]),
+            false,
+        ),
+        (
+            "shorter than any modulus",
+            Algorithm::Ps256,
+            |_, _| Ok(vec![1; 255]),
+            false,
+        ),
         (
             "empty, Ed25519",
             Algorithm::Ed25519,
@@ -804,6 +822,11 @@ fn finds_no_error_where_there_is_none() {
         ("an escape without an end", &[br#"DPoP error="x\"#]),
         ("no value", &[b"DPoP error="]),
         ("an empty value", &[b"DPoP error= , x"]),
+        ("an empty value before a semicolon", &[b"DPoP error=;"]),
+        (
+            "a token68 without a blank before it",
+            &[br#"DPoP/abc, error="x""#],
+        ),
         ("no comma", &[br#"DPoP foo="a" error="x""#]),
         ("a semicolon", &[br#"DPoP foo="a"; error="x""#]),
         ("a tab behind the scheme's comma", &[b"DPoP,\t"]),
@@ -820,6 +843,12 @@ fn finds_no_error_where_there_is_none() {
 fn reads_few_of_endless_challenges() {
     let many = format!("{}DPoP error=x", "Bearer realm=\"a\", ".repeat(10_000));
     assert_eq!(challenges(&[many.as_bytes()]).len(), 16, "on one line");
+    let last = format!("{}DPoP error=x", "Bearer realm=\"a\", ".repeat(15));
+    assert_eq!(
+        dpop_error(&[last.as_bytes()]).as_deref(),
+        Some("x"),
+        "the last that is read"
+    );
     let line: &[u8] = b"Bearer realm=a";
     assert_eq!(challenges(&vec![line; 10_000]).len(), 16, "on many lines");
     let commas = ",".repeat(1 << 20);

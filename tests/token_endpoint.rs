@@ -900,6 +900,30 @@ fn requests_without_a_proof_pass_only_where_that_is_said() {
     assert_eq!(present.unwrap().unwrap().thumbprint(), jkt(&keys::client()));
 }
 
+/// a server may clone the service for every connection.
+#[test]
+fn a_clone_lets_through_what_the_service_does() {
+    let layer = TokenEndpointLayer::new(endpoint());
+    let open = layer.clone().with_requests_without_proof();
+    for (layer, expected) in [
+        (
+            layer,
+            Some(TokenRequestRejection::Proof(ProofError::Missing)),
+        ),
+        (open, None),
+    ] {
+        let server = Server::default();
+        let service = layer
+            .clone()
+            .layer(service_fn(move |request: Request<String>| {
+                ready(Ok::<_, Infallible>(server.answer(&request)))
+            }));
+        let request = Attempt::without_proof().request();
+        let answer = Answer::of(block_on(service.clone().oneshot(request)).unwrap());
+        assert_eq!(answer.rejection, expected);
+    }
+}
+
 /// whoever sends a `DPoP` field is held to it.
 #[test]
 fn a_bad_proof_is_never_taken_for_none() {
@@ -1150,6 +1174,64 @@ fn what_is_configured_is_heeded() {
     );
 }
 
+/// The replay memory may be chosen last: nothing else changes.
+#[test]
+fn what_was_configured_before_the_replay_memory_stays() {
+    let memory = MemoryReplayStore::default;
+    let ps256 = endpoint().with_algorithms(Algorithms::only(Algorithm::Ps256));
+    assert_eq!(
+        Attempt::good()
+            .verified(&ps256.with_replay_store(memory()))
+            .unwrap_err(),
+        TokenRequestRejection::Proof(ProofError::Algorithm)
+    );
+    let strict = Freshness::default().with_leeway(Duration::from_secs(5));
+    let strict = endpoint().with_freshness(strict);
+    assert_eq!(
+        Attempt::but(|a| a.claims["iat"] = json!(NOW + 6))
+            .verified(&strict.with_replay_store(memory()))
+            .unwrap_err(),
+        TokenRequestRejection::Proof(ProofError::Iat(IatError::InTheFuture { by: 1 }))
+    );
+    let with_nonces = with_nonces(&TestClock::at(NOW)).with_replay_store(memory());
+    assert_eq!(
+        Attempt::good().verified(&with_nonces).unwrap_err(),
+        TokenRequestRejection::Nonce(NonceError::Missing),
+        "A-10"
+    );
+    let other_name = endpoint()
+        .add_public_url("https://login.example".parse().unwrap())
+        .with_replay_store(memory());
+    let at_login = Attempt::but(|a| a.claims["htu"] = json!("https://login.example/token"));
+    assert!(at_login.verified(&other_name).is_ok());
+}
+
+/// where the nonce decides instead of `iat`, it also decides how long a proof is
+/// remembered; where no nonce is required, `iat` decides all the same.
+#[test]
+fn a_nonce_may_decide_instead_of_iat() {
+    let clock = TestClock::at(NOW);
+    let endpoint = with_nonces(&clock).with_freshness(Freshness::fapi2());
+    let nonce = endpoint.issue_nonce().unwrap();
+    let nonce = nonce.as_header_value().to_str().unwrap().to_owned();
+    for iat in [NOW - 3600, NOW + 3600] {
+        let attempt = Attempt::with_nonce(&nonce, iat);
+        assert!(attempt.verified(&endpoint).is_ok(), "{iat}");
+        assert_eq!(
+            attempt.verified(&endpoint).unwrap_err(),
+            TokenRequestRejection::Proof(ProofError::Replayed),
+            "{iat}"
+        );
+        let refused = attempt
+            .verified(&self::endpoint().with_freshness(Freshness::fapi2()))
+            .unwrap_err();
+        assert!(
+            matches!(refused, TokenRequestRejection::Proof(ProofError::Iat(_))),
+            "{iat}: without nonces: {refused:?}"
+        );
+    }
+}
+
 /// D12, D13: who cannot say refuses, and nothing is consumed.
 #[test]
 fn a_replay_memory_that_cannot_say_is_a_fault_of_ours() {
@@ -1209,6 +1291,38 @@ fn a_proof_that_ran_out_while_the_memory_was_asked_is_refused() {
         Attempt::good().verified(&endpoint).unwrap_err(),
         TokenRequestRejection::Proof(ProofError::Expired)
     );
+}
+
+/// a proof that ran out between the two halves takes no place in the memory; in the last second
+/// of its time it is still good.
+#[test]
+fn a_proof_that_ran_out_before_it_was_spent_is_not_remembered() {
+    struct Counting(Arc<AtomicUsize>);
+
+    impl ReplayStore for Counting {
+        async fn claim(
+            &self,
+            _key: ReplayKey,
+            _now: Timestamp,
+            _expires: Timestamp,
+        ) -> Result<Claim, ReplayStoreError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Claim::First)
+        }
+    }
+
+    let (clock, claims) = (TestClock::at(NOW), Arc::new(AtomicUsize::new(0)));
+    let endpoint = endpoint()
+        .with_clock(clock.read())
+        .with_replay_store(Counting(claims.clone()));
+    let head = Attempt::good().head();
+    let (in_time, late) = (endpoint.check(&head), endpoint.check(&head));
+    clock.set(NOW + 90);
+    assert!(block_on(in_time.unwrap().spend()).is_ok());
+    clock.set(NOW + 91);
+    let refused = block_on(late.unwrap().spend()).unwrap_err();
+    assert_eq!(refused, ProofError::Expired.into());
+    assert_eq!(claims.load(Ordering::SeqCst), 1);
 }
 
 /// a browser may read the nonce, and its preflight does not need one.

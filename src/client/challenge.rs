@@ -127,9 +127,9 @@ impl<'l> Line<'l> {
     /// value.
     fn skip_token68(&mut self) {
         let start = self.rest;
-        let length = self.take_while(is_token68_character).len();
+        self.take_while(is_token68_character);
         self.take_while(|octet| octet == b'=');
-        if length == 0 || self.end_of_element().is_none() {
+        if self.end_of_element().is_none() {
             self.rest = start;
         }
     }

@@ -181,8 +181,10 @@ impl<K: ProofSigner, P> Exchange<K, P> {
                 return Ok(response);
             }
             let Some(copy) = copy else {
-                // The next request tries what this one cannot.
-                server.suggest_clock(retries.tried);
+                if let Some(clock) = retries.tried {
+                    // The next request tries what this one cannot.
+                    server.suggest_clock(clock);
+                }
                 return Err(ClientError::BodyNotCopyable);
             };
             body = copy;

@@ -149,8 +149,8 @@ impl Server {
         (known.clock, known.suggested.take())
     }
 
-    pub(crate) fn suggest_clock(&self, clock: Option<Clock>) {
-        self.known().suggested = clock;
+    pub(crate) fn suggest_clock(&self, clock: Clock) {
+        self.known().suggested = Some(clock);
     }
 
     /// Keeps a clock by which proofs pass.

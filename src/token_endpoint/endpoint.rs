@@ -23,8 +23,8 @@ use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 
 /// Decides whether a token request, or a pushed authorization request, comes from the holder of a
-/// key. It works on the head of a request, without tower; [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) wraps it around a
-/// service.
+/// key. It works on the head of a request, without tower;
+/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) wraps it around a service.
 ///
 /// One serves both endpoints: what a proof must name is the public URL and the request's own path.
 /// The [module](crate::token_endpoint) has an example.
@@ -90,7 +90,8 @@ impl<R: ReplayStore> TokenEndpoint<R> {
     ///
     /// `None` must not redeem what is bound to a key:
     /// [`check_code_binding`](crate::token_endpoint::check_code_binding) and
-    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) see to that. The token it gets is a bearer token.
+    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) see to that. The token
+    /// it gets is a bearer token.
     ///
     /// # Errors
     ///

@@ -28,6 +28,7 @@
 //! use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey, TokenRequestLayer, TokenResponse};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! // In earnest with a connector for HTTPS, hyper-rustls for instance.
 //! let http: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
 //! let key = ProofKey::generate()?;
 //!

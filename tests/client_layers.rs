@@ -2343,6 +2343,15 @@ struct Rotating {
 
 const CONCURRENT: usize = 64;
 
+/// Runs a future whose tasks run on two threads.
+fn in_parallel<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
 impl Rotating {
     async fn answer(&self, request: Request<String>) -> Answer {
         if self.trips.fetch_add(1, Ordering::SeqCst) < CONCURRENT {
@@ -2361,7 +2370,7 @@ impl Rotating {
 /// request is two at most; afterwards it is one again.
 #[test]
 fn concurrent_requests_share_the_newest_nonce() {
-    block_on(async {
+    in_parallel(async {
         let server = Arc::new(Rotating {
             current: Mutex::new("nonce-0".into()),
             round: Barrier::new(CONCURRENT + 1),
@@ -2461,7 +2470,7 @@ fn our_own_server_is_content_across_nonce_periods() {
     for (name, seconds, expected) in rows {
         clock.set(start + seconds);
         trips.store(0, Ordering::SeqCst);
-        block_on(async {
+        in_parallel(async {
             let tasks: Vec<_> = (0..64)
                 .map(|_| tokio::spawn(client.clone().oneshot(Kind::Resource.request())))
                 .collect();

@@ -336,7 +336,7 @@ fn token_endpoint() -> TokenEndpoint {
 #[test]
 fn a_token_endpoint_refuses_each_defect_of_a_proof() {
     let nonces = nonces();
-    let client = TestClient::new(&issuer());
+    let client = TestClient::without_issuer(TestClock::default());
     for (endpoint, client) in [
         (token_endpoint(), client.clone()),
         (
@@ -394,7 +394,7 @@ impl AccessTokenVerifier for Opaque {
 
 #[test]
 fn a_client_with_a_token_of_its_own_has_every_defect_but_those_of_the_issuers_tokens() {
-    let client = TestClient::new(&issuer()).with_token("opaque-token");
+    let client = TestClient::without_issuer(TestClock::default()).with_token("opaque-token");
     let request = client.request(Method::GET, ORDERS);
     let defects: BTreeSet<Defect> = request.defects().collect();
     assert!(defects.contains(&Defect::StolenToken) && defects.contains(&Defect::NoAth));

@@ -33,7 +33,7 @@ use tower_dpop::credentials::CredentialsError;
 use tower_dpop::freshness::Timestamp;
 use tower_dpop::proof::ProofError;
 use tower_dpop::target::UrlMismatch;
-use tower_dpop::testing::{Answer, Defect, TestClient, TestClock, TestIssuer};
+use tower_dpop::testing::{Answer, Defect, TestClient, TestClock};
 use tower_dpop::{
     Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection, Verifier,
 };
@@ -232,10 +232,9 @@ async fn attack(
 ) -> Result<()> {
     println!("\nA thief has read that request. Five attacks:");
     let url = format!("{api}/orders");
-    // A client with a key of its own. Its issuer is never asked: the token is the stolen one.
-    let thief = TestClient::new(&TestIssuer::new("", ""))
-        .with_clock(TestClock::from(SystemTime::now()))
-        .with_token(token.as_str());
+    // A client with a key of its own, and the stolen token.
+    let clock = TestClock::from(SystemTime::now());
+    let thief = TestClient::without_issuer(clock).with_token(token.as_str());
     let request = |client: &TestClient, url: &str| client.request(Method::GET, url).sent_to(api);
 
     step("a. The token as a bearer token.");

@@ -55,6 +55,16 @@ impl TestClient {
         }
     }
 
+    /// A client without an issuer of the kit: for token endpoints, and for services whose tokens are
+    /// [given to it](Self::with_token). The tokens that it makes up are nobody's.
+    ///
+    /// # Panics
+    ///
+    /// The operating system has no randomness to give.
+    pub fn without_issuer(clock: TestClock) -> Self {
+        Self::new(&TestIssuer::new("", "").with_clock(clock))
+    }
+
     /// Signs proofs with this key, to which the issuer's tokens are then bound.
     #[must_use]
     pub fn with_key(self, key: ProofKey) -> Self {

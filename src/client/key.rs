@@ -83,6 +83,11 @@ impl ProofKey {
     /// Makes a new key for the algorithm.
     ///
     /// RSA keys have 2048 bits and take a while: a tenth of a second, or seconds without AWS-LC.
+    ///
+    /// # Panics
+    ///
+    /// For RSA without AWS-LC: the operating system has given randomness, and stops while the key is
+    /// being made. `rsa` cannot be told of it.
     pub fn generate_for(algorithm: Algorithm) -> Result<Self, ProofKeyError> {
         PrivateKey::generate(algorithm.key_type())
             .map(|key| Self {
@@ -205,6 +210,11 @@ impl ProofKey {
     ///
     /// The signature is as a JWS has it ([RFC 7518 section
     /// 3](https://www.rfc-editor.org/rfc/rfc7518#section-3)), not yet base64url.
+    ///
+    /// # Panics
+    ///
+    /// For RSA without AWS-LC: as [`generate_for`](Self::generate_for), while the signature is being
+    /// blinded.
     pub fn sign_now(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         self.key
             .sign(self.algorithm, message)

@@ -206,7 +206,7 @@ const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
 struct NotASignature;
 
 /// RFC 9449 section 4.2 asks for 96 bits at least.
-fn fresh_jti() -> Result<String, SigningError> {
+pub(crate) fn fresh_jti() -> Result<String, SigningError> {
     let mut octets = [0; 16];
     getrandom::fill(&mut octets).map_err(SigningError::new)?;
     Ok(base64url::encode(octets))

@@ -169,7 +169,8 @@ impl Jwk {
     }
 }
 
-fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
+/// The text of a member, if it is there.
+pub(crate) fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
     member.map(Text::as_str)
 }
 
@@ -360,7 +361,7 @@ fn odd(integer: &[u8]) -> bool {
 }
 
 /// The length in bits of an integer without leading zero octets.
-fn bits(integer: &[u8]) -> usize {
+pub(crate) fn bits(integer: &[u8]) -> usize {
     integer.first().map_or(0, |first| {
         integer.len() * 8 - first.leading_zeros() as usize
     })

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::jose::algorithm::{Algorithm, KeyType, UnknownAlgorithm};
 use crate::jose::base64url;
 use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
-use crate::jose::jwk::{Jwk, JwkError, Material, Parameters};
+use crate::jose::jwk::{Jwk, JwkError, Material, Parameters, text};
 use crate::jose::signing::{KeyRefused, PrivateKey};
 
 const EC_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -350,10 +350,6 @@ fn explicit<T>(number: u32, value: Option<T>) -> Option<ContextSpecific<T>> {
         tag_mode: TagMode::Explicit,
         value,
     })
-}
-
-fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
-    member.map(Text::as_str)
 }
 
 /// Decodes a private member into a buffer that is wiped even when the text is refused.

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::jose::algorithm::{Algorithm, KeyType};
 use crate::jose::base64url;
-use crate::jose::jwk::{Jwk, JwkError, Parameters, Thumbprint};
+use crate::jose::jwk::{Jwk, JwkError, Parameters, Thumbprint, bits};
 
 #[cfg(feature = "aws-lc-rs")]
 use self::aws_lc as rsa_engine;
@@ -266,13 +266,6 @@ trait EcKey: Send + Sync {
 
 fn public(parameters: &Parameters<'_>) -> Result<Jwk, KeyRefused> {
     Jwk::from_parameters(parameters).map_err(KeyRefused::Public)
-}
-
-/// The length in bits of an integer without leading zero octets.
-fn bits(integer: &[u8]) -> usize {
-    integer.first().map_or(0, |first| {
-        integer.len() * 8 - first.leading_zeros() as usize
-    })
 }
 
 /// Why octets make no private key.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::client::key::ProofKey;
+use crate::client::new_proof::fresh_jti;
 use crate::jose::base64url;
 
 /// A compact JWS over any two JSON values.
@@ -46,7 +47,5 @@ pub fn sign_text(key: &ProofKey, header: impl AsRef<[u8]>, payload: impl AsRef<[
 
 /// 128 random bits, for a `jti` that no run before has used.
 pub(super) fn fresh_id() -> String {
-    let mut octets = [0; 16];
-    getrandom::fill(&mut octets).expect("the operating system gives randomness");
-    base64url::encode(octets)
+    fresh_jti().expect("the operating system gives randomness")
 }

@@ -30,8 +30,9 @@
 //! # }
 //! ```
 //!
-//! With the feature `axum`, handlers take a [`BoundToken`] as an argument. The other two parties of
-//! the protocol are the features `client` and `authorization-server`; `testing` is a kit for the
+//! With the feature `jwks` the keys come from the issuer itself and follow its rotation; with
+//! `introspection`, tokens may be opaque. With `axum`, handlers take a [`BoundToken`] as an argument.
+//! The other two parties of the protocol are the features `client` and `authorization-server`; `testing` is a kit for the
 //! tests of your own service.
 //!
 //! # Where to start reading
@@ -47,11 +48,11 @@
 //! | [`target`] | what must the proof say of method and URL? |
 //! | [`nonce`] | which nonces are ours? |
 //! | [`proof`] | does the proof hold? |
-//! | [`token`], [`issuer_keys`], [`jwt`] | is the access token good? |
+//! | [`issuer_keys`], [`jwt`] | is a signed token good? |
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
 //! | `proof_policy` | what are the steps that both servers share? |
-//! | [`rejection`] | what is a refused client told? |
+//! | [`rejection`], `challenge` | what is a refused client told? |
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
 #![cfg_attr(
@@ -82,6 +83,9 @@
 //! - `authorization-server`: the proof check of token and pushed authorization requests.
 //! - `axum`: extractors, and the original path of requests inside `Router::nest`.
 //! - `client`: keys, proofs, and tower layers for HTTP clients.
+//! - `introspection`: opaque tokens, asked about at the authorization server.
+//! - `jwks`: discovery of issuers, and their keys as they rotate.
+//! - `metrics`: what is counted and measured goes to the facade of the crate `metrics`.
 //! - `testing`: a kit for the tests of services behind the layer.
 
 pub mod jose;

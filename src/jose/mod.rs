@@ -15,7 +15,19 @@ pub mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
 pub(crate) mod key_cache;
-#[cfg(feature = "client")]
+#[cfg(feature = "_signing")]
+#[cfg_attr(
+    not(feature = "client"),
+    allow(dead_code, reason = "only clients make keys and hand them out")
+)]
 pub(crate) mod signing;
-#[cfg(feature = "client")]
+#[cfg(feature = "_signing")]
+#[cfg_attr(
+    not(feature = "client"),
+    allow(
+        dead_code,
+        unreachable_pub,
+        reason = "only clients make keys and hand them out"
+    )
+)]
 pub(crate) mod private_key;

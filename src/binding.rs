@@ -17,7 +17,7 @@ use crate::token::{AccessToken, Confirmation};
 pub struct BoundToken<C>(Arc<Bound<C>>);
 
 struct Bound<C> {
-    claims: C,
+    claims: Arc<C>,
     thumbprint: Thumbprint,
     algorithm: Algorithm,
     expires: Option<Timestamp>,

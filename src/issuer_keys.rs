@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, Publi
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::freshness::Timestamp;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::engine::VerificationKey;
 use crate::jose::jwk::{Jwk, Parameters};
@@ -24,26 +25,45 @@ use crate::token::TokenError;
 /// ```
 /// use std::sync::{Arc, PoisonError, RwLock};
 /// use tower_dpop::KeySet;
+/// use tower_dpop::freshness::Timestamp;
 /// use tower_dpop::issuer_keys::{KeySource, KeySourceError};
 ///
 /// struct Shared(Arc<RwLock<KeySet>>);
 ///
 /// impl KeySource for Shared {
-///     async fn key_set(&self, kid: Option<&str>) -> Result<KeySet, KeySourceError> {
-///         // A source that can fetch looks at `kid` and at `KeySet::has_kid` before it does.
-///         let _ = kid;
+///     async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
 ///         Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+///     }
+///
+///     // Somebody else's task: there is nothing to fetch here.
+///     async fn newer_key_set(
+///         &self,
+///         _known: &KeySet,
+///         _now: Timestamp,
+///     ) -> Result<Option<KeySet>, KeySourceError> {
+///         Ok(None)
 ///     }
 /// }
 /// ```
 pub trait KeySource: Send + Sync + 'static {
-    /// The issuer's keys, fetched anew if need be to find one of this `kid`.
+    /// The issuer's keys, as far as they are known now.
     ///
-    /// The `kid` is out of a token that nobody has verified: do not let it cause unbounded work.
+    /// It is called for every request, those with a cached token included: the same set (a clone of
+    /// it) while nothing has changed keeps their verdicts, another one ends them.
     fn key_set(
         &self,
-        kid: Option<&str>,
+        now: Timestamp,
     ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send;
+
+    /// The issuer's keys after no key of `known` has verified a token: another set, if there is
+    /// one.
+    ///
+    /// The token may be anyone's invention: do not let it cause unbounded work.
+    fn newer_key_set(
+        &self,
+        known: &KeySet,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<KeySet>, KeySourceError>> + Send;
 }
 
 /// The issuer's keys are out of reach. The request is answered with 503. Why is for the source to
@@ -73,6 +93,17 @@ struct IssuerKey {
 const MAX_CANDIDATES: usize = 4;
 
 impl KeySet {
+    /// Whether the other is this very set: this value, or a clone of it.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How many keys of the set can verify access tokens.
+    #[expect(clippy::len_without_is_empty, reason = "a set is never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a key of the set has this `kid`.
     pub fn has_kid(&self, kid: &str) -> bool {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
@@ -214,9 +245,17 @@ fn curve_name(curve: &EllipticCurve) -> Option<&'static str> {
 impl KeySource for KeySet {
     fn key_set(
         &self,
-        _kid: Option<&str>,
+        _now: Timestamp,
     ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send {
         future::ready(Ok(self.clone()))
+    }
+
+    fn newer_key_set(
+        &self,
+        _known: &KeySet,
+        _now: Timestamp,
+    ) -> impl Future<Output = Result<Option<KeySet>, KeySourceError>> + Send {
+        future::ready(Ok(None))
     }
 }
 

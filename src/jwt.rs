@@ -2,7 +2,6 @@
 //! 9068](https://www.rfc-editor.org/rfc/rfc9068).
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,11 +10,15 @@ use serde_json::{Map, Value};
 
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
-use crate::issuer_keys::{KeySource, KeySourceError};
+use crate::issuer_keys::{KeySet, KeySource, KeySourceError};
 use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jws::{CompactJws, NotCompactJws};
-use crate::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
+use crate::telemetry::{self, Cached};
+use crate::token::{
+    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+};
+use crate::token_cache::{DEFAULT_CAPACITY, Verdicts};
 
 /// Verifies access tokens that their issuer signed.
 ///
@@ -38,6 +41,10 @@ use crate::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 /// # Ok::<(), tower_dpop::issuer_keys::KeySetError>(())
 /// ```
 ///
+/// A token that was found good is not verified again while it is good and the issuer's keys are the
+/// same ([`JwtVerifier::without_cache`] turns this off). A token that no key verifies lets the
+/// [`KeySource`] look for newer keys, once.
+///
 /// # Security
 ///
 /// Not checked: revocation (a JWT is good until it expires), scopes (the application's decision),
@@ -50,7 +57,21 @@ pub struct JwtVerifier<K, C = Claims> {
     leeway: Duration,
     typ: TypCheck,
     keys: K,
-    claims: PhantomData<fn() -> C>,
+    verdicts: Option<Verdicts<Verdict<C>>>,
+}
+
+/// A token that was found good, and what that rests on.
+struct Verdict<C> {
+    token: AccessToken<C>,
+    life: Life,
+    keys: KeySet,
+}
+
+/// `exp` and `nbf` of a token.
+#[derive(Clone, Copy)]
+struct Life {
+    expires: f64,
+    not_before: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,23 +94,23 @@ impl<K: KeySource> JwtVerifier<K> {
             leeway: Duration::from_secs(30),
             typ: TypCheck::AtJwt,
             keys,
-            claims: PhantomData,
+            verdicts: Some(Verdicts::with_capacity(DEFAULT_CAPACITY)),
         }
     }
 }
 
-impl<K, C> JwtVerifier<K, C> {
+impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     /// Also accepts tokens for another audience.
     #[must_use]
     pub fn add_audience(mut self, audience: impl Into<String>) -> Self {
         self.audiences.push(audience.into());
-        self
+        self.renewed()
     }
 
     /// The algorithms by which tokens may be signed. Those of proofs are another list.
     #[must_use]
     pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
-        Self { algorithms, ..self }
+        Self { algorithms, ..self }.renewed()
     }
 
     /// How far the issuer's clock may be off when `exp` and `nbf` are compared. More than five
@@ -100,6 +121,7 @@ impl<K, C> JwtVerifier<K, C> {
             leeway: leeway.min(Duration::from_secs(300)),
             ..self
         }
+        .renewed()
     }
 
     /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them.
@@ -115,6 +137,32 @@ impl<K, C> JwtVerifier<K, C> {
             typ: TypCheck::Lenient,
             ..self
         }
+        .renewed()
+    }
+
+    /// Verifies a token anew with every request, at the cost of another signature verification.
+    #[must_use]
+    pub fn without_cache(self) -> Self {
+        Self {
+            verdicts: None,
+            ..self
+        }
+    }
+
+    /// How much memory the tokens that were found good may take, in octets, by estimate. The default
+    /// is 16 MiB, some 6,000 tokens.
+    #[must_use]
+    pub fn with_cache_capacity(self, octets: u64) -> Self {
+        Self {
+            verdicts: Some(Verdicts::with_capacity(octets)),
+            ..self
+        }
+    }
+
+    /// By other rules, no verdict is known yet.
+    fn renewed(mut self) -> Self {
+        self.verdicts = self.verdicts.as_ref().map(Verdicts::renewed);
+        self
     }
 
     /// Reads the token's claims into a type of your own. A token that does not fit is refused.
@@ -134,7 +182,7 @@ impl<K, C> JwtVerifier<K, C> {
     /// # }
     /// ```
     #[must_use]
-    pub fn with_claims<D: DeserializeOwned>(self) -> JwtVerifier<K, D> {
+    pub fn with_claims<D: DeserializeOwned + Send + Sync + 'static>(self) -> JwtVerifier<K, D> {
         let Self {
             issuer,
             audiences,
@@ -142,7 +190,7 @@ impl<K, C> JwtVerifier<K, C> {
             leeway,
             typ,
             keys,
-            claims: PhantomData,
+            verdicts,
         } = self;
         JwtVerifier {
             issuer,
@@ -151,7 +199,7 @@ impl<K, C> JwtVerifier<K, C> {
             leeway,
             typ,
             keys,
-            claims: PhantomData,
+            verdicts: verdicts.as_ref().map(Verdicts::renewed),
         }
     }
 
@@ -182,7 +230,7 @@ impl<K, C> JwtVerifier<K, C> {
         &self,
         claims: &RegisteredClaims<'_>,
         now: Timestamp,
-    ) -> Result<f64, TokenError> {
+    ) -> Result<Life, TokenError> {
         if claims.iss.as_ref().map(Text::as_str) != Some(self.issuer.as_str()) {
             return Err(TokenError::Issuer);
         }
@@ -193,20 +241,85 @@ impl<K, C> JwtVerifier<K, C> {
         {
             return Err(TokenError::Audience);
         }
+        let life = Life {
+            expires: claims.exp.ok_or(TokenError::Expired)?,
+            not_before: claims.nbf,
+        };
+        self.check_life(life, now)?;
+        Ok(life)
+    }
+
+    fn check_life(&self, life: Life, now: Timestamp) -> Result<(), TokenError> {
         let (now, leeway) = (now.as_numeric_date(), self.leeway.as_secs_f64());
-        let expires = claims
-            .exp
-            .filter(|expires| now - leeway < *expires)
-            .ok_or(TokenError::Expired)?;
-        if claims
-            .nbf
+        if now - leeway >= life.expires {
+            Err(TokenError::Expired)
+        } else if life
+            .not_before
             .is_some_and(|not_before| now + leeway < not_before)
         {
             Err(TokenError::NotYetValid)
         } else {
-            Ok(expires)
+            Ok(())
         }
     }
+}
+
+impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C> {
+    /// The verdict of before, if what it rests on is still so.
+    async fn recall(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<Option<AccessToken<C>>, TokenError> {
+        let Some(verdicts) = &self.verdicts else {
+            return Ok(None);
+        };
+        let Some(verdict) = verdicts.get(token) else {
+            telemetry::token_cache(Cached::Miss);
+            return Ok(None);
+        };
+        // Before the keys, as with a token that is not known: what costs nothing comes first.
+        if let Err(error) = self.check_life(verdict.life, now) {
+            verdicts.forget(token);
+            telemetry::token_cache(Cached::Miss);
+            return Err(error);
+        }
+        // The source is asked with every request: it renews its keys when they are asked for, and
+        // only it knows whether they have changed.
+        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
+        if !keys.is(&verdict.keys) {
+            verdicts.forget(token);
+            telemetry::token_cache(Cached::Miss);
+            return Ok(None);
+        }
+        telemetry::token_cache(Cached::Hit);
+        Ok(Some(verdict.token))
+    }
+
+    /// The keys by which the signature verifies, newer ones than those at hand if need be.
+    async fn verify_signature(
+        &self,
+        jws: &CompactJws<'_>,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> Result<KeySet, TokenError> {
+        let verify = |keys: &KeySet| {
+            keys.verify(kid, algorithm, jws.signing_input.as_bytes(), &jws.signature)
+        };
+        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
+        let Err(error) = verify(&keys) else {
+            return Ok(keys);
+        };
+        let newer = self.keys.newer_key_set(&keys, now).await;
+        let newer = newer.map_err(unavailable)?.ok_or(error)?;
+        verify(&newer)?;
+        Ok(newer)
+    }
+}
+
+fn unavailable(KeySourceError: KeySourceError) -> TokenError {
+    TokenError::Unavailable
 }
 
 impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier
@@ -221,28 +334,52 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         token: PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<AccessToken<C>, TokenError> {
+        if let Some(known) = self.recall(&token, now).await? {
+            return Ok(known);
+        }
         let jws =
             CompactJws::parse(token.as_str()).map_err(|NotCompactJws| TokenError::Malformed)?;
         let header: Header<'_> = read(&jws.header).map_err(|_| TokenError::Malformed)?;
         let algorithm = self.check_header(&header)?;
         let registered: RegisteredClaims<'_> =
             read(&jws.payload).map_err(|_| TokenError::Malformed)?;
-        let expires = self.check_claims(&registered, now)?;
+        let life = self.check_claims(&registered, now)?;
         let kid = header.kid.as_ref().map(Text::as_str);
-        let keys = self
-            .keys
-            .key_set(kid)
-            .await
-            .map_err(|KeySourceError| TokenError::Unavailable)?;
-        keys.verify(kid, algorithm, jws.signing_input.as_bytes(), &jws.signature)?;
+        let keys = self.verify_signature(&jws, kid, algorithm, now).await?;
         let claims = serde_json::from_slice(&jws.payload).map_err(|_| TokenError::Claims)?;
-        let token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
+        let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "saturates"
         )]
-        Ok(token.with_expiry(Timestamp::from_unix(expires as u64)))
+        let good = AccessToken::new(confirmation, claims)
+            .with_expiry(Timestamp::from_unix(life.expires as u64));
+        if let Some(verdicts) = &self.verdicts {
+            let verdict = Verdict {
+                token: good.clone(),
+                life,
+                keys,
+            };
+            verdicts.keep(&token, token.as_str().len(), verdict);
+        }
+        Ok(good)
+    }
+}
+
+impl<K, C> TokenIssuers for JwtVerifier<K, C> {
+    fn issuers(&self) -> Vec<&str> {
+        vec![&self.issuer]
+    }
+}
+
+impl<C> Clone for Verdict<C> {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            life: self.life,
+            keys: self.keys.clone(),
+        }
     }
 }
 
@@ -277,28 +414,6 @@ object! {
         exp: f64 = "exp",
         nbf: f64 = "nbf",
         cnf: Confirmation = "cnf",
-    }
-}
-
-/// RFC 7519 section 4.1.3: one string, or an array of them.
-#[derive(Deserialize)]
-#[serde(untagged, bound(deserialize = "'de: 'a"))]
-enum Audience<'a> {
-    One(Text<'a>),
-    Several(Vec<Text<'a>>),
-}
-
-impl Audience<'_> {
-    fn names_one_of(&self, expected: &[String]) -> bool {
-        let is_expected = |audience: &Text<'_>| {
-            expected
-                .iter()
-                .any(|expected| expected == audience.as_str())
-        };
-        match self {
-            Self::One(audience) => is_expected(audience),
-            Self::Several(audiences) => audiences.iter().any(is_expected),
-        }
     }
 }
 

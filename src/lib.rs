@@ -44,10 +44,12 @@
 //! |---|---|
 //! | [`jose`] | what are keys, algorithms and signed objects, read strictly? |
 //! | [`freshness`] | how old may a proof be, and how long must it be remembered? |
+//! | [`telemetry`] | what is counted and measured? |
 //! | [`credentials`] | which token and which proof does the request carry? |
 //! | [`target`] | what must the proof say of method and URL? |
 //! | [`nonce`] | which nonces are ours? |
 //! | [`proof`] | does the proof hold? |
+//! | [`token`], [`token_cache`] | what is an access token, and how long does a verdict about it hold? |
 //! | [`issuer_keys`], [`jwt`] | is a signed token good? |
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
@@ -90,12 +92,14 @@
 
 pub mod jose;
 pub mod freshness;
+pub mod telemetry;
 pub mod credentials;
 pub(crate) mod uri;
 pub mod target;
 pub mod nonce;
 pub mod proof;
 pub mod token;
+pub mod token_cache;
 pub mod issuer_keys;
 pub mod jwt;
 pub mod binding;

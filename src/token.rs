@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
@@ -18,17 +19,23 @@ use crate::jose::jwk::Thumbprint;
 ///
 /// # Example
 ///
-/// A rule of one's own around another verifier:
+/// A rule of one's own around another verifier, which has a say with every request. (Scopes are
+/// another matter: [`requirement`](crate::requirement).)
 ///
 /// ```
+/// use std::collections::HashSet;
+/// use std::sync::{Arc, PoisonError, RwLock};
 /// use tower_dpop::Claims;
 /// use tower_dpop::credentials::PresentedToken;
 /// use tower_dpop::freshness::Timestamp;
-/// use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
+/// use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
 ///
-/// struct ForWriters<V>(V);
+/// struct UnlessRevoked<V> {
+///     tokens: V,
+///     revoked: Arc<RwLock<HashSet<String>>>, // by `jti`
+/// }
 ///
-/// impl<V: AccessTokenVerifier<Claims = Claims>> AccessTokenVerifier for ForWriters<V> {
+/// impl<V: AccessTokenVerifier<Claims = Claims>> AccessTokenVerifier for UnlessRevoked<V> {
 ///     type Claims = Claims;
 ///
 ///     async fn verify(
@@ -36,12 +43,21 @@ use crate::jose::jwk::Thumbprint;
 ///         token: PresentedToken<'_>,
 ///         now: Timestamp,
 ///     ) -> Result<AccessToken<Claims>, TokenError> {
-///         let token = self.0.verify(token, now).await?;
-///         if token.claims().has_scope("orders.write") {
-///             Ok(token)
+///         let token = self.tokens.verify(token, now).await?;
+///         let jti: String = token.claims().claim("jti").ok_or(TokenError::Claims)?;
+///         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+///         if revoked.contains(&jti) {
+///             Err(TokenError::Invalid)
 ///         } else {
-///             Err(TokenError::InsufficientScope)
+///             Ok(token)
 ///         }
+///     }
+/// }
+///
+/// // For the metadata of the service.
+/// impl<V: TokenIssuers> TokenIssuers for UnlessRevoked<V> {
+///     fn issuers(&self) -> Vec<&str> {
+///         self.tokens.issuers()
 ///     }
 /// }
 /// ```
@@ -64,20 +80,46 @@ pub trait AccessTokenVerifier: Send + Sync + 'static {
     ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send;
 }
 
-/// A good access token: what it is bound to, and what it says.
-#[derive(Clone)]
+/// A verifier that is used elsewhere, too: by another [`Verifier`](crate::verifier::Verifier), or to
+/// clear its cache.
+impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
+    type Claims = V::Claims;
+
+    fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send {
+        V::verify(self, token, now)
+    }
+}
+
+impl<V: TokenIssuers> TokenIssuers for Arc<V> {
+    fn issuers(&self) -> Vec<&str> {
+        V::issuers(self)
+    }
+}
+
+/// Who issues the tokens that a verifier accepts, for
+/// [`ResourceMetadata`](crate::metadata::ResourceMetadata).
+pub trait TokenIssuers {
+    /// The issuer identifiers, as they stand in `iss`. Empty, where they are not known.
+    fn issuers(&self) -> Vec<&str>;
+}
+
+/// A good access token: what it is bound to, and what it says. Cloning is cheap.
 pub struct AccessToken<C> {
     pub(crate) confirmation: Confirmation,
-    pub(crate) claims: C,
+    pub(crate) claims: Arc<C>,
     pub(crate) expires: Option<Timestamp>,
 }
 
 impl<C> AccessToken<C> {
     /// A token that was verified to be good.
-    pub const fn new(confirmation: Confirmation, claims: C) -> Self {
+    pub fn new(confirmation: Confirmation, claims: C) -> Self {
         Self {
             confirmation,
-            claims,
+            claims: Arc::new(claims),
             expires: None,
         }
     }
@@ -88,7 +130,7 @@ impl<C> AccessToken<C> {
     }
 
     /// What the token says. Nobody has shown yet that it was presented by the holder of its key.
-    pub const fn claims(&self) -> &C {
+    pub fn claims(&self) -> &C {
         &self.claims
     }
 
@@ -97,11 +139,22 @@ impl<C> AccessToken<C> {
         self.expires
     }
 
-    /// Notes when the token expires, for whoever keeps a connection open beyond one request.
+    /// Notes when the token expires, for caches, and for whoever keeps a connection open beyond one
+    /// request.
     #[must_use]
     pub fn with_expiry(mut self, expires: Timestamp) -> Self {
         self.expires = Some(expires);
         self
+    }
+}
+
+impl<C> Clone for AccessToken<C> {
+    fn clone(&self) -> Self {
+        Self {
+            confirmation: self.confirmation,
+            claims: Arc::clone(&self.claims),
+            expires: self.expires,
+        }
     }
 }
 
@@ -152,6 +205,28 @@ impl<'de> Deserialize<'de> for Confirmation {
     }
 }
 
+/// `aud` (RFC 7519 section 4.1.3): one string, or an array of them.
+#[derive(Deserialize)]
+#[serde(untagged, bound(deserialize = "'de: 'a"))]
+pub(crate) enum Audience<'a> {
+    One(Text<'a>),
+    Several(Vec<Text<'a>>),
+}
+
+impl Audience<'_> {
+    pub(crate) fn names_one_of(&self, expected: &[String]) -> bool {
+        let is_expected = |audience: &Text<'_>| {
+            expected
+                .iter()
+                .any(|expected| expected == audience.as_str())
+        };
+        match self {
+            Self::One(audience) => is_expected(audience),
+            Self::Several(audiences) => audiences.iter().any(is_expected),
+        }
+    }
+}
+
 /// Why an access token was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -189,6 +264,10 @@ pub enum TokenError {
     /// The signature does not verify with the issuer's keys.
     #[error("the signature of the access token does not verify")]
     Signature,
+    /// `token_type` of an introspected token contradicts what the token is bound to (RFC 9449
+    /// section 6.2).
+    #[error("the type of the access token contradicts its binding")]
+    TokenType,
     /// `typ` is not that of an access token (RFC 9068 section 4).
     #[error("the access token has the wrong typ")]
     Type,

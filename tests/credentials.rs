@@ -820,7 +820,15 @@ impl AccessTokenVerifier for Always {
 struct NoKeys;
 
 impl KeySource for NoKeys {
-    async fn key_set(&self, _kid: Option<&str>) -> Result<KeySet, KeySourceError> {
+    async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
+        Err(KeySourceError)
+    }
+
+    async fn newer_key_set(
+        &self,
+        _known: &KeySet,
+        _now: Timestamp,
+    ) -> Result<Option<KeySet>, KeySourceError> {
         Err(KeySourceError)
     }
 }

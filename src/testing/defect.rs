@@ -372,6 +372,7 @@ mod tests {
         TokenError::Malformed => "Malformed",
         TokenError::NotYetValid => "NotYetValid",
         TokenError::Signature => "Signature",
+        TokenError::TokenType => "TokenType",
         TokenError::Type => "Type",
         TokenError::Unavailable => "Unavailable",
     }
@@ -441,7 +442,7 @@ mod tests {
                 _ => None,
             },
             // Not said by a verifier of JWTs.
-            &["InsufficientScope", "Invalid", "Unavailable"],
+            &["InsufficientScope", "Invalid", "TokenType", "Unavailable"],
         );
         assert_shown(
             binding,

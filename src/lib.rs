@@ -51,6 +51,14 @@
 //! | [`proof`] | does the proof hold? |
 //! | [`token`], [`token_cache`] | what is an access token, and how long does a verdict about it hold? |
 //! | [`issuer_keys`], [`jwt`] | is a signed token good? |
+#![cfg_attr(
+    feature = "_http",
+    doc = "| [`http_client`] | how are issuers asked? |"
+)]
+#![cfg_attr(
+    feature = "jwks",
+    doc = "| [`jwks`] | which keys does the issuer sign with today? |"
+)]
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
 //! | `proof_policy` | what are the steps that both servers share? |
@@ -102,6 +110,10 @@ pub mod token;
 pub mod token_cache;
 pub mod issuer_keys;
 pub mod jwt;
+#[cfg(feature = "_http")]
+pub mod http_client;
+#[cfg(feature = "jwks")]
+pub mod jwks;
 pub mod binding;
 pub mod replay;
 pub(crate) mod proof_policy;

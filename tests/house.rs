@@ -100,6 +100,7 @@ fn no_import_runs_back() {
         ) > 3
     );
     assert!(assert_order(&src.join("client/mod.rs"), "crate::client::") > 5);
+    assert!(assert_order(&src.join("jwks/mod.rs"), "crate::jwks::") > 5);
     assert!(assert_order(&src.join("testing/mod.rs"), "crate::testing::") > 5);
 }
 
@@ -142,6 +143,7 @@ fn two_files_name_the_cryptography_and_one_of_each_party_the_clock() {
     assert_eq!(
         naming(&["SystemTime::now", "Instant::now"]),
         [
+            "jwks/remote_keys.rs",
             "replay/contract.rs",
             "verifier.rs",
             "token_endpoint/endpoint.rs",

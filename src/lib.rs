@@ -59,6 +59,10 @@
     feature = "jwks",
     doc = "| [`jwks`] | which keys does the issuer sign with today? |"
 )]
+#![cfg_attr(
+    feature = "introspection",
+    doc = "| [`introspection`] | what does the authorization server say of an opaque token? |"
+)]
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
 //! | `proof_policy` | what are the steps that both servers share? |
@@ -114,6 +118,8 @@ pub mod jwt;
 pub mod http_client;
 #[cfg(feature = "jwks")]
 pub mod jwks;
+#[cfg(feature = "introspection")]
+pub mod introspection;
 pub mod binding;
 pub mod replay;
 pub(crate) mod proof_policy;

@@ -174,6 +174,15 @@ pub fn demanded_nonce<V: AccessTokenVerifier, R: ReplayStore>(
         .pop()
 }
 
+/// To be called before a subscriber is set for one thread. While no other thread has any, tracing may
+/// take an event that is first reached there for one that nobody wants, for good.
+pub fn let_nobody_be_deaf() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+    });
+}
+
 /// Runs a future of this crate's tests to its end.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

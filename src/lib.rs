@@ -63,6 +63,7 @@
     feature = "introspection",
     doc = "| [`introspection`] | what does the authorization server say of an opaque token? |"
 )]
+//! | [`issuers`] | of several issuers, whose token is it? |
 //! | [`binding`] | is the token bound to the proof's key? |
 //! | [`replay`] | was the proof used before? |
 //! | `proof_policy` | what are the steps that both servers share? |
@@ -120,6 +121,7 @@ pub mod http_client;
 pub mod jwks;
 #[cfg(feature = "introspection")]
 pub mod introspection;
+pub mod issuers;
 pub mod binding;
 pub mod replay;
 pub(crate) mod proof_policy;

@@ -14,6 +14,20 @@
 //! # }
 //! ```
 //!
+//! A handler that decides about scopes itself takes an [`Access`]:
+//!
+//! ```
+//! use tower_dpop::Claims;
+//! use tower_dpop::authorization::{Access, Denied};
+//! use tower_dpop::requirement::ScopeRequirement;
+//!
+//! async fn cancel(access: Access<Claims>) -> Result<&'static str, Denied> {
+//!     access.check(&ScopeRequirement::all_of("orders.cancel".parse().expect("a scope")))?;
+//!     Ok("cancelled")
+//! }
+//! # let _ = cancel;
+//! ```
+//!
 //! With this feature on, the layer also finds the original path of a request inside `Router::nest`,
 //! which shortens it ([`OriginalUri`](axum::extract::OriginalUri)).
 
@@ -22,11 +36,42 @@ use ::axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::authorization::{self, Access, Denied};
+use crate::bearer::{AcceptedToken, BearerToken};
 use crate::binding::BoundToken;
 #[cfg(feature = "authorization-server")]
 use crate::token_endpoint::proven_key::ProvenKey;
 
+/// Where the verifier allows Bearer, a request under that scheme is refused: 401, with challenges
+/// that ask for a bound token.
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
+    type Rejection = NoBoundToken;
+
+    async fn from_request_parts(request: &mut Parts, _state: &S) -> Result<Self, NoBoundToken> {
+        match request.extensions.get::<Self>() {
+            Some(token) => Ok(token.clone()),
+            None => Err(authorization::deny_bearer::<C>(&request.extensions)
+                .map_or(NoBoundToken::NotBehindDpopLayer, NoBoundToken::Bearer)),
+        }
+    }
+}
+
+/// `None` for a request that did not come through the layer, came as a preflight or under the
+/// Bearer scheme, or would have been refused in report-only mode.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundToken<C> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        Ok(request.extensions.get::<Self>().cloned())
+    }
+}
+
+/// A token that anyone may present. For requests under the DPoP scheme there is none: a handler that
+/// serves both takes an [`AcceptedToken`].
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BearerToken<C> {
     type Rejection = NotBehindDpopLayer;
 
     async fn from_request_parts(
@@ -41,15 +86,69 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     }
 }
 
-/// `None` for a request that did not come through the layer, or came as a preflight.
-impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundToken<C> {
-    type Rejection = std::convert::Infallible;
+/// A token under either scheme.
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for AcceptedToken<C> {
+    type Rejection = NotBehindDpopLayer;
 
     async fn from_request_parts(
         request: &mut Parts,
         _state: &S,
-    ) -> Result<Option<Self>, Self::Rejection> {
-        Ok(request.extensions.get::<Self>().cloned())
+    ) -> Result<Self, NotBehindDpopLayer> {
+        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+    }
+}
+
+/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
+/// route without the layer is refused: a forgotten layer must not make everyone a preflight.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for AcceptedToken<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindDpopLayer> {
+        optional(Self::of(&request.extensions), request)
+    }
+}
+
+/// The token, and the means to refuse it: a handler that returns `Result<_, Denied>` asks for scopes
+/// with `access.check(&requirement)?`.
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for Access<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindDpopLayer> {
+        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+    }
+}
+
+/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
+/// route without the layer is refused.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Access<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindDpopLayer> {
+        optional(Self::of(&request.extensions), request)
+    }
+}
+
+/// Nothing, only where the layer has let the request by without a token.
+fn optional<T>(found: Option<T>, request: &Parts) -> Result<Option<T>, NotBehindDpopLayer> {
+    if found.is_some() || authorization::may_lack_token(&request.extensions) {
+        Ok(found)
+    } else {
+        Err(NotBehindDpopLayer)
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        Self::into_response(self)
     }
 }
 
@@ -89,10 +188,30 @@ impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
     }
 }
 
-/// The handler takes a [`BoundToken`], but no [`DpopLayer`](crate::layer::DpopLayer) with this
-/// claims type is around it. The deployer's mistake: the client gets a plain 500.
+/// Why a handler that takes a [`BoundToken`] was not reached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NoBoundToken {
+    /// The request came under the Bearer scheme, with a token that is bound to nothing: 401.
+    Bearer(Denied),
+    /// As [`NotBehindDpopLayer`] says.
+    NotBehindDpopLayer,
+}
+
+impl IntoResponse for NoBoundToken {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Bearer(denied) => denied.into_response(),
+            Self::NotBehindDpopLayer => NotBehindDpopLayer.into_response(),
+        }
+    }
+}
+
+/// The handler takes a token, but no [`DpopLayer`](crate::layer::DpopLayer) with this claims type is
+/// around it, or one that lets requests without a token through (in report-only mode, for one), and
+/// the handler does not take an `Option`. The deployer's mistake: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the handler takes a BoundToken, but no DpopLayer with its claims type is around it")]
+#[error("the handler takes an access token that no DpopLayer with its claims type has put there")]
 pub struct NotBehindDpopLayer;
 
 impl IntoResponse for NotBehindDpopLayer {

@@ -2,7 +2,7 @@
 //!
 //! | field | ABNF |
 //! |---|---|
-//! | `Authorization` | `"DPoP" 1*SP token68` ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)) |
+//! | `Authorization` | `"DPoP" 1*SP token68` ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)), or `"Bearer" 1*SP token68` ([RFC 6750 section 2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)) where that is allowed |
 //! | `DPoP` | `token68` ([section 4.1](https://www.rfc-editor.org/rfc/rfc9449#section-4.1)), of which a JWT uses letters, digits, `-`, `_` and `.` |
 //!
 //! Tokens in the query or in a form are never looked for (OAuth 2.1 and FAPI 2.0 forbid them), nor
@@ -22,7 +22,27 @@ use sha2::{Digest, Sha256};
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 
 /// Longer tokens are not hashed. Those of issuers that list dozens of groups have a few KiB.
-const MAX_TOKEN_LENGTH: usize = 32 * 1024;
+pub(crate) const MAX_TOKEN_LENGTH: usize = 32 * 1024;
+
+/// The scheme under which an access token is presented, and in whose challenge a fault is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// RFC 6750.
+    Bearer,
+    /// RFC 9449.
+    Dpop,
+}
+
+impl Scheme {
+    /// For metrics and logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Dpop => "dpop",
+        }
+    }
+}
 
 /// An access token under the DPoP scheme, and the proof that came with it, if one did.
 pub(crate) struct Credentials<'r> {
@@ -41,17 +61,36 @@ pub(crate) enum ProofField<'r> {
 impl<'r> Credentials<'r> {
     /// Exactly one `Authorization`, of the DPoP scheme.
     pub(crate) fn from_headers(headers: &'r HeaderMap) -> Result<Self, CredentialsError> {
-        let mut fields = headers.get_all(AUTHORIZATION).iter();
-        let authorization = fields.next().ok_or(CredentialsError::Missing)?;
-        if fields.next().is_some() {
-            return Err(CredentialsError::Ambiguous);
+        match authorization(headers)? {
+            (Scheme::Bearer, _) => Err(CredentialsError::Bearer),
+            (Scheme::Dpop, token) if token.len() > MAX_TOKEN_LENGTH => {
+                Err(CredentialsError::TokenTooLong)
+            }
+            (Scheme::Dpop, token) => Ok(Self {
+                token,
+                proof: ProofField::from_headers(headers),
+            }),
         }
-        let token = dpop_token(authorization.as_bytes())?;
-        Ok(Self {
-            token,
-            proof: ProofField::from_headers(headers),
-        })
     }
+}
+
+/// The token of a request that leaves no doubt that it is presented as a bearer token. A `DPoP` field
+/// beside it is not looked at: clients attach it blindly.
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    match authorization(headers) {
+        Ok((Scheme::Bearer, token)) => Some(token),
+        Ok((Scheme::Dpop, _)) | Err(_) => None,
+    }
+}
+
+/// Exactly one `Authorization`, of one of the schemes of access tokens.
+fn authorization(headers: &HeaderMap) -> Result<(Scheme, &str), CredentialsError> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let field = fields.next().ok_or(CredentialsError::Missing)?;
+    if fields.next().is_some() {
+        return Err(CredentialsError::Ambiguous);
+    }
+    scheme_and_token(field.as_bytes())
 }
 
 impl<'r> ProofField<'r> {
@@ -106,33 +145,30 @@ impl fmt::Debug for PresentedToken<'_> {
     }
 }
 
-fn dpop_token(field: &[u8]) -> Result<&str, CredentialsError> {
+fn scheme_and_token(field: &[u8]) -> Result<(Scheme, &str), CredentialsError> {
     let scheme_end = field
         .iter()
         .position(|octet| !is_token_character(*octet))
         .unwrap_or(field.len());
     let (scheme, rest) = field.split_at(scheme_end);
-    let spaces = rest.iter().take_while(|octet| **octet == b' ').count();
-    let token = &rest[spaces..];
-    let well_formed = spaces > 0 && is_token68(token);
-    if scheme.eq_ignore_ascii_case(b"DPoP") && well_formed {
-        if token.len() > MAX_TOKEN_LENGTH {
-            return Err(CredentialsError::TokenTooLong);
-        }
-        str::from_utf8(token).map_err(|_| CredentialsError::Malformed)
-    } else if scheme.eq_ignore_ascii_case(b"DPoP") || scheme.is_empty() {
-        Err(CredentialsError::Malformed)
+    let scheme = if scheme.eq_ignore_ascii_case(b"DPoP") {
+        Scheme::Dpop
     } else if scheme.eq_ignore_ascii_case(b"Bearer") {
-        Err(if well_formed {
-            CredentialsError::Bearer
-        } else {
-            CredentialsError::Malformed
-        })
+        Scheme::Bearer
+    } else if scheme.is_empty() {
+        return Err(CredentialsError::Malformed);
     } else {
         // RFC 6750 section 3.1: a request with an unsupported authentication method gets no error
         // code.
-        Err(CredentialsError::Missing)
+        return Err(CredentialsError::Missing);
+    };
+    let spaces = rest.iter().take_while(|octet| **octet == b' ').count();
+    let token = &rest[spaces..];
+    if spaces == 0 || !is_token68(token) {
+        return Err(CredentialsError::Malformed);
     }
+    let token = str::from_utf8(token).map_err(|_| CredentialsError::Malformed)?;
+    Ok((scheme, token))
 }
 
 /// RFC 9110 section 5.6.2, `tchar`.

@@ -300,6 +300,19 @@ fn whole(distance: f64) -> u64 {
     distance.ceil() as u64
 }
 
+impl Freshness {
+    /// How far `iat` lies behind now, out of what it was refused for: negative where it is ahead.
+    #[expect(clippy::cast_precision_loss, reason = "for a histogram")]
+    pub(crate) fn skew(&self, error: IatError) -> f64 {
+        match error {
+            IatError::InTheFuture { by } => -(self.leeway.saturating_add(by) as f64),
+            IatError::TooOld { by } => {
+                self.max_age.saturating_add(self.leeway).saturating_add(by) as f64
+            }
+        }
+    }
+}
+
 /// `iat` lies outside the window (RFC 9449 section 4.3, check 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

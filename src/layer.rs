@@ -8,6 +8,8 @@
 //!   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
 //! - **Logging and metrics** go outside, too: they find the
 //!   [`Rejection`] in the response's extensions.
+//! - **Authorization** goes inside: the layers of [`authorization`](crate::authorization) answer in
+//!   the name of this one.
 //! - **One layer per request.** A layer around a router and a clone of it inside share one replay
 //!   memory: the inner one would see every proof a second time.
 //! - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
@@ -27,14 +29,17 @@ use http::{Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::Span;
 
+use crate::bearer::AcceptedToken;
 use crate::credentials::DPOP;
+use crate::freshness::Timestamp;
 use crate::nonce::{DPOP_NONCE, Nonce};
-use crate::rejection::Rejection;
+use crate::rejection::{Consequence, Rejection};
 use crate::replay::ReplayStore;
 use crate::replay::memory::MemoryReplayStore;
 use crate::token::AccessTokenVerifier;
-use crate::verifier::{Verified, Verifier};
+use crate::verifier::Verifier;
 
 /// The response header fields that a browser must be allowed to read (RFC 9449 sections 7.1 and 8),
 /// for `Access-Control-Expose-Headers`. A wildcard does not cover requests with credentials.
@@ -45,7 +50,8 @@ pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
 pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
 /// Lets a request through to the service only when its DPoP proof and access token hold together,
-/// with a [`BoundToken`](crate::binding::BoundToken) in its extensions.
+/// with a [`BoundToken`](crate::binding::BoundToken) in its extensions. Where the verifier allows
+/// Bearer, a request may come with a [`BearerToken`](crate::bearer::BearerToken) instead.
 ///
 /// It goes around any service of `http` requests that can be cloned and whose response body has a
 /// `Default`, the empty body of refusals.
@@ -71,12 +77,22 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 pub struct DpopLayer<V, R = MemoryReplayStore> {
     verifier: Arc<Verifier<V, R>>,
     preflights: Preflights,
+    enforcement: Enforcement,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Preflights {
     Verify,
     PassThrough,
+}
+
+/// Whether what is decided against a request has consequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enforcement {
+    Enforced,
+    ReportOnly,
+    /// Nothing was looked at: a preflight.
+    Waived,
 }
 
 impl<V, R> DpopLayer<V, R> {
@@ -88,6 +104,27 @@ impl<V, R> DpopLayer<V, R> {
         Self {
             verifier: verifier.into(),
             preflights: Preflights::Verify,
+            enforcement: Enforcement::Enforced,
+        }
+    }
+
+    /// Lets every request through, and only reports what would have been refused, for the time in
+    /// which a service is moved behind the layer: a [`ReportedRejection`] in the extensions of the
+    /// request and of its response, an event, and the metric's decision `reported`. Requests that
+    /// hold bring their token as ever; a client that needs a nonce is given one.
+    ///
+    /// The layers of [`authorization`](crate::authorization) inside report as well. A handler that
+    /// takes a token as its argument takes an `Option` of it meanwhile: without one, axum's
+    /// extractors answer a plain 500.
+    ///
+    /// # Security
+    ///
+    /// Nothing is refused. The service goes on deciding by whatever decided before.
+    #[must_use]
+    pub fn with_insecure_report_only(self) -> Self {
+        Self {
+            enforcement: Enforcement::ReportOnly,
+            ..self
         }
     }
 
@@ -115,6 +152,7 @@ impl<S, V, R> Layer<S> for DpopLayer<V, R> {
             inner,
             verifier: Arc::clone(&self.verifier),
             preflights: self.preflights,
+            enforcement: self.enforcement,
         }
     }
 }
@@ -124,6 +162,7 @@ impl<V, R> Clone for DpopLayer<V, R> {
         Self {
             verifier: Arc::clone(&self.verifier),
             preflights: self.preflights,
+            enforcement: self.enforcement,
         }
     }
 }
@@ -133,6 +172,7 @@ impl<V, R> fmt::Debug for DpopLayer<V, R> {
         f.debug_struct("DpopLayer")
             .field("verifier", &self.verifier)
             .field("preflights", &self.preflights)
+            .field("enforcement", &self.enforcement)
             .finish()
     }
 }
@@ -142,6 +182,7 @@ pub struct Dpop<S, V, R = MemoryReplayStore> {
     inner: S,
     verifier: Arc<Verifier<V, R>>,
     preflights: Preflights,
+    enforcement: Enforcement,
 }
 
 impl<S, V, R, B, D> Service<Request<B>> for Dpop<S, V, R>
@@ -159,26 +200,32 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // The service that was polled ready must be the one that is called; the clone that stays
         // has yet to be polled.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
+            AcceptedToken::<V::Claims>::remove_from(request.extensions_mut());
+            request.extensions_mut().insert(Guard {
+                verifier: Arc::clone(&self.verifier) as Arc<dyn Refuses>,
+                enforcement: Enforcement::Waived,
+            });
             return ResponseFuture {
                 state: State::Answering {
                     future: inner.call(request),
-                    next_nonce: None,
+                    note: Note::default(),
                 },
             };
         }
         let (head, body) = request.into_parts();
-        let verifying = verify(Arc::clone(&self.verifier), head);
+        let deciding = decide(Arc::clone(&self.verifier), self.enforcement, head);
         ResponseFuture {
             state: State::Verifying {
-                future: Box::pin(verifying),
+                future: Box::pin(deciding),
                 pending: Some((inner, body)),
                 verifier: Arc::clone(&self.verifier),
+                span: tracing::debug_span!(target: "tower_dpop", "dpop"),
             },
         }
     }
@@ -192,15 +239,111 @@ fn is_preflight<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key(AUTHORIZATION)
 }
 
-type Verification<C> = (Parts, Result<Verified<C>, Rejection>);
+type Decision = Result<(Parts, Note), Rejection>;
 
-/// Takes the head and gives it back, so that no part of it is copied.
-async fn verify<V: AccessTokenVerifier, R: ReplayStore>(
+/// What is left to say in the response to a request that was let through.
+#[derive(Default)]
+struct Note {
+    next_nonce: Option<Nonce>,
+    reported: Option<ReportedRejection>,
+}
+
+/// Takes the head of a request and gives it back, so that no part of it is copied, with all that
+/// the services behind will look for.
+async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
     verifier: Arc<Verifier<V, R>>,
-    head: Parts,
-) -> Verification<V::Claims> {
-    let outcome = verifier.verify(&head).await;
-    (head, outcome)
+    enforcement: Enforcement,
+    mut head: Parts,
+) -> Decision {
+    let mut note = Note::default();
+    let decision = verifier.verify_either(&head).await;
+    let guard = head.extensions.get::<Guard>();
+    let decided_outside = guard.is_some_and(|guard| guard.enforcement == Enforcement::Enforced);
+    // Behind this layer, a token is one that this layer has accepted. But one that only reports
+    // changes nothing for another that decides.
+    let is_in_charge = enforcement == Enforcement::Enforced || !decided_outside;
+    if is_in_charge {
+        AcceptedToken::<V::Claims>::remove_from(&mut head.extensions);
+    }
+    match decision {
+        Ok(verified) => {
+            if is_in_charge {
+                verified.token.insert_into(&mut head.extensions);
+            }
+            note.next_nonce = verified.next_nonce;
+        }
+        Err(rejection) if enforcement == Enforcement::Enforced => return Err(rejection),
+        Err(rejection) => {
+            note.next_nonce = verifier.report(&rejection, Consequence::Reported);
+            let reported = ReportedRejection(rejection);
+            head.extensions.insert(reported.clone());
+            note.reported = Some(reported);
+        }
+    }
+    if is_in_charge {
+        head.extensions.insert(Guard {
+            verifier,
+            enforcement,
+        });
+    }
+    Ok((head, note))
+}
+
+impl Note {
+    fn write_to<D>(self, response: &mut Response<D>) {
+        let succeeded =
+            response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(nonce) = self
+            .next_nonce
+            .filter(|_| succeeded || self.reported.is_some())
+        {
+            nonce.write_to(response.headers_mut());
+        }
+        if let Some(reported) = self.reported {
+            response.extensions_mut().insert(reported);
+        }
+    }
+}
+
+/// Why a request would have been refused, in report-only mode. In the extensions of the request and
+/// of its response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedRejection(pub(crate) Rejection);
+
+impl ReportedRejection {
+    /// Why.
+    pub const fn rejection(&self) -> &Rejection {
+        &self.0
+    }
+}
+
+/// By whom a request was let through: what the layers behind this one need to refuse it by the same
+/// rules. In the request's extensions.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) verifier: Arc<dyn Refuses>,
+    pub(crate) enforcement: Enforcement,
+}
+
+/// The verifier, for those who do not know its types.
+pub(crate) trait Refuses: Send + Sync {
+    fn now(&self) -> Timestamp;
+    fn refuse(&self, rejection: Rejection) -> Response<()>;
+    fn report(&self, rejection: &Rejection);
+}
+
+impl<V: Send + Sync, R: Send + Sync> Refuses for Verifier<V, R> {
+    fn now(&self) -> Timestamp {
+        Verifier::now(self)
+    }
+
+    fn refuse(&self, rejection: Rejection) -> Response<()> {
+        Verifier::refuse(self, rejection)
+    }
+
+    fn report(&self, rejection: &Rejection) {
+        Verifier::report(self, rejection, Consequence::Reported);
+    }
 }
 
 impl<S: Clone, V, R> Clone for Dpop<S, V, R> {
@@ -209,6 +352,7 @@ impl<S: Clone, V, R> Clone for Dpop<S, V, R> {
             inner: self.inner.clone(),
             verifier: Arc::clone(&self.verifier),
             preflights: self.preflights,
+            enforcement: self.enforcement,
         }
     }
 }
@@ -243,14 +387,15 @@ pin_project! {
         Verifying {
             // Boxed, because the future of an async function has no name that could stand here. The
             // inner service's has.
-            future: Pin<Box<dyn Future<Output = Verification<V::Claims>> + Send>>,
+            future: Pin<Box<dyn Future<Output = Decision> + Send>>,
             pending: Option<(S, B)>,
             verifier: Arc<Verifier<V, R>>,
+            span: Span,
         },
         Answering {
             #[pin]
             future: S::Future,
-            next_nonce: Option<Nonce>,
+            note: Note,
         },
     }
 }
@@ -271,30 +416,27 @@ where
                     future,
                     pending,
                     verifier,
+                    span,
                 } => {
-                    let (head, outcome) = ready!(future.as_mut().poll(context));
+                    let entered = span.enter();
+                    let decision = ready!(future.as_mut().poll(context));
                     // Taken on a refusal too: it ends the inner service's reservation at once.
                     let (mut inner, body) = pending
                         .take()
                         .expect("a future is not polled again after it was ready");
-                    let verified = match outcome {
-                        Ok(verified) => verified,
+                    let (head, note) = match decision {
+                        Ok(passed) => passed,
                         Err(rejection) => return Poll::Ready(Ok(verifier.refuse(rejection))),
                     };
-                    let mut request = Request::from_parts(head, body);
-                    request.extensions_mut().insert(verified.token);
+                    drop(entered);
                     State::Answering {
-                        future: inner.call(request),
-                        next_nonce: verified.next_nonce,
+                        future: inner.call(Request::from_parts(head, body)),
+                        note,
                     }
                 }
-                StateProjection::Answering { future, next_nonce } => {
+                StateProjection::Answering { future, note } => {
                     let mut response = ready!(future.poll(context))?;
-                    let succeeded = response.status().is_success()
-                        || response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    if let Some(nonce) = next_nonce.take().filter(|_| succeeded) {
-                        nonce.write_to(response.headers_mut());
-                    }
+                    mem::take(note).write_to(&mut response);
                     return Poll::Ready(Ok(response));
                 }
             };

@@ -65,11 +65,14 @@
 )]
 //! | [`issuers`] | of several issuers, whose token is it? |
 //! | [`binding`] | is the token bound to the proof's key? |
+//! | [`quoted_text`], [`requirement`] | what does a route ask of a token? |
+//! | [`bearer`] | may a token pass that is bound to nothing? |
 //! | [`replay`] | was the proof used before? |
 //! | `proof_policy` | what are the steps that both servers share? |
 //! | [`rejection`], `challenge` | what is a refused client told? |
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
+//! | [`authorization`] | tower, for what a route asks of a token |
 #![cfg_attr(
     feature = "authorization-server",
     doc = "| [`token_endpoint`] | the same steps at the authorization server |"
@@ -123,11 +126,16 @@ pub mod jwks;
 pub mod introspection;
 pub mod issuers;
 pub mod binding;
+pub mod quoted_text;
+pub mod requirement;
+pub mod bearer;
 pub mod replay;
 pub(crate) mod proof_policy;
 pub mod rejection;
+pub(crate) mod challenge;
 pub mod verifier;
 pub mod layer;
+pub mod authorization;
 #[cfg(feature = "authorization-server")]
 pub mod token_endpoint;
 #[cfg(feature = "axum")]

@@ -19,6 +19,7 @@ use crate::proof::{ClaimedProof, Expected, Proof, ProofError};
 use crate::replay::memory::MemoryReplayStore;
 use crate::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
 use crate::target::{PublicUrl, Target, TargetError, Targets};
+use crate::telemetry;
 
 /// What one server asks of every proof.
 pub(crate) struct ProofPolicy<R> {
@@ -109,10 +110,14 @@ impl<R> ProofPolicy<R> {
         proof.verify_signature(&self.keys)
     }
 
-    /// Keeps the client's parsed key for its next request. Only for a request that has passed, with
-    /// a token: a stranger's keys must not push out those of clients.
-    pub(crate) fn remember_key(&self, proof: &Proof<PresentedToken<'_>>) {
+    /// What is left to do for a request that has passed, with a token. Its parsed key is kept for the
+    /// client's next request: a stranger's keys must not push out those of clients.
+    pub(crate) fn conclude(&self, proof: &Proof<PresentedToken<'_>>, now: Timestamp) {
         proof.remember_key(&self.keys);
+        let skew_seconds = now.as_numeric_date() - proof.iat();
+        telemetry::decision("accepted", "dpop", "none");
+        telemetry::clock_skew("accepted", skew_seconds);
+        tracing::debug!(target: "tower_dpop", scheme = "dpop", algorithm = %proof.algorithm(), skew_seconds, "request accepted");
     }
 
     /// The nonce to give out now, where nonces are required.

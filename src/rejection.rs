@@ -3,12 +3,14 @@
 //! | fault | status | `error` |
 //! |---|---|---|
 //! | no access token | 401 | none |
-//! | an access token under the Bearer scheme, or longer than 32 KiB | 401 | `invalid_token` |
+//! | an access token under the Bearer scheme where that is not spoken, or longer than 32 KiB | 401 | `invalid_token` |
 //! | broken or several `Authorization` fields | 400 | `invalid_request` |
 //! | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
 //! | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
 //! | the access token, or its binding | 401 | `invalid_token` |
-//! | the access token's scope | 403 | `insufficient_scope` |
+//! | a bound access token under the Bearer scheme | 401 | `invalid_token` |
+//! | the access token does not allow the request | 403 | `insufficient_scope` |
+//! | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
 //! | ours | 503 | no challenge, `Retry-After` |
 //!
 //! ```text
@@ -20,20 +22,24 @@
 //!
 //! [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
 //! challenge. Nothing of the request is ever repeated in one.
+//!
+//! Where Bearer is spoken too, a 401 has a challenge of each scheme, and the error stands in that of
+//! the scheme that was used; in both, where the request leaves that open ([section
+//! 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
 
-use std::fmt::{self, Write as _};
+use http::StatusCode;
 
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
-
+use crate::bearer::BearerError;
 use crate::binding::BindingError;
-use crate::credentials::CredentialsError;
-use crate::jose::algorithm::Algorithms;
-use crate::nonce::{Nonce, NonceError};
+use crate::credentials::{CredentialsError, Scheme};
+use crate::freshness::IatError;
+use crate::nonce::NonceError;
 use crate::proof::ProofError;
 use crate::proof_policy::PolicyError;
 use crate::replay::ReplayStoreError;
+use crate::requirement::AuthorizationError;
 use crate::target::TargetError;
+use crate::telemetry;
 use crate::token::TokenError;
 
 /// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
@@ -70,6 +76,12 @@ pub enum Rejection {
     /// The nonce is missing, stale or not ours.
     #[error(transparent)]
     Nonce(#[from] NonceError),
+    /// The token under the Bearer scheme is not accepted.
+    #[error(transparent)]
+    Bearer(BearerError),
+    /// The token, under the DPoP scheme, is good, but does not allow this.
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
     /// We could not say. Our fault, not the client's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -96,6 +108,15 @@ impl From<TokenError> for Rejection {
     }
 }
 
+impl From<BearerError> for Rejection {
+    fn from(error: BearerError) -> Self {
+        match error {
+            BearerError::Token(TokenError::Unavailable) => Self::Unavailable(Unavailable::Token),
+            error => Self::Bearer(error),
+        }
+    }
+}
+
 impl From<ReplayStoreError> for Rejection {
     fn from(error: ReplayStoreError) -> Self {
         Self::Unavailable(Unavailable::Replay(error))
@@ -114,19 +135,14 @@ impl From<PolicyError> for Rejection {
 
 impl Rejection {
     /// The status of the response.
-    pub const fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Credentials(CredentialsError::Ambiguous | CredentialsError::Malformed) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Token(TokenError::InsufficientScope) => StatusCode::FORBIDDEN,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Credentials(_)
-            | Self::Target(_)
-            | Self::Nonce(_)
-            | Self::Proof(_)
-            | Self::Token(_)
-            | Self::Binding(_) => StatusCode::UNAUTHORIZED,
+            _ if self.error_code() == Some("insufficient_scope") => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -140,118 +156,188 @@ impl Rejection {
             }
             Self::Target(_) | Self::Proof(_) => Some("invalid_dpop_proof"),
             Self::Nonce(_) => Some("use_dpop_nonce"),
-            Self::Token(TokenError::InsufficientScope) => Some("insufficient_scope"),
+            Self::Authorization(error) | Self::Bearer(BearerError::Authorization(error)) => {
+                Some(match error {
+                    AuthorizationError::Authentication { .. } => "insufficient_user_authentication",
+                    AuthorizationError::NotMet | AuthorizationError::Scope { .. } => {
+                        "insufficient_scope"
+                    }
+                })
+            }
+            Self::Token(TokenError::InsufficientScope)
+            | Self::Bearer(BearerError::Token(TokenError::InsufficientScope)) => {
+                Some("insufficient_scope")
+            }
             Self::Credentials(CredentialsError::Bearer | CredentialsError::TokenTooLong)
             | Self::Token(_)
-            | Self::Binding(_) => Some("invalid_token"),
+            | Self::Binding(_)
+            | Self::Bearer(_) => Some("invalid_token"),
         }
     }
 
-    /// One event per refusal. A rejection holds nothing of the request but by how much a time is off
-    /// and which part of the URL differs.
-    pub(crate) fn report(&self) {
-        if let Self::Unavailable(_) = self {
-            tracing::error!(reason = %self, detail = ?self, "request refused: cannot decide");
-        } else {
-            tracing::info!(reason = %self, detail = ?self, "request refused");
+    /// The scheme that the request used, where it left no doubt.
+    pub const fn scheme(&self) -> Option<Scheme> {
+        match self {
+            Self::Credentials(CredentialsError::Bearer) | Self::Bearer(_) => Some(Scheme::Bearer),
+            Self::Credentials(
+                CredentialsError::Ambiguous
+                | CredentialsError::Malformed
+                | CredentialsError::Missing,
+            )
+            | Self::Unavailable(_) => None,
+            Self::Credentials(CredentialsError::TokenTooLong)
+            | Self::Target(_)
+            | Self::Proof(_)
+            | Self::Token(_)
+            | Self::Binding(_)
+            | Self::Nonce(_)
+            | Self::Authorization(_) => Some(Scheme::Dpop),
         }
     }
-}
 
-/// What every challenge of a service says.
-#[derive(Clone, Debug)]
-pub(crate) struct Challenge {
-    pub(crate) algorithms: Algorithms,
-    pub(crate) realm: Option<QuotedText>,
-    pub(crate) scope: Option<QuotedText>,
-    pub(crate) resource_metadata: Option<QuotedText>,
-}
-
-impl Challenge {
-    /// The whole answer to a refused request, with an empty body.
-    pub(crate) fn refuse<B: Default>(
-        &self,
-        rejection: Rejection,
-        nonce: Option<&Nonce>,
-    ) -> Response<B> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = rejection.status();
-        let headers = response.headers_mut();
-        if let Rejection::Unavailable(_) = rejection {
-            // Soon: a full memory empties with every second, and whatever else is out of reach has
-            // timeouts of its own.
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        } else {
-            headers.insert(WWW_AUTHENTICATE, self.render(&rejection));
+    /// A name for the reason, for metrics and alarms: one of a fixed set, lower case with
+    /// underscores (`proof_replayed`, `token_expired`). The names are stable.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Credentials(error) => match error {
+                CredentialsError::Ambiguous => "credentials_ambiguous",
+                CredentialsError::Bearer => "credentials_bearer",
+                CredentialsError::Malformed => "credentials_malformed",
+                CredentialsError::Missing => "credentials_missing",
+                CredentialsError::TokenTooLong => "credentials_token_too_long",
+            },
+            Self::Target(error) => match error {
+                TargetError::Connect => "target_connect",
+                TargetError::Misdirected => "target_misdirected",
+                TargetError::NotRfc3986 => "target_not_rfc3986",
+                TargetError::Unresolved => "target_unresolved",
+            },
+            Self::Proof(error) => proof_reason(error),
+            Self::Token(error) => token_reason(error),
+            Self::Binding(error) => match error {
+                BindingError::OtherKey => "binding_other_key",
+                BindingError::Unbound => "binding_unbound",
+                BindingError::Unconfirmable => "binding_unconfirmable",
+            },
+            Self::Nonce(error) => match error {
+                NonceError::Foreign => "nonce_foreign",
+                NonceError::InTheFuture => "nonce_in_the_future",
+                NonceError::Missing => "nonce_missing",
+                NonceError::Stale => "nonce_stale",
+            },
+            Self::Bearer(error) => match error {
+                BearerError::TooLong => "bearer_too_long",
+                BearerError::Token(error) => token_reason(error),
+                BearerError::Bound => "bearer_bound",
+                BearerError::Unconfirmable => "bearer_unconfirmable",
+                BearerError::Unbound => "bearer_unbound",
+                BearerError::Authorization(error) => authorization_reason(error),
+            },
+            Self::Authorization(error) => authorization_reason(error),
+            Self::Unavailable(error) => match error {
+                Unavailable::Replay(ReplayStoreError::Full) => "unavailable_replay_full",
+                Unavailable::Replay(ReplayStoreError::Unavailable) => "unavailable_replay",
+                Unavailable::Token => "unavailable_token",
+            },
         }
-        if let Some(nonce) = nonce {
-            nonce.write_to(headers);
-        }
-        response.extensions_mut().insert(rejection);
-        response
     }
 
-    fn render(&self, rejection: &Rejection) -> HeaderValue {
-        let mut challenge = String::from("DPoP ");
-        let mut parameter = |name: &str, value: &dyn fmt::Display| {
-            let separator = if challenge.ends_with(' ') { "" } else { ", " };
-            // Writing to a String does not fail.
-            let _ = write!(challenge, r#"{separator}{name}="{value}""#);
-        };
-        if let Some(realm) = &self.realm {
-            parameter("realm", realm);
-        }
-        if let Some(code) = rejection.error_code() {
-            parameter("error", &code);
-            match rejection {
-                // The sentence of RFC 9449 section 9; the log says what was wrong with the nonce.
-                Rejection::Nonce(_) => parameter(
-                    "error_description",
-                    &"Resource server requires nonce in DPoP proof",
-                ),
-                rejection => parameter("error_description", rejection),
+    /// What a good token lacks.
+    pub(crate) const fn authorization(&self) -> Option<&AuthorizationError> {
+        match self {
+            Self::Authorization(error) | Self::Bearer(BearerError::Authorization(error)) => {
+                Some(error)
             }
+            _ => None,
         }
-        if let Some(scope) = &self.scope {
-            parameter("scope", scope);
-        }
-        parameter("algs", &self.algorithms);
-        if let Some(url) = &self.resource_metadata {
-            parameter("resource_metadata", url);
-        }
-        HeaderValue::from_str(&challenge)
-            .expect("descriptions and QuotedText hold visible ASCII only")
     }
-}
 
-/// Text that can stand between quotes in a challenge as it is: visible ASCII and spaces, without
-/// `"` and `\` (RFC 6750 section 3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotedText(String);
-
-impl std::str::FromStr for QuotedText {
-    type Err = NotQuotable;
-
-    fn from_str(text: &str) -> Result<Self, NotQuotable> {
-        let quotable = text
-            .bytes()
-            .all(|octet| (octet == b' ' || octet.is_ascii_graphic()) && !b"\"\\".contains(&octet));
-        if quotable {
-            Ok(Self(text.to_owned()))
+    /// One event per decision against a request. A rejection holds nothing of the request but by how
+    /// much a time is off and which part of the URL differs.
+    pub(crate) fn report(&self, consequence: Consequence) {
+        let scheme = self.scheme().map_or("none", Scheme::name);
+        let message = match consequence {
+            Consequence::Refused => "request refused",
+            Consequence::Reported => "request would be refused, and passes",
+        };
+        let reason = self.reason();
+        telemetry::decision(consequence.name(), scheme, reason);
+        if let Self::Unavailable(_) = self {
+            tracing::error!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}: cannot decide");
         } else {
-            Err(NotQuotable)
+            tracing::info!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}");
         }
     }
 }
 
-impl fmt::Display for QuotedText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// What comes of a decision against a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    Refused,
+    /// Report-only mode.
+    Reported,
+}
+
+impl Consequence {
+    /// For metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reported => "reported",
+        }
     }
 }
 
-/// The text holds a quote, a backslash, or something that is not visible ASCII. The deployer's
-/// mistake, seen at start-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a challenge can hold visible ASCII without quotes and backslashes only")]
-pub struct NotQuotable;
+const fn proof_reason(error: &ProofError) -> &'static str {
+    match error {
+        ProofError::Missing => "proof_missing",
+        ProofError::Several => "proof_several",
+        ProofError::TooLong => "proof_too_long",
+        ProofError::NotAJwt => "proof_not_a_jwt",
+        ProofError::HeaderNotJson => "proof_header",
+        ProofError::PayloadNotJson => "proof_payload",
+        ProofError::ClaimMissing => "proof_claim_missing",
+        ProofError::NoKey => "proof_no_key",
+        ProofError::JtiLength => "proof_jti_length",
+        ProofError::Type => "proof_typ",
+        ProofError::Extension => "proof_extension",
+        ProofError::Algorithm => "proof_algorithm",
+        ProofError::Signature => "proof_signature",
+        ProofError::Key(_) => "proof_key",
+        ProofError::Method => "proof_htm",
+        ProofError::Url(_) => "proof_htu",
+        ProofError::Iat(IatError::InTheFuture { .. }) => "proof_iat_in_the_future",
+        ProofError::Iat(IatError::TooOld { .. }) => "proof_iat_too_old",
+        ProofError::Expired => "proof_expired",
+        ProofError::NotYetValid => "proof_not_yet_valid",
+        ProofError::TokenHash => "proof_ath",
+        ProofError::Replayed => "proof_replayed",
+    }
+}
+
+const fn token_reason(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Algorithm => "token_algorithm",
+        TokenError::Audience => "token_audience",
+        TokenError::Claims => "token_claims",
+        TokenError::Expired => "token_expired",
+        TokenError::InsufficientScope => "token_insufficient_scope",
+        TokenError::Invalid => "token_invalid",
+        TokenError::Issuer => "token_issuer",
+        TokenError::Key => "token_key",
+        TokenError::Malformed => "token_malformed",
+        TokenError::NotYetValid => "token_not_yet_valid",
+        TokenError::Signature => "token_signature",
+        TokenError::TokenType => "token_type_mismatch",
+        TokenError::Type => "token_typ",
+        TokenError::Unavailable => "token_unavailable",
+    }
+}
+
+const fn authorization_reason(error: &AuthorizationError) -> &'static str {
+    match error {
+        AuthorizationError::Authentication { .. } => "authorization_authentication",
+        AuthorizationError::NotMet => "authorization_denied",
+        AuthorizationError::Scope { .. } => "authorization_scope",
+    }
+}

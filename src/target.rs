@@ -69,8 +69,13 @@ impl PublicUrl {
         Self::parse(url)
     }
 
+    /// The path of a well-known document about the service: the well-known part stands between the
+    /// host and the path (RFC 8414 section 3.1, RFC 9728 section 3.1).
+    pub(crate) fn well_known_path(&self, name: &str) -> String {
+        format!("/.well-known/{name}{}", self.prefix)
+    }
+
     /// The scheme, host and port.
-    #[cfg(feature = "client")]
     pub(crate) const fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -192,6 +197,11 @@ impl Targets {
             public_urls: vec![public_url],
             resolver: None,
         }
+    }
+
+    /// The first one.
+    pub(crate) fn public_url(&self) -> &PublicUrl {
+        &self.public_urls[0]
     }
 
     pub(crate) fn add(&mut self, public_url: PublicUrl) {

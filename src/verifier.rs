@@ -7,16 +7,22 @@ use std::time::SystemTime;
 use http::Response;
 use http::request::Parts;
 
+use crate::bearer::{self, AcceptedToken, BearerError, BearerPolicy, BearerToken};
 use crate::binding::{self, BoundToken};
-use crate::credentials::Credentials;
-use crate::freshness::Freshness;
+use crate::challenge::Challenges;
+use crate::credentials::{self, Credentials};
+use crate::freshness::{Freshness, Timestamp};
 use crate::jose::algorithm::Algorithms;
 use crate::nonce::{Nonce, NoncePolicy, NonceSource};
+use crate::proof::ProofError;
 use crate::proof_policy::ProofPolicy;
-use crate::rejection::{Challenge, QuotedText, Rejection};
+use crate::quoted_text::QuotedText;
+use crate::rejection::{Consequence, Rejection};
 use crate::replay::ReplayStore;
 use crate::replay::memory::MemoryReplayStore;
+use crate::requirement::Scopes;
 use crate::target::{PublicUrl, TargetResolver};
+use crate::telemetry;
 use crate::token::AccessTokenVerifier;
 
 /// Decides whether a request may pass. It works on the head of a request, without tower;
@@ -34,7 +40,7 @@ use crate::token::AccessTokenVerifier;
 ///     JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
 /// );
 ///
-/// // What the layer does with every request:
+/// // What the layer does with every request (`verify_either`, where Bearer is allowed):
 /// let (head, _body) = Request::get("/orders").body(())?.into_parts();
 /// let response: Response<String> = match verifier.verify(&head).await {
 ///     Ok(verified) => {
@@ -56,13 +62,18 @@ use crate::token::AccessTokenVerifier;
 /// Not checked, because a proof does not cover them: the body, the query, and all other header
 /// fields ([RFC 9449 section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7)). Not
 /// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
-/// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which are the
-/// application's decision.
+/// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which differ from route to
+/// route ([`authorization`](crate::authorization)).
+///
+/// Bearer tokens are refused, unless [`allow_bearer`](Self::allow_bearer) was said.
 pub struct Verifier<V, R = MemoryReplayStore> {
     policy: ProofPolicy<R>,
     tokens: V,
-    challenge: Challenge,
+    challenges: Challenges,
 }
+
+/// The name of the document about a protected resource (RFC 9728 section 3).
+pub(crate) const WELL_KNOWN: &str = "oauth-protected-resource";
 
 impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
     /// Decides about one request under the DPoP scheme: RFC 9449 sections 4.3 and 7.1, cheap checks
@@ -74,7 +85,10 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
     /// # Errors
     ///
     /// The first check that fails, for [`Verifier::refuse`] to answer with.
-    pub async fn verify(&self, request: &Parts) -> Result<Verified<V::Claims>, Rejection> {
+    pub async fn verify(
+        &self,
+        request: &Parts,
+    ) -> Result<Verified<BoundToken<V::Claims>>, Rejection> {
         let now = self.policy.now();
         let credentials = Credentials::from_headers(&request.headers)?;
         let target = self.policy.target(request)?;
@@ -87,11 +101,48 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
         let proof = self.policy.verify_signature(claimed)?;
         let token = BoundToken::bind(token, &proof)?;
         self.policy.spend(&proof, nonce.issued, now).await?;
-        self.policy.remember_key(&proof);
+        self.policy.conclude(&proof, now);
         Ok(Verified {
             token,
             next_nonce: nonce.next,
         })
+    }
+
+    /// Decides about one request under either scheme, where Bearer is allowed; does the same as
+    /// [`verify`](Self::verify) where it is not.
+    ///
+    /// # Errors
+    ///
+    /// The first check that fails, for [`Verifier::refuse`] to answer with.
+    pub async fn verify_either(
+        &self,
+        request: &Parts,
+    ) -> Result<Verified<AcceptedToken<V::Claims>>, Rejection> {
+        let bearer = match self.challenges.bearer {
+            BearerPolicy::Refused => None,
+            _ => credentials::bearer_token(&request.headers),
+        };
+        if let Some(token) = bearer {
+            return Ok(Verified {
+                token: AcceptedToken::Bearer(self.verify_bearer(token).await?),
+                next_nonce: None,
+            });
+        }
+        let verified = self.verify(request).await?;
+        Ok(Verified {
+            token: AcceptedToken::Bound(verified.token),
+            next_nonce: verified.next_nonce,
+        })
+    }
+
+    /// RFC 9449 section 7.2.
+    async fn verify_bearer(&self, token: &str) -> Result<BearerToken<V::Claims>, BearerError> {
+        let token = bearer::presented(token)?;
+        let token = self.tokens.verify(token, self.policy.now()).await?;
+        let token = BearerToken::accept(token, self.challenges.bearer)?;
+        telemetry::decision("accepted", "bearer", "none");
+        tracing::debug!(target: "tower_dpop", scheme = "bearer", "request accepted");
+        Ok(token)
     }
 }
 
@@ -100,12 +151,47 @@ impl<V, R> Verifier<V, R> {
     /// demanded, the [`Rejection`] in its extensions, and an empty body. Says so in one `tracing`
     /// event, too.
     pub fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
-        rejection.report();
-        let nonce = match rejection {
+        let nonce = self.report(&rejection, Consequence::Refused);
+        self.challenges.refuse(rejection, nonce.as_ref())
+    }
+
+    /// Says what was decided against a request, and gives the nonce that the client needs, if it
+    /// needs one.
+    pub(crate) fn report(&self, rejection: &Rejection, consequence: Consequence) -> Option<Nonce> {
+        rejection.report(consequence);
+        match rejection {
             Rejection::Nonce(_) => self.issue_nonce(),
+            Rejection::Proof(ProofError::Iat(error)) => {
+                telemetry::clock_skew(consequence.name(), self.policy.freshness.skew(*error));
+                None
+            }
             _ => None,
-        };
-        self.challenge.refuse(rejection, nonce.as_ref())
+        }
+    }
+
+    pub(crate) const fn tokens(&self) -> &V {
+        &self.tokens
+    }
+
+    pub(crate) fn public_url(&self) -> &PublicUrl {
+        self.policy.targets.public_url()
+    }
+
+    pub(crate) const fn algorithms(&self) -> Algorithms {
+        self.challenges.algorithms
+    }
+
+    pub(crate) const fn scopes(&self) -> Option<&Scopes> {
+        self.challenges.scope.as_ref()
+    }
+
+    pub(crate) fn allows_bearer(&self) -> bool {
+        self.challenges.bearer != BearerPolicy::Refused
+    }
+
+    /// What time it is, for decisions that come after this one.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.policy.now()
     }
 
     /// The nonce to give out now, where nonces are required: for another endpoint that wants to
@@ -116,23 +202,15 @@ impl<V, R> Verifier<V, R> {
 }
 
 /// A request that may pass.
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct Verified<C> {
-    /// The access token, presented by the holder of its key.
-    pub token: BoundToken<C>,
+pub struct Verified<T> {
+    /// The access token: a [`BoundToken`], or an [`AcceptedToken`].
+    pub token: T,
     /// The nonce for the client's next requests, where the one it used is near its end ([RFC 9449
     /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
     /// response.
     pub next_nonce: Option<Nonce>,
-}
-
-impl<C> fmt::Debug for Verified<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified")
-            .field("token", &self.token)
-            .field("next_nonce", &self.next_nonce)
-            .finish()
-    }
 }
 
 impl<V: AccessTokenVerifier> Verifier<V> {
@@ -143,7 +221,8 @@ impl<V: AccessTokenVerifier> Verifier<V> {
         Self {
             policy: ProofPolicy::new(public_url, Arc::new(SystemTime::now)),
             tokens,
-            challenge: Challenge {
+            challenges: Challenges {
+                bearer: BearerPolicy::Refused,
                 algorithms: Algorithms::default(),
                 realm: None,
                 scope: None,
@@ -172,7 +251,7 @@ impl<V, R> Verifier<V, R> {
     #[must_use]
     pub fn with_algorithms(mut self, algorithms: Algorithms) -> Self {
         self.policy.algorithms = algorithms;
-        self.challenge.algorithms = algorithms;
+        self.challenges.algorithms = algorithms;
         self
     }
 
@@ -197,7 +276,7 @@ impl<V, R> Verifier<V, R> {
         Verifier {
             policy: self.policy.with_replay_store(replays),
             tokens: self.tokens,
-            challenge: self.challenge,
+            challenges: self.challenges,
         }
     }
 
@@ -205,23 +284,73 @@ impl<V, R> Verifier<V, R> {
     /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)).
     #[must_use]
     pub fn with_realm(mut self, realm: QuotedText) -> Self {
-        self.challenge.realm = Some(realm);
+        self.challenges.realm = Some(realm);
         self
     }
 
-    /// The `scope` of challenges: what a client should ask for, separated by spaces.
+    /// The `scope` of challenges, and the scopes of the metadata: what a client should ask for.
     #[must_use]
-    pub fn with_scope(mut self, scope: QuotedText) -> Self {
-        self.challenge.scope = Some(scope);
+    pub fn with_scope(mut self, scope: Scopes) -> Self {
+        self.challenges.scope = Some(scope);
+        self
+    }
+
+    /// Also lets requests through whose token is bound to nothing and presented under the Bearer
+    /// scheme: for the time in which clients move to DPoP ([RFC 9449 section
+    /// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2)).
+    ///
+    /// They bring a [`BearerToken`] instead of a [`BoundToken`], and challenges name both schemes. A
+    /// token that is bound to a key is refused under the Bearer scheme, with or without a proof
+    /// beside it. Without the layer, call [`verify_either`](Self::verify_either):
+    /// [`verify`](Self::verify) goes on taking bound tokens only.
+    ///
+    /// # Security
+    ///
+    /// Whoever stole such a token can use it.
+    #[must_use]
+    pub fn allow_bearer(mut self) -> Self {
+        self.challenges.bearer = BearerPolicy::Unbound;
+        self
+    }
+
+    /// As [`allow_bearer`](Self::allow_bearer), and also lets tokens through whose `cnf` names no
+    /// key by its thumbprint (`x5t#S256`, for one).
+    ///
+    /// # Security
+    ///
+    /// Nothing here looks at such a binding: use it only where another layer confirms it for every
+    /// request (mutual TLS, [RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
+    #[must_use]
+    pub fn allow_bearer_confirmed_elsewhere(mut self) -> Self {
+        self.challenges.bearer = BearerPolicy::ConfirmedElsewhere;
         self
     }
 
     /// The `resource_metadata` of challenges: the URL of this service's metadata ([RFC 9728 section
     /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)).
+    /// [`with_well_known_metadata`](Self::with_well_known_metadata) knows it.
     #[must_use]
     pub fn with_resource_metadata(mut self, url: QuotedText) -> Self {
-        self.challenge.resource_metadata = Some(url);
+        self.challenges.resource_metadata = Some(url);
         self
+    }
+
+    /// Lets challenges point to the well-known place of this service's metadata ([RFC 9728 section
+    /// 3.1](https://www.rfc-editor.org/rfc/rfc9728#section-3.1)), where
+    /// [`ResourceMetadata`](crate::metadata::ResourceMetadata) is served.
+    #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
+    #[must_use]
+    pub fn with_well_known_metadata(self) -> Self {
+        let resource = self.public_url();
+        let url = format!(
+            "{}{}",
+            resource.origin(),
+            resource.well_known_path(WELL_KNOWN)
+        );
+        let url = url
+            .parse()
+            .expect("a URL by RFC 3986 holds no quotes and no backslashes");
+        self.with_resource_metadata(url)
     }
 
     /// Asks another clock what time it is. For tests.

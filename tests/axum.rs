@@ -182,7 +182,7 @@ fn the_rejection_of_the_extractor_says_what_the_deployer_forgot() {
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(
         NotBehindDpopLayer.to_string(),
-        "the handler takes a BoundToken, but no DpopLayer with its claims type is around it"
+        "the handler takes an access token that no DpopLayer with its claims type has put there"
     );
 }
 

@@ -5,7 +5,7 @@ mod common;
 use serde_json::json;
 use tower_dpop::credentials::{CredentialsError, PresentedToken};
 use tower_dpop::freshness::Timestamp;
-use tower_dpop::rejection::QuotedText;
+use tower_dpop::quoted_text::QuotedText;
 use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
 use tower_dpop::{Algorithms, DpopLayer, PublicUrl, Rejection, Verifier};
 

@@ -15,6 +15,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::bearer::BearerError;
 use tower_dpop::binding::BindingError;
 use tower_dpop::client::ProofKey;
 use tower_dpop::credentials::{CredentialsError, PresentedToken};
@@ -23,6 +24,7 @@ use tower_dpop::jose::jwk::Thumbprint;
 use tower_dpop::nonce::{NonceError, NonceSource as _};
 use tower_dpop::proof::ProofError;
 use tower_dpop::replay::ReplayStoreError;
+use tower_dpop::requirement::AuthorizationError;
 use tower_dpop::target::TargetError;
 use tower_dpop::testing::{
     Answer, Defect, TestClient, TestClock, TestIssuer, TestRequest, TestToken, assert_protected,
@@ -249,6 +251,124 @@ fn a_router_refuses_each_defect() {
             }
         });
     }
+}
+
+/// A service that takes bearer tokens has two challenges, and another reason to refuse bound ones.
+#[test]
+fn a_service_that_takes_bearer_tokens_refuses_each_defect() {
+    let issuer = issuer();
+    let nonces = nonces();
+    for (verifier, client) in [
+        (verifier(&issuer), TestClient::new(&issuer)),
+        (
+            verifier(&issuer).with_nonces(nonces.clone()),
+            TestClient::new(&issuer).with_nonces(nonces),
+        ),
+    ] {
+        let app = app(verifier.allow_bearer());
+        let send = async |request: Request<Body>| app.clone().oneshot(request).await.unwrap();
+        let on_the_wire = async |request: Request<Body>| {
+            let mut response = send(request).await;
+            response.extensions_mut().clear();
+            response
+        };
+        let knowing = client.clone().with_bearer_allowed();
+        let request = knowing.request(Method::GET, ORDERS);
+        let downgraded = request.rejection_of(Defect::BearerScheme);
+        assert_eq!(downgraded, BearerError::Bound.into());
+        block_on(async {
+            assert_protected(&request, send).await;
+            assert_protected(&request, on_the_wire).await;
+        });
+
+        // That a service takes bearer tokens unknown to its tests is found out.
+        let request = client.request(Method::GET, ORDERS);
+        for by in ["reason", "description"] {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                block_on(async {
+                    match by {
+                        "reason" => assert_protected(&request, send).await,
+                        _ => assert_protected(&request, on_the_wire).await,
+                    }
+                });
+            }));
+            let message = *outcome.expect_err(by).downcast::<String>().unwrap();
+            assert!(message.starts_with("the Bearer scheme: "), "{message}");
+        }
+    }
+    // And so is one that is said to and does not.
+    let client = TestClient::new(&issuer).with_bearer_allowed();
+    let app = app(verifier(&issuer));
+    let send = async |request: Request<Body>| app.clone().oneshot(request).await.unwrap();
+    let request = client.request(Method::GET, ORDERS);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        block_on(assert_protected(&request, send));
+    }));
+    let message = *outcome.expect_err("refused").downcast::<String>().unwrap();
+    assert!(message.starts_with("the Bearer scheme: "), "{message}");
+}
+
+#[test]
+fn a_request_as_bearer_passes_where_bearer_is_allowed() {
+    type Change = fn(&mut TestRequest);
+    let issuer = issuer();
+    let client = TestClient::new(&issuer).with_claim("scope", "orders.read");
+    let answer = |app: &Router, request: &TestRequest| {
+        let request: Request<Body> = request.build();
+        Answer::of(&block_on(app.clone().oneshot(request)).unwrap())
+    };
+    let (allowing, refusing) = (
+        app(verifier(&issuer).allow_bearer()),
+        app(verifier(&issuer)),
+    );
+    let good = client.request(Method::GET, ORDERS).as_bearer();
+    for time in ["once", "twice"] {
+        answer(&allowing, &good).assert_passed(time);
+    }
+    let refused = answer(&refusing, &good);
+    refused.assert_reason("not allowed", CredentialsError::Bearer);
+
+    let request: Request<()> = good.build();
+    assert!(!request.headers().contains_key("dpop"));
+    let field = &request.headers()["authorization"];
+    assert!(field.is_sensitive());
+    assert!(field.to_str().unwrap().starts_with("Bearer "));
+    assert_eq!(good.token_claims["scope"], "orders.read");
+
+    let key = client.key().thumbprint();
+    let mut bound = good.clone();
+    bound.token_claims["cnf"] = serde_json::json!({ "jkt": key });
+    answer(&allowing, &bound).assert_reason("bound", BearerError::Bound);
+    let rows: [(&str, Change, TokenError); 3] = [
+        (
+            "expired",
+            |r| r.token_claims["exp"] = 0.into(),
+            TokenError::Expired,
+        ),
+        (
+            "of another issuer",
+            |r| r.token_claims["iss"] = "https://another.example".into(),
+            TokenError::Issuer,
+        ),
+        (
+            "by another key",
+            |r| r.token_key = ProofKey::generate().unwrap(),
+            TokenError::Signature,
+        ),
+    ];
+    for (name, change, error) in rows {
+        let mut request = good.anew();
+        change(&mut request);
+        let refused = answer(&allowing, &request);
+        refused.assert_reason(name, BearerError::Token(error));
+        refused.assert_refused(name, 401, Some("invalid_token"));
+    }
+
+    assert_eq!(good.defects().count(), 0);
+    let none = catch_unwind(AssertUnwindSafe(|| {
+        good.clone().with_defect(Defect::NoProof)
+    }));
+    assert!(none.is_err());
 }
 
 /// Over the wire the reason goes by status, code and description.
@@ -696,6 +816,11 @@ fn refusal(status: u16, challenge: &str, secret: &str) -> Answer {
     Answer::of(&response.body(()).unwrap())
 }
 
+const QUIET: &str = r#"DPoP algs="ES256""#;
+const BOUND: &str = r#"Bearer error="invalid_token", error_description="the access token is bound to a key and needs a DPoP proof""#;
+const SEVERAL: &str =
+    r#"error="invalid_request", error_description="several Authorization fields""#;
+const NOT_ENOUGH: &str = r#"Bearer error="insufficient_scope", error_description="the access token does not allow this request""#;
 const SPENT: &str = r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#;
 const DEMAND: &str = r#"DPoP error="use_dpop_nonce", error_description="Resource server requires nonce in DPoP proof", algs="ES256""#;
 
@@ -712,6 +837,28 @@ fn assertions_hold_of_what_they_say() {
     assert_eq!(beside_another.parameter("algs"), Some("ES256"));
     refusal(401, r#"DPoP algs="ES256""#, "n")
         .assert_reason("no credentials", CredentialsError::Missing);
+    let bound = refusal(401, &format!("{BOUND}, {QUIET}"), "n");
+    bound.assert_refused("a downgrade", 401, Some("invalid_token"));
+    bound.assert_reason("a downgrade", BearerError::Bound);
+    assert_eq!(
+        (bound.parameter("error"), bound.parameter("algs")),
+        (None, Some("ES256"))
+    );
+    assert!(
+        format!("{bound:?}").contains("401 invalid_token"),
+        "{bound:?}"
+    );
+    let both = refusal(
+        400,
+        &format!("Bearer {SEVERAL}, DPoP {SEVERAL}, algs=x"),
+        "n",
+    );
+    both.assert_refused("two tokens", 400, Some("invalid_request"));
+    both.assert_reason("two tokens", CredentialsError::Ambiguous);
+    let not_enough = refusal(403, NOT_ENOUGH, "n");
+    not_enough.assert_refused("no scope", 403, Some("insufficient_scope"));
+    let denied = AuthorizationError::NotMet;
+    not_enough.assert_reason("no scope", BearerError::Authorization(denied));
     refusal(503, "", "n").assert_refused("a full memory", 503, None);
     refusal(503, "", "n").assert_reason("no keys", TokenError::Unavailable);
     let replayed =
@@ -825,6 +972,58 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         (
             "a challenge for a fault of the server's",
             Box::new(|| refusal(503, SPENT, s).assert_refused("row", 503, None)),
+        ),
+        (
+            "a Bearer challenge for a fault of the server's",
+            Box::new(|| refusal(503, "Bearer", s).assert_refused("row", 503, None)),
+        ),
+        (
+            "an error in Bearer alone, and no other challenge",
+            Box::new(|| refusal(401, BOUND, s).assert_refused("row", 401, Some("invalid_token"))),
+        ),
+        (
+            "an error in Bearer without algorithms beside it",
+            Box::new(|| {
+                let challenges = format!("{BOUND}, DPoP x=y");
+                refusal(401, &challenges, s).assert_refused("row", 401, Some("invalid_token"));
+            }),
+        ),
+        (
+            "an error in Bearer where none is due",
+            Box::new(|| {
+                let challenges = format!("{BOUND}, {QUIET}");
+                refusal(401, &challenges, s).assert_reason("row", CredentialsError::Missing);
+            }),
+        ),
+        (
+            "the error of DPoP in Bearer",
+            Box::new(|| {
+                let challenges = SPENT.replacen("DPoP ", "Bearer ", 1);
+                let challenges = format!("{challenges}, {QUIET}");
+                refusal(401, &challenges, s).assert_reason("row", ProofError::Replayed);
+            }),
+        ),
+        (
+            "the error of DPoP in Bearer as well",
+            Box::new(|| {
+                let challenges = format!("{BOUND}, {SPENT}");
+                refusal(401, &challenges, s).assert_reason("row", ProofError::Replayed);
+            }),
+        ),
+        (
+            "the error of Bearer in DPoP",
+            Box::new(|| {
+                let challenges = BOUND.replacen("Bearer ", "DPoP ", 1);
+                let challenges = format!(r#"Bearer, {challenges}, algs="ES256""#);
+                refusal(401, &challenges, s).assert_reason("row", BearerError::Bound);
+            }),
+        ),
+        (
+            "a challenge of DPoP for a bearer token that is not enough",
+            Box::new(|| {
+                let challenges = format!("{NOT_ENOUGH}, {QUIET}");
+                refusal(403, &challenges, s).assert_refused("row", 403, Some("insufficient_scope"));
+            }),
         ),
         (
             "another description",

@@ -1469,6 +1469,7 @@ fn logged(requests: impl FnOnce()) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    common::let_nobody_be_deaf();
     tracing::subscriber::with_default(subscriber, requests);
     let octets = log.0.lock().unwrap().clone();
     String::from_utf8(octets).unwrap()

@@ -17,6 +17,7 @@ use moka::sync::Cache;
 
 use crate::freshness::Timestamp;
 use crate::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use crate::telemetry;
 
 /// Remembers proofs in this process's memory. Cloning gives another handle to the same memory.
 ///
@@ -85,7 +86,9 @@ impl ReplayStore for MemoryReplayStore {
         now: Timestamp,
         expires: Timestamp,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
-        future::ready(self.0.claim(key, now, expires))
+        let claim = self.0.claim(key, now, expires);
+        telemetry::replay_memory(self.0.live.load(Ordering::Relaxed), self.0.limit);
+        future::ready(claim)
     }
 }
 

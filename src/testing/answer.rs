@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::client::challenge::Challenge;
+use crate::credentials::Scheme;
 use crate::freshness::IatError;
 use crate::nonce::DPOP_NONCE;
 use crate::proof::ProofError;
@@ -88,17 +89,36 @@ impl Answer {
     /// The value of a parameter of the DPoP challenge. `None` where there is no such challenge, or
     /// more than one.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        let mut challenges = self.dpop_challenges();
+        self.parameter_in(Scheme::Dpop, name)
+    }
+
+    fn parameter_in(&self, scheme: Scheme, name: &str) -> Option<&str> {
+        let mut challenges = self.challenges_of(scheme);
         match (challenges.next(), challenges.next()) {
             (Some(challenge), None) => challenge.parameter(name),
             _ => None,
         }
     }
 
-    fn dpop_challenges(&self) -> impl Iterator<Item = &Challenge> {
+    fn challenges_of(&self, scheme: Scheme) -> impl Iterator<Item = &Challenge> {
+        let scheme = match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        };
         self.parsed
             .iter()
-            .filter(|challenge| challenge.is_scheme("DPoP"))
+            .filter(move |challenge| challenge.is_scheme(scheme))
+    }
+
+    /// The scheme in whose challenge the error stands: DPoP's, unless it is silent and Bearer's is
+    /// not (RFC 9449 section 7.2).
+    fn told_in(&self) -> Scheme {
+        let is_told_in = |scheme| self.parameter_in(scheme, "error").is_some();
+        if is_told_in(Scheme::Bearer) && !is_told_in(Scheme::Dpop) {
+            Scheme::Bearer
+        } else {
+            Scheme::Dpop
+        }
     }
 
     /// The request reached the service, which answered that it succeeded.
@@ -116,7 +136,8 @@ impl Answer {
 
     /// The request was refused with this status and this `error`, in one DPoP challenge that names
     /// the algorithms; a fault of the server's (503) in none. Challenges of other schemes may stand
-    /// beside it.
+    /// beside it. Of a request under the Bearer scheme, the error stands in one Bearer challenge
+    /// instead, beside a DPoP challenge without it, or alone where the token is good and not enough.
     ///
     /// # Panics
     ///
@@ -132,24 +153,31 @@ impl Answer {
             self.status.as_u16() == status,
             "{name}: ought to get {expected}, but {self}"
         );
+        let count = |scheme| self.challenges_of(scheme).count();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             assert!(
-                self.dpop_challenges().count() == 0,
+                count(Scheme::Bearer) + count(Scheme::Dpop) == 0,
                 "{name}: a fault of the server's gets no challenge, but {self}"
             );
             return;
         }
+        let told_in = self.told_in();
+        let is_not_enough = matches!(
+            error,
+            Some("insufficient_scope" | "insufficient_user_authentication")
+        );
+        let needs_dpop = told_in == Scheme::Dpop || !is_not_enough;
         assert!(
-            self.dpop_challenges().count() == 1,
+            count(told_in) == 1 && count(Scheme::Dpop) == usize::from(needs_dpop),
             "{name}: ought to get one DPoP challenge, but {self}"
         );
         assert!(
-            self.parameter("error") == error
-                && self.parameter("error_description").is_some() == error.is_some(),
+            self.parameter_in(told_in, "error") == error
+                && self.parameter_in(told_in, "error_description").is_some() == error.is_some(),
             "{name}: ought to get {expected}, but {self}"
         );
         assert!(
-            self.parameter("algs").is_some(),
+            self.parameter("algs").is_some() == needs_dpop,
             "{name}: the challenge ought to name the algorithms, but {self}"
         );
     }
@@ -173,6 +201,7 @@ impl Answer {
         }
         let (status, error) = (reason.status().as_u16(), reason.error_code());
         self.assert_refused(name, status, error);
+        self.assert_place(name, &reason);
         if error.is_some() {
             let description = match &reason {
                 Rejection::Nonce(_) => "Resource server requires nonce in DPoP proof".to_owned(),
@@ -184,12 +213,32 @@ impl Answer {
                 description: Some(&description),
             };
             assert!(
-                self.parameter("error_description") == Some(description.as_str()),
+                self.parameter_in(self.told_in(), "error_description")
+                    == Some(description.as_str()),
                 "{name}: ought to get {expected}, but {self}"
             );
         }
         if let Rejection::Nonce(_) = reason {
             self.assert_nonce(name);
+        }
+    }
+
+    /// Where Bearer is spoken, the error stands in the challenge of the scheme that was used, and not
+    /// in the other.
+    #[track_caller]
+    fn assert_place(&self, name: &str, reason: &Rejection) {
+        let Some(used) = reason.scheme() else {
+            return;
+        };
+        if self.challenges_of(Scheme::Bearer).next().is_none() {
+            return;
+        }
+        for scheme in [Scheme::Bearer, Scheme::Dpop] {
+            let expected = reason.error_code().filter(|_| used == scheme);
+            assert!(
+                self.parameter_in(scheme, "error") == expected,
+                "{name}: the error ought to stand in the challenge of the scheme used, but {self}"
+            );
         }
     }
 
@@ -334,11 +383,11 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = Expected {
             status: self.status.as_u16(),
-            error: self.parameter("error"),
-            description: self.parameter("error_description"),
+            error: self.parameter_in(self.told_in(), "error"),
+            description: self.parameter_in(self.told_in(), "error_description"),
         };
         write!(f, "it got {found}")?;
-        match self.dpop_challenges().count() {
+        match self.challenges_of(Scheme::Dpop).count() {
             0 => f.write_str(", no DPoP challenge")?,
             1 => {}
             several => write!(f, ", {several} DPoP challenges")?,

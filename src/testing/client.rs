@@ -12,7 +12,7 @@ use crate::client::new_proof::Htu;
 use crate::nonce::NonceSource;
 use crate::testing::clock::TestClock;
 use crate::testing::issuer::{TestIssuer, remove, to_json};
-use crate::testing::request::{Nonces, Purpose, TestRequest};
+use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
 
 /// A client with a key and with access tokens that are bound to it.
 ///
@@ -34,6 +34,7 @@ pub struct TestClient {
     claims: Vec<(String, Value)>,
     token: Option<String>,
     nonces: Nonces,
+    bearer: Bearer,
     clock: TestClock,
 }
 
@@ -50,6 +51,7 @@ impl TestClient {
             claims: Vec::new(),
             token: None,
             nonces: Nonces::None,
+            bearer: Bearer::Refused,
             clock: issuer.clock().clone(),
             issuer: issuer.clone(),
         }
@@ -112,6 +114,17 @@ impl TestClient {
         }
     }
 
+    /// Expects the service to take bearer tokens, too
+    /// ([`Verifier::allow_bearer`](crate::verifier::Verifier::allow_bearer)): a bound token under the
+    /// Bearer scheme is refused there for another reason.
+    #[must_use]
+    pub fn with_bearer_allowed(self) -> Self {
+        Self {
+            bearer: Bearer::Allowed,
+            ..self
+        }
+    }
+
     /// Dates proofs by this clock: that of a client whose clock is wrong. Tokens are dated by the
     /// issuer's.
     #[must_use]
@@ -151,6 +164,7 @@ impl TestClient {
         );
         request.token.clone_from(&self.token);
         request.nonces = self.nonces.clone();
+        request.bearer = self.bearer;
         match &self.nonces {
             Nonces::None => {}
             Nonces::Given(nonce) => request.proof_claims["nonce"] = json!(nonce),

@@ -114,6 +114,24 @@
 //! Of a server whose secret you do not have, take the nonce of a first refusal
 //! ([`Answer::nonces`], [`TestClient::with_nonce`]).
 //!
+//! # With bearer tokens
+//!
+//! Where [`allow_bearer`](crate::verifier::Verifier::allow_bearer) was said, tell the client: a bound
+//! token under the Bearer scheme is refused there for another reason. What passes is the
+//! [`as_bearer`](TestRequest::as_bearer) of a request:
+//!
+//! ```
+//! # use http::{Method, Request, Response};
+//! # use tower_dpop::testing::{Answer, TestClient, TestIssuer, assert_protected};
+//! # async fn example(issuer: TestIssuer, send: impl AsyncFn(Request<String>) -> Response<String>) {
+//! let client = TestClient::new(&issuer).with_bearer_allowed();
+//! let request = client.request(Method::GET, "https://api.example.com/orders");
+//! assert_protected(&request, &send).await;
+//! let response = send(request.as_bearer().build()).await;
+//! Answer::of(&response).assert_passed("a bearer token");
+//! # }
+//! ```
+//!
 //! # With a clock
 //!
 //! Service, issuer and client share a clock that stands still until the test moves it, so there is

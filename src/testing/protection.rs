@@ -17,7 +17,9 @@ use crate::testing::request::TestRequest;
 /// What your service does not refuse by its configuration is to be left out
 /// ([`TestRequest::without_defects`]): [`TooOld`] and [`FromTheFuture`] where the nonce stands in for
 /// `iat` ([`Freshness::fapi2`]), [`TokenWithoutSubject`] where the claims are of another type than
-/// [`Claims`], [`TokenTooLong`] where a server in front refuses such a field itself.
+/// [`Claims`], [`TokenTooLong`] where a server in front refuses such a field itself. A service that
+/// takes bearer tokens is held to refusing bound ones by a client [that knows of
+/// it](crate::testing::TestClient::with_bearer_allowed).
 ///
 /// [`TooOld`]: crate::testing::Defect::TooOld
 /// [`FromTheFuture`]: crate::testing::Defect::FromTheFuture

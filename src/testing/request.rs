@@ -14,7 +14,7 @@ use crate::freshness::Timestamp;
 use crate::jose::base64url;
 use crate::nonce::NonceSource;
 use crate::testing::defect::Defect;
-use crate::testing::issuer::{TestToken, public_jwk};
+use crate::testing::issuer::{TestToken, public_jwk, remove};
 use crate::testing::jws::{fresh_id, sign_jws, sign_text};
 
 /// A request that passes, to be changed in one thing before it is sent.
@@ -75,6 +75,7 @@ pub struct TestRequest {
     pub(super) now: Timestamp,
     pub(super) purpose: Purpose,
     pub(super) nonces: Nonces,
+    pub(super) bearer: Bearer,
     pub(super) spoiled: Spoiled,
     pub(super) left_out: Vec<Defect>,
 }
@@ -84,8 +85,17 @@ pub struct TestRequest {
 pub(super) enum Purpose {
     /// A resource, with an access token.
     Resource,
+    /// A resource, with an access token under the Bearer scheme, and no proof.
+    ResourceAsBearer,
     /// An access token, with a proof alone.
     Token,
+}
+
+/// Whether the server takes bearer tokens, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bearer {
+    Allowed,
+    Refused,
 }
 
 /// What the client knows of the server's nonces.
@@ -160,6 +170,7 @@ impl TestRequest {
             now,
             purpose: Purpose::Resource,
             nonces: Nonces::None,
+            bearer: Bearer::Refused,
             spoiled: Spoiled::NOTHING,
             left_out: Vec::new(),
         }
@@ -171,6 +182,36 @@ impl TestRequest {
         let mut request = self.clone();
         request.proof_claims["jti"] = json!(fresh_id());
         request
+    }
+
+    /// The request of a client that does not speak DPoP yet: a token that is bound to nothing, under
+    /// the Bearer scheme, and no proof. It passes where
+    /// [`Verifier::allow_bearer`](crate::verifier::Verifier::allow_bearer) was said, any number of
+    /// times. It can have none of the defects; its token is changed by hand.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use http::{Method, Request, Response};
+    /// use tower_dpop::bearer::BearerError;
+    /// use tower_dpop::testing::{Answer, TestClient};
+    /// use tower_dpop::token::TokenError;
+    ///
+    /// # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
+    /// let request = client.request(Method::GET, "https://api.example.com/orders").as_bearer();
+    /// Answer::of(&send(request.build())).assert_passed("a bearer token");
+    ///
+    /// let mut request = request.anew();
+    /// request.token_claims["exp"] = 0.into();
+    /// let answer = Answer::of(&send(request.build()));
+    /// answer.assert_reason("an old one", BearerError::Token(TokenError::Expired));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn as_bearer(mut self) -> Self {
+        self.purpose = Purpose::ResourceAsBearer;
+        remove(&mut self.token_claims, "cnf");
+        self
     }
 
     /// Sends the request to where the server listens, `http://127.0.0.1:8080` say, by its absolute
@@ -229,17 +270,21 @@ impl TestRequest {
         *request.uri_mut() = self.uri.parse().expect("the URI can be sent");
         *request.version_mut() = self.version;
         let token = match self.purpose {
-            Purpose::Resource => self.token(),
+            Purpose::Resource | Purpose::ResourceAsBearer => self.token(),
             Purpose::Token => String::new(),
         };
         let authorization = match (&self.authorization, self.purpose) {
             (Some(fields), _) => fields.clone(),
             (None, Purpose::Resource) => secret_fields((self.spoiled.authorization)(&token)),
+            (None, Purpose::ResourceAsBearer) => secret_fields(vec![format!("Bearer {token}")]),
             (None, Purpose::Token) => Vec::new(),
         };
-        let dpop = match &self.dpop {
-            Some(fields) => fields.clone(),
-            None => secret_fields((self.spoiled.dpop)(&self.proof(&token))),
+        let dpop = match (&self.dpop, self.purpose) {
+            (Some(fields), _) => fields.clone(),
+            (None, Purpose::ResourceAsBearer) => Vec::new(),
+            (None, Purpose::Resource | Purpose::Token) => {
+                secret_fields((self.spoiled.dpop)(&self.proof(&token)))
+            }
         };
         let headers = request.headers_mut();
         for field in authorization {

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
+use crate::bearer::BearerError;
 use crate::client::key::ProofKey;
 use crate::freshness::Timestamp;
 use crate::jose::algorithm::Algorithm;
@@ -12,7 +13,7 @@ use crate::rejection::Rejection;
 use crate::testing::defect::{Defect, FAR, Needs};
 use crate::testing::issuer::{public_jwk, remove};
 use crate::testing::jws::fresh_id;
-use crate::testing::request::{Nonces, Purpose, TestRequest};
+use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
 use crate::uri::{Host, Origin, Scheme, split};
 
 /// Longer than any proof or token may be.
@@ -35,6 +36,7 @@ impl TestRequest {
         Defect::ALL
             .iter()
             .copied()
+            .filter(move |_| purpose != Purpose::ResourceAsBearer)
             .filter(move |defect| !left_out.contains(defect))
             .filter(move |defect| match defect.needs() {
                 Needs::Proof => true,
@@ -53,11 +55,13 @@ impl TestRequest {
     }
 
     /// How the service under test answers this defect of the request: a client that knows nonces
-    /// expects the service to demand them.
+    /// expects the service to demand them, and one [that is told
+    /// so](crate::testing::TestClient::with_bearer_allowed) expects it to take bearer tokens.
     pub fn rejection_of(&self, defect: Defect) -> Rejection {
-        match self.nonces {
-            Nonces::None => defect.rejection(),
-            Nonces::Given(_) | Nonces::Source(_) => defect.rejection_with_nonces(),
+        match (defect, self.bearer, &self.nonces) {
+            (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),
+            (defect, _, Nonces::None) => defect.rejection(),
+            (defect, _, Nonces::Given(_) | Nonces::Source(_)) => defect.rejection_with_nonces(),
         }
     }
 

@@ -90,9 +90,9 @@ impl TokenRequestRejection {
     /// and which part of the URL differs.
     pub(crate) fn report(&self) {
         if let Self::Unavailable(_) = self {
-            tracing::error!(reason = %self, detail = ?self, "token request refused: cannot decide");
+            tracing::error!(description = %self, detail = ?self, "token request refused: cannot decide");
         } else {
-            tracing::info!(reason = %self, detail = ?self, "token request refused");
+            tracing::info!(description = %self, detail = ?self, "token request refused");
         }
     }
 }

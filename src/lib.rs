@@ -73,6 +73,7 @@
 //! | [`verifier`] | all of the above, in order |
 //! | [`layer`] | tower |
 //! | [`authorization`] | tower, for what a route asks of a token |
+//! | [`metadata`] | what can a client know before it asks for a token? |
 #![cfg_attr(
     feature = "authorization-server",
     doc = "| [`token_endpoint`] | the same steps at the authorization server |"
@@ -136,6 +137,7 @@ pub(crate) mod challenge;
 pub mod verifier;
 pub mod layer;
 pub mod authorization;
+pub mod metadata;
 #[cfg(feature = "authorization-server")]
 pub mod token_endpoint;
 #[cfg(feature = "axum")]

@@ -1,7 +1,7 @@
 //! A configurable server, to try the layer against clients and issuers of other makes.
 //!
 //! ```sh
-//! cargo run --release --example resource_server -- --issuer https://as.example.com --jwks jwks.json \
+//! cargo run --release --example resource_server -- --issuer https://as.example.com \
 //!     --listen 127.0.0.1:8080 --public-url http://127.0.0.1:8080 --audience http://127.0.0.1:8080
 //! curl -i http://127.0.0.1:8080/protected
 //! ```
@@ -12,29 +12,40 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::routing::{any, get};
-use axum::{Extension, Json, Router};
-use http::{Method, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use axum::{Json, Router};
+use http::{Extensions, Method, StatusCode, Uri};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tower_dpop::authorization::RequireScopes;
+use tower_dpop::bearer::AcceptedToken;
+use tower_dpop::http_client::{EndpointUrl, HttpClient};
+use tower_dpop::introspection::{ClientAuthentication, IntrospectionVerifier};
+use tower_dpop::issuer_keys::KeySource;
+use tower_dpop::issuers::Issuers;
+use tower_dpop::jwks::RemoteKeys;
+use tower_dpop::metadata::ResourceMetadata;
+use tower_dpop::requirement::{HasScopes, Scopes};
+use tower_dpop::token::{AccessTokenVerifier, TokenIssuers};
 use tower_dpop::{
-    Algorithms, BoundToken, Claims, DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret,
-    PublicUrl, StatelessNonces, Verifier,
+    Algorithms, DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces,
+    Verifier,
 };
 use tracing_subscriber::EnvFilter;
 
 const USAGE: &str = "\
-usage: resource_server --issuer URL --jwks FILE-or-URL [OPTION]...
+usage: resource_server --issuer URL [OPTION]...
+       resource_server --introspection URL --client-id ID --client-secret SECRET [OPTION]...
 
-  --issuer URL           the iss of access tokens
-  --jwks FILE-or-URL     the issuer's keys: a file, or an http URL on loopback
+  --issuer URL           the iss of access tokens, whose keys are discovered
+  --jwks FILE-or-URL     the issuer's keys, where they are not to be discovered
+  --introspection URL    ask about tokens here: about all, or, with --issuer, those that are no JWTs
+  --client-id ID         this server's name at the introspection endpoint
+  --client-secret SECRET its secret (in earnest, not on a command line)
   --audience AUD         the aud of access tokens (default: the public URL)
   --listen ADDRESS       where to listen (default: 127.0.0.1:8080; port 0 takes a free one)
   --public-url URL       how clients reach this server (default: http:// and the address)
@@ -43,7 +54,10 @@ usage: resource_server --issuer URL --jwks FILE-or-URL [OPTION]...
   --leeway SECONDS       how far the clocks of clients may be off (default: 30)
   --nonces               require nonces
   --lenient-typ          accept access tokens whose typ is JWT or missing
-  --allow-bearer         reserved
+  --allow-bearer         let tokens that are bound to nothing pass under the Bearer scheme
+  --report-only          refuse nothing, report on standard error what would have been refused
+  --scopes \"SCOPE ...\"   the scopes that /protected requires
+  --metadata             serve RFC 9728 metadata, and point to them in challenges
   --help                 show this
 
 /protected and all below it answer any method with a JSON object, /health needs no token.
@@ -58,18 +72,15 @@ async fn main() -> ExitCode {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        Err(Unusable::NotSupported(what)) => {
-            eprintln!("resource_server: {what} is not supported yet");
-            return ExitCode::FAILURE;
-        }
         Err(Unusable::Wrong(what)) => {
             eprint!("resource_server: {what}\n\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    if env::var_os("RUST_LOG").is_some() {
+    if env::var_os("RUST_LOG").is_some() || options.report_only {
+        let filter = EnvFilter::try_from_default_env();
         tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::from_default_env())
+            .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("tower_dpop=info")))
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
             .init();
@@ -84,31 +95,37 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let keys: KeySet = read_jwks(&options.jwks).await?.parse()?;
     let listener = TcpListener::bind(&options.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let url = options.public_url.as_deref().unwrap_or(&address);
     let url = PublicUrl::http_on_loopback(url)
         .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
+    let audience = options.audience.clone().unwrap_or_else(|| url.to_string());
 
-    let audience = options.audience.unwrap_or_else(|| url.to_string());
-    let mut tokens = JwtVerifier::new(options.issuer, audience, keys);
-    if options.lenient_typ {
-        tokens = tokens.with_lenient_typ();
-    }
-    let mut verifier = Verifier::new(url, tokens)
-        .with_algorithms(options.algorithms)
-        .with_freshness(options.freshness);
-    if options.nonces {
-        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
-    }
-    let app = Router::new()
-        .route("/protected", any(protected))
-        .route("/protected/", any(protected))
-        .route("/protected/{*below}", any(protected))
-        .layer(DpopLayer::new(verifier))
-        // Routes that come after the layer are not behind it.
-        .route("/health", get(StatusCode::OK));
+    let opaque = introspection(&options, &audience)?;
+    let app = match (options.issuer.clone(), opaque) {
+        (Some(issuer), opaque) => {
+            let mut tokens = Issuers::new();
+            match &options.jwks {
+                Some(file) if !file.contains("://") => {
+                    let keys: KeySet = fs::read_to_string(file)
+                        .map_err(|error| format!("--jwks {file}: {error}"))?
+                        .parse()?;
+                    tokens = tokens.add_issuer(jwts(&options, issuer, audience, keys));
+                }
+                url => {
+                    let keys = remote_keys(&issuer, url.as_deref()).await?;
+                    tokens = tokens.add_issuer(jwts(&options, issuer, audience, keys));
+                }
+            }
+            if let Some(opaque) = opaque {
+                tokens = tokens.with_opaque_tokens(opaque);
+            }
+            application(&options, url, tokens)
+        }
+        (None, Some(opaque)) => application(&options, url, opaque),
+        (None, None) => return Err("neither --issuer nor --introspection".into()),
+    };
 
     let stop = told_to_stop()?;
     println!("listening on {address}");
@@ -118,52 +135,170 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn protected(
-    Extension(token): Extension<BoundToken<Claims>>,
-    method: Method,
-    uri: Uri,
-) -> Json<Value> {
+fn jwts<K: KeySource>(
+    options: &Options,
+    issuer: String,
+    audience: String,
+    keys: K,
+) -> JwtVerifier<K, TokenClaims> {
+    let tokens = JwtVerifier::new(issuer, audience, keys).with_claims();
+    if options.lenient_typ {
+        tokens.with_lenient_typ()
+    } else {
+        tokens
+    }
+}
+
+/// The keys at a URL, or at the place that the issuer's metadata name.
+async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box<dyn Error>> {
+    let http = HttpClient::new()?;
+    let place = jwks.unwrap_or(issuer);
+    let url: EndpointUrl = place.parse().map_err(|error| format!("{place}: {error}"))?;
+    let keys = match jwks {
+        Some(_) => RemoteKeys::at(url, http),
+        None => RemoteKeys::discover(url, http),
+    };
+    // An issuer that starts at the same time gets ten seconds.
+    let keys = keys.fetched_within(Duration::from_secs(10)).await;
+    keys.map_err(|error| format!("{place}: {error}").into())
+}
+
+fn introspection(
+    options: &Options,
+    audience: &str,
+) -> Result<Option<IntrospectionVerifier<TokenClaims>>, Box<dyn Error>> {
+    let Some(endpoint) = &options.introspection else {
+        return Ok(None);
+    };
+    let client = ClientAuthentication::basic(&options.client_id, options.client_secret.as_str());
+    let endpoint = endpoint
+        .parse()
+        .map_err(|error| format!("--introspection {endpoint}: {error}"))?;
+    let tokens = IntrospectionVerifier::new(endpoint, client, audience, HttpClient::new()?)
+        // Many servers say nothing of the audience of an opaque token. In earnest, have them say it.
+        .with_optional_audience()
+        .with_claims();
+    Ok(Some(tokens))
+}
+
+fn application<V>(options: &Options, url: PublicUrl, tokens: V) -> Router
+where
+    V: AccessTokenVerifier<Claims = TokenClaims> + TokenIssuers,
+{
+    let mut verifier = Verifier::new(url, tokens)
+        .with_algorithms(options.algorithms)
+        .with_freshness(options.freshness);
+    if options.nonces {
+        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+    }
+    if options.allow_bearer {
+        verifier = verifier.allow_bearer();
+    }
+    if let Some(scopes) = &options.scopes {
+        verifier = verifier.with_scope(scopes.clone());
+    }
+    if options.metadata {
+        verifier = verifier.with_well_known_metadata();
+    }
+    let metadata = ResourceMetadata::of(&verifier);
+    let mut layer = DpopLayer::new(verifier);
+    if options.report_only {
+        layer = layer.with_insecure_report_only();
+    }
+
+    let mut app = Router::new()
+        .route("/protected", any(protected))
+        .route("/protected/", any(protected))
+        .route("/protected/{*below}", any(protected));
+    if let Some(scopes) = &options.scopes {
+        let required = RequireScopes::all_of(scopes.clone());
+        app = app.layer(required.with_claims::<TokenClaims>());
+    }
+    // Routes that come after the layer are not behind it.
+    app = app.layer(layer).route("/health", get(StatusCode::OK));
+    if options.metadata {
+        app = app.route_service(metadata.path(), metadata.service());
+    }
+    app
+}
+
+/// What this server wants to know of a token of whatever kind.
+#[derive(Deserialize)]
+struct TokenClaims {
+    sub: Option<String>,
+    client_id: Option<String>,
+    #[serde(default)]
+    scope: String,
+}
+
+impl HasScopes for TokenClaims {
+    fn has_scope(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|held| held == scope)
+    }
+}
+
+async fn protected(extensions: Extensions, method: Method, uri: Uri) -> Json<Value> {
+    // In report-only mode there may be none.
+    let token = AcceptedToken::<TokenClaims>::of(&extensions);
+    let claims = token.as_ref().map(AcceptedToken::claims);
+    let bound = match &token {
+        Some(AcceptedToken::Bound(token)) => Some(token),
+        _ => None,
+    };
     Json(json!({
-        "sub": token.claims().subject(),
-        "jkt": token.thumbprint().to_string(),
+        "sub": claims.and_then(|claims| claims.sub.as_ref().or(claims.client_id.as_ref())),
+        "jkt": bound.map(|token| token.thumbprint().to_string()),
         "method": method.as_str(),
         "path": uri.path(),
     }))
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 struct Options {
     listen: String,
     public_url: Option<String>,
-    issuer: String,
+    issuer: Option<String>,
     audience: Option<String>,
-    jwks: String,
+    jwks: Option<String>,
+    introspection: Option<String>,
+    client_id: String,
+    client_secret: String,
     algorithms: Algorithms,
     freshness: Freshness,
+    scopes: Option<Scopes>,
     nonces: bool,
     lenient_typ: bool,
+    allow_bearer: bool,
+    report_only: bool,
+    metadata: bool,
 }
 
 /// Why the command line holds no [`Options`].
 enum Unusable {
     HelpWanted,
-    NotSupported(&'static str),
     Wrong(String),
 }
 
 impl Options {
     /// `--name value` and `--name=value`; of an option given twice, the last counts.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Unusable> {
-        let (mut issuer, mut jwks) = (None, None);
         let mut options = Self {
             listen: "127.0.0.1:8080".into(),
             public_url: None,
-            issuer: String::new(),
+            issuer: None,
             audience: None,
-            jwks: String::new(),
+            jwks: None,
+            introspection: None,
+            client_id: String::new(),
+            client_secret: String::new(),
             algorithms: Algorithms::default(),
             freshness: Freshness::default(),
+            scopes: None,
             nonces: false,
             lenient_typ: false,
+            allow_bearer: false,
+            report_only: false,
+            metadata: false,
         };
         while let Some(argument) = arguments.next() {
             let (name, mut attached) = match argument.split_once('=') {
@@ -177,8 +312,11 @@ impl Options {
                     .ok_or_else(|| Unusable::Wrong(format!("{name} needs a value")))
             };
             match name {
-                "--issuer" => issuer = Some(value()?),
-                "--jwks" => jwks = Some(value()?),
+                "--issuer" => options.issuer = Some(value()?),
+                "--jwks" => options.jwks = Some(value()?),
+                "--introspection" => options.introspection = Some(value()?),
+                "--client-id" => options.client_id = value()?,
+                "--client-secret" => options.client_secret = value()?,
                 "--audience" => options.audience = Some(value()?),
                 "--listen" => options.listen = value()?,
                 "--public-url" => options.public_url = Some(value()?),
@@ -196,7 +334,16 @@ impl Options {
                 }
                 "--nonces" => options.nonces = true,
                 "--lenient-typ" => options.lenient_typ = true,
-                "--allow-bearer" => return Err(Unusable::NotSupported("--allow-bearer")),
+                "--allow-bearer" => options.allow_bearer = true,
+                "--report-only" => options.report_only = true,
+                "--metadata" => options.metadata = true,
+                "--scopes" => {
+                    let names = value()?;
+                    let scopes = names
+                        .parse()
+                        .map_err(|error| Unusable::Wrong(format!("--scopes {names}: {error}")))?;
+                    options.scopes = Some(scopes);
+                }
                 "--help" | "-h" => return Err(Unusable::HelpWanted),
                 _ => return Err(Unusable::Wrong(format!("{name} is not an option"))),
             }
@@ -204,9 +351,14 @@ impl Options {
                 return Err(Unusable::Wrong(format!("{name} takes no value")));
             }
         }
-        let missing = |name| Unusable::Wrong(format!("{name} is missing"));
-        options.issuer = issuer.ok_or_else(|| missing("--issuer"))?;
-        options.jwks = jwks.ok_or_else(|| missing("--jwks"))?;
+        if options.issuer.is_none() && options.introspection.is_none() {
+            return Err(Unusable::Wrong(
+                "--issuer or --introspection is missing".into(),
+            ));
+        }
+        if options.introspection.is_some() && options.client_id.is_empty() {
+            return Err(Unusable::Wrong("--client-id is missing".into()));
+        }
         Ok(options)
     }
 }
@@ -215,49 +367,6 @@ fn seconds(name: &str, text: &str) -> Result<Duration, Unusable> {
     text.parse()
         .map(Duration::from_secs)
         .map_err(|_| Unusable::Wrong(format!("{name} {text}: not a number of seconds")))
-}
-
-fn is_loopback(url: &str) -> bool {
-    let uri: Option<Uri> = url.parse().ok();
-    uri.as_ref().and_then(Uri::host).is_some_and(|host| {
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || address
-                .parse()
-                .is_ok_and(|address: IpAddr| address.is_loopback())
-    })
-}
-
-/// Reads a file, or an http URL on loopback: keys that came in the clear from anywhere else could be
-/// anyone's, and for https this example would need a TLS library.
-async fn read_jwks(source: &str) -> Result<String, Box<dyn Error>> {
-    if !source.contains("://") {
-        return fs::read_to_string(source)
-            .map_err(|error| format!("--jwks {source}: {error}").into());
-    }
-    if !source.starts_with("http://") || !is_loopback(source) {
-        return Err(format!(
-            "--jwks {source}: only http on loopback is fetched; download the JWK Set into a file"
-        )
-        .into());
-    }
-    fetch(source.parse()?)
-        .await
-        .map_err(|error| format!("--jwks {source}: {error}").into())
-}
-
-async fn fetch(url: Uri) -> Result<String, Box<dyn Error + Send + Sync>> {
-    const LONGEST: usize = 1024 * 1024;
-    let client: Client<_, String> = Client::builder(TokioExecutor::new()).build_http();
-    let fetched = async {
-        let response = client.get(url).await?;
-        if response.status() != StatusCode::OK {
-            return Err(format!("answered {}", response.status()).into());
-        }
-        let body = Limited::new(response.into_body(), LONGEST);
-        Ok(String::from_utf8(body.collect().await?.to_bytes().into())?)
-    };
-    tokio::time::timeout(Duration::from_secs(10), fetched).await?
 }
 
 /// Ends with ctrl-c or SIGTERM, which are heard from now on.

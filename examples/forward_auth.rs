@@ -1,0 +1,477 @@
+//! Answers the questions that a proxy asks about each request: nginx `auth_request`, Traefik
+//! ForwardAuth, Caddy `forward_auth`, Envoy `ext_authz`.
+//!
+//! ```sh
+//! cargo run --release --example forward_auth -- --proxy nginx --listen 127.0.0.1:9001 \
+//!     --issuer https://as.example.com --public-url https://example.com \
+//!     --audience https://example.com --forward sub=X-Auth-Subject
+//! curl -i -H 'X-Original-Method: GET' -H 'X-Original-URI: /orders' http://127.0.0.1:9001/
+//! ```
+//!
+//! The answer is 200 with the claims that it was told to tell, or a refusal as the layer makes it.
+//! Whoever may ask could ask with any method and URI, so only the proxy may: its address is
+//! `--from`, and everyone else gets a bare 403. The application must be reachable through the proxy
+//! only.
+//!
+//! # nginx
+//!
+//! ```nginx
+//! location / {
+//!     auth_request /_dpop;
+//!     # For the application. Each line also takes out what the client has sent by that name.
+//!     auth_request_set $auth_subject $upstream_http_x_auth_subject;
+//!     proxy_set_header X-Auth-Subject $auth_subject;
+//!     proxy_set_header Authorization "";
+//!     proxy_set_header DPoP "";
+//!     # For the client; a 401 has its WWW-Authenticate without being told. What the server level
+//!     # adds must be repeated here.
+//!     auth_request_set $dpop_nonce $upstream_http_dpop_nonce;
+//!     auth_request_set $dpop_cache_control $upstream_http_cache_control;
+//!     add_header DPoP-Nonce $dpop_nonce always;
+//!     add_header Cache-Control $dpop_cache_control always;
+//!     proxy_pass http://127.0.0.1:3000;
+//! }
+//! location = /_dpop {
+//!     internal;
+//!     proxy_pass http://127.0.0.1:9001;
+//!     proxy_pass_request_body off;
+//!     proxy_set_header Content-Length "";
+//!     proxy_set_header X-Original-Method $request_method;
+//!     proxy_set_header X-Original-URI $request_uri;
+//! }
+//! ```
+//!
+//! nginx knows 401 and 403 only: of 400 (a malformed `Authorization`) and 503 (we cannot say) it
+//! makes a 500. They are refusals all the same.
+//!
+//! # Traefik
+//!
+//! ```yaml
+//! # dynamic; without trustForwardHeader, and before any middleware that changes the path
+//! http:
+//!   middlewares:
+//!     dpop:
+//!       forwardAuth:
+//!         address: http://127.0.0.1:9001/
+//!         authRequestHeaders: [Authorization, DPoP]
+//!         authResponseHeaders: [X-Auth-Subject]
+//! # static; without forwardedHeaders.insecure
+//! entryPoints:
+//!   websecure:
+//!     address: :443
+//!     http:
+//!       aliasHeadersStrategy: delete # since 3.7.12
+//! ```
+//!
+//! # Caddy
+//!
+//! ```caddyfile
+//! example.com {
+//!     route {
+//!         # A client's `Connection: X-Auth-Subject` would take the field out again. (No WebSocket then.)
+//!         request_header -Connection
+//!         request_header -X-Auth-Subject
+//!         request_header -*_*
+//!         request_header -*.*
+//!         forward_auth 127.0.0.1:9001 {
+//!             uri /
+//!             copy_headers X-Auth-Subject
+//!         }
+//!         reverse_proxy 127.0.0.1:3000
+//!     }
+//! }
+//! ```
+//!
+//! # Envoy
+//!
+//! ```yaml
+//! common_http_protocol_options: { headers_with_underscores_action: DROP_HEADER }
+//! http_filters:
+//! - name: envoy.filters.http.header_mutation
+//!   typed_config:
+//!     "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+//!     mutations:
+//!       request_mutations:
+//!       - remove: x-auth-subject
+//! - name: envoy.filters.http.ext_authz
+//!   typed_config:
+//!     "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+//!     transport_api_version: V3
+//!     allowed_headers: { patterns: [{ exact: dpop }] }
+//!     http_service:
+//!       server_uri: { uri: http://127.0.0.1:9001, cluster: forward_auth, timeout: 1s }
+//!       path_prefix: /dpop # the same as `--path-prefix`; no path_override, no method_override
+//!       authorization_response:
+//!         allowed_upstream_headers: { patterns: [{ exact: x-auth-subject }] }
+//!         allowed_client_headers_on_success:
+//!           patterns: [{ exact: dpop-nonce }, { exact: cache-control }]
+//! ```
+//!
+//! Of 503, Envoy makes a 403 (`status_on_error`).
+//!
+//! # Security
+//!
+//! Many applications take `X_Auth_Subject` and `X.Auth.Subject` for `X-Auth-Subject`, but a proxy
+//! sets only the one that it was told. nginx drops the others unless `underscores_in_headers` or
+//! `ignore_invalid_headers` is changed. Where a proxy cannot, `--forward sub=Subject` helps: a name
+//! of letters and digits has no other spelling.
+//!
+//! `RUST_LOG=tower_dpop=info` tells on standard error why requests are refused.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{StatusCode, Uri};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tower_dpop::http_client::{EndpointUrl, HttpClient};
+use tower_dpop::jwks::RemoteKeys;
+use tower_dpop::target::{RequestTarget, TargetResolver};
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, StatelessNonces, Verifier,
+};
+use tracing_subscriber::EnvFilter;
+
+const USAGE: &str = "\
+usage: forward_auth --proxy PROXY --public-url URL --issuer URL [OPTION]...
+
+  --proxy PROXY          who asks: nginx, traefik, caddy or envoy
+  --from IP              its address; may be given several times (default: 127.0.0.1)
+  --path-prefix PREFIX   the path_prefix of envoy
+  --public-url URL       how clients reach the proxy
+  --issuer URL           the iss of access tokens, whose keys are discovered
+  --jwks URL             the issuer's keys, where they are not to be discovered
+  --audience AUD         the aud of access tokens (default: the public URL)
+  --forward CLAIM=FIELD  tells this claim (or jkt, the thumbprint of the client's key) in this field
+                         of the answer; may be given several times
+  --listen ADDRESS       where to listen (default: 127.0.0.1:9001; port 0 takes a free one)
+  --nonces               require nonces
+  --help                 show this
+
+A claim that is absent leaves its field out. One that cannot be a field (a list, an object, a
+fraction, nothing at all, other than visible ASCII and single spaces within) is not bent until it
+can: the answer is 500.
+";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let options = match Options::parse(arguments.skip(1)) {
+        Ok(options) => options,
+        Err(Unusable::HelpWanted) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Unusable::Wrong(what)) => {
+            eprint!("forward_auth: {what}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    // Without RUST_LOG, errors only.
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    match serve(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forward_auth: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
+    let url = &options.public_url;
+    let url = PublicUrl::http_on_loopback(url)
+        .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
+    let keys = remote_keys(&options.issuer, options.jwks.as_deref()).await?;
+    let audience = options.audience.unwrap_or_else(|| url.to_string());
+    let mut verifier = Verifier::new(url, JwtVerifier::new(options.issuer, audience, keys))
+        .with_target_resolver(options.proxy);
+    if options.nonces {
+        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+    }
+    let app = Router::new()
+        .fallback(tell)
+        .with_state(options.forwarded.into())
+        .layer(DpopLayer::new(verifier))
+        // Outside of the layer: strangers cannot spend a proof, nor learn whether one is good.
+        .layer(from_fn_with_state(options.from.into(), only_from));
+
+    let listener = TcpListener::bind(&options.listen).await?;
+    let stop = told_to_stop()?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop)
+        .await?;
+    Ok(())
+}
+
+/// The keys at a URL, or at the place that the issuer's metadata name.
+async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box<dyn Error>> {
+    let http = HttpClient::new()?;
+    let place = jwks.unwrap_or(issuer);
+    let url: EndpointUrl = place.parse().map_err(|error| format!("{place}: {error}"))?;
+    let keys = match jwks {
+        Some(_) => RemoteKeys::at(url, http),
+        None => RemoteKeys::discover(url, http),
+    };
+    // An issuer that starts at the same time gets ten seconds.
+    let keys = keys.fetched_within(Duration::from_secs(10)).await;
+    keys.map_err(|error| format!("{place}: {error}").into())
+}
+
+async fn only_from(
+    State(proxies): State<Arc<[IpAddr]>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if proxies.contains(&peer.ip().to_canonical()) {
+        next.run(request).await
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+async fn tell(
+    State(forwarded): State<Arc<[Forwarded]>>,
+    Extension(token): Extension<BoundToken<Claims>>,
+) -> Result<HeaderMap, StatusCode> {
+    let mut headers = HeaderMap::new();
+    for Forwarded { claim, field } in forwarded.iter() {
+        let value = field_value(&token, claim).map_err(|Inexpressible| {
+            tracing::error!(claim, "not told: the claim cannot be a header field");
+            StatusCode::INTERNAL_SERVER_ERROR
+        })?;
+        if let Some(value) = value {
+            headers.insert(field, value);
+        }
+    }
+    Ok(headers)
+}
+
+/// A claim, and the field that tells it.
+struct Forwarded {
+    claim: String,
+    field: HeaderName,
+}
+
+/// Who asks, and thereby where the request that it asks about is described.
+enum Proxy {
+    Nginx,
+    TraefikOrCaddy,
+    Envoy { path_prefix: String },
+}
+
+impl TargetResolver for Proxy {
+    /// The proxy sets each of these fields once, whatever the client has sent. What is missing,
+    /// there twice or malformed is not from this proxy as it is configured above.
+    fn resolve(&self, request: &Parts) -> Option<RequestTarget> {
+        let (method, uri) = match self {
+            Self::Nginx => ("x-original-method", "x-original-uri"),
+            Self::TraefikOrCaddy => ("x-forwarded-method", "x-forwarded-uri"),
+            // Asks with the client's own method and path.
+            Self::Envoy { path_prefix } => {
+                let path = request.uri.path_and_query()?.as_str();
+                let path = path.strip_prefix(path_prefix)?;
+                return Some(RequestTarget::new(
+                    request.method.clone(),
+                    origin_form(path)?,
+                ));
+            }
+        };
+        let method = only(&request.headers, method)?.parse().ok()?;
+        let uri = origin_form(only(&request.headers, uri)?)?;
+        Some(RequestTarget::new(method, uri))
+    }
+}
+
+fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let mut fields = headers.get_all(name).iter();
+    let field = fields.next()?.to_str().ok()?;
+    fields.next().is_none().then_some(field)
+}
+
+/// A path, and perhaps a query.
+fn origin_form(text: &str) -> Option<Uri> {
+    text.starts_with('/').then(|| text.parse().ok())?
+}
+
+/// There is a claim, but no header field says the same.
+struct Inexpressible;
+
+fn field_value(
+    token: &BoundToken<Claims>,
+    claim: &str,
+) -> Result<Option<HeaderValue>, Inexpressible> {
+    let claims = token.claims();
+    let value = match claim {
+        "jkt" => Some(token.thumbprint().to_string().into()),
+        "sub" => Some(claims.subject().into()),
+        "client_id" => claims.client_id().map(Value::from),
+        "scope" => {
+            let scopes: Vec<_> = claims.scopes().collect();
+            (!scopes.is_empty()).then(|| scopes.join(" ").into())
+        }
+        other => claims.claim(other),
+    };
+    let text = match value {
+        None => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(Value::Bool(truth)) => truth.to_string(),
+        // Large ones were rounded when they were read.
+        Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+        Some(_) => return Err(Inexpressible),
+    };
+    // Two spaces, or one at an end, may be fewer when they arrive: another value.
+    let words_stand = text
+        .split(' ')
+        .all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic()));
+    match HeaderValue::try_from(text) {
+        Ok(value) if words_stand => Ok(Some(value)),
+        _ => Err(Inexpressible),
+    }
+}
+
+struct Options {
+    listen: String,
+    proxy: Proxy,
+    from: Vec<IpAddr>,
+    public_url: String,
+    issuer: String,
+    audience: Option<String>,
+    jwks: Option<String>,
+    forwarded: Vec<Forwarded>,
+    nonces: bool,
+}
+
+/// Why the command line holds no [`Options`].
+enum Unusable {
+    HelpWanted,
+    Wrong(String),
+}
+
+impl Options {
+    /// `--name value` and `--name=value`; of an option given twice, the last counts.
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Unusable> {
+        let (mut issuer, mut public_url, mut proxy) = (None, None, None);
+        let mut path_prefix = String::new();
+        let mut options = Self {
+            listen: "127.0.0.1:9001".into(),
+            proxy: Proxy::Nginx,
+            from: Vec::new(),
+            public_url: String::new(),
+            issuer: String::new(),
+            audience: None,
+            jwks: None,
+            forwarded: Vec::new(),
+            nonces: false,
+        };
+        while let Some(argument) = arguments.next() {
+            let (name, mut attached) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (argument.as_str(), None),
+            };
+            let mut value = || {
+                attached
+                    .take()
+                    .or_else(|| arguments.next())
+                    .ok_or_else(|| Unusable::Wrong(format!("{name} needs a value")))
+            };
+            match name {
+                "--proxy" => proxy = Some(value()?),
+                "--from" => {
+                    let text = value()?;
+                    let address = text.parse();
+                    options.from.push(address.map_err(|_| {
+                        Unusable::Wrong(format!("--from {text}: not an IP address"))
+                    })?);
+                }
+                "--path-prefix" => path_prefix = value()?,
+                "--issuer" => issuer = Some(value()?),
+                "--jwks" => options.jwks = Some(value()?),
+                "--audience" => options.audience = Some(value()?),
+                "--listen" => options.listen = value()?,
+                "--public-url" => public_url = Some(value()?),
+                "--forward" => options.forwarded.push(Forwarded::parse(&value()?)?),
+                "--nonces" => options.nonces = true,
+                "--help" | "-h" => return Err(Unusable::HelpWanted),
+                _ => return Err(Unusable::Wrong(format!("{name} is not an option"))),
+            }
+            if attached.is_some() {
+                return Err(Unusable::Wrong(format!("{name} takes no value")));
+            }
+        }
+        let missing = |name| Unusable::Wrong(format!("{name} is missing"));
+        options.issuer = issuer.ok_or_else(|| missing("--issuer"))?;
+        options.public_url = public_url.ok_or_else(|| missing("--public-url"))?;
+        let proxy = proxy.ok_or_else(|| missing("--proxy"))?;
+        options.proxy = match (proxy.as_str(), path_prefix.as_str()) {
+            ("envoy", _) => Proxy::Envoy { path_prefix },
+            ("nginx", "") => Proxy::Nginx,
+            ("traefik" | "caddy", "") => Proxy::TraefikOrCaddy,
+            ("nginx" | "traefik" | "caddy", _) => {
+                let what = format!("--path-prefix {path_prefix}: is for envoy");
+                return Err(Unusable::Wrong(what));
+            }
+            _ => return Err(Unusable::Wrong(format!("--proxy {proxy} is not known"))),
+        };
+        if options.from.is_empty() {
+            options.from.push(Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(options)
+    }
+}
+
+impl Forwarded {
+    fn parse(text: &str) -> Result<Self, Unusable> {
+        let (claim, field) = text.split_once('=').unwrap_or_default();
+        match field.parse() {
+            Ok(field) if !claim.is_empty() => Ok(Self {
+                claim: claim.to_owned(),
+                field,
+            }),
+            _ => Err(Unusable::Wrong(format!(
+                "--forward {text}: not CLAIM=FIELD"
+            ))),
+        }
+    }
+}
+
+/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    #[cfg(windows)]
+    let (mut interrupted, mut terminated) = {
+        use tokio::signal::windows::{ctrl_break, ctrl_c};
+        (ctrl_c()?, ctrl_break()?)
+    };
+    Ok(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,64 @@
+//! `minimal.rs` plus metadata (RFC 9728): clients read from the server what they need to know.
+//! One of the routes asks for a scope.
+//!
+//! ```sh
+//! cargo run --example metadata
+//! curl -i http://127.0.0.1:8080/orders
+//! curl -s http://127.0.0.1:8080/.well-known/oauth-protected-resource
+//! ```
+//!
+//! The first is refused, and its challenge names the URL of the second: the issuers, the scopes and
+//! the algorithms. The address to listen on may be given as an argument.
+
+use std::env;
+use std::error::Error;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use tokio::net::TcpListener;
+use tower_dpop::authorization::RequireScopes;
+use tower_dpop::metadata::{MetadataLayer, ResourceMetadata};
+use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+
+/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
+/// known to all.
+const JWKS: &str = r#"{"keys":[
+    {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+]}"#;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    let listener = TcpListener::bind(address).await?;
+    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let keys: KeySet = JWKS.parse()?;
+    let verifier = Verifier::new(
+        PublicUrl::http_on_loopback(&url)?,
+        JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
+    )
+    .with_scope("orders.read orders.write".parse()?)
+    .with_well_known_metadata();
+    // Made from the verifier, so it says what is checked.
+    let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
+    let writing = RequireScopes::all_of("orders.write".parse()?);
+    let app = Router::new()
+        .route("/orders", get(orders))
+        .route("/orders/new", get(new_order).layer(writing))
+        .layer(DpopLayer::new(verifier))
+        // The last layer is the outermost: nobody needs a token to read the metadata.
+        .layer(MetadataLayer::new(&metadata));
+
+    println!("listening on {url}");
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+    format!("the orders of {}\n", token.claims().subject())
+}
+
+async fn new_order(Extension(token): Extension<BoundToken<Claims>>) -> String {
+    format!("an order by {}\n", token.claims().subject())
+}

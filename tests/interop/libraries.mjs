@@ -110,6 +110,13 @@ export class Oauth4webapi {
     return oauth.processIntrospectionResponse(metadata, client, response);
   }
 
+  async revoke(token) {
+    const { metadata, client, authentication, options } = this;
+    const response =
+      await oauth.revocationRequest(metadata, client, authentication, token, options);
+    return oauth.processRevocationResponse(response);
+  }
+
   fetch(token, DPoP, url, { method = 'GET', body } = {}) {
     return twice(() => oauth.protectedResourceRequest(
       token, method, new URL(url), undefined, body, { ...this.options, DPoP },

@@ -1,13 +1,19 @@
 // Tries everything and prints what came of it; fails if anything differs from what is expected.
 
 import { clients } from './clients.mjs';
+import { coexistence } from './coexistence.mjs';
+import { issuers } from './issuers.mjs';
 import { ours } from './our-client.mjs';
 import { providerTokens } from './provider.mjs';
+import { proxies } from './proxies.mjs';
 import { conclude } from './table.mjs';
 import { tokens } from './tokens.mjs';
 
 await tokens();
 await clients();
 await providerTokens();
+await issuers();
+await coexistence();
 await ours();
+await proxies();
 process.exitCode = conclude() ? 0 : 1;

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 
 import { exportJWK, generateKeyPair } from 'jose';
 import Provider from 'oidc-provider';
+import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 import { Oauth4webapi, OpenidClient } from './libraries.mjs';
 import { AUDIENCE, resourceServer, serve } from './servers.mjs';
@@ -11,49 +12,82 @@ import { holds, scenario } from './table.mjs';
 
 export const PROOF_ALGS = ['ES256', 'ES384', 'PS256', 'RS256', 'Ed25519', 'EdDSA'];
 const TOKEN_ALGS = ['ES256', 'ES384', 'PS256', 'RS256', 'Ed25519', 'EdDSA'];
-const SERVICE = { secret: 'service-secret' };
+export const SERVICE = { secret: 'service-secret' };
+const SCOPES = ['orders:read', 'orders:write'];
 /** What a client asks for to get a JWT for our resource server instead of an opaque token. */
-const INDICATOR = { resource: AUDIENCE, scope: 'orders:read' };
+export const INDICATOR = { resource: AUDIENCE, scope: 'orders:read' };
+/** The same of an opaque token that is for our resource server, or for another API. */
+export const OPAQUE = { ...INDICATOR, resource: `${AUDIENCE}opaque` };
+export const OPAQUE_ELSEWHERE = { ...INDICATOR, resource: 'https://other.example.com/opaque' };
 
-/** Starts oidc-provider with one confidential client, for one API. */
-export async function oidcProvider({
-  dpop = true, nonces = false, proofAlgs = PROOF_ALGS, tokenAlg = 'ES256',
-} = {}) {
-  const { privateKey } = await generateKeyPair(tokenAlg, { extractable: true });
-  const key = { ...(await exportJWK(privateKey)), alg: tokenAlg, use: 'sig', kid: 'provider' };
-  const server = await serve((issuer) => new Provider(issuer, {
-    clients: [{
-      client_id: 'service',
-      client_secret: SERVICE.secret,
-      ...(dpop ? { dpop_bound_access_tokens: true } : {}),
-      grant_types: ['client_credentials'],
-      // Another algorithm than the default would need another key.
-      id_token_signed_response_alg: tokenAlg,
-      redirect_uris: [],
-      response_types: [],
-    }],
+/**
+ * Starts oidc-provider with three confidential clients: `service` must send proofs, `veteran` need
+ * not, `orders-api` is our resource server. `rotate` has it go on with other keys.
+ */
+export async function oidcProvider({ tokenAlg = 'ES256', ...options } = {}) {
+  const key = await signingKey('provider', tokenAlg);
+  const adapter = createMemoryAdapter();
+  const configured = (issuer, keys) =>
+    new Provider(issuer, { ...configuration({ ...options, tokenAlg, keys }), adapter }).callback();
+  const server = await serve((issuer) => configured(issuer, [key]));
+  const issuer = server.url;
+  return {
+    ...server,
+    issuer,
+    jwks: `${issuer}/jwks`,
+    key,
+    rotate: (keys) => server.answerWith(configured(issuer, keys)),
+    introspection: { endpoint: `${issuer}/token/introspection`, id: 'orders-api', ...SERVICE },
+  };
+}
+
+/** A key of an issuer, with its private half. */
+export async function signingKey(kid, alg = 'ES256') {
+  const { privateKey } = await generateKeyPair(alg, { extractable: true });
+  return { ...(await exportJWK(privateKey)), alg, use: 'sig', kid };
+}
+
+/** Of the keys, the first signs. */
+function configuration({ dpop = true, nonces = false, proofAlgs = PROOF_ALGS, tokenAlg, keys }) {
+  const client = (id, metadata) => ({
+    client_id: id,
+    client_secret: SERVICE.secret,
+    grant_types: ['client_credentials'],
+    // Another algorithm than the default would need another key.
+    id_token_signed_response_alg: tokenAlg,
+    redirect_uris: [],
+    response_types: [],
+    ...metadata,
+  });
+  return {
+    clients: [
+      client('service', dpop ? { dpop_bound_access_tokens: true } : {}),
+      client('veteran'),
+      client('orders-api'),
+    ],
     cookies: { keys: [randomBytes(32).toString('hex')] },
     enabledJWA: { dPoPSigningAlgValues: proofAlgs, idTokenSigningAlgValues: TOKEN_ALGS },
     features: {
       clientCredentials: { enabled: true },
       dPoP: { enabled: dpop, nonceSecret: randomBytes(32), requireNonce: () => nonces },
       devInteractions: { enabled: false },
+      introspection: { enabled: true },
       resourceIndicators: {
         enabled: true,
-        getResourceServerInfo: () => ({
-          accessTokenFormat: 'jwt',
+        getResourceServerInfo: (_, indicator) => ({
+          accessTokenFormat: indicator.endsWith('opaque') ? 'opaque' : 'jwt',
           accessTokenTTL: 300,
-          audience: AUDIENCE,
-          jwt: { sign: { alg: tokenAlg } },
-          scope: INDICATOR.scope,
+          audience: indicator === OPAQUE.resource ? AUDIENCE : indicator,
+          jwt: { sign: { alg: tokenAlg, kid: keys[0].kid } },
+          scope: SCOPES.join(' '),
         }),
       },
+      revocation: { enabled: true },
     },
-    jwks: { keys: [key] },
-    scopes: [INDICATOR.scope],
+    jwks: { keys },
+    scopes: SCOPES,
     ttl: { ClientCredentials: 300 },
-  }).callback());
-  return { ...server, issuer: server.url, jwks: `${server.url}/jwks` };
+  };
 }
 
 /** Its tokens at our resource server, in the hands of foreign clients. */

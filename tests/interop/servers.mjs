@@ -2,9 +2,13 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { createInterface } from 'node:readline';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 
 /** Where the examples are, built. */
 const examples = process.env.INTEROP_EXAMPLES;
@@ -29,21 +33,128 @@ export async function authorizationServer({ nonces = false, algs, tokenLife } = 
   return { ...server, issuer: server.url, jwks: `${server.url}/jwks` };
 }
 
-/** Our resource server, for the tokens of an issuer. */
-export function resourceServer({ issuer, jwks }, { nonces = false, algs, lenientTyp } = {}) {
+/**
+ * Our resource server, for the tokens of an issuer, whose keys are discovered unless it is said
+ * where they are. `introspection` has the URL of an endpoint, and our id and secret there. With
+ * `audience` null it is that of the server's URL.
+ */
+export function resourceServer({ issuer, jwks }, {
+  nonces, algs, lenientTyp, audience = AUDIENCE, introspection, allowBearer, reportOnly, scopes,
+  metadata,
+} = {}) {
   return listen('resource_server', [
-    '--issuer', issuer,
-    '--jwks', jwks,
-    '--audience', AUDIENCE,
+    ...(issuer ? ['--issuer', issuer] : []),
+    ...(jwks ? ['--jwks', jwks] : []),
+    ...(audience ? ['--audience', audience] : []),
+    ...(introspection ? ['--introspection', introspection.endpoint] : []),
+    ...(introspection ? ['--client-id', introspection.id] : []),
+    ...(introspection ? ['--client-secret', introspection.secret] : []),
     ...(nonces ? ['--nonces'] : []),
     ...(algs ? ['--algs', algs] : []),
     ...(lenientTyp ? ['--lenient-typ'] : []),
+    ...(allowBearer ? ['--allow-bearer'] : []),
+    ...(reportOnly ? ['--report-only'] : []),
+    ...(scopes ? ['--scopes', scopes] : []),
+    ...(metadata ? ['--metadata'] : []),
   ]);
+}
+
+/** What our gateway and our forward_auth have in common: an issuer, whose keys are discovered. */
+function resource(issuer, { publicUrl, forward = [], nonces = false }) {
+  return [
+    '--issuer', issuer,
+    '--audience', AUDIENCE,
+    '--public-url', publicUrl,
+    ...forward.flatMap((pair) => ['--forward', pair]),
+    ...(nonces ? ['--nonces'] : []),
+  ];
+}
+
+/** Our gateway, in front of the service at `upstream`. */
+export function gateway(issuer, { upstream, keepAuthorization, timeout, ...options }) {
+  return listen('gateway', [
+    ...resource(issuer, options),
+    '--upstream', upstream,
+    ...(keepAuthorization ? ['--keep-authorization'] : []),
+    ...(timeout ? ['--timeout', `${timeout}`] : []),
+  ]);
+}
+
+/** Our answers to the questions of a proxy. */
+export function forwardAuth(issuer, { proxy, from, pathPrefix, ...options }) {
+  return listen('forward_auth', [
+    ...resource(issuer, options),
+    '--proxy', proxy,
+    ...(from ? ['--from', from] : []),
+    ...(pathPrefix ? ['--path-prefix', pathPrefix] : []),
+  ]);
+}
+
+/**
+ * nginx on a port, with a template of the folder `nginx` and in it the configuration that the
+ * example of the same name documents, with other `addresses`.
+ */
+export async function nginx(name, port, addresses) {
+  const here = (path) => readFile(new URL(path, import.meta.url), 'utf8');
+  const example = await here(`../../examples/${name}.rs`);
+  let documented = /```nginx\n(.*?)\/\/! ```/s.exec(example)[1].replace(/^\/\/! ?/gm, '');
+  for (const [from, to] of Object.entries(addresses)) {
+    if (!documented.includes(from)) throw new Error(`${name}.rs does not mention ${from}`);
+    documented = documented.replaceAll(from, to.replace('http://', ''));
+  }
+  documented = documented.replace('server {', `$&\n    listen 127.0.0.1:${port};`);
+  const values = { port, documented };
+  const template = await here(`nginx/${name}.conf`);
+  const configuration = template.replace(/\{\{(\w+)\}\}/g, (_, key) => values[key]);
+  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
+  await writeFile(join(folder, 'nginx.conf'), configuration);
+
+  const parameters = ['-p', folder, '-e', 'stderr', '-c', 'nginx.conf', '-g', 'daemon off;'];
+  const child = run('nginx', parameters);
+  const stop = async () => {
+    child.process.kill('SIGTERM');
+    await child.ended;
+    await rm(folder, { recursive: true });
+  };
+  let ended = false;
+  child.ended.then(() => { ended = true; });
+  while (!ended) {
+    if (await accepts(port)) {
+      child.begun();
+      return { url: `http://127.0.0.1:${port}`, stop };
+    }
+    await delay(20);
+  }
+  await stop();
+  throw new Error(`nginx does not listen: ${child.complaints()}`);
+}
+
+/** A port that is free, as far as one can know. */
+export async function freePort() {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function accepts(port) {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** Runs our client to its end: its exit code, and what it printed of its key and of each call. */
 export async function ourClient({ issuer, resource, alg, count = 1, indicator, scope }) {
-  const child = run('client', [
+  const child = run(join(examples, 'client'), [
     '--issuer', issuer,
     '--client-id', 'service',
     '--client-secret', 'service-secret',
@@ -63,24 +174,33 @@ export async function ourClient({ issuer, resource, alg, count = 1, indicator, s
   return { code, key, calls };
 }
 
-/** A server in this process, on a free port. `answer` makes its listener out of its URL. */
+/**
+ * A server in this process, on a free port. `answer` makes its listener out of its URL, and
+ * `answerWith` gives it another one. After `stop`, it can `resume` at the same port.
+ */
 export async function serve(answer) {
   const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const url = `http://127.0.0.1:${server.address().port}`;
-  server.on('request', await answer(url));
+  const resume = async (port) => {
+    server.listen(port, '127.0.0.1');
+    await once(server, 'listening');
+  };
+  await resume(0);
+  const { port } = server.address();
+  const url = `http://127.0.0.1:${port}`;
+  const answerWith = (listener) => server.removeAllListeners('request').on('request', listener);
+  answerWith(await answer(url));
   const stop = async () => {
+    if (!server.listening) return;
     server.close();
     server.closeAllConnections();
     await once(server, 'close');
   };
-  return { url, stop };
+  return { url, answerWith, stop, resume: () => resume(port) };
 }
 
 /** Starts an example that says where it listens. */
 async function listen(name, parameters) {
-  const child = run(name, ['--listen', '127.0.0.1:0', ...parameters]);
+  const child = run(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters]);
   const lines = createInterface({ input: child.process.stdout });
   const [line] = await Promise.race([once(lines, 'line'), child.ended]);
   const url = /^listening on (http:\S+)$/.exec(line)?.[1];
@@ -95,8 +215,8 @@ async function listen(name, parameters) {
 }
 
 /** Starts a process, which is ended unless it has `begun` or ended by itself before long. */
-function run(name, parameters) {
-  const child = spawn(join(examples, name), parameters, { stdio: ['ignore', 'pipe', 'pipe'] });
+function run(command, parameters) {
+  const child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'] });
   running.add(child);
   let complaints = '';
   child.stderr.setEncoding('utf8').on('data', (text) => { complaints += text; });

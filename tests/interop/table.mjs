@@ -1,12 +1,14 @@
 // What was tried and what came of it: every assertion is a row, and the rows are the table.
 
-import { isDeepStrictEqual } from 'node:util';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 
 const rows = [];
 
-/** The installed version of a package. */
+/** The installed version of nginx or a package. */
 export function version(name) {
+  if (name === 'nginx') return /nginx\/(\S+)/.exec(spawnSync('nginx', ['-v']).stderr)[1];
   const file = new URL(`node_modules/${name}/package.json`, import.meta.url);
   return JSON.parse(readFileSync(file, 'utf8')).version;
 }

@@ -379,10 +379,7 @@ pub struct Denied {
 
 impl Denied {
     /// Why.
-    ///
-    /// # Panics
-    ///
-    /// Never: a refusal has its reason.
+    #[expect(clippy::missing_panics_doc, reason = "a refusal has its reason")]
     pub fn rejection(&self) -> &Rejection {
         self.response
             .extensions()

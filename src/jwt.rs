@@ -16,7 +16,7 @@ use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::telemetry::{self, Cached};
 use crate::token::{
-    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
 };
 use crate::token_cache::{DEFAULT_CAPACITY, Verdicts};
 
@@ -447,10 +447,7 @@ impl Claims {
 
     /// The scopes of the `scope` claim.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope
-            .iter()
-            .flat_map(|scope| scope.split(' '))
-            .filter(|scope| !scope.is_empty())
+        token::scopes(self.scope.as_deref())
     }
 
     /// Whether the `scope` claim holds this scope.
@@ -460,9 +457,7 @@ impl Claims {
 
     /// Another claim than those above, if it is there and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.others
-            .get(name)
-            .and_then(|claim| T::deserialize(claim).ok())
+        token::claim(&self.others, name)
     }
 }
 

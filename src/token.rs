@@ -4,7 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
@@ -225,6 +227,22 @@ impl Audience<'_> {
             Self::Several(audiences) => audiences.iter().any(is_expected),
         }
     }
+}
+
+/// What a `scope` claim holds ([RFC 6749 section
+/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
+pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
+    claim
+        .into_iter()
+        .flat_map(|scope| scope.split(' '))
+        .filter(|scope| !scope.is_empty())
+}
+
+/// One of the claims that have no field of their own, if it is there and of this type.
+pub(crate) fn claim<T: DeserializeOwned>(others: &Map<String, Value>, name: &str) -> Option<T> {
+    others
+        .get(name)
+        .and_then(|claim| T::deserialize(claim).ok())
 }
 
 /// Why an access token was refused.

@@ -37,7 +37,7 @@ use crate::introspection::flights::Flights;
 use crate::jose::json::{NotStrictJson, Text, object, read};
 use crate::telemetry::{self, Cached};
 use crate::token::{
-    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
 };
 use crate::token_cache::{DEFAULT_CAPACITY, Verdicts};
 
@@ -570,10 +570,7 @@ impl IntrospectedClaims {
 
     /// The scopes of the `scope` member.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scope
-            .iter()
-            .flat_map(|scope| scope.split(' '))
-            .filter(|scope| !scope.is_empty())
+        token::scopes(self.scope.as_deref())
     }
 
     /// Whether the `scope` member holds this scope.
@@ -583,9 +580,7 @@ impl IntrospectedClaims {
 
     /// Another member than those above, if it is there and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.others
-            .get(name)
-            .and_then(|claim| T::deserialize(claim).ok())
+        token::claim(&self.others, name)
     }
 }
 

@@ -328,9 +328,7 @@ impl<C> Access<C> {
     pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
         match (self.judge(requirement), self.guard.enforcement) {
             (Ok(()), _) => Ok(()),
-            (Err(rejection), Enforcement::Enforced) => Err(Denied {
-                response: self.guard.verifier.refuse(rejection),
-            }),
+            (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
             (Err(rejection), _) => {
                 self.guard.verifier.report(&rejection);
                 Ok(())
@@ -364,27 +362,28 @@ pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
 pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> Option<Denied> {
     extensions.get::<crate::bearer::BearerToken<C>>()?;
     let guard = extensions.get::<Guard>()?;
-    (guard.enforcement == Enforcement::Enforced).then(|| Denied {
-        response: guard
-            .verifier
-            .refuse(Rejection::Bearer(BearerError::Unbound)),
-    })
+    (guard.enforcement == Enforcement::Enforced)
+        .then(|| Denied::by(guard, BearerError::Unbound.into()))
 }
 
 /// The refusal of a request whose token is not enough.
 #[derive(Debug)]
 pub struct Denied {
+    rejection: Box<Rejection>,
     response: Response<()>,
 }
 
 impl Denied {
+    fn by(guard: &Guard, rejection: Rejection) -> Self {
+        Self {
+            response: guard.verifier.refuse(rejection.clone()),
+            rejection: Box::new(rejection),
+        }
+    }
+
     /// Why.
-    #[expect(clippy::missing_panics_doc, reason = "a refusal has its reason")]
     pub fn rejection(&self) -> &Rejection {
-        self.response
-            .extensions()
-            .get()
-            .expect("the verifier puts it there")
+        &self.rejection
     }
 
     /// The response: status, challenge, the [`Rejection`] in its extensions, and an empty body.

@@ -306,7 +306,9 @@ impl<V, R> Verifier<V, R> {
     ///
     /// # Security
     ///
-    /// Whoever stole such a token can use it.
+    /// Whoever stole such a token can use it. And a token is taken for unbound where nobody says what
+    /// it is bound to: an introspection endpoint must tell `cnf` ([RFC 9449 section
+    /// 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)).
     #[must_use]
     pub fn allow_bearer(mut self) -> Self {
         self.challenges.bearer = BearerPolicy::Unbound;

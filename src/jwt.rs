@@ -305,7 +305,12 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         now: Timestamp,
     ) -> Result<KeySet, TokenError> {
         let verify = |keys: &KeySet| {
-            keys.verify(kid, algorithm, jws.signing_input.as_bytes(), &jws.signature)
+            keys.verify(
+                kid,
+                algorithm,
+                jws.signing_input.as_bytes(),
+                jws.signature(),
+            )
         };
         let keys = self.keys.key_set(now).await.map_err(unavailable)?;
         let Err(error) = verify(&keys) else {
@@ -339,14 +344,14 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         }
         let jws =
             CompactJws::parse(token.as_str()).map_err(|NotCompactJws| TokenError::Malformed)?;
-        let header: Header<'_> = read(&jws.header).map_err(|_| TokenError::Malformed)?;
+        let header: Header<'_> = read(jws.header()).map_err(|_| TokenError::Malformed)?;
         let algorithm = self.check_header(&header)?;
         let registered: RegisteredClaims<'_> =
-            read(&jws.payload).map_err(|_| TokenError::Malformed)?;
+            read(jws.payload()).map_err(|_| TokenError::Malformed)?;
         let life = self.check_claims(&registered, now)?;
         let kid = header.kid.as_ref().map(Text::as_str);
         let keys = self.verify_signature(&jws, kid, algorithm, now).await?;
-        let claims = serde_json::from_slice(&jws.payload).map_err(|_| TokenError::Claims)?;
+        let claims = serde_json::from_slice(jws.payload()).map_err(|_| TokenError::Claims)?;
         let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
         #[expect(
             clippy::cast_possible_truncation,

@@ -65,8 +65,7 @@ pub(crate) struct Expected<'e> {
 /// A proof whose form and claims hold. Nobody has vouched for it yet.
 pub(crate) struct ClaimedProof<'r, T = NoToken> {
     token: T,
-    signing_input: &'r str,
-    signature: Vec<u8>,
+    jws: CompactJws<'r>,
     algorithm: Algorithm,
     jwk: Jwk,
     thumbprint: Thumbprint,
@@ -99,14 +98,12 @@ impl<'r> ClaimedProof<'r> {
             ProofField::One(octets) => str::from_utf8(octets).map_err(|_| ProofError::NotAJwt)?,
         };
         let jws = CompactJws::parse(text).map_err(|NotCompactJws| ProofError::NotAJwt)?;
-        let header: Header<'_> = read(&jws.header).map_err(|_| ProofError::HeaderNotJson)?;
+        let header: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
         let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
-        let claims: Claims<'_> = read(&jws.payload).map_err(|_| ProofError::PayloadNotJson)?;
+        let claims: Claims<'_> = read(jws.payload()).map_err(|_| ProofError::PayloadNotJson)?;
         let RequiredClaims { jti, iat } = check_claims(&claims, expected)?;
         Ok(Self {
             token: NoToken,
-            signing_input: jws.signing_input,
-            signature: jws.signature,
             algorithm,
             thumbprint: jwk.thumbprint(),
             jwk,
@@ -114,6 +111,7 @@ impl<'r> ClaimedProof<'r> {
             iat,
             ath: Ath::of(claims.ath.as_ref()),
             nonce: claims.nonce.map(|nonce| nonce.0.into_owned()),
+            jws,
         })
     }
 
@@ -134,8 +132,7 @@ impl<'r> ClaimedProof<'r> {
         }
         Ok(ClaimedProof {
             token,
-            signing_input: self.signing_input,
-            signature: self.signature,
+            jws: self.jws,
             algorithm: self.algorithm,
             jwk: self.jwk,
             thumbprint: self.thumbprint,
@@ -169,7 +166,7 @@ impl<T> ClaimedProof<'_, T> {
         let key = keys
             .get_or_parse(&self.jwk, self.thumbprint, self.algorithm)
             .map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
-        key.verify(self.signing_input.as_bytes(), &self.signature)
+        key.verify(self.jws.signing_input.as_bytes(), self.jws.signature())
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
             _token: PhantomData,

@@ -6,6 +6,7 @@
 //!
 //! Both sides are normalised by RFC 3986 (`uri.rs`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -37,7 +38,7 @@ use crate::uri::{Host, NotAnHttpUrl, Origin, Scheme, normalise_path, split};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
-    origin: Origin,
+    origin: Origin<'static>,
     /// Empty, or with a leading and without a trailing slash.
     prefix: String,
 }
@@ -76,7 +77,7 @@ impl PublicUrl {
     }
 
     /// The scheme, host and port.
-    pub(crate) const fn origin(&self) -> &Origin {
+    pub(crate) const fn origin(&self) -> &Origin<'static> {
         &self.origin
     }
 
@@ -88,7 +89,7 @@ impl PublicUrl {
 
     /// Whether a normalised path of this origin lies below the prefix.
     #[cfg(feature = "client")]
-    pub(crate) fn covers(&self, origin: &Origin, path: &str) -> bool {
+    pub(crate) fn covers(&self, origin: &Origin<'_>, path: &str) -> bool {
         *origin == self.origin
             && path
                 .strip_prefix(self.prefix.as_str())
@@ -102,7 +103,7 @@ impl PublicUrl {
         }
         let path = normalise_path(path).ok_or(PublicUrlError::Malformed)?;
         Ok(Self {
-            origin,
+            origin: origin.into_owned(),
             prefix: path.trim_end_matches('/').to_owned(),
         })
     }
@@ -214,67 +215,46 @@ impl Targets {
 
     /// What the proof of this request must say.
     pub(crate) fn of<'t>(&'t self, request: &'t Parts) -> Result<Target<'t>, TargetError> {
-        match &self.resolver {
-            None => {
-                // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later
-                // always have an authority, which gateways rewrite; it is not believed.
-                let authority = if request.version < Version::HTTP_2 {
-                    Authority::Compared
-                } else {
-                    Authority::Ignored
-                };
-                self.target(&request.method, original_uri(request), authority)
-            }
-            Some(resolver) => {
-                let resolved = resolver.resolve(request).ok_or(TargetError::Unresolved)?;
-                self.target(&resolved.method, &resolved.uri, Authority::Ignored)
-            }
+        let public_urls = &self.public_urls;
+        if let Some(resolver) = &self.resolver {
+            let RequestTarget { method, uri } =
+                resolver.resolve(request).ok_or(TargetError::Unresolved)?;
+            let path = Path::of(&method, &uri)?.into_owned();
+            return Ok(Target {
+                method,
+                public_urls,
+                named: None,
+                path,
+            });
         }
-    }
-
-    fn target(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        authority: Authority,
-    ) -> Result<Target<'_>, TargetError> {
-        let path = if *method == Method::CONNECT && uri.scheme().is_none() {
-            return Err(TargetError::Connect);
-        } else if uri.scheme().is_none() && uri.authority().is_some() {
-            // RFC 9112 section 3.2.3: the authority alone is for CONNECT only.
-            return Err(TargetError::Misdirected);
-        } else if *method == Method::OPTIONS && uri.path() == "*" {
-            // RFC 9112 section 3.2.4: the asterisk is for OPTIONS only.
-            Path::Asterisk
+        let uri = original_uri(request);
+        let path = Path::of(&request.method, uri)?;
+        // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later
+        // always have an authority, which gateways rewrite; it is not believed.
+        let named = if request.version < Version::HTTP_2 {
+            self.origin_named_by(uri)?
         } else {
-            let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;
-            Path::Normal(path.into_owned())
-        };
-        let named = match (authority, uri.scheme_str(), uri.authority()) {
-            (Authority::Compared, Some(scheme), Some(authority)) => {
-                let origin =
-                    Origin::parse(scheme, authority.as_str()).ok_or(TargetError::Misdirected)?;
-                if !self.public_urls.iter().any(|url| url.origin == origin) {
-                    return Err(TargetError::Misdirected);
-                }
-                Some(origin)
-            }
-            _ => None,
+            None
         };
         Ok(Target {
-            method: method.clone(),
-            public_urls: &self.public_urls,
+            method: request.method.clone(),
+            public_urls,
             named,
             path,
         })
     }
-}
 
-/// What is made of the authority in a request's target.
-#[derive(Clone, Copy)]
-enum Authority {
-    Compared,
-    Ignored,
+    fn origin_named_by<'u>(&self, uri: &'u Uri) -> Result<Option<Origin<'u>>, TargetError> {
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Ok(None);
+        };
+        let origin = Origin::parse(scheme, authority.as_str()).ok_or(TargetError::Misdirected)?;
+        if self.public_urls.iter().any(|url| url.origin == origin) {
+            Ok(Some(origin))
+        } else {
+            Err(TargetError::Misdirected)
+        }
+    }
 }
 
 /// The URI before a router stripped a prefix from it.
@@ -291,14 +271,38 @@ pub(crate) struct Target<'t> {
     method: Method,
     public_urls: &'t [PublicUrl],
     /// The one origin that the request itself named, out of those allowed.
-    named: Option<Origin>,
-    path: Path,
+    named: Option<Origin<'t>>,
+    path: Path<'t>,
 }
 
-enum Path {
+enum Path<'t> {
     /// `OPTIONS *`, whose URI has an empty path, which is not `/` (RFC 9110 section 4.2.3).
     Asterisk,
-    Normal(String),
+    Normal(Cow<'t, str>),
+}
+
+impl<'t> Path<'t> {
+    fn of(method: &Method, uri: &'t Uri) -> Result<Self, TargetError> {
+        if *method == Method::CONNECT && uri.scheme().is_none() {
+            Err(TargetError::Connect)
+        } else if uri.scheme().is_none() && uri.authority().is_some() {
+            // RFC 9112 section 3.2.3: the authority alone is for CONNECT only.
+            Err(TargetError::Misdirected)
+        } else if *method == Method::OPTIONS && uri.path() == "*" {
+            // RFC 9112 section 3.2.4: the asterisk is for OPTIONS only.
+            Ok(Self::Asterisk)
+        } else {
+            let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;
+            Ok(Self::Normal(path))
+        }
+    }
+
+    fn into_owned(self) -> Path<'static> {
+        match self {
+            Self::Asterisk => Path::Asterisk,
+            Self::Normal(path) => Path::Normal(path.into_owned().into()),
+        }
+    }
 }
 
 impl Target<'_> {
@@ -332,7 +336,7 @@ impl Target<'_> {
     fn compare(
         &self,
         url: &PublicUrl,
-        origin: &Origin,
+        origin: &Origin<'_>,
         path: &str,
         normalised: &str,
     ) -> Result<(), UrlMismatch> {

@@ -280,7 +280,7 @@ impl Outcome {
 
 /// Whether no `Host` field sends the request, and what is presented with it, to another server than
 /// its URL does. One that was copied from another request would.
-fn names_only(headers: &HeaderMap, origin: &Origin) -> bool {
+fn names_only(headers: &HeaderMap, origin: &Origin<'_>) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) => true,

@@ -55,7 +55,7 @@ pub struct NewProof {
 /// The URL of a request as a proof writes it: normalised, without userinfo, query and fragment.
 #[derive(Clone)]
 pub(crate) struct Htu {
-    pub(crate) origin: Origin,
+    pub(crate) origin: Origin<'static>,
     pub(crate) path: String,
     /// Whether a server may find another path in what is sent: dot segments, and encoded slashes.
     pub(crate) has_two_readings: bool,
@@ -66,13 +66,13 @@ impl Htu {
         let origin = Self::origin_of(uri)?;
         let path = normalise_path(uri.path()).ok_or(RequestUrlError::Path)?;
         Ok(Self {
-            origin,
+            origin: origin.into_owned(),
             path: path.into_owned(),
             has_two_readings: has_two_readings(uri.path()),
         })
     }
 
-    pub(crate) fn origin_of(uri: &Uri) -> Result<Origin, RequestUrlError> {
+    pub(crate) fn origin_of(uri: &Uri) -> Result<Origin<'_>, RequestUrlError> {
         uri.scheme_str()
             .zip(uri.authority())
             .and_then(|(scheme, authority)| Origin::parse(scheme, authority.as_str()))

@@ -55,7 +55,7 @@ impl Servers {
         self.at(&htu.origin).filter(|_| covered)
     }
 
-    pub(crate) fn at(&self, origin: &Origin) -> Option<&Server> {
+    pub(crate) fn at(&self, origin: &Origin<'_>) -> Option<&Server> {
         self.servers
             .iter()
             .map(Arc::as_ref)
@@ -73,7 +73,7 @@ impl fmt::Debug for Servers {
 
 /// One origin.
 pub(crate) struct Server {
-    origin: Origin,
+    origin: Origin<'static>,
     known: Mutex<Known>,
 }
 

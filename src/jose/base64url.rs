@@ -11,6 +11,11 @@ pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
+/// As [`decode`], behind what the octets already hold.
+pub(crate) fn decode_onto(text: &str, octets: &mut Vec<u8>) -> Option<()> {
+    URL_SAFE_NO_PAD.decode_vec(text, octets).ok()
+}
+
 /// Decodes text that must come out at exactly `N` octets.
 pub(crate) fn decode_exact<const N: usize>(text: impl AsRef<[u8]>) -> Option<[u8; N]> {
     let mut octets = [0; N];
@@ -22,9 +27,33 @@ pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(octets)
 }
 
+/// As [`encode`], in pieces, without an allocation: every request has a thumbprint.
+pub(crate) fn encoded_pieces<T>(octets: &[u8], start: T, add: impl Fn(T, &[u8]) -> T) -> T {
+    let mut piece = [0; 64];
+    // 48 octets are 64 characters, so only the last piece has a rest.
+    octets.chunks(48).fold(start, |so_far, octets| {
+        let length = URL_SAFE_NO_PAD
+            .encode_slice(octets, &mut piece)
+            .expect("48 octets are 64 characters");
+        add(so_far, &piece[..length])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_the_whole() {
+        let octets: Vec<u8> = (0..=255).collect();
+        for length in 0..octets.len() {
+            let octets = &octets[..length];
+            let pieces = encoded_pieces(octets, Vec::new(), |so_far, piece| {
+                [so_far, piece.to_vec()].concat()
+            });
+            assert_eq!(pieces, encode(octets).as_bytes(), "{length} octets");
+        }
+    }
 
     /// J-14
     #[test]

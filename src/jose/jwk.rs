@@ -293,30 +293,32 @@ impl Material {
     fn thumbprint(&self) -> Thumbprint {
         let ec = |crv: &str, point: &[u8]| {
             let (x, y) = point[1..].split_at(point.len() / 2);
-            let (x, y) = (base64url::encode(x), base64url::encode(y));
-            Sha256::new()
+            let hash = Sha256::new()
                 .chain_update(r#"{"crv":""#)
                 .chain_update(crv)
-                .chain_update(r#"","kty":"EC","x":""#)
-                .chain_update(x)
-                .chain_update(r#"","y":""#)
-                .chain_update(y)
+                .chain_update(r#"","kty":"EC","x":""#);
+            encoded(encoded(hash, x).chain_update(r#"","y":""#), y)
         };
         let hash = match self {
             Self::P256(point) => ec("P-256", point),
             Self::P384(point) => ec("P-384", point),
             Self::P521(point) => ec("P-521", point),
-            Self::Ed25519(x) => Sha256::new()
-                .chain_update(r#"{"crv":"Ed25519","kty":"OKP","x":""#)
-                .chain_update(base64url::encode(x)),
-            Self::Rsa { n, e } => Sha256::new()
-                .chain_update(r#"{"e":""#)
-                .chain_update(base64url::encode(e))
-                .chain_update(r#"","kty":"RSA","n":""#)
-                .chain_update(base64url::encode(n)),
+            Self::Ed25519(x) => encoded(
+                Sha256::new().chain_update(r#"{"crv":"Ed25519","kty":"OKP","x":""#),
+                x,
+            ),
+            Self::Rsa { n, e } => {
+                let hash = encoded(Sha256::new().chain_update(r#"{"e":""#), e);
+                encoded(hash.chain_update(r#"","kty":"RSA","n":""#), n)
+            }
         };
         Thumbprint(hash.chain_update(r#""}"#).finalize().into())
     }
+}
+
+/// The hash goes on with the octets in base64url.
+fn encoded(hash: Sha256, octets: &[u8]) -> Sha256 {
+    base64url::encoded_pieces(octets, hash, |hash, piece| hash.chain_update(piece))
 }
 
 /// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so `N` octets and never

@@ -6,9 +6,10 @@ use crate::jose::base64url;
 pub(crate) struct CompactJws<'a> {
     /// The first two segments as they came, which is what was signed.
     pub(crate) signing_input: &'a str,
-    pub(crate) header: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) signature: Vec<u8>,
+    /// The three segments, decoded, one behind the other: one allocation for every request.
+    octets: Vec<u8>,
+    header_end: usize,
+    payload_end: usize,
 }
 
 impl<'a> CompactJws<'a> {
@@ -20,13 +21,32 @@ impl<'a> CompactJws<'a> {
         if payload.contains('.') {
             return Err(NotCompactJws);
         }
-        let decode = |segment: &str| base64url::decode(segment).ok_or(NotCompactJws);
+        let mut octets = Vec::with_capacity(text.len());
+        let mut decode = |segment: &str| {
+            base64url::decode_onto(segment, &mut octets).ok_or(NotCompactJws)?;
+            Ok(octets.len())
+        };
         Ok(Self {
             signing_input,
-            header: decode(header)?,
-            payload: decode(payload)?,
-            signature: decode(signature)?,
+            header_end: decode(header)?,
+            payload_end: decode(payload)?,
+            octets: {
+                decode(signature)?;
+                octets
+            },
         })
+    }
+
+    pub(crate) fn header(&self) -> &[u8] {
+        &self.octets[..self.header_end]
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.octets[self.header_end..self.payload_end]
+    }
+
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.octets[self.payload_end..]
     }
 }
 

@@ -151,7 +151,7 @@ impl TestRequest {
                 };
             }),
             Defect::OtherHost => self.move_htu(|url| {
-                url.origin.host = Host::Name("another-host.invalid".to_owned());
+                url.origin.host = Host::Name("another-host.invalid".into());
             }),
             Defect::OtherPort => self.move_htu(|url| {
                 url.origin.port = if url.origin.port == 8443 { 8444 } else { 8443 };
@@ -201,7 +201,7 @@ impl TestRequest {
         // A URL that a test has broken stays as it is.
         if let Ok((origin, path)) = split(htu) {
             let mut htu = Htu {
-                origin,
+                origin: origin.into_owned(),
                 path: path.to_owned(),
             };
             change(&mut htu);
@@ -219,7 +219,7 @@ impl TestRequest {
 
 /// An `htu`, taken apart.
 struct Htu {
-    origin: Origin,
+    origin: Origin<'static>,
     path: String,
 }
 

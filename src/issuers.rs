@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
 use crate::jose::base64url;
@@ -42,8 +43,14 @@ use crate::token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
 /// ([`Claims::claim`](crate::jwt::Claims::claim)).
 pub struct Issuers<C> {
     by_name: HashMap<String, Arc<dyn Verifies<C>>>,
-    opaque: Option<Box<dyn Verifies<C>>>,
+    opaque: Option<Arc<dyn Verifies<C>>>,
+    /// Whose the tokens are that have passed, by their SHA-256: it stands in the token, so it never
+    /// changes, and reading it again costs more than all other checks of a known token.
+    passed: Cache<[u8; 32], Arc<dyn Verifies<C>>>,
 }
+
+/// Tokens, at some 150 octets each.
+const CAPACITY: u64 = 10_000;
 
 impl<C: Send + Sync + 'static> Issuers<C> {
     /// No issuer yet: every token is refused.
@@ -51,6 +58,7 @@ impl<C: Send + Sync + 'static> Issuers<C> {
         Self {
             by_name: HashMap::new(),
             opaque: None,
+            passed: Cache::new(CAPACITY, 1),
         }
     }
 
@@ -68,6 +76,7 @@ impl<C: Send + Sync + 'static> Issuers<C> {
         for name in names {
             self.by_name.insert(name, Arc::clone(&tokens));
         }
+        self.passed.clear();
         self
     }
 
@@ -77,22 +86,24 @@ impl<C: Send + Sync + 'static> Issuers<C> {
         mut self,
         tokens: impl AccessTokenVerifier<Claims = C> + TokenIssuers,
     ) -> Self {
-        self.opaque = Some(Box::new(tokens));
+        self.opaque = Some(Arc::new(tokens));
         self
     }
 
-    fn responsible_for(&self, token: &PresentedToken<'_>) -> Result<&dyn Verifies<C>, TokenError> {
+    fn responsible_for(
+        &self,
+        token: &PresentedToken<'_>,
+    ) -> Result<&Arc<dyn Verifies<C>>, TokenError> {
         let Ok(jws) = CompactJws::parse(token.as_str()) else {
             return match &self.opaque {
-                Some(opaque) if !begins_as_jws(token.as_str()) => Ok(opaque.as_ref()),
+                Some(opaque) if !begins_as_jws(token.as_str()) => Ok(opaque),
                 _ => Err(TokenError::Malformed),
             };
         };
-        let claims: Claims<'_> = read(&jws.payload).map_err(|_| TokenError::Malformed)?;
+        let claims: Claims<'_> = read(jws.payload()).map_err(|_| TokenError::Malformed)?;
         claims
             .iss
             .and_then(|iss| self.by_name.get(iss.as_str()))
-            .map(AsRef::as_ref)
             .ok_or(TokenError::Issuer)
     }
 }
@@ -130,7 +141,13 @@ impl<C: Send + Sync + 'static> AccessTokenVerifier for Issuers<C> {
         token: PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<AccessToken<C>, TokenError> {
-        self.responsible_for(&token)?.verify(token, now).await
+        if let Some(tokens) = self.passed.get(token.sha256()) {
+            return tokens.verify(token, now).await;
+        }
+        let tokens = self.responsible_for(&token)?;
+        let good = tokens.verify(token, now).await?;
+        self.passed.insert(*token.sha256(), Arc::clone(tokens), 1);
+        Ok(good)
     }
 }
 

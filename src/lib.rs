@@ -42,6 +42,7 @@
 //!
 //! | module | question |
 //! |---|---|
+//! | `cache` | what may be forgotten at any time? |
 //! | [`jose`] | what are keys, algorithms and signed objects, read strictly? |
 //! | [`freshness`] | how old may a proof be, and how long must it be remembered? |
 //! | [`telemetry`] | what is counted and measured? |
@@ -107,6 +108,7 @@
 //! - `metrics`: what is counted and measured goes to the facade of the crate `metrics`.
 //! - `testing`: a kit for the tests of services behind the layer.
 
+pub(crate) mod cache;
 pub mod jose;
 pub mod freshness;
 pub mod telemetry;

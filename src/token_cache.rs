@@ -16,8 +16,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::sync::Cache;
-
+use crate::cache::Cache;
 use crate::credentials::PresentedToken;
 use crate::freshness::Timestamp;
 use crate::telemetry::{self, Cached};
@@ -156,43 +155,43 @@ impl<C> Clone for Verdict<C> {
 /// 16 MiB: some 6,000 tokens of 600 characters.
 pub(crate) const DEFAULT_CAPACITY: u64 = 16 * 1024 * 1024;
 
+const TYPICAL_LENGTH: usize = 600;
+
+/// What a parsed text of this many octets takes, by estimate: its members three times as text, and the
+/// places around it.
+const fn weight(octets: usize) -> u64 {
+    1024 + 3 * octets as u64
+}
+
 /// A bounded map of verdicts by token. Whether one still holds is for its owner to say.
 pub(crate) struct Verdicts<T> {
-    cache: Cache<[u8; 32], (u32, T)>,
+    cache: Cache<[u8; 32], T>,
     capacity: u64,
 }
 
 impl<T: Clone + Send + Sync + 'static> Verdicts<T> {
     pub(crate) fn with_capacity(octets: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(octets)
-            .weigher(|_, (weight, _): &(u32, T)| *weight)
-            .build();
         Self {
-            cache,
+            cache: Cache::new(octets, weight(TYPICAL_LENGTH)),
             capacity: octets,
         }
     }
 
     pub(crate) fn get(&self, token: &PresentedToken<'_>) -> Option<T> {
-        self.cache.get(token.sha256()).map(|(_, verdict)| verdict)
+        self.cache.get(token.sha256())
     }
 
     /// Keeps what a text of this many octets said.
     pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, verdict: T) {
-        // What the parsed text takes, by estimate: its members three times as text, and the places
-        // around it.
-        let octets = 1024 + 3 * octets;
-        let weight = u32::try_from(octets).unwrap_or(u32::MAX);
-        self.cache.insert(*token.sha256(), (weight, verdict));
+        self.cache.insert(*token.sha256(), verdict, weight(octets));
     }
 
     pub(crate) fn forget(&self, token: &PresentedToken<'_>) {
-        self.cache.invalidate(token.sha256());
+        self.cache.remove(token.sha256());
     }
 
     pub(crate) fn clear(&self) {
-        self.cache.invalidate_all();
+        self.cache.clear();
     }
 
     /// An empty one of the same capacity.

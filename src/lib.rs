@@ -148,6 +148,9 @@ pub mod axum;
 pub mod client;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use crate::binding::BoundToken;
 pub use crate::freshness::Freshness;

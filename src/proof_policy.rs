@@ -13,7 +13,7 @@ use http::request::Parts;
 use crate::credentials::{PresentedToken, ProofField};
 use crate::freshness::{Freshness, Timestamp};
 use crate::jose::algorithm::Algorithms;
-use crate::jose::key_cache::KeyCache;
+use crate::jose::key_cache::{DEFAULT_TABLE_OCTETS, KeyCache};
 use crate::nonce::{AcceptedNonce, Nonce, NonceError, NoncePolicy};
 use crate::proof::{ClaimedProof, Expected, Proof, ProofError};
 use crate::replay::memory::MemoryReplayStore;
@@ -43,7 +43,7 @@ impl ProofPolicy<MemoryReplayStore> {
             freshness: Freshness::default(),
             nonces: NoncePolicy::default(),
             clock,
-            keys: KeyCache::new(),
+            keys: KeyCache::with_tables(DEFAULT_TABLE_OCTETS),
             replays: MemoryReplayStore::default(),
         }
     }
@@ -59,6 +59,14 @@ impl<R> ProofPolicy<R> {
             clock: self.clock,
             keys: self.keys,
             replays,
+        }
+    }
+
+    /// Remembers the clients' keys anew, with tables of at most this many octets.
+    pub(crate) fn with_precomputed_keys(self, octets: u64) -> Self {
+        Self {
+            keys: KeyCache::with_tables(octets),
+            ..self
         }
     }
 

@@ -3,7 +3,8 @@
 //! - [`algorithm`]: which signature algorithms exist here, and which keys each goes with;
 //! - [`jwk`]: a client's public key and its thumbprint (`jkt`);
 //! - `json`, `jws`: the strict readers underneath;
-//! - `engine`: the only file that names a cryptography crate for verifying;
+//! - `engine`: the only file that names a cryptography crate for verifying, but for
+//! - `p256_table`: ES256 for keys that recur, by precomputed multiples of the key's point;
 //! - `signing`: the only file that names a cryptography crate for signing;
 //! - `private_key`: private keys as documents, PKCS#8 and JWK;
 //! - `key_cache`: parsed keys of clients whose requests have passed.
@@ -14,6 +15,7 @@ pub(crate) mod json;
 pub mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
+pub(crate) mod p256_table;
 pub(crate) mod key_cache;
 #[cfg(feature = "_signing")]
 #[cfg_attr(

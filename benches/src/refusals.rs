@@ -1,0 +1,174 @@
+//! Requests that are refused, each for another check.
+
+use std::hint::black_box;
+
+use http::request::Parts;
+use tower_dpop::proof::ProofError;
+use tower_dpop::testing::{Defect, TestRequest};
+use tower_dpop::{Algorithm, NonceSecret, Rejection, StatelessNonces};
+
+use crate::parties::{Client, Parties, Verifier, proof, ready};
+use crate::raw::{Signed, signed};
+use crate::requests::warm_up;
+use crate::results::{Label, Party, Rows, Section};
+use crate::timing::{REQUESTS, Row, Subject, measure};
+
+/// What is looked at before each defect is found, in the order in which a request is checked. Each
+/// row does what those above it do.
+const BEFORE_THE_SIGNATURE: [(Defect, &str); 12] = [
+    (Defect::NoAuthorization, "nothing is read"),
+    (Defect::NoProof, "the two header fields"),
+    (Defect::ProofNotAJwt, "+ a split that fails"),
+    (
+        Defect::WrongTyp,
+        "+ the JWS: split, base64url of all three segments; the header's JSON",
+    ),
+    (Defect::AlgHs256, "+ the algorithm"),
+    (Defect::JwkForEncryption, "+ the key's members"),
+    (
+        Defect::OtherMethod,
+        "+ the key: coordinates; the payload's JSON",
+    ),
+    (Defect::OtherPath, "+ the URL, normalised"),
+    (Defect::TooOld, "+ the time"),
+    (
+        Defect::OtherTokensHash,
+        "+ the key's thumbprint; the token's hash",
+    ),
+    (Defect::StolenToken, "+ the token, out of the cache"),
+    (Defect::ForeignNonce, "+ the nonce's MAC"),
+];
+
+/// Refusals by the engine `aws-lc-rs`.
+pub fn section(parties: &Parties, rounds: usize) -> Section {
+    let mut rows: Vec<Row<'_>> = BEFORE_THE_SIGNATURE
+        .into_iter()
+        .map(|(defect, note)| {
+            let label = Label::new(defect.name())
+                .note(note)
+                .at_most(0.06, "refusal without a signature");
+            let charted = matches!(
+                defect,
+                Defect::WrongTyp | Defect::OtherMethod | Defect::OtherTokensHash
+            );
+            let label = if charted {
+                label.charted(Party::Ours)
+            } else {
+                label
+            };
+            Row::new(label, Refused::new(parties, defect))
+        })
+        .collect();
+    rows.push(Row::new(
+        Label::new(Defect::WrongSignature.name()).note("+ the signature, by a known key"),
+        Refused::new(parties, Defect::WrongSignature),
+    ));
+    rows.push(Row::new(
+        Label::new("replayed").note("+ the replay memory: all that a request that passes does"),
+        Replayed(Refused::new(parties, Defect::WrongSignature)),
+    ));
+    let text = "\
+        `Verifier::verify` of ES256 requests with one defect, by a verifier that knows the \
+        client's key and token. The notes say what has been read by then: each row reads what the \
+        rows above it read, and more. Those without a signature are refused 500 in a row, as in a \
+        flood; the first few after other work take up to twice that.";
+    Section::new(
+        "Refusals",
+        text,
+        Rows::Micros(measure(rounds, || parties.tick(), rows)),
+    )
+}
+
+/// Requests with a defect.
+struct Refused {
+    verifier: Verifier,
+    client: Client,
+    defect: Defect,
+    heads: Vec<Parts>,
+}
+
+impl Refused {
+    fn new(parties: &Parties, defect: Defect) -> Self {
+        let mut client = parties.client(Algorithm::Es256);
+        let mut verifier = parties.verifier();
+        // Nonces are required only where one of them is the defect: a request without a proof, say,
+        // would be refused for the nonce that it lacks.
+        if defect == Defect::ForeignNonce {
+            let nonces = StatelessNonces::new(NonceSecret::generate());
+            client = Client(client.0.with_nonces(nonces.clone()));
+            verifier = verifier.with_nonces(nonces);
+        }
+        warm_up(&verifier, std::slice::from_ref(&client));
+        Self {
+            verifier,
+            client,
+            defect,
+            heads: Vec::new(),
+        }
+    }
+
+    fn make(&mut self, change: impl Fn(TestRequest) -> TestRequest) {
+        self.heads = (0..REQUESTS)
+            .map(|_| change(self.client.unsigned()).build::<()>().into_parts().0)
+            .collect();
+    }
+
+    /// Raw verifications of good proofs: that of a refused one may be missing, or not verify.
+    fn raw(&self) -> Vec<Signed> {
+        let heads: Vec<Parts> = (0..REQUESTS).map(|_| self.client.head()).collect();
+        signed(heads.iter().map(proof))
+    }
+
+    fn refuse_all(&self) {
+        for head in &self.heads {
+            black_box(ready(self.verifier.verify(black_box(head)))).expect_err("refused");
+        }
+    }
+
+    /// Each request is refused for this reason, and for no other.
+    fn assert_reason(&self, reason: &Rejection) {
+        for head in &self.heads {
+            let refused = ready(self.verifier.verify(head)).expect_err("refused");
+            assert_eq!(refused, *reason);
+        }
+    }
+}
+
+impl Subject for Refused {
+    fn prepare(&mut self) -> Vec<Signed> {
+        let defect = self.defect;
+        self.make(|request| request.with_defect(defect));
+        let reason = self.client.unsigned().rejection_of(defect);
+        self.assert_reason(&reason);
+        self.raw()
+    }
+
+    fn run(&mut self) {
+        self.refuse_all();
+    }
+
+    fn runs(&self) -> u16 {
+        match self.defect {
+            Defect::WrongSignature => 1,
+            _ => 10,
+        }
+    }
+}
+
+/// Requests that have passed before.
+struct Replayed(Refused);
+
+impl Subject for Replayed {
+    fn prepare(&mut self) -> Vec<Signed> {
+        self.0.make(|request| request);
+        for head in &self.0.heads {
+            ready(self.0.verifier.verify(head)).expect("the request passes");
+        }
+        self.0.assert_reason(&ProofError::Replayed.into());
+        self.0.raw()
+    }
+
+    fn run(&mut self) {
+        self.0.refuse_all();
+    }
+}

@@ -1,0 +1,152 @@
+//! ES256 for keys that recur: a table of multiples of the key's point makes of a verification two
+//! multiplications of fixed points.
+//!
+//! A client signs thousands of proofs with one key. Everything here is public (the key, the
+//! signature, the message), so what is computed about a key may be kept, and nothing needs to take
+//! constant time.
+//!
+//! # Why it is right
+//!
+//! **What is computed.** FIPS 186-5 section 6.4.2, to the letter ([`P256Table::verify_digest`]): r
+//! and s are refused outside 1 to n - 1; z is the digest as an integer modulo n; w = s^-1, u1 = zw,
+//! u2 = rw modulo n; R = u1 G + u2 Q; infinity is refused; the signature is good if the x of R,
+//! modulo n, is r. Since n < p < 2n, that is x = r, or x = r + n where r + n < p.
+//!
+//! **The arithmetic modulo p and n** is fiat-crypto's: generated from a Coq proof that it computes
+//! what it says for all inputs below the modulus, with outputs below the modulus. `field.rs` and
+//! `scalar.rs` give names to its functions and make sure that what goes in is below the modulus. As
+//! a residue has one representation, `==` of limbs is equality of residues. The inverse of s comes
+//! from crypto-bigint, and is used only if fiat-crypto's product of the two is one, which is what
+//! an inverse is. There is no other arithmetic on large integers in this folder.
+//!
+//! **The group law** is two functions in `point.rs`, transcribed operation for operation from
+//! `Jacobian.v` of the Fiat-Crypto project, where Coq proves both to be the affine group law for all
+//! points of any curve: equal points, opposite points and infinity included. No caller has to avoid
+//! anything.
+//!
+//! **The sum of two multiples** (`comb.rs`). Let L be the number of digits, at least 256, and
+//! u a scalar. Let v = (u + 2^L - 1) / 2 modulo n; it is below n, so below 2^256, and its bits
+//! v_0 … v_255, and zeros up to L, are the bits of an integer. The digits are d_i = 2 v_i - 1, so each
+//! is +1 or -1, and
+//!
+//! ```text
+//! sum of d_i 2^i = 2v - (2^L - 1) = u   (modulo n)
+//! ```
+//!
+//! for every u from 0 to n - 1, with no case apart. A multiple of G or Q depends on the scalar modulo
+//! n only, because both have order n: n is prime, and the curve has n points. So u Q is the sum of
+//! d_i 2^i Q. The table holds, for each block, the sums of its teeth's powers with every choice of
+//! signs for which the highest is +1; the others are their opposites. Added up by rows, the highest
+//! first and a doubling before each (Horner), every digit i is counted 2^i times exactly.
+//!
+//! **The table** is made of the same two functions, from a point that was checked to be on the
+//! curve. No entry is infinity: an entry is k times the point with k = ±2^a ± 2^b …, at most ten
+//! powers with different exponents up to 248. That is not 0, since the lowest power divides all
+//! others by an even number, and it is below 2^249, hence below n, on either side of 0. Were one
+//! infinity all the same, there would be no table.
+//!
+//! **What may use it.** Only a key by which an engine has verified proofs of requests that passed
+//! ([`KeyCache`](super::key_cache::KeyCache)); it is found by the key's thumbprint, a SHA-256.
+//! `Verifier::without_precomputed_keys` switches all of it off.
+//!
+//! **What was tried.** `tests.rs`: all of Wycheproof for this curve and hash; signatures with
+//! r, s, u1, u2, Q and R at every edge, good and mutated, against AWS-LC and p256, which has
+//! complete formulas of another kind (Renes, Costello and Batina); the same as a long run
+//! and as a fuzz target.
+//!
+//! # Sources
+//!
+//! - FIPS 186-5 section 6.4.2; SP 800-186 section 3.2.1.3 (the curve).
+//! - A. Erbsen, J. Philipoom, J. Gross, R. Sloan, A. Chlipala: Simple High-Level Code for
+//!   Cryptographic Arithmetic, With Proofs, Without Compromises. IEEE S&P 2019.
+//! - The Explicit-Formulas Database, Jacobian coordinates with a = -3: dbl-2001-b, and add-2007-bl with
+//!   Z2 = 1.
+//! - C. H. Lim, P. J. Lee: More Flexible Exponentiation with Precomputation. CRYPTO '94.
+
+mod limbs;
+mod field;
+mod scalar;
+mod point;
+mod comb;
+
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use self::comb::{Comb, Layout, sum_of_multiples};
+use self::field::FieldElement;
+use self::limbs::{Limbs, is_below};
+use self::point::AffinePoint;
+use self::scalar::Scalar;
+use crate::jose::jwk::SignatureRejected;
+
+/// The multiples of one client's point: [`P256Table::OCTETS`] of memory.
+pub(crate) struct P256Table {
+    generator: &'static Comb,
+    key: Comb,
+}
+
+impl P256Table {
+    /// The memory of one table.
+    pub(crate) const OCTETS: usize = Layout::KEY.octets();
+
+    /// Takes as long as some four verifications. `None` if the octets are no point of the curve.
+    ///
+    /// The point is `04 ‖ x ‖ y` (SEC 1 section 2.3.3).
+    pub(crate) fn new(point: &[u8; 65]) -> Option<Self> {
+        Some(Self {
+            generator: generator()?,
+            key: Comb::new(AffinePoint::from_uncompressed(point)?, &Layout::KEY)?,
+        })
+    }
+
+    /// Verifies a signature, `r ‖ s` (RFC 7518 section 3.4), of this message by this key.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
+        let signature = signature.try_into().map_err(|_| SignatureRejected)?;
+        self.verify_digest(&Sha256::digest(message).into(), signature)
+    }
+
+    /// FIPS 186-5 section 6.4.2, for a message of this digest.
+    pub(crate) fn verify_digest(
+        &self,
+        digest: &[u8; 32],
+        signature: &[u8; 64],
+    ) -> Result<(), SignatureRejected> {
+        let (r, s) = signature.split_first_chunk().ok_or(SignatureRejected)?;
+        let r = limbs::from_octets(r);
+        let s = limbs::from_octets(s.first_chunk().ok_or(SignatureRejected)?);
+        // Steps 1 and 2.
+        let r_modulo_n = Scalar::new(&r).ok_or(SignatureRejected)?;
+        let s = Scalar::new(&s).ok_or(SignatureRejected)?;
+        if r_modulo_n == Scalar::ZERO || s == Scalar::ZERO {
+            return Err(SignatureRejected);
+        }
+        // Steps 4 to 7.
+        let z = Scalar::reduced(&limbs::from_octets(digest));
+        let w = s.inverted().ok_or(SignatureRejected)?;
+        let (u1, u2) = (z.times(w), r_modulo_n.times(w));
+        let point = sum_of_multiples((u1, self.generator), (u2, &self.key));
+        // Steps 8 to 10.
+        let r_modulo_p = FieldElement::new(&r).ok_or(SignatureRejected)?;
+        let is_r = point.has_x(r_modulo_p)
+            || is_below(&r, &P_MINUS_ORDER) && point.has_x(r_modulo_p.plus(ORDER_MODULO_P));
+        if is_r { Ok(()) } else { Err(SignatureRejected) }
+    }
+}
+
+/// p - n.
+const P_MINUS_ORDER: Limbs = [0x0c46_353d_039c_daae, 0x4319_0553_58e8_617b, 0, 0];
+
+/// n, as an element of the field.
+const ORDER_MODULO_P: FieldElement = FieldElement::new(&scalar::ORDER).expect("n < p");
+
+/// The multiples of G, computed when the first table is made.
+fn generator() -> Option<&'static Comb> {
+    static GENERATOR: OnceLock<Option<Comb>> = OnceLock::new();
+    GENERATOR
+        .get_or_init(|| Comb::new(AffinePoint::GENERATOR, &Layout::GENERATOR))
+        .as_ref()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! What is tried of the table: its parts, Wycheproof, and the verdicts of AWS-LC and p256.
+
+mod cases;
+mod differential;
+mod parts;
+mod vectors;
+
+use num_bigint::BigUint;
+use p256::elliptic_curve::ops::Reduce as _;
+use p256::elliptic_curve::sec1::ToSec1Point as _;
+use p256::{FieldBytes, ProjectivePoint, Scalar};
+
+/// Any integer of 256 bits, modulo n, by p256.
+fn scalar(octets: &[u8; 32]) -> Scalar {
+    Scalar::reduce(&FieldBytes::from(*octets))
+}
+
+fn octets(scalar: Scalar) -> [u8; 32] {
+    scalar.to_bytes().into()
+}
+
+/// `04 ‖ x ‖ y`, of a point other than infinity.
+fn uncompressed(point: ProjectivePoint) -> [u8; 65] {
+    let octets = point.to_affine().to_uncompressed_point();
+    octets.as_slice().try_into().unwrap()
+}
+
+fn to_integer(octets: &[u8; 32]) -> BigUint {
+    BigUint::from_bytes_be(octets)
+}
+
+fn to_octets(integer: &BigUint) -> [u8; 32] {
+    let octets = integer.to_bytes_be();
+    let mut padded = [0; 32];
+    padded[32 - octets.len()..].copy_from_slice(&octets);
+    padded
+}
+
+/// An octet string of 32 octets from its digits.
+fn hex32(digits: &str) -> [u8; 32] {
+    assert_eq!(digits.len(), 64);
+    std::array::from_fn(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
+}
+
+/// The digits of octets, for the message of a failure.
+fn hex(octets: &[u8]) -> String {
+    let digits = octets.iter().map(|octet| format!("{octet:02x}"));
+    digits.collect::<Vec<_>>().concat()
+}
+
+const P: &str = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
+const N: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";

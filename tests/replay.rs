@@ -12,6 +12,8 @@ use tower_dpop::credentials::PresentedToken;
 use tower_dpop::freshness::Timestamp;
 use tower_dpop::proof::ProofError;
 use tower_dpop::rejection::Unavailable;
+use tower_dpop::replay::compact::CompactReplayStore;
+use tower_dpop::replay::memory::MemoryUsage;
 use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError, contract};
 use tower_dpop::target::UrlMismatch;
 use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
@@ -28,8 +30,56 @@ fn key(number: u64) -> ReplayKey {
     ReplayKey::from_bytes(octets)
 }
 
-fn claim(
-    store: &MemoryReplayStore,
+/// The two memories of this crate, which promise the same.
+trait Memory: ReplayStore + Clone + Default {
+    fn with_limit(limit: usize) -> Self;
+    fn usage(&self) -> MemoryUsage;
+}
+
+impl Memory for MemoryReplayStore {
+    fn with_limit(limit: usize) -> Self {
+        Self::with_limit(limit)
+    }
+
+    fn usage(&self) -> MemoryUsage {
+        self.usage()
+    }
+}
+
+impl Memory for CompactReplayStore {
+    fn with_limit(limit: usize) -> Self {
+        Self::with_limit(limit)
+    }
+
+    fn usage(&self) -> MemoryUsage {
+        self.usage()
+    }
+}
+
+macro_rules! test_of_both {
+    ($($test:ident)*) => {
+        mod the_default {
+            $(#[test] fn $test() { super::$test::<tower_dpop::MemoryReplayStore>(); })*
+        }
+
+        mod the_compact_one {
+            $(#[test] fn $test() { super::$test::<tower_dpop::replay::compact::CompactReplayStore>(); })*
+        }
+    };
+}
+
+test_of_both! {
+    the_memory_keeps_the_contract_of_stores
+    exactly_one_of_many_threads_wins
+    a_full_memory_refuses_instead_of_forgetting
+    a_full_memory_is_a_fault_of_ours
+    memory_comes_back_after_retention
+    a_clock_that_steps_back_brings_no_replay
+    a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out
+}
+
+fn claim<M: Memory>(
+    store: &M,
     number: u64,
     now: u64,
     expires: u64,
@@ -41,17 +91,15 @@ fn claim(
     ))
 }
 
-#[test]
-fn the_memory_keeps_the_contract_of_stores() {
-    block_on(contract::check(&MemoryReplayStore::default()));
+fn the_memory_keeps_the_contract_of_stores<M: Memory>() {
+    block_on(contract::check(&M::default()));
 }
 
 /// T-17: many threads, one key, many rounds.
-#[test]
-fn exactly_one_of_many_threads_wins() {
+fn exactly_one_of_many_threads_wins<M: Memory>() {
     const THREADS: usize = 8;
     const ROUNDS: u64 = 2_000;
-    let store = MemoryReplayStore::default();
+    let store = M::default();
     let barrier = Barrier::new(THREADS);
     let wins: Vec<Vec<bool>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -87,9 +135,8 @@ fn exactly_one_of_many_threads_wins() {
 }
 
 /// T-18: a full memory refuses; it forgets nothing, and says how it is.
-#[test]
-fn a_full_memory_refuses_instead_of_forgetting() {
-    let store = MemoryReplayStore::with_limit(1_000);
+fn a_full_memory_refuses_instead_of_forgetting<M: Memory>() {
+    let store = M::with_limit(1_000);
     for number in 0..1_000 {
         assert_eq!(claim(&store, number, NOW, NOW + 90), Ok(Claim::First));
     }
@@ -121,10 +168,9 @@ fn a_full_memory_refuses_instead_of_forgetting() {
 }
 
 /// T-18: what the client of a full memory is told, and that its proof is not spent.
-#[test]
-fn a_full_memory_is_a_fault_of_ours() {
+fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
     let clock = TestClock::at(NOW);
-    let store = MemoryReplayStore::with_limit(1);
+    let store = M::with_limit(1);
     let layer = DpopLayer::new(
         verifier()
             .with_clock(clock.read())
@@ -145,9 +191,8 @@ fn a_full_memory_is_a_fault_of_ours() {
 }
 
 /// Records leave when their time has passed: some with every claim, so no request pays for all.
-#[test]
-fn memory_comes_back_after_retention() {
-    let store = MemoryReplayStore::default();
+fn memory_comes_back_after_retention<M: Memory>() {
+    let store = M::default();
     for number in 0..10_000 {
         assert_eq!(
             claim(&store, number, NOW, NOW + 90 + number % 5),
@@ -177,9 +222,8 @@ fn memory_comes_back_after_retention() {
 }
 
 /// What has been dropped cannot be vouched for when the clock goes back.
-#[test]
-fn a_clock_that_steps_back_brings_no_replay() {
-    let store = MemoryReplayStore::default();
+fn a_clock_that_steps_back_brings_no_replay<M: Memory>() {
+    let store = M::default();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(claim(&store, 2, NOW + 91, NOW + 181), Ok(Claim::First));
     assert_eq!(store.usage().live, 1, "the first was dropped");
@@ -196,10 +240,9 @@ fn a_clock_that_steps_back_brings_no_replay() {
 }
 
 /// A leap ahead that is put right again refuses what may have been forgotten, and nothing else.
-#[test]
-fn a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out() {
+fn a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out<M: Memory>() {
     let day = 24 * 60 * 60;
-    let store = MemoryReplayStore::default();
+    let store = M::default();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(
         claim(&store, 2, NOW + day, NOW + day + 90),

@@ -1,11 +1,11 @@
 //! The replay memory of one process.
 //!
-//! The map is moka's, used in the one form that is atomic (`entry().or_insert_with`; `or_insert`
-//! lets two threads both win). moka's own ways of forgetting are not used: past its capacity it
-//! would evict records that are still needed, without a word, and its clock is not ours. Instead
-//! every record's key also stands in a list by its last second, and each claim takes a few keys off
-//! the lists that have passed. So a record leaves when its proof can no longer be accepted and
-//! never before, and when the memory is full it says so.
+//! The map is moka's, used in a form that is atomic (`and_compute_with`; `or_insert` lets two
+//! threads both win, and `or_insert_with` looks the key up twice). moka's own ways of forgetting are
+//! not used: past its capacity it would evict records that are still needed, without a word, and
+//! its clock is not ours. Instead every record's key also stands in a list by its last second, and
+//! each new record takes a few keys off the lists that have passed. So a record leaves when its
+//! proof can no longer be accepted and never before, and when the memory is full it says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +13,7 @@ use std::future::{self, Future};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use crate::freshness::Timestamp;
@@ -20,6 +21,11 @@ use crate::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
 use crate::telemetry;
 
 /// Remembers proofs in this process's memory. Cloning gives another handle to the same memory.
+///
+/// Many watch over the map in it, which is moka's. Where a service has many records,
+/// [`CompactReplayStore`](crate::replay::compact::CompactReplayStore) keeps them in a tenth of the
+/// memory, and no claim in it takes long: this one, with a million records, now and then stops for
+/// milliseconds to tidy up (`benches/RESULTS.md`).
 ///
 /// # Security
 ///
@@ -31,30 +37,39 @@ use crate::telemetry;
 pub struct MemoryReplayStore(Arc<Memory>);
 
 struct Memory {
-    records: Cache<ReplayKey, ()>,
-    /// The keys of all records, by the last second of their proofs.
-    by_last_second: Mutex<BTreeMap<Timestamp, Vec<ReplayKey>>>,
-    /// The second after the last one of which records were dropped. A proof that ended before it may
-    /// have been forgotten.
-    dropped_before: AtomicU64,
+    records: Cache<Half, ()>,
+    lists: Mutex<Lists>,
     live: AtomicUsize,
     limit: usize,
     refused: AtomicU64,
 }
 
+struct Lists {
+    /// The keys of all records, by the last second of their proofs.
+    by_last_second: BTreeMap<Timestamp, Vec<Half>>,
+    /// The second after the last one of which records were dropped. A proof that ended before it may
+    /// have been forgotten.
+    dropped_before: Timestamp,
+}
+
+/// See [`ReplayKey::half`].
+type Half = [u8; 16];
+
 impl MemoryReplayStore {
     /// A memory of at most this many live records; one more is refused with 503 until an older one
     /// has served its time.
     ///
-    /// A record takes about 400 octets. With the default freshness a record is needed for 91 s, and
+    /// A record takes about 360 octets. With the default freshness a record is needed for 91 s, and
     /// for up to 121 s where a client's clock is ahead, so a million of them carry 8,000 to 11,000
     /// requests a second. One client with a good token can fill it for all; where clients are not
     /// trusted that far, limit the rate of each in a layer outside of this one.
     pub fn with_limit(limit: usize) -> Self {
         Self(Arc::new(Memory {
             records: Cache::builder().build(),
-            by_last_second: Mutex::new(BTreeMap::new()),
-            dropped_before: AtomicU64::new(0),
+            lists: Mutex::new(Lists {
+                by_last_second: BTreeMap::new(),
+                dropped_before: Timestamp::from_unix(0),
+            }),
             live: AtomicUsize::new(0),
             limit,
             refused: AtomicU64::new(0),
@@ -72,7 +87,7 @@ impl MemoryReplayStore {
 }
 
 impl Default for MemoryReplayStore {
-    /// At most a million live records, some 400 MB: 8,000 requests a second at the least. Choose a
+    /// At most a million live records, some 360 MB: 8,000 requests a second at the least. Choose a
     /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)
@@ -92,7 +107,7 @@ impl ReplayStore for MemoryReplayStore {
     }
 }
 
-/// Records dropped along with each claim: more than one, so that the memory empties faster than it
+/// Records dropped along with each new one: more than one, so that the memory empties faster than it
 /// fills; few, so that no request waits for another's past.
 const DROPPED_A_CLAIM: usize = 16;
 
@@ -103,23 +118,29 @@ impl Memory {
         now: Timestamp,
         expires: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        self.drop_passed(now, DROPPED_A_CLAIM);
-        if !self.reserve() {
-            self.drop_passed(now, usize::MAX);
-            if !self.reserve() {
+        let key = key.half();
+        while !self.reserve() {
+            let passed = self.lists().take_passed(now);
+            if passed.is_empty() {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(ReplayStoreError::Full);
             }
+            self.drop_records(&passed);
         }
-        if !self.records.entry(key).or_insert_with(|| ()).is_fresh() {
+        if !self.record(key) {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Ok(Claim::Replayed);
         }
-        self.lists().entry(expires).or_default().push(key);
+        let (passed, dropped_before) = {
+            let mut lists = self.lists();
+            lists.by_last_second.entry(expires).or_default().push(key);
+            (lists.take_passed(now), lists.dropped_before)
+        };
+        self.drop_records(&passed);
         // After a step back of the clock, or between threads that read it on either side of a
         // second, the record of an earlier use may have been dropped already. Looked at after the
         // insertion: whoever dropped it had raised the mark before.
-        if expires.as_unix() < self.dropped_before.load(Ordering::SeqCst) {
+        if expires < dropped_before {
             return Err(ReplayStoreError::Unavailable);
         }
         Ok(Claim::First)
@@ -134,40 +155,51 @@ impl Memory {
             .is_ok()
     }
 
-    /// Drops up to `most` records of proofs that are no longer accepted.
-    fn drop_passed(&self, now: Timestamp, most: usize) {
-        let mut passed = Vec::new();
-        {
-            let mut lists = self.lists();
-            while passed.len() < most {
-                let Some(mut oldest) = lists.first_entry().filter(|oldest| *oldest.key() < now)
-                else {
-                    break;
-                };
-                // Only as far as records were dropped: a clock that is put right after a leap ahead
-                // must not leave everyone refused until it gets there again.
-                self.dropped_before
-                    .fetch_max(oldest.key().plus(1).as_unix(), Ordering::SeqCst);
-                let keys = oldest.get_mut();
-                let kept = keys.len().saturating_sub(most - passed.len());
-                passed.extend(keys.drain(kept..));
-                if keys.is_empty() {
-                    oldest.remove();
-                }
-            }
-        }
-        for key in &passed {
-            self.records.invalidate(key);
-        }
-        self.live.fetch_sub(passed.len(), Ordering::Relaxed);
+    /// Whether there was no such record before.
+    fn record(&self, key: Half) -> bool {
+        let result = self
+            .records
+            .entry(key)
+            .and_compute_with(|record| match record {
+                None => Op::Put(()),
+                Some(_) => Op::Nop,
+            });
+        matches!(result, CompResult::Inserted(_))
     }
 
-    fn lists(&self) -> MutexGuard<'_, BTreeMap<Timestamp, Vec<ReplayKey>>> {
+    fn drop_records(&self, keys: &[Half]) {
+        for key in keys {
+            self.records.invalidate(key);
+        }
+        self.live.fetch_sub(keys.len(), Ordering::Relaxed);
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Lists> {
         // A panic while the lock was held can only have been a failed allocation: the lists are
         // whole.
-        self.by_last_second
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lists {
+    /// Takes some keys of proofs that are no longer accepted off the lists.
+    fn take_passed(&mut self, now: Timestamp) -> Vec<Half> {
+        let mut passed = Vec::new();
+        while passed.len() < DROPPED_A_CLAIM
+            && let Some(mut oldest) = self.by_last_second.first_entry()
+            && *oldest.key() < now
+        {
+            // Only as far as records were dropped: a clock that is put right after a leap ahead must
+            // not leave everyone refused until it gets there again.
+            self.dropped_before = self.dropped_before.max(oldest.key().plus(1));
+            let keys = oldest.get_mut();
+            let kept = keys.len().saturating_sub(DROPPED_A_CLAIM - passed.len());
+            passed.extend(keys.drain(kept..));
+            if keys.is_empty() {
+                oldest.remove();
+            }
+        }
+        passed
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod contract;
 pub mod memory;
+pub mod compact;
 
 use std::fmt;
 use std::future::Future;
@@ -64,6 +65,14 @@ impl ReplayKey {
     /// The 32 octets to store.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Half of it, for stores of this process that are to be small.
+    ///
+    /// Of two proofs that share a half, the later one is refused. To do that to somebody else's takes
+    /// 2^128 attempts; 2^64 let a client do it to itself.
+    pub(crate) fn half(&self) -> [u8; 16] {
+        std::array::from_fn(|i| self.0[i])
     }
 
     /// The key of a proof with this identifier by the key with this thumbprint.

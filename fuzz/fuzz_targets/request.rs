@@ -1,0 +1,277 @@
+//! Any head of a request, most of them a good one with changes: no panic, and nothing passes but what
+//! the client signed, once.
+#![no_main]
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use p256::elliptic_curve::sec1::ToSec1Point as _;
+use tower_dpop::client::ProofKey;
+use tower_dpop::freshness::Timestamp;
+use tower_dpop::proof::ProofError;
+use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
+use tower_dpop::{JwtVerifier, KeySet, Rejection, Verifier};
+
+const NOW: u64 = 1_700_000_000;
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+
+/// A change of the good request.
+#[derive(Arbitrary, Debug)]
+enum Change<'a> {
+    Method(&'a [u8]),
+    Uri(&'a [u8]),
+    /// One field more, or another in its place.
+    Field {
+        dpop: bool,
+        instead: bool,
+        value: &'a [u8],
+    },
+    /// Some octets of a field replaced.
+    Octets {
+        dpop: bool,
+        at: u16,
+        length: u8,
+        by: &'a [u8],
+    },
+    /// Some octets inside a segment of the proof or the token replaced, before its base64url.
+    Inside {
+        dpop: bool,
+        segment: u8,
+        at: u16,
+        length: u8,
+        by: &'a [u8],
+    },
+    /// Any other field.
+    Other(&'a [u8], &'a [u8]),
+}
+
+struct Server {
+    verifier: Verifier<JwtVerifier<KeySet>, Store>,
+    store: Store,
+    good: Parts,
+}
+
+/// By one key that has a table, and one good request of it.
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com")
+        .with_key("issuer", key([1; 32]))
+        .with_clock(TestClock::at(NOW));
+    let store = Store::default();
+    let verifier = Verifier::new(
+        "https://api.example.com".parse().expect("a URL"),
+        issuer.jwt_verifier(),
+    )
+    .with_clock(|| UNIX_EPOCH + Duration::from_secs(NOW))
+    .with_replay_store(store.clone());
+    let client = TestClient::new(&issuer).with_key(key([2; 32]));
+    let request = client.request(Method::GET, "https://api.example.com/orders/1");
+    for _ in 0..20 {
+        let (parts, ()) = request.anew().build().into_parts();
+        assert!(accepts(&verifier, &parts).is_ok(), "a good request");
+    }
+    let mut request = request;
+    request.proof_claims["jti"] = "a fixed one".into();
+    let (good, ()) = Request::<()>::into_parts(request.build());
+    Server {
+        verifier,
+        store,
+        good,
+    }
+});
+
+fuzz_target!(|changes: Vec<Change<'_>>| {
+    let server = &*SERVER;
+    server.store.clear();
+    let mut parts = server.good.clone();
+    for change in &changes {
+        apply(change, &mut parts);
+    }
+    let first = accepts(&server.verifier, &parts);
+    if first.is_ok() {
+        assert_is_the_good_one(&parts, &server.good);
+        let again = accepts(&server.verifier, &parts);
+        assert_eq!(again, Err(ProofError::Replayed.into()));
+    } else {
+        // What was refused has spent nothing.
+        let good = accepts(&server.verifier, &server.good);
+        assert_eq!(good, Ok(()), "the good request after {first:?}");
+    }
+    let good = accepts(&server.verifier, &server.good);
+    assert_eq!(good, Err(ProofError::Replayed.into()));
+});
+
+/// What is signed is the same: the token, the proof, the method and the path.
+fn assert_is_the_good_one(parts: &Parts, good: &Parts) {
+    let field = |parts: &Parts, name| -> Vec<u8> {
+        let mut fields = parts.headers.get_all(name).iter();
+        let field = fields.next().expect("one field");
+        assert_eq!(fields.next(), None);
+        field.as_bytes().trim_ascii().to_owned()
+    };
+    assert_eq!(field(parts, DPOP), field(good, DPOP));
+    let token = |parts| {
+        let field = field(parts, AUTHORIZATION);
+        let (scheme, token) = field.split_at_checked(4).expect("a scheme");
+        assert!(scheme.eq_ignore_ascii_case(b"DPoP"));
+        token.trim_ascii().to_owned()
+    };
+    assert_eq!(token(parts), token(good));
+    assert_eq!(parts.method, good.method);
+    assert_eq!(decoded(parts.uri.path()), good.uri.path());
+}
+
+/// A path without its percent-encoding.
+fn decoded(path: &str) -> String {
+    let mut rest = path;
+    let mut decoded = String::new();
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let digits = after.get(..2).expect("two digits");
+        decoded.push(u8::from_str_radix(digits, 16).expect("two digits").into());
+        rest = &after[2..];
+    }
+    decoded + rest
+}
+
+fn apply(change: &Change<'_>, parts: &mut Parts) {
+    match *change {
+        Change::Method(method) => {
+            if let Ok(method) = Method::from_bytes(method) {
+                parts.method = method;
+            }
+        }
+        Change::Uri(uri) => {
+            if let Ok(uri) = Uri::try_from(uri) {
+                parts.uri = uri;
+            }
+        }
+        Change::Field {
+            dpop,
+            instead,
+            value,
+        } => {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                if instead {
+                    parts.headers.insert(name(dpop), value);
+                } else {
+                    parts.headers.append(name(dpop), value);
+                }
+            }
+        }
+        Change::Octets {
+            dpop,
+            at,
+            length,
+            by,
+        } => edit(&mut parts.headers, name(dpop), |mut field| {
+            splice(&mut field, at, length, by);
+            field
+        }),
+        Change::Inside {
+            dpop,
+            segment,
+            at,
+            length,
+            by,
+        } => edit(&mut parts.headers, name(dpop), |field| {
+            let start = if dpop { 0 } else { 5 };
+            let (scheme, jws) = field.split_at(start.min(field.len()));
+            let mut segments: Vec<Vec<u8>> = jws
+                .split(|octet| *octet == b'.')
+                .map(<[u8]>::to_vec)
+                .collect();
+            let segment = usize::from(segment) % segments.len();
+            if let Ok(mut octets) = URL_SAFE_NO_PAD.decode(&segments[segment]) {
+                splice(&mut octets, at, length, by);
+                segments[segment] = URL_SAFE_NO_PAD.encode(octets).into_bytes();
+            }
+            [scheme, &segments.join(&b'.')].concat()
+        }),
+        Change::Other(name, value) => {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                parts.headers.append(name, value);
+            }
+        }
+    }
+}
+
+const fn name(dpop: bool) -> HeaderName {
+    if dpop { DPOP } else { AUTHORIZATION }
+}
+
+fn edit(headers: &mut HeaderMap, name: HeaderName, edit: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    if let Some(field) = headers.get(&name)
+        && let Ok(edited) = HeaderValue::from_bytes(&edit(field.as_bytes().to_owned()))
+    {
+        headers.insert(name, edited);
+    }
+}
+
+fn splice(octets: &mut Vec<u8>, at: u16, length: u8, by: &[u8]) {
+    let start = usize::from(at) % (octets.len() + 1);
+    let end = octets.len().min(start + usize::from(length));
+    octets.splice(start..end, by.iter().copied());
+}
+
+/// Nothing here waits for anything.
+fn accepts(
+    verifier: &Verifier<JwtVerifier<KeySet>, Store>,
+    parts: &Parts,
+) -> Result<(), Rejection> {
+    let mut future = pin!(verifier.verify(parts));
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(verdict) => verdict.map(drop),
+        Poll::Pending => panic!("a verdict in memory has to wait"),
+    }
+}
+
+/// A key of this number.
+fn key(d: [u8; 32]) -> ProofKey {
+    let secret = p256::SecretKey::from_slice(&d).expect("a number below n");
+    let point = secret.public_key().to_uncompressed_point();
+    let [x, y] = [&point[1..33], &point[33..]].map(|octets| URL_SAFE_NO_PAD.encode(octets));
+    let d = URL_SAFE_NO_PAD.encode(d);
+    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{d}"}}"#);
+    ProofKey::from_jwk(&jwk).expect("a private key")
+}
+
+/// What can be emptied, so that each input is the first.
+#[derive(Clone, Default)]
+struct Store(Arc<Mutex<HashSet<ReplayKey>>>);
+
+impl Store {
+    fn clear(&self) {
+        self.0.lock().expect("one thread").clear();
+    }
+}
+
+impl ReplayStore for Store {
+    async fn claim(
+        &self,
+        key: ReplayKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Claim, ReplayStoreError> {
+        Ok(if self.0.lock().expect("one thread").insert(key) {
+            Claim::First
+        } else {
+            Claim::Replayed
+        })
+    }
+}

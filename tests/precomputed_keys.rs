@@ -76,6 +76,7 @@ fn with_member(proof: &str, segment: usize, name: &str, value: Value) -> String 
 /// (name, how a good request is changed, why it is then refused)
 type Row = (&'static str, fn(&mut Attempt), Option<Rejection>);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn rows() -> Vec<Row> {
     let signature = Some(ProofError::Signature.into());
     let algorithm = Some(ProofError::Key(JwkError::Algorithm).into());
@@ -108,7 +109,8 @@ fn rows() -> Vec<Row> {
         (
             "r and s swapped",
             |a| {
-                a.edit_proof = |proof| with_signature(&proof, |signature| signature.rotate_left(32))
+                a.edit_proof =
+                    |proof| with_signature(&proof, |signature| signature.rotate_left(32));
             },
             signature.clone(),
         ),

@@ -102,6 +102,7 @@ impl Point {
         Self { x, y, z }
     }
 
+    #[expect(clippy::many_single_char_names, reason = "the formulas' names")]
     #[inline]
     pub(super) fn plus_affine(&self, other: &AffinePoint) -> Self {
         if self.z == FieldElement::ZERO {

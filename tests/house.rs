@@ -138,7 +138,7 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
     ];
     assert_eq!(naming(&engines), ["jose/engine.rs", "jose/signing.rs"]);
     assert_eq!(
-        naming(&["fiat_crypto::", "crypto_bigint::"]),
+        naming(&["fiat_crypto::", "ruint::"]),
         ["jose/p256_table/field.rs", "jose/p256_table/scalar.rs"]
     );
     assert_eq!(

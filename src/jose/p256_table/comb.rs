@@ -137,7 +137,9 @@ pub(super) fn sum_of_multiples((u, p): (Scalar, &Comb), (v, q): (Scalar, &Comb))
     let combs = [(p.digits(u), p), (q.digits(v), q)];
     let mut sum = Point::INFINITY;
     for row in (0..ROWS).rev() {
-        sum = sum.doubled();
+        if row < ROWS - 1 {
+            sum = sum.doubled();
+        }
         for (digits, comb) in &combs {
             for block in 0..comb.layout.blocks() {
                 if let Some(addend) = comb.addend(digits, block, row) {

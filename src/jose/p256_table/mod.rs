@@ -37,7 +37,7 @@
 //! n only, because both have order n: n is prime, and the curve has n points. So u Q is the sum of
 //! d_i 2^i Q. The table holds, for each block, the sums of its teeth's powers with every choice of
 //! signs for which the highest is +1; the others are their opposites. Added up by rows, the highest
-//! first and a doubling before each (Horner), every digit i is counted 2^i times exactly.
+//! first and a doubling before each of the others (Horner), every digit i is counted 2^i times exactly.
 //!
 //! **The table** is made of the same two functions, from a point that was checked to be on the
 //! curve. No entry is infinity: an entry is k times the point with k = ±2^a ± 2^b …, at most ten

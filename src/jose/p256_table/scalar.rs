@@ -1,13 +1,13 @@
 //! Integers modulo n, the order of P-256. Names for functions of fiat-crypto, and an inverse that
 //! one of them checks.
 
-use crypto_bigint::{Odd, U256};
 use fiat_crypto::p256_scalar_64::{
     fiat_p256_scalar_add, fiat_p256_scalar_from_montgomery,
     fiat_p256_scalar_montgomery_domain_field_element as Montgomery, fiat_p256_scalar_mul,
     fiat_p256_scalar_non_montgomery_domain_field_element as Plain, fiat_p256_scalar_set_one,
     fiat_p256_scalar_sub, fiat_p256_scalar_to_montgomery,
 };
+use ruint::aliases::U256;
 
 use super::limbs::{Limbs, is_below};
 
@@ -94,11 +94,9 @@ impl Scalar {
     /// Whoever computes it need not be trusted: what is returned has been multiplied with the scalar
     /// by fiat-crypto, and gave one.
     pub(super) fn inverted(self) -> Option<Self> {
-        const N: Odd<U256> = Odd::<U256>::from_be_hex(
-            "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551",
-        );
-        let found = U256::from(self.integer()).invert_odd_mod_vartime(&N);
-        let inverse = Self::new(&found.into_option()?.into())?;
+        const N: U256 = U256::from_limbs(ORDER);
+        let found = U256::from_limbs(self.integer()).inv_mod(N)?;
+        let inverse = Self::new(found.as_limbs())?;
         (inverse.times(self) == Self::ONE).then_some(inverse)
     }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::freshness::Timestamp;
 use crate::jose::algorithm::Algorithm;
-use crate::jose::engine::VerificationKey;
-use crate::jose::jwk::{Jwk, Parameters};
+use crate::jose::jwk::{Jwk, Parameters, SignatureRejected};
+use crate::jose::recurring_key::LastingKey;
 use crate::token::TokenError;
 
 /// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; keys that are
@@ -85,7 +85,7 @@ pub struct KeySet(Arc<[IssuerKey]>);
 
 struct IssuerKey {
     kid: Option<String>,
-    verifying: Vec<(Algorithm, VerificationKey)>,
+    verifying: Vec<(Algorithm, LastingKey)>,
 }
 
 /// A token without `kid` is tried with no more keys than this, so that it cannot buy a verification
@@ -109,16 +109,16 @@ impl KeySet {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
+    /// Verifies a token's signature, in this way, with the keys that may have made it.
     pub(crate) fn verify(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-        message: &[u8],
-        signature: &[u8],
+        verify: impl Fn(&LastingKey) -> Result<(), SignatureRejected>,
     ) -> Result<(), TokenError> {
         let mut outcome = Err(TokenError::Key);
         for key in self.candidates(kid, algorithm).take(MAX_CANDIDATES) {
-            if key.verify(message, signature).is_ok() {
+            if verify(key).is_ok() {
                 return Ok(());
             }
             outcome = Err(TokenError::Signature);
@@ -132,7 +132,7 @@ impl KeySet {
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-    ) -> impl Iterator<Item = &VerificationKey> {
+    ) -> impl Iterator<Item = &LastingKey> {
         let named = self
             .0
             .iter()
@@ -221,9 +221,7 @@ impl IssuerKey {
                 }
             });
         let verifying: Vec<_> = usable
-            .filter_map(|algorithm| {
-                Some((algorithm, VerificationKey::parse(&jwk, algorithm).ok()?))
-            })
+            .filter_map(|algorithm| Some((algorithm, LastingKey::parse(&jwk, algorithm).ok()?)))
             .collect();
         (!verifying.is_empty()).then_some(Self {
             kid: key.common.key_id,

@@ -57,6 +57,7 @@ pub struct JwtVerifier<K, C = Claims> {
     leeway: Duration,
     typ: TypCheck,
     keys: K,
+    precomputes: bool,
     verdicts: Option<Verdicts<Verdict<C>>>,
 }
 
@@ -94,6 +95,7 @@ impl<K: KeySource> JwtVerifier<K> {
             leeway: Duration::from_secs(30),
             typ: TypCheck::AtJwt,
             keys,
+            precomputes: true,
             verdicts: Some(Verdicts::with_capacity(DEFAULT_CAPACITY)),
         }
     }
@@ -149,6 +151,20 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
+    /// Verifies every token by the engine, as
+    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does every
+    /// proof.
+    ///
+    /// Otherwise multiples of a P-256 key's point, 12 KiB, are kept with the key after eight tokens that
+    /// it has verified, and the next ones take four tenths less time.
+    #[must_use]
+    pub fn without_precomputed_keys(self) -> Self {
+        Self {
+            precomputes: false,
+            ..self
+        }
+    }
+
     /// How much memory the tokens that were found good may take, in octets, by estimate. The default
     /// is 16 MiB, some 6,000 tokens.
     #[must_use]
@@ -190,6 +206,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
             leeway,
             typ,
             keys,
+            precomputes,
             verdicts,
         } = self;
         JwtVerifier {
@@ -199,6 +216,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
             leeway,
             typ,
             keys,
+            precomputes,
             verdicts: verdicts.as_ref().map(Verdicts::renewed),
         }
     }
@@ -304,13 +322,15 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         algorithm: Algorithm,
         now: Timestamp,
     ) -> Result<KeySet, TokenError> {
+        let (message, signature) = (jws.signing_input.as_bytes(), jws.signature());
         let verify = |keys: &KeySet| {
-            keys.verify(
-                kid,
-                algorithm,
-                jws.signing_input.as_bytes(),
-                jws.signature(),
-            )
+            keys.verify(kid, algorithm, |key| {
+                if self.precomputes {
+                    key.verify(message, signature)
+                } else {
+                    key.verify_by_engine(message, signature)
+                }
+            })
         };
         let keys = self.keys.key_set(now).await.map_err(unavailable)?;
         let Err(error) = verify(&keys) else {

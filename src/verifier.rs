@@ -280,8 +280,8 @@ impl<V, R> Verifier<V, R> {
         }
     }
 
-    /// How much memory may go to what is computed in advance about keys that recur, in octets; the
-    /// default is 16 MiB, enough for some 1,300 keys.
+    /// How much memory may go to what is computed in advance about clients' keys that recur, in octets;
+    /// the default is 16 MiB, enough for some 1,300 keys.
     ///
     /// For a P-256 key by which nine requests have passed, multiples of its point are kept, so that the
     /// next proofs by it take four tenths less time to verify. More keys than there is room for
@@ -295,7 +295,9 @@ impl<V, R> Verifier<V, R> {
     }
 
     /// Verifies every proof by the engine, whatever key signed it: where only a certified
-    /// implementation may, or where the memory is needed.
+    /// implementation may, or where the memory is needed. Tokens are verified by another one, with a
+    /// switch of its own
+    /// ([`JwtVerifier::without_precomputed_keys`](crate::JwtVerifier::without_precomputed_keys)).
     #[must_use]
     pub fn without_precomputed_keys(self) -> Self {
         self.with_precomputed_keys(0)

@@ -63,8 +63,19 @@ impl Parties {
         self.verifier_with(MemoryReplayStore::default())
     }
 
+    /// The same, which computes nothing about keys in advance, neither clients' nor the issuer's.
+    pub fn verifier_by_the_engine(&self) -> Verifier {
+        let tokens = self.issuer.jwt_verifier().without_precomputed_keys();
+        self.served(tokens, MemoryReplayStore::default())
+            .without_precomputed_keys()
+    }
+
     /// The same with another replay memory, which is empty yet.
     pub fn verifier_with<R: ReplayStore>(&self, replays: R) -> Verifier<R> {
+        self.served(self.issuer.jwt_verifier(), replays)
+    }
+
+    fn served<R: ReplayStore>(&self, tokens: JwtVerifier<KeySet>, replays: R) -> Verifier<R> {
         for second in 0..REMEMBERED_SECONDS {
             for _ in 0..REQUESTS {
                 let claim = replays.claim(random_key(), self.now(), self.now().plus(second));
@@ -72,7 +83,7 @@ impl Parties {
             }
         }
         let public_url: PublicUrl = AUDIENCE.parse().expect("a URL");
-        tower_dpop::Verifier::new(public_url, self.issuer.jwt_verifier())
+        tower_dpop::Verifier::new(public_url, tokens)
             .with_clock(self.issuer.clock().read())
             .with_replay_store(replays)
     }

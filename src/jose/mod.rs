@@ -7,7 +7,8 @@
 //! - `p256_table`: ES256 for keys that recur, by precomputed multiples of the key's point;
 //! - `signing`: the only file that names a cryptography crate for signing;
 //! - `private_key`: private keys as documents, PKCS#8 and JWK;
-//! - `key_cache`: parsed keys of clients whose requests have passed.
+//! - `recurring_key`: a parsed key, and when it is worth a table;
+//! - `key_cache`: the keys of clients whose requests have passed.
 
 pub mod algorithm;
 pub(crate) mod base64url;
@@ -16,6 +17,7 @@ pub mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
 pub(crate) mod p256_table;
+pub(crate) mod recurring_key;
 pub(crate) mod key_cache;
 #[cfg(feature = "_signing")]
 #[cfg_attr(

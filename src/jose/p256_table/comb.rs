@@ -25,7 +25,7 @@ impl Layout {
     /// For G, once in a process: 64 KiB, 26 additions a multiple.
     pub(super) const GENERATOR: Self = Self::new(10);
 
-    /// For a client's key: 12 KiB, 37 additions a multiple.
+    /// For a key: 12 KiB, 37 additions a multiple.
     pub(super) const KEY: Self = Self::new(7);
 
     const fn new(teeth: usize) -> Self {

@@ -1,7 +1,7 @@
 //! ES256 for keys that recur: a table of multiples of the key's point makes of a verification two
 //! multiplications of fixed points.
 //!
-//! A client signs thousands of proofs with one key. Everything here is public (the key, the
+//! A client signs thousands of proofs with one key, and an issuer as many tokens. Everything here is public (the key, the
 //! signature, the message), so what is computed about a key may be kept, and nothing needs to take
 //! constant time.
 //!
@@ -45,9 +45,11 @@
 //! others by an even number, and it is below 2^249, hence below n, on either side of 0. Were one
 //! infinity all the same, there would be no table.
 //!
-//! **What may use it.** Only a key by which an engine has verified proofs of requests that passed
-//! ([`KeyCache`](super::key_cache::KeyCache)); it is found by the key's thumbprint, a SHA-256.
-//! `Verifier::without_precomputed_keys` switches all of it off.
+//! **What may use it.** A client's key by which an engine has verified proofs of requests that passed
+//! ([`KeyCache`](super::key_cache::KeyCache)), where the table is found by the key's thumbprint, a
+//! SHA-256; and an issuer's key by which an engine has verified tokens, where the table stands beside
+//! the key ([`LastingKey`](super::recurring_key::LastingKey)). `Verifier::without_precomputed_keys` and
+//! `JwtVerifier::without_precomputed_keys` switch it off.
 //!
 //! **What was tried.** `tests.rs`: all of Wycheproof for this curve and hash; signatures with
 //! r, s, u1, u2, Q and R at every edge, good and mutated, against AWS-LC and p256, which has
@@ -80,7 +82,7 @@ use self::point::AffinePoint;
 use self::scalar::Scalar;
 use crate::jose::jwk::SignatureRejected;
 
-/// The multiples of one client's point: [`P256Table::OCTETS`] of memory.
+/// The multiples of one key's point: [`P256Table::OCTETS`] of memory.
 pub(crate) struct P256Table {
     generator: &'static Comb,
     key: Comb,

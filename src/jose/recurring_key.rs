@@ -1,0 +1,91 @@
+//! A parsed key that verifies again and again, and what is computed about it for that.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::jose::algorithm::Algorithm;
+use crate::jose::engine::{KeyRejected, VerificationKey};
+use crate::jose::jwk::{Jwk, Material, SignatureRejected};
+use crate::jose::p256_table::P256Table;
+
+/// A key that counts how often it has served. Whoever holds it decides what counts, and where its
+/// table is kept.
+pub(crate) struct RecurringKey {
+    key: VerificationKey,
+    /// What a table is made of. `None` for other algorithms than ES256.
+    point: Option<Box<[u8; 65]>>,
+    served: AtomicU32,
+}
+
+/// A table costs as much as it saves in about ten verifications, so it is made for a key that has
+/// served as often. One that was not kept is made again only after twice as many.
+const SERVED_BEFORE_A_TABLE: u32 = 8;
+
+impl RecurringKey {
+    pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
+        Ok(Self {
+            key: VerificationKey::parse(jwk, algorithm)?,
+            point: match (algorithm, jwk.material()) {
+                (Algorithm::Es256, Material::P256(point)) => Some(Box::new(*point)),
+                _ => None,
+            },
+            served: AtomicU32::new(0),
+        })
+    }
+
+    /// Verifies by the engine.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
+        self.key.verify(message, signature)
+    }
+
+    /// Counts one more time, and gives the key's table when it is time to make it.
+    pub(crate) fn served(&self) -> Option<P256Table> {
+        let point = self.point.as_ref()?;
+        let served = self
+            .served
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        if served >= SERVED_BEFORE_A_TABLE && served.is_power_of_two() {
+            P256Table::new(point)
+        } else {
+            None
+        }
+    }
+}
+
+/// A key that keeps its own table: one of an issuer, of which there are few, and which the deployer
+/// trusts. Signatures that verified count.
+pub(crate) struct LastingKey {
+    key: RecurringKey,
+    table: OnceLock<P256Table>,
+}
+
+impl LastingKey {
+    pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
+        Ok(Self {
+            key: RecurringKey::parse(jwk, algorithm)?,
+            table: OnceLock::new(),
+        })
+    }
+
+    /// Verifies by the table, if there is one.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
+        if let Some(table) = self.table.get() {
+            return table.verify(message, signature);
+        }
+        self.key.verify(message, signature)?;
+        if let Some(table) = self.key.served() {
+            // Two threads may have made it.
+            let _ = self.table.set(table);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn verify_by_engine(
+        &self,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureRejected> {
+        self.key.verify(message, signature)
+    }
+}

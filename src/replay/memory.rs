@@ -2,7 +2,7 @@
 //!
 //! The map is moka's. Looking for a record and making it are one step by a lock of ours: of moka's
 //! entry operations, `or_insert` lets two threads both win, and the others keep locks in a second map,
-//! which takes a third of a claim's time. moka's own ways of forgetting are not used: past its
+//! which among a million records takes a third of a claim's time. moka's own ways of forgetting are not used: past its
 //! capacity it would evict records that are still needed, without a word, and its clock is not ours.
 //! Instead every record's key also stands in a list by its last second, and each new record takes a
 //! few keys off the lists that have passed. So a record leaves when its proof can no longer be
@@ -25,7 +25,7 @@ use crate::telemetry;
 /// Many watch over the map in it, which is moka's. Where a service has many records,
 /// [`CompactReplayStore`](crate::replay::compact::CompactReplayStore) keeps them in a tenth of the
 /// memory, and no claim in it takes long: this one, with a million records, now and then stops for
-/// milliseconds to tidy up (`benches/RESULTS.md`).
+/// milliseconds to tidy up (measured once; no benchmark here shows it).
 ///
 /// # Security
 ///

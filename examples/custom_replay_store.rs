@@ -17,9 +17,10 @@ use std::sync::{Mutex, PoisonError};
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError, contract};
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, replay_contract};
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, ReplayStore, Timestamp, Verifier,
+};
 
 /// The proofs that were used, each with the last second at which it would be accepted.
 #[derive(Default)]
@@ -67,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let used = UsedProofs::default();
     // Belongs in a test; here it panics at start-up if the store does not keep its promises.
-    contract::check(&used).await;
+    replay_contract::check(&used).await;
 
     let keys: KeySet = JWKS.parse()?;
     let verifier = Verifier::new(

@@ -135,11 +135,11 @@ use http::request::Parts;
 use http::{StatusCode, Uri};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tower_dpop::http_client::{EndpointUrl, HttpClient};
-use tower_dpop::jwks::RemoteKeys;
-use tower_dpop::target::{RequestTarget, TargetResolver};
+use tower_dpop::proof::{RequestTarget, TargetResolver};
+use tower_dpop::tokens::{EndpointUrl, HttpClient};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, StatelessNonces, Verifier,
+    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, RemoteKeys,
+    StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 

@@ -55,11 +55,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower::{ServiceBuilder, service_fn};
-use tower_dpop::credentials::DPOP;
-use tower_dpop::http_client::{EndpointUrl, HttpClient};
-use tower_dpop::jwks::RemoteKeys;
+use tower_dpop::proof::DPOP;
+use tower_dpop::tokens::{EndpointUrl, HttpClient};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, StatelessNonces, Verifier,
+    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, RemoteKeys,
+    StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 

@@ -15,8 +15,9 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::http_client::HttpClient;
-use tower_dpop::introspection::{ClientAuthentication, IntrospectedClaims, IntrospectionVerifier};
+use tower_dpop::tokens::{
+    ClientAuthentication, HttpClient, IntrospectedClaims, IntrospectionVerifier,
+};
 use tower_dpop::{BoundToken, DpopLayer, PublicUrl, Verifier};
 
 #[tokio::main]

@@ -16,9 +16,10 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::authorization::RequireScopes;
-use tower_dpop::metadata::{MetadataLayer, ResourceMetadata};
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopes, Verifier,
+};
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
 /// known to all.

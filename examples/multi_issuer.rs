@@ -17,10 +17,10 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::http_client::HttpClient;
-use tower_dpop::issuers::Issuers;
-use tower_dpop::jwks::RemoteKeys;
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, PublicUrl, Verifier};
+use tower_dpop::tokens::HttpClient;
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, Issuers, JwtVerifier, PublicUrl, RemoteKeys, Verifier,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

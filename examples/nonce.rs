@@ -15,7 +15,7 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::nonce::NonceSecretError;
+use tower_dpop::proof::NonceSecretError;
 use tower_dpop::{
     BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces,
     Verifier,

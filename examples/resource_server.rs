@@ -21,19 +21,14 @@ use http::{Extensions, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_dpop::authorization::RequireScopes;
-use tower_dpop::bearer::AcceptedToken;
-use tower_dpop::http_client::{EndpointUrl, HttpClient};
-use tower_dpop::introspection::{ClientAuthentication, IntrospectionVerifier};
-use tower_dpop::issuer_keys::KeySource;
-use tower_dpop::issuers::Issuers;
-use tower_dpop::jwks::RemoteKeys;
-use tower_dpop::metadata::ResourceMetadata;
-use tower_dpop::requirement::{HasScopes, Scopes};
-use tower_dpop::token::{AccessTokenVerifier, TokenIssuers};
+use tower_dpop::resource::{HasScopes, ResourceMetadata, Scopes};
+use tower_dpop::tokens::{
+    AccessTokenVerifier, ClientAuthentication, EndpointUrl, HttpClient, IntrospectionVerifier,
+    KeySource, TokenIssuers,
+};
 use tower_dpop::{
-    Algorithms, DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces,
-    Verifier,
+    AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
+    PublicUrl, RemoteKeys, RequireScopes, StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 

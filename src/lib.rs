@@ -37,53 +37,25 @@
 //!
 //! # Where to start reading
 //!
-//! [`Verifier::verify`] is the table of contents: one request's whole path on one screen. The
-//! modules stand in the order in which a request meets them, and each uses only those above it:
+//! [`Verifier::verify`] is the table of contents: one request's whole path on one screen. The rooms
+//! stand in their order: each uses only those above it, and each answers one question.
 //!
-//! | module | question |
+//! | room | question |
 //! |---|---|
-//! | `cache` | what may be forgotten at any time? |
+//! | `time`, `cache`, [`telemetry`], `credentials`, `uri` | the ground floor: words that every room uses |
 //! | [`jose`] | what are keys, algorithms and signed objects, read strictly? |
-//! | [`freshness`] | how old may a proof be, and how long must it be remembered? |
-//! | [`telemetry`] | what is counted and measured? |
-//! | [`credentials`] | which token and which proof does the request carry? |
-//! | [`target`] | what must the proof say of method and URL? |
-//! | [`nonce`] | which nonces are ours? |
-//! | [`proof`] | does the proof hold? |
-//! | [`token`], [`token_cache`] | what is an access token, and how long does a verdict about it hold? |
-//! | [`issuer_keys`], [`jwt`] | is a signed token good? |
-#![cfg_attr(
-    feature = "_http",
-    doc = "| [`http_client`] | how are issuers asked? |"
-)]
-#![cfg_attr(
-    feature = "jwks",
-    doc = "| [`jwks`] | which keys does the issuer sign with today? |"
-)]
-#![cfg_attr(
-    feature = "introspection",
-    doc = "| [`introspection`] | what does the authorization server say of an opaque token? |"
-)]
-//! | [`issuers`] | of several issuers, whose token is it? |
-//! | [`binding`] | is the token bound to the proof's key? |
-//! | [`quoted_text`], [`requirement`] | what does a route ask of a token? |
-//! | [`bearer`] | may a token pass that is bound to nothing? |
-//! | [`replay`] | was the proof used before? |
-//! | `proof_policy` | what are the steps that both servers share? |
-//! | [`rejection`], `challenge` | what is a refused client told? |
-//! | [`verifier`] | all of the above, in order |
-//! | [`layer`] | tower |
-//! | [`authorization`] | tower, for what a route asks of a token |
-//! | [`metadata`] | what can a client know before it asks for a token? |
+//! | [`proof`] | is the proof good? |
+//! | [`tokens`] | is the access token good? |
+//! | [`resource`] | may the request pass? |
 #![cfg_attr(
     feature = "authorization-server",
-    doc = "| [`token_endpoint`] | the same steps at the authorization server |"
+    doc = "| [`token_endpoint`] | the same at the authorization server |"
 )]
-#![cfg_attr(feature = "axum", doc = "| [`axum`] | extractors |")]
 #![cfg_attr(
     feature = "client",
     doc = "| [`client`] | the other end: keys, proofs, and layers that sign requests |"
 )]
+#![cfg_attr(feature = "axum", doc = "| [`extract`] | extractors for axum |")]
 #![cfg_attr(
     feature = "testing",
     doc = "| [`testing`] | how do I test my own service? |"
@@ -108,61 +80,64 @@
 //! - `metrics`: what is counted and measured goes to the facade of the crate `metrics`.
 //! - `testing`: a kit for the tests of services behind the layer.
 
+pub(crate) mod time;
 pub(crate) mod cache;
-pub mod jose;
-pub mod freshness;
 pub mod telemetry;
-pub mod credentials;
+pub(crate) mod credentials;
 pub(crate) mod uri;
-pub mod target;
-pub mod nonce;
+pub mod jose;
 pub mod proof;
-pub mod token;
-pub mod token_cache;
-pub mod issuer_keys;
-pub mod jwt;
-#[cfg(feature = "_http")]
-pub mod http_client;
-#[cfg(feature = "jwks")]
-pub mod jwks;
-#[cfg(feature = "introspection")]
-pub mod introspection;
-pub mod issuers;
-pub mod binding;
-pub mod quoted_text;
-pub mod requirement;
-pub mod bearer;
-pub mod replay;
-pub(crate) mod proof_policy;
-pub mod rejection;
-pub(crate) mod challenge;
-pub mod verifier;
-pub mod layer;
-pub mod authorization;
-pub mod metadata;
+pub mod tokens;
+pub mod resource;
 #[cfg(feature = "authorization-server")]
 pub mod token_endpoint;
-#[cfg(feature = "axum")]
-pub mod axum;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "axum")]
+pub mod extract;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use crate::binding::BoundToken;
-pub use crate::freshness::Freshness;
-pub use crate::issuer_keys::KeySet;
+#[doc(inline)]
 pub use crate::jose::algorithm::{Algorithm, Algorithms};
-pub use crate::jwt::{Claims, JwtVerifier};
-pub use crate::layer::DpopLayer;
-pub use crate::nonce::{NonceSecret, StatelessNonces};
-pub use crate::rejection::Rejection;
-pub use crate::replay::memory::MemoryReplayStore;
-pub use crate::target::PublicUrl;
-pub use crate::verifier::Verifier;
+#[doc(inline)]
+pub use crate::jose::jwk::Thumbprint;
+#[doc(inline)]
+pub use crate::proof::freshness::Freshness;
+#[doc(inline)]
+pub use crate::proof::nonce::{NonceSecret, StatelessNonces};
+#[doc(inline)]
+pub use crate::proof::replay::store::ReplayStore;
+#[doc(inline)]
+pub use crate::proof::replay::memory::MemoryReplayStore;
+#[doc(inline)]
+pub use crate::proof::target::PublicUrl;
+#[doc(inline)]
+pub use crate::resource::authorization::RequireScopes;
+#[doc(inline)]
+pub use crate::resource::bearer::{AcceptedToken, BearerToken};
+#[doc(inline)]
+pub use crate::resource::bound_token::BoundToken;
+#[doc(inline)]
+pub use crate::resource::layer::DpopLayer;
+#[doc(inline)]
+pub use crate::resource::rejection::Rejection;
+#[doc(inline)]
+pub use crate::resource::verifier::Verifier;
+#[doc(inline)]
+pub use crate::time::Timestamp;
+#[doc(inline)]
+pub use crate::tokens::issuers::Issuers;
+#[cfg(feature = "jwks")]
+#[doc(inline)]
+pub use crate::tokens::jwks::remote_keys::RemoteKeys;
+#[doc(inline)]
+pub use crate::tokens::jwt::{Claims, JwtVerifier};
+#[doc(inline)]
+pub use crate::tokens::key_set::KeySet;
 
 /// The README's code, compiled.
 #[cfg(doctest)]

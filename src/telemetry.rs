@@ -3,7 +3,7 @@
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | [`REQUESTS`] | counter | `decision` (`accepted`, `refused`, `reported`), `scheme` (`dpop`, `bearer`, `none`), `reason` ([`Rejection::reason`](crate::rejection::Rejection::reason), `none` for accepted requests) |
+//! | [`REQUESTS`] | counter | `decision` (`accepted`, `refused`, `reported`), `scheme` (`dpop`, `bearer`, `none`), `reason` ([`Rejection::reason`](crate::resource::rejection::Rejection::reason), `none` for accepted requests) |
 //! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` lies behind our clock, negative where it is ahead, a day at most in either direction | `decision` |
 //! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of the replay memory of this process, as of the last proof; of several memories, that of the last proof | |
 //! | [`TOKEN_CACHE`] | counter | `result` (`hit`, `miss`) |
@@ -13,7 +13,7 @@
 //! No label comes from a request, so their number is bounded.
 //!
 //! Each decision counts: a request that the layer accepts, and a layer of
-//! [`authorization`](crate::authorization) behind it refuses, counts once as either. Token endpoints
+//! [`authorization`](crate::resource::authorization) behind it refuses, counts once as either. Token endpoints
 //! and preflights that are passed through do not count.
 //!
 //! # `tracing`

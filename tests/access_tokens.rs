@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_dpop::issuer_keys::KeySetError;
-use tower_dpop::token::TokenError;
+use tower_dpop::tokens::{KeySetError, TokenError};
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
 
 use common::{

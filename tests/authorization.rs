@@ -19,19 +19,15 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::authorization::{
-    Access, Authorized, Denied, Require, RequireAuthentication, RequireScopes, ResponseFuture,
-};
-use tower_dpop::bearer::BearerError;
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::layer::ReportedRejection;
 use tower_dpop::proof::ProofError;
-use tower_dpop::requirement::{
-    AcrValues, AuthenticationRequirement, AuthorizationError, HasAuthentication, HasScopes,
-    Requirement, ScopeRequirement, Scopes,
+use tower_dpop::resource::{
+    Access, AcrValues, AuthenticationRequirement, AuthorizationError, Authorized, AuthorizedFuture,
+    BearerError, CredentialsError, Denied, HasAuthentication, HasScopes, ReportedRejection,
+    Require, RequireAuthentication, Requirement, ScopeRequirement, Scopes,
 };
-use tower_dpop::{Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
+use tower_dpop::{
+    Claims, DpopLayer, JwtVerifier, KeySet, Rejection, RequireScopes, Timestamp, Verifier,
+};
 
 type Tokens = JwtVerifier<KeySet>;
 
@@ -937,8 +933,8 @@ fn the_parts_are_send_sync_debug_and_show_nothing() {
     let access = is_sync(Access::<Claims>::of(request.extensions()).unwrap());
     assert!(!format!("{access:?} {service:?}").contains("alice"));
     assert!(poll_ready(&mut service).is_ready());
-    let future: ResponseFuture<Ready<_>> = is_send(service.call(request));
-    assert_eq!(format!("{future:?}"), "ResponseFuture(..)");
+    let future: AuthorizedFuture<Ready<_>> = is_send(service.call(request));
+    assert_eq!(format!("{future:?}"), "AuthorizedFuture(..)");
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
     let required = AuthenticationRequirement::within(Duration::from_secs(1));
@@ -952,8 +948,7 @@ mod in_axum {
     use axum::body::Body;
     use axum::routing::get;
     use http_body_util::BodyExt as _;
-    use tower_dpop::bearer::{AcceptedToken, BearerToken};
-    use tower_dpop::{BoundToken, testing};
+    use tower_dpop::{AcceptedToken, BearerToken, BoundToken, testing};
 
     use super::*;
 

@@ -15,11 +15,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_dpop::axum::NotBehindDpopLayer;
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::{TargetError, UrlMismatch};
-use tower_dpop::token::TokenError;
+use tower_dpop::extract::NotBehindDpopLayer;
+use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
+use tower_dpop::resource::CredentialsError;
+use tower_dpop::tokens::TokenError;
 use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
 
 fn layer() -> DpopLayer<JwtVerifier<KeySet>> {

@@ -12,18 +12,14 @@ use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestVerifier, bloc
 use http::{Request, Response};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::bearer::{AcceptedToken, BearerError, BearerToken};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::{CredentialsError, PresentedToken, Scheme};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::nonce::NonceError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::ReplayStore;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
+use tower_dpop::proof::{NonceError, ProofError};
+use tower_dpop::resource::{BearerError, BindingError, CredentialsError, Scheme, Unavailable};
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
+};
 use tower_dpop::{
-    Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
-    Rejection, StatelessNonces, Verifier,
+    AcceptedToken, Algorithms, BearerToken, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet,
+    MemoryReplayStore, NonceSecret, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 /// What every DPoP challenge says by default.

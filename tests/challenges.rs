@@ -3,11 +3,9 @@
 mod common;
 
 use serde_json::json;
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::quoted_text::QuotedText;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
-use tower_dpop::{Algorithms, DpopLayer, PublicUrl, Rejection, Verifier};
+use tower_dpop::resource::{CredentialsError, QuotedText};
+use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
+use tower_dpop::{Algorithms, DpopLayer, PublicUrl, Rejection, Timestamp, Verifier};
 
 use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, at, verifier};
 

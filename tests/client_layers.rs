@@ -24,20 +24,17 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::client::body::{AnswerBody, BodyCopy, CloneBody};
-use tower_dpop::client::key::{ProofSigner, SigningError};
-use tower_dpop::client::new_proof::RequestUrlError;
-use tower_dpop::client::token::TokenSourceError;
 use tower_dpop::client::{
-    AccessTokenText, ClientError, DpopClientLayer, ProofKey, TokenRequestLayer, TokenResponse,
-    TokenSource,
+    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer, ProofKey,
+    ProofSigner, RequestUrlError, SigningError, TokenRequestLayer, TokenResponse, TokenSource,
+    TokenSourceError,
 };
-use tower_dpop::jose::jwk::{Jwk, Thumbprint};
+use tower_dpop::jose::Jwk;
 use tower_dpop::token_endpoint::{
     ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, check_code_binding,
     check_refresh_binding,
 };
-use tower_dpop::{Algorithm, DpopLayer, NonceSecret, PublicUrl, StatelessNonces};
+use tower_dpop::{Algorithm, DpopLayer, NonceSecret, PublicUrl, StatelessNonces, Thumbprint};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
 use common::{

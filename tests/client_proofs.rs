@@ -14,16 +14,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use proptest::prelude::*;
-use tower_dpop::client::challenge::Challenge;
-use tower_dpop::client::key::{ProofSigner, SigningError};
-use tower_dpop::client::new_proof::{RequestUrlError, SignedProof};
-use tower_dpop::client::token::{NotAnAccessToken, TokenResponseError, TokenSourceError};
 use tower_dpop::client::{
-    AccessTokenText, ClientError, NewProof, ProofKey, TokenErrorResponse, TokenResponse,
+    AccessTokenText, Challenge, ClientError, NewProof, NotAnAccessToken, ProofKey, ProofSigner,
+    RequestUrlError, SignedProof, SigningError, TokenErrorResponse, TokenResponse,
+    TokenResponseError, TokenSourceError,
 };
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::jose::jwk::Jwk;
-use tower_dpop::{Algorithm, Algorithms};
+use tower_dpop::jose::Jwk;
+use tower_dpop::{Algorithm, Algorithms, Timestamp};
 
 use common::{Attempt, AttemptExt as _, NOW, at, block_on, field, verifier};
 use proofs::{ReadProof, assert_shows_nothing, names};

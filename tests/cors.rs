@@ -11,11 +11,9 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS};
-use tower_dpop::nonce::NonceError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::token::TokenError;
+use tower_dpop::proof::{NonceError, ProofError};
+use tower_dpop::resource::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CredentialsError};
+use tower_dpop::tokens::TokenError;
 use tower_dpop::{DpopLayer, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces};
 use tower_http::cors::CorsLayer;
 

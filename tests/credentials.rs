@@ -14,18 +14,15 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::issuer_keys::{KeySource, KeySourceError};
-use tower_dpop::nonce::{NonceError, NonceSource};
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
+use tower_dpop::proof::{Claim, NonceError, NonceSource, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::resource::{BindingError, CredentialsError, Unavailable};
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, KeySource, KeySourceError, PresentedToken,
+    TokenError,
+};
 use tower_dpop::{
     Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
-    Rejection, StatelessNonces, Verifier,
+    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{

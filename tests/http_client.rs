@@ -18,8 +18,10 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-use tower_dpop::http_client::{EndpointUrl, EndpointUrlError, HttpClient, HttpClientError};
-use tower_dpop::jwks::{IssuerDocument, RemoteKeys, RemoteKeysError};
+use tower_dpop::RemoteKeys;
+use tower_dpop::tokens::{
+    EndpointUrl, EndpointUrlError, HttpClient, HttpClientError, IssuerDocument, RemoteKeysError,
+};
 
 use common::{block_on, issuer_jwks};
 use server::{KEYS, OAUTH, Reply, Server, within_reason};

@@ -22,9 +22,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::{ServiceBuilder, service_fn};
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::{TargetError, UrlMismatch};
+use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
+use tower_dpop::resource::CredentialsError;
 use tower_dpop::{BoundToken, Claims, DpopLayer, Rejection};
 
 type Reply = BoxBody<Bytes, hyper::Error>;

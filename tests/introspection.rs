@@ -26,20 +26,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::http_client::HttpClient;
-use tower_dpop::introspection::{
-    ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication, IntrospectedClaims,
-    IntrospectionVerifier,
-};
-use tower_dpop::issuers::Issuers;
-use tower_dpop::jose::jwk::{Jwk, JwkError};
-use tower_dpop::rejection::Unavailable;
+use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::resource::{BindingError, Unavailable};
 use tower_dpop::testing::{self, TestClock};
-use tower_dpop::token::{AccessTokenVerifier, TokenError, TokenIssuers as _};
-use tower_dpop::{Algorithm, BoundToken, DpopLayer, Rejection, Verifier};
+use tower_dpop::tokens::{
+    AccessTokenVerifier, ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
+    HttpClient, IntrospectedClaims, IntrospectionVerifier, PresentedToken, TokenError,
+    TokenIssuers as _,
+};
+use tower_dpop::{Algorithm, BoundToken, DpopLayer, Issuers, Rejection, Timestamp, Verifier};
 
 use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, block_on};
 

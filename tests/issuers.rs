@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::issuer_keys::{KeySource, KeySourceError};
-use tower_dpop::issuers::Issuers;
+use tower_dpop::resource::BindingError;
 use tower_dpop::testing::{TestIssuer, TestToken};
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError, TokenIssuers};
-use tower_dpop::{Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, Verifier};
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, KeySource, KeySourceError, PresentedToken,
+    TokenError, TokenIssuers,
+};
+use tower_dpop::{
+    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, Timestamp, Verifier,
+};
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestClock, at, base64url, block_on,

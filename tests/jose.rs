@@ -7,9 +7,9 @@ mod common;
 use p256::ecdsa::Signature;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tower_dpop::binding::BindingError;
-use tower_dpop::jose::jwk::{Jwk, JwkError};
+use tower_dpop::jose::{Jwk, JwkError};
 use tower_dpop::proof::ProofError;
+use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer};
 
 use common::{Answer, Attempt, AttemptExt as _, Key, KeyExt as _, ath, base64url, keys, verifier};

@@ -17,15 +17,12 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::http_client::{EndpointUrlError, HttpClient};
-use tower_dpop::issuer_keys::{KeySource, KeySourceError};
-use tower_dpop::jwks::{IssuerDocument, RemoteKeys, RemoteKeysError};
-use tower_dpop::rejection::Rejection;
 use tower_dpop::testing::{TestClient, TestIssuer, TestToken};
-use tower_dpop::token::{AccessTokenVerifier as _, TokenError};
-use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Verifier};
+use tower_dpop::tokens::{
+    AccessTokenVerifier as _, EndpointUrlError, HttpClient, IssuerDocument, KeySource,
+    KeySourceError, PresentedToken, RemoteKeysError, TokenError,
+};
+use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Rejection, RemoteKeys, Timestamp, Verifier};
 
 use common::{AUDIENCE, Key, KeyExt as _, NOW, base64url, block_on, keys};
 use server::{KEYS, OAUTH, OPENID, Reply, Server, until, within_reason};

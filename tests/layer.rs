@@ -24,16 +24,12 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::layer::{Dpop, ResponseFuture};
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
+use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::resource::{CredentialsError, Dpop, DpopFuture, Unavailable};
+use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
     BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, Rejection,
-    StatelessNonces, Verifier,
+    ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 type Tokens = JwtVerifier<KeySet>;
@@ -527,7 +523,7 @@ fn the_future_is_send_when_its_parts_are() {
     let layer = is_sync(layer());
     let mut service: Dpop<Strict, Tokens> = is_sync(layer.layer(Strict::default()));
     assert!(poll_ready(&mut service).is_ready());
-    let future: ResponseFuture<Strict, (), Tokens, MemoryReplayStore> =
+    let future: DpopFuture<Strict, (), Tokens, MemoryReplayStore> =
         is_send(service.call(Attempt::good().request()));
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
@@ -909,7 +905,7 @@ impl WithNonces {
     }
 }
 
-fn written(nonce: &tower_dpop::nonce::Nonce) -> String {
+fn written(nonce: &tower_dpop::proof::Nonce) -> String {
     let mut headers = HeaderMap::new();
     nonce.write_to(&mut headers);
     headers["dpop-nonce"].to_str().unwrap().to_owned()
@@ -972,7 +968,7 @@ fn gives_the_next_nonce_with_a_success_only() {
 }
 
 /// The nonce that a server with the same secret issues at another time.
-fn verifier_nonce_at(now: u64) -> tower_dpop::nonce::Nonce {
+fn verifier_nonce_at(now: u64) -> tower_dpop::proof::Nonce {
     let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
     verifier()
         .with_nonces(nonces)

@@ -10,13 +10,12 @@ use std::sync::Once;
 use http::Request;
 use serde_json::{Value, json};
 use tower::{Layer as _, Service as _, service_fn};
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::jose::jwk::{Jwk, Thumbprint};
-use tower_dpop::nonce::{Nonce, NonceSource as _};
-use tower_dpop::replay::ReplayKey;
-use tower_dpop::token::{AccessToken, Confirmation};
+use tower_dpop::jose::Jwk;
+use tower_dpop::proof::{Nonce, NonceSource as _, ReplayKey};
+use tower_dpop::tokens::{AccessToken, Confirmation, PresentedToken};
 use tower_dpop::{
     DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, StatelessNonces,
+    Thumbprint,
 };
 
 use common::{
@@ -79,7 +78,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     let secret_bytes = [b's'; 32];
     let secret = NonceSecret::from_bytes(&secret_bytes).unwrap();
     let nonces = StatelessNonces::new(secret.clone());
-    let nonce: Nonce = nonces.issue(tower_dpop::freshness::Timestamp::from_unix(NOW));
+    let nonce: Nonce = nonces.issue(tower_dpop::Timestamp::from_unix(NOW));
     let mut headers = http::HeaderMap::new();
     nonce.write_to(&mut headers);
     let mut secrets = secrets_of(&attempt, headers["dpop-nonce"].to_str().unwrap());

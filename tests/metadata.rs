@@ -20,18 +20,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::authorization::{RequireAuthentication, RequireScopes};
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::issuer_keys::{KeySource, KeySourceError};
-use tower_dpop::issuers::Issuers;
-use tower_dpop::metadata::{MetadataLayer, ResourceMetadata};
+use tower_dpop::resource::{MetadataLayer, RequireAuthentication, ResourceMetadata};
 use tower_dpop::testing::Answer;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
-use tower_dpop::token_cache::TokenCache;
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenCache,
+    TokenError, TokenIssuers,
+};
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, NonceSecret, PublicUrl,
-    StatelessNonces, Verifier,
+    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, NonceSecret, PublicUrl,
+    RequireScopes, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{
@@ -264,8 +261,7 @@ fn the_document_says_what_the_verifier_checks() {
 #[cfg(feature = "introspection")]
 #[test]
 fn an_introspection_endpoints_issuer_is_told_if_it_is_known() {
-    use tower_dpop::http_client::HttpClient;
-    use tower_dpop::introspection::{ClientAuthentication, IntrospectionVerifier};
+    use tower_dpop::tokens::{ClientAuthentication, HttpClient, IntrospectionVerifier};
 
     let tokens = || {
         IntrospectionVerifier::new(

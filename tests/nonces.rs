@@ -5,11 +5,10 @@ mod common;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::nonce::{Nonce, NonceError, NonceSecretError, NonceSource};
-use tower_dpop::proof::ProofError;
+use tower_dpop::proof::{Nonce, NonceError, NonceSecretError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces, Verifier,
+    DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces, Timestamp,
+    Verifier,
 };
 
 use common::{

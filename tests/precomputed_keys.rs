@@ -14,9 +14,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p256::ecdsa::Signature;
 use serde_json::{Value, json};
-use tower_dpop::binding::BindingError;
-use tower_dpop::jose::jwk::JwkError;
+use tower_dpop::jose::JwkError;
 use tower_dpop::proof::ProofError;
+use tower_dpop::resource::BindingError;
 use tower_dpop::{
     Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection,
 };
@@ -366,7 +366,7 @@ fn a_point_off_the_curve_stays_refused() {
         let mut attempt = Attempt::with_key(key.clone());
         let mut jwk = attempt.key.public_jwk();
         jwk["y"] = jwk["x"].clone();
-        let public: tower_dpop::jose::jwk::Jwk = jwk.to_string().parse().unwrap();
+        let public: tower_dpop::jose::Jwk = jwk.to_string().parse().unwrap();
         attempt.token_claims["cnf"]["jkt"] = json!(public.thumbprint().to_string());
         attempt.proof_header["jwk"] = jwk;
         let answer = attempt.answer_by(layer);
@@ -378,10 +378,9 @@ fn a_point_off_the_curve_stays_refused() {
 mod issuers {
     //! The same for the key of an issuer: it has a table after eight tokens.
 
-    use tower_dpop::credentials::PresentedToken;
-    use tower_dpop::freshness::Timestamp;
+    use tower_dpop::Timestamp;
     use tower_dpop::testing::TestIssuer;
-    use tower_dpop::token::{AccessTokenVerifier as _, TokenError};
+    use tower_dpop::tokens::{AccessTokenVerifier as _, PresentedToken, TokenError};
 
     use super::*;
     use common::{AUDIENCE, ISSUER, NOW, block_on};

@@ -19,9 +19,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use num_bigint::BigUint;
 use serde_json::{Value, json};
-use tower_dpop::Algorithm;
-use tower_dpop::client::key::{ProofKey, ProofKeyError, ProofSigner, SigningError};
-use tower_dpop::jose::jwk::{Jwk, JwkError, Thumbprint};
+use tower_dpop::client::{ProofKey, ProofKeyError, ProofSigner, SigningError};
+use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::{Algorithm, Thumbprint};
 
 use common::base64url;
 

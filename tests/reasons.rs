@@ -4,18 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tower_dpop::Rejection;
-use tower_dpop::bearer::BearerError;
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::freshness::IatError;
-use tower_dpop::jose::jwk::JwkError;
-use tower_dpop::nonce::NonceError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::ReplayStoreError;
-use tower_dpop::requirement::AuthorizationError;
-use tower_dpop::target::{TargetError, UrlMismatch};
-use tower_dpop::token::TokenError;
+use tower_dpop::jose::JwkError;
+use tower_dpop::proof::{
+    IatError, NonceError, ProofError, ReplayStoreError, TargetError, UrlMismatch,
+};
+use tower_dpop::resource::{
+    AuthorizationError, BearerError, BindingError, CredentialsError, Unavailable,
+};
+use tower_dpop::tokens::TokenError;
 
 fn of_credentials() -> Vec<(Rejection, &'static str)> {
     use CredentialsError::{Ambiguous, Bearer, Malformed, Missing, TokenTooLong};
@@ -190,7 +186,7 @@ fn every_name_of_the_code_is_known_here() {
         "token_",
         "unavailable_",
     ];
-    let in_the_code: BTreeSet<&str> = include_str!("../src/rejection.rs")
+    let in_the_code: BTreeSet<&str> = include_str!("../src/resource/rejection.rs")
         .split('"')
         .filter(|text| families.iter().any(|family| text.starts_with(family)))
         .collect();

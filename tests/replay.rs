@@ -8,16 +8,16 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use serde_json::json;
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::compact::CompactReplayStore;
-use tower_dpop::replay::memory::MemoryUsage;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError, contract};
-use tower_dpop::target::UrlMismatch;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
-use tower_dpop::{Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, Verifier};
+use tower_dpop::proof::{
+    Claim, CompactReplayStore, MemoryUsage, ProofError, ReplayKey, ReplayStoreError, UrlMismatch,
+    replay_contract,
+};
+use tower_dpop::resource::Unavailable;
+use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
+use tower_dpop::{
+    Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, ReplayStore, Timestamp,
+    Verifier,
+};
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestClock, block_on, jwt_verifier,
@@ -63,7 +63,7 @@ macro_rules! test_of_both {
         }
 
         mod the_compact_one {
-            $(#[test] fn $test() { super::$test::<tower_dpop::replay::compact::CompactReplayStore>(); })*
+            $(#[test] fn $test() { super::$test::<tower_dpop::proof::CompactReplayStore>(); })*
         }
     };
 }
@@ -92,7 +92,7 @@ fn claim<M: Memory>(
 }
 
 fn the_memory_keeps_the_contract_of_stores<M: Memory>() {
-    block_on(contract::check(&M::default()));
+    block_on(replay_contract::check(&M::default()));
 }
 
 /// T-17: many threads, one key, many rounds.

@@ -12,22 +12,15 @@ use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, block_on, jwt_veri
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::authorization::{Access, Require, RequireAuthentication, RequireScopes};
-use tower_dpop::bearer::{AcceptedToken, BearerError, BearerToken};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::layer::ReportedRejection;
-use tower_dpop::nonce::NonceError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::rejection::Unavailable;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
-use tower_dpop::requirement::{AuthorizationError, ScopeRequirement};
-use tower_dpop::target::TargetError;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, TokenError};
+use tower_dpop::proof::{Claim, NonceError, ProofError, ReplayKey, ReplayStoreError, TargetError};
+use tower_dpop::resource::{
+    Access, AuthorizationError, BearerError, BindingError, CredentialsError, ReportedRejection,
+    Require, RequireAuthentication, ScopeRequirement, Unavailable,
+};
+use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces,
-    Verifier,
+    AcceptedToken, BearerToken, BoundToken, Claims, DpopLayer, MemoryReplayStore, NonceSecret,
+    Rejection, ReplayStore, RequireScopes, StatelessNonces, Timestamp, Verifier,
 };
 
 /// What a service behind the layer has seen, and what came back of it.
@@ -183,7 +176,7 @@ fn assert_one_event(name: &str, lines: &[String], message: &str, rejection: &Rej
         panic!("{name}: one event, not {lines:?}");
     };
     let scheme = match rejection.scheme() {
-        Some(tower_dpop::credentials::Scheme::Bearer) => "bearer",
+        Some(tower_dpop::resource::Scheme::Bearer) => "bearer",
         Some(_) => "dpop",
         None => "none",
     };

@@ -8,16 +8,14 @@ mod common;
 use http::{HeaderValue, Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::{IatError, Timestamp};
-use tower_dpop::jose::jwk::{Jwk, JwkError};
-use tower_dpop::nonce::NonceError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::UrlMismatch;
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
+use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::proof::{IatError, NonceError, ProofError, UrlMismatch};
+use tower_dpop::resource::{BindingError, CredentialsError};
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
+};
 use tower_dpop::{
-    Algorithm, Algorithms, DpopLayer, NonceSecret, Rejection, StatelessNonces, Verifier,
+    Algorithm, Algorithms, DpopLayer, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{Answer, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, ask, at, keys, verifier};

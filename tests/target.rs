@@ -9,8 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::{PublicUrlError, RequestTarget, TargetError, UrlMismatch};
+use tower_dpop::proof::{ProofError, PublicUrlError, RequestTarget, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection};
 
 use common::{Answer, Attempt, AttemptExt as _, ask, verifier};

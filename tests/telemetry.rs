@@ -15,14 +15,15 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::authorization::RequireScopes;
 use tower_dpop::telemetry::{
     CLOCK_SKEW, INTROSPECTIONS, KEY_FETCHES, REPLAY_LIMIT, REPLAY_RECORDS, REQUESTS, TOKEN_CACHE,
 };
 use tower_dpop::testing::{Defect, TestClient, TestIssuer};
-use tower_dpop::token_cache::TokenCache;
 use tower_dpop::token_endpoint::TokenEndpoint;
-use tower_dpop::{DpopLayer, Freshness, MemoryReplayStore, NonceSecret, StatelessNonces, Verifier};
+use tower_dpop::tokens::TokenCache;
+use tower_dpop::{
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, RequireScopes, StatelessNonces, Verifier,
+};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber, span};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -516,7 +517,7 @@ fn labels_come_from_a_fixed_set() {
                     Some(rejection) => {
                         let scheme = match rejection.scheme() {
                             None => "none",
-                            Some(tower_dpop::credentials::Scheme::Bearer) => "bearer",
+                            Some(tower_dpop::resource::Scheme::Bearer) => "bearer",
                             Some(_) => "dpop",
                         };
                         reasons.insert(rejection.reason());
@@ -606,13 +607,11 @@ mod servers {
     use axum::Router;
     use axum::routing::any;
     use tokio::net::TcpListener;
-    use tower_dpop::credentials::PresentedToken;
-    use tower_dpop::freshness::Timestamp;
-    use tower_dpop::http_client::{EndpointUrl, HttpClient};
-    use tower_dpop::introspection::{ClientAuthentication, IntrospectionVerifier};
-    use tower_dpop::issuer_keys::KeySource as _;
-    use tower_dpop::jwks::RemoteKeys;
-    use tower_dpop::token::{AccessTokenVerifier as _, TokenError};
+    use tower_dpop::tokens::{
+        AccessTokenVerifier as _, ClientAuthentication, EndpointUrl, HttpClient,
+        IntrospectionVerifier, KeySource as _, PresentedToken, TokenError,
+    };
+    use tower_dpop::{RemoteKeys, Timestamp};
 
     use super::*;
 

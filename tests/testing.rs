@@ -15,28 +15,24 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::bearer::BearerError;
-use tower_dpop::binding::BindingError;
 use tower_dpop::client::ProofKey;
-use tower_dpop::credentials::{CredentialsError, PresentedToken};
-use tower_dpop::freshness::{IatError, Timestamp};
-use tower_dpop::jose::jwk::Thumbprint;
-use tower_dpop::nonce::{NonceError, NonceSource as _};
-use tower_dpop::proof::ProofError;
-use tower_dpop::replay::ReplayStoreError;
-use tower_dpop::requirement::AuthorizationError;
-use tower_dpop::target::TargetError;
+use tower_dpop::proof::{
+    IatError, NonceError, NonceSource as _, ProofError, ReplayStoreError, TargetError,
+};
+use tower_dpop::resource::{AuthorizationError, BearerError, BindingError, CredentialsError};
 use tower_dpop::testing::{
     Answer, Defect, TestClient, TestClock, TestIssuer, TestRequest, TestToken, assert_protected,
     assert_token_endpoint_protected, sign_jws,
 };
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 use tower_dpop::token_endpoint::{
     DpopJktError, GrantBindingError, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
 };
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
+};
 use tower_dpop::{
     Algorithm, Algorithms, DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, PublicUrl,
-    Rejection, StatelessNonces, Verifier,
+    Rejection, StatelessNonces, Thumbprint, Timestamp, Verifier,
 };
 
 const ISSUER: &str = "https://as.example.com";

@@ -11,16 +11,14 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tower_dpop::binding::BindingError;
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::issuer_keys::{KeySource, KeySourceError};
-use tower_dpop::rejection::Unavailable;
+use tower_dpop::resource::{BindingError, Unavailable};
 use tower_dpop::testing::{TestIssuer, TestToken};
-use tower_dpop::token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError, TokenIssuers};
-use tower_dpop::token_cache::TokenCache;
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, KeySource, KeySourceError, PresentedToken,
+    TokenCache, TokenError, TokenIssuers,
+};
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier,
+    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Timestamp, Verifier,
 };
 
 use common::{

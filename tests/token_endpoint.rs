@@ -17,20 +17,20 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_dpop::freshness::{IatError, Timestamp};
-use tower_dpop::jose::jwk::{JwkError, Thumbprint};
-use tower_dpop::layer::CORS_EXPOSE_HEADERS;
-use tower_dpop::nonce::{Nonce, NonceError, NonceSource as _};
-use tower_dpop::proof::ProofError;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
-use tower_dpop::target::{RequestTarget, TargetError, UrlMismatch};
+use tower_dpop::jose::JwkError;
+use tower_dpop::proof::{
+    Claim, IatError, Nonce, NonceError, NonceSource as _, ProofError, ReplayKey, ReplayStoreError,
+    RequestTarget, TargetError, UrlMismatch,
+};
+use tower_dpop::resource::CORS_EXPOSE_HEADERS;
 use tower_dpop::token_endpoint::{
     AuthorizationServerMetadata, Cnf, DpopJktError, GrantBindingError, ProvenKey, TOKEN_TYPE,
     TokenEndpoint, TokenEndpointLayer, TokenRequestRejection, authorization_request_key,
     check_code_binding, check_refresh_binding,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, Freshness, MemoryReplayStore, NonceSecret, PublicUrl, StatelessNonces,
+    Algorithm, Algorithms, Freshness, MemoryReplayStore, NonceSecret, PublicUrl, ReplayStore,
+    StatelessNonces, Thumbprint, Timestamp,
 };
 
 use common::{ISSUER, Key, KeyExt as _, NOW, TestClock, at, block_on, field, fresh_jti, keys};
@@ -1725,7 +1725,7 @@ mod over_http {
     #[test]
     fn a_handler_takes_the_key_as_an_argument() {
         use axum::body::Body;
-        use tower_dpop::axum::NotBehindTokenEndpointLayer;
+        use tower_dpop::extract::NotBehindTokenEndpointLayer;
 
         async fn token(key: ProvenKey) -> String {
             key.thumbprint().to_string()

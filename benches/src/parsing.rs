@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tower_dpop::Algorithm;
-use tower_dpop::jose::jwk::Jwk;
+use tower_dpop::jose::Jwk;
 
 use crate::parties::{Client, Parties, proof};
 use crate::raw::{Signed, signed};

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts;
 use http::{Method, Request};
 use tower_dpop::client::ProofKey;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore};
+use tower_dpop::proof::{Claim, ReplayKey};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
-use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, PublicUrl};
+use tower_dpop::{
+    Algorithm, JwtVerifier, KeySet, MemoryReplayStore, PublicUrl, ReplayStore, Timestamp,
+};
 
 use crate::timing::REQUESTS;
 

@@ -4,11 +4,8 @@ use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::replay::compact::CompactReplayStore;
-use tower_dpop::replay::memory::MemoryUsage;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore};
-use tower_dpop::{Algorithm, MemoryReplayStore};
+use tower_dpop::proof::{Claim, CompactReplayStore, MemoryUsage, ReplayKey};
+use tower_dpop::{Algorithm, MemoryReplayStore, ReplayStore, Timestamp};
 
 use crate::parties::{Parties, proof, random_key, ready};
 use crate::raw::{Signed, signed};

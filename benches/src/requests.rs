@@ -9,9 +9,8 @@ use http::request::Parts;
 use http::{Request, Response};
 use tower::{Layer as _, Service, service_fn};
 use tower_dpop::client::ProofKey;
-use tower_dpop::replay::ReplayStore;
-use tower_dpop::replay::compact::CompactReplayStore;
-use tower_dpop::{Algorithm, Algorithms, DpopLayer, MemoryReplayStore};
+use tower_dpop::proof::CompactReplayStore;
+use tower_dpop::{Algorithm, Algorithms, DpopLayer, MemoryReplayStore, ReplayStore};
 
 use crate::parties::{Client, Parties, Verifier, proof, ready};
 use crate::raw::{Signed, signed};

@@ -22,15 +22,14 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tower_dpop::credentials::PresentedToken;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::jose::jwk::Thumbprint;
-use tower_dpop::token::{AccessTokenVerifier, Confirmation};
 use tower_dpop::token_endpoint::{
     Cnf, ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
     authorization_request_key, check_code_binding, check_refresh_binding,
 };
-use tower_dpop::{Algorithms, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces};
+use tower_dpop::tokens::{AccessTokenVerifier, Confirmation, PresentedToken};
+use tower_dpop::{
+    Algorithms, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces, Thumbprint, Timestamp,
+};
 
 const CODE_LIFE: Duration = Duration::from_secs(60);
 const PUSHED_REQUEST_LIFE: Duration = Duration::from_secs(90);

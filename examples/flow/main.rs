@@ -27,15 +27,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
-use tower_dpop::binding::BindingError;
 use tower_dpop::client::{AccessTokenText, DpopClientLayer, NewProof, ProofKey, TokenResponse};
-use tower_dpop::credentials::CredentialsError;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::proof::ProofError;
-use tower_dpop::target::UrlMismatch;
+use tower_dpop::proof::{ProofError, UrlMismatch};
+use tower_dpop::resource::{BindingError, CredentialsError};
 use tower_dpop::testing::{Answer, Defect, TestClient, TestClock};
 use tower_dpop::{
-    Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection, Verifier,
+    Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection,
+    Timestamp, Verifier,
 };
 
 use crate::narrator::{Narrator, Result, Verbosity, line, members, note, step};

@@ -4,7 +4,7 @@
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tower_dpop::client::challenge::Challenge;
+use tower_dpop::client::Challenge;
 
 fuzz_target!(|lines: Vec<&[u8]>| {
     let mut headers = HeaderMap::new();

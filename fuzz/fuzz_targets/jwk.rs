@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_dpop::jose::jwk::Jwk;
+use tower_dpop::jose::Jwk;
 
 fuzz_target!(|text: &str| {
     let Ok(jwk) = text.parse::<Jwk>() else {

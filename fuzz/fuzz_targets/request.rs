@@ -17,11 +17,9 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use tower_dpop::client::ProofKey;
-use tower_dpop::freshness::Timestamp;
-use tower_dpop::proof::ProofError;
-use tower_dpop::replay::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
-use tower_dpop::{JwtVerifier, KeySet, Rejection, Verifier};
+use tower_dpop::{JwtVerifier, KeySet, Rejection, ReplayStore, Timestamp, Verifier};
 
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");

@@ -22,7 +22,7 @@ use crate::credentials::{is_token_character, is_token68_character};
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::challenge::Challenge;
+/// use tower_dpop::client::Challenge;
 ///
 /// let mut headers = http::HeaderMap::new();
 /// headers.insert("www-authenticate", r#"Bearer, dpop error="use_dpop_nonce", algs="ES256 PS256""#.parse()?);

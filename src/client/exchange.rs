@@ -24,7 +24,7 @@ use crate::client::new_proof::{Htu, NewProof, RequestUrlError, SignedProof};
 use crate::client::servers::{Clock, Server, Servers};
 use crate::client::token::{AccessTokenText, TokenSourceError};
 use crate::credentials::DPOP;
-use crate::target::PublicUrl;
+use crate::proof::target::PublicUrl;
 use crate::uri::Origin;
 
 /// How often a request is sent again for the sake of nonces. The first demand is the rule, a second

@@ -21,7 +21,7 @@ pub use crate::jose::private_key::ProofKeyError;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::key::ProofKey;
+/// use tower_dpop::client::ProofKey;
 ///
 /// let key = ProofKey::generate()?;
 /// let pem = key.to_pkcs8_pem()?; // keep it where only this client can read it
@@ -107,8 +107,8 @@ impl ProofKey {
     /// # Example
     ///
     /// ```
+    /// use tower_dpop::client::{ProofKey, ProofKeyError};
     /// use tower_dpop::Algorithm;
-    /// use tower_dpop::client::key::{ProofKey, ProofKeyError};
     ///
     /// let key = ProofKey::generate_for_one_of("RS256 ES256 ML-DSA-44")?;
     /// assert_eq!(key.algorithm(), Algorithm::Es256);
@@ -256,9 +256,9 @@ impl fmt::Debug for ProofKey {
 /// # Example
 ///
 /// ```
+/// use tower_dpop::client::{ProofSigner, SigningError};
+/// use tower_dpop::jose::Jwk;
 /// use tower_dpop::Algorithm;
-/// use tower_dpop::client::key::{ProofSigner, SigningError};
-/// use tower_dpop::jose::jwk::Jwk;
 ///
 /// struct KmsKey {
 ///     client: KmsClient,

@@ -24,8 +24,8 @@
 //! use hyper_util::client::legacy::Client;
 //! use hyper_util::rt::TokioExecutor;
 //! use tower::{Service, ServiceBuilder, ServiceExt};
-//! use tower_dpop::PublicUrl;
 //! use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey, TokenRequestLayer, TokenResponse};
+//! use tower_dpop::PublicUrl;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! // In earnest with a connector for HTTPS, hyper-rustls for instance.
@@ -63,15 +63,15 @@
 //! neither token nor proof. A client that follows redirects by itself, inside of the layer, must be
 //! told not to (reqwest: `redirect::Policy::none()`): it would send the proof on.
 
-pub mod key;
-pub mod token;
-pub mod new_proof;
-pub mod challenge;
-pub mod body;
+pub(crate) mod key;
+pub(crate) mod token;
+pub(crate) mod new_proof;
+pub(crate) mod challenge;
+pub(crate) mod body;
 pub(crate) mod servers;
-pub mod exchange;
-pub mod resources;
-pub mod token_requests;
+pub(crate) mod exchange;
+pub(crate) mod resources;
+pub(crate) mod token_requests;
 
 pub use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
 pub use crate::client::challenge::Challenge;

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::client::key::{ProofSigner, SigningError};
 use crate::client::token::AccessTokenText;
-use crate::freshness::Timestamp;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::jose::jwk::Jwk;
-use crate::nonce::Nonce;
+use crate::proof::nonce::Nonce;
+use crate::time::Timestamp;
 use crate::uri::{Origin, normalise_path};
 
 /// A proof for one request, to be signed. The layers make it by themselves; this is for clients
@@ -25,7 +25,7 @@ use crate::uri::{Origin, normalise_path};
 /// ```
 /// use http::{Method, Uri};
 /// use tower_dpop::client::{AccessTokenText, NewProof, ProofKey};
-/// use tower_dpop::freshness::Timestamp;
+/// use tower_dpop::Timestamp;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let key = ProofKey::generate()?;

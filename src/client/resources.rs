@@ -20,7 +20,7 @@ use crate::client::exchange::{
 };
 use crate::client::key::ProofSigner;
 use crate::client::token::TokenSource;
-use crate::target::PublicUrl;
+use crate::proof::target::PublicUrl;
 
 /// Signs every request, and presents the access token with it ([RFC 9449 section
 /// 7](https://www.rfc-editor.org/rfc/rfc9449#section-7)).

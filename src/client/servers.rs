@@ -15,9 +15,9 @@ use http::HeaderMap;
 use http::header::{AGE, DATE};
 
 use crate::client::new_proof::Htu;
-use crate::freshness::Timestamp;
-use crate::nonce::{DPOP_NONCE, Nonce};
-use crate::target::PublicUrl;
+use crate::proof::nonce::{DPOP_NONCE, Nonce};
+use crate::proof::target::PublicUrl;
+use crate::time::Timestamp;
 use crate::uri::Origin;
 
 /// The servers to which requests may be signed. Clones share what is learnt.

@@ -81,8 +81,7 @@ pub struct NotAnAccessToken;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::TokenResponse;
-/// use tower_dpop::client::token::TokenResponseError;
+/// use tower_dpop::client::{TokenResponse, TokenResponseError};
 ///
 /// let granted = TokenResponse::from_json(br#"{"access_token":"Kz~8mXK1EalYznwH","token_type":"DPoP","expires_in":300}"#)?;
 /// assert_eq!(granted.access_token().as_str(), "Kz~8mXK1EalYznwH");
@@ -227,9 +226,8 @@ impl fmt::Debug for TokenErrorResponse {
 ///
 /// ```
 /// use tokio::sync::watch;
+/// use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey, TokenSourceError};
 /// use tower_dpop::PublicUrl;
-/// use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey};
-/// use tower_dpop::client::token::TokenSourceError;
 ///
 /// # fn example(key: ProofKey, api: PublicUrl, tokens: watch::Receiver<Option<AccessTokenText>>) {
 /// let layer = DpopClientLayer::new(key, move || {

@@ -23,7 +23,7 @@ use crate::client::exchange::{
 };
 use crate::client::key::ProofSigner;
 use crate::client::token::TokenErrorResponse;
-use crate::target::PublicUrl;
+use crate::proof::target::PublicUrl;
 
 /// Sends a proof with every request to the authorization server ([RFC 9449 section
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)): with every grant, `refresh_token`

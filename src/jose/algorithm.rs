@@ -159,7 +159,7 @@ pub struct UnknownAlgorithm;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::jose::algorithm::{Algorithm, Algorithms};
+/// use tower_dpop::{Algorithm, Algorithms};
 ///
 /// assert_eq!(Algorithms::default().to_string(), "ES256 ES384 PS256 Ed25519 EdDSA");
 /// let list = Algorithms::only(Algorithm::Es256).add(Algorithm::Rs256);

@@ -25,14 +25,14 @@ use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
 /// # Example
 ///
 /// ```
-/// use tower_dpop::jose::jwk::Jwk;
+/// use tower_dpop::jose::Jwk;
 ///
 /// let jwk: Jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#.parse()?;
 /// assert_eq!(jwk.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
 ///
 /// let private = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"AA"}"#;
 /// assert_eq!(private.parse::<Jwk>().unwrap_err().to_string(), "the key holds a private member");
-/// # Ok::<(), tower_dpop::jose::jwk::JwkError>(())
+/// # Ok::<(), tower_dpop::jose::JwkError>(())
 /// ```
 #[derive(Clone)]
 pub struct Jwk {
@@ -464,12 +464,12 @@ pub struct SignatureRejected;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::jose::jwk::Thumbprint;
+/// use tower_dpop::Thumbprint;
 ///
 /// let jkt: Thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse()?;
 /// assert_eq!(jkt.to_string(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
 /// assert!("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4J".parse::<Thumbprint>().is_err()); // stray bits
-/// # Ok::<(), tower_dpop::jose::jwk::NotAThumbprint>(())
+/// # Ok::<(), tower_dpop::jose::NotAThumbprint>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thumbprint([u8; 32]);

@@ -10,10 +10,10 @@
 //! - `recurring_key`: a parsed key, and when it is worth a table;
 //! - `key_cache`: the keys of clients whose requests have passed.
 
-pub mod algorithm;
+pub(crate) mod algorithm;
 pub(crate) mod base64url;
 pub(crate) mod json;
-pub mod jwk;
+pub(crate) mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
 pub(crate) mod p256_table;
@@ -35,3 +35,6 @@ pub(crate) mod signing;
     )
 )]
 pub(crate) mod private_key;
+
+pub use crate::jose::algorithm::{AlgorithmsError, UnknownAlgorithm};
+pub use crate::jose::jwk::{Jwk, JwkError, NotAThumbprint, SignatureRejected};

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::client::challenge::Challenge;
 use crate::credentials::Scheme;
-use crate::freshness::IatError;
-use crate::nonce::DPOP_NONCE;
-use crate::proof::ProofError;
-use crate::rejection::Rejection;
+use crate::proof::checks::ProofError;
+use crate::proof::freshness::IatError;
+use crate::proof::nonce::DPOP_NONCE;
+use crate::resource::rejection::Rejection;
 use crate::token_endpoint::TokenRequestRejection;
 
 /// The head of a response, to be held against what was expected.
@@ -317,7 +317,7 @@ impl Answer {
     }
 }
 
-/// Apart from the seconds, which the [`Freshness`](crate::freshness::Freshness) of the service
+/// Apart from the seconds, which the [`Freshness`](crate::proof::freshness::Freshness) of the service
 /// decides.
 fn is_same(found: &Rejection, expected: &Rejection) -> bool {
     match (found, expected) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::key::ProofKey;
 use crate::client::new_proof::Htu;
-use crate::nonce::NonceSource;
+use crate::proof::nonce::NonceSource;
 use crate::testing::clock::TestClock;
 use crate::testing::issuer::{TestIssuer, remove, to_json};
 use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
@@ -115,7 +115,7 @@ impl TestClient {
     }
 
     /// Expects the service to take bearer tokens, too
-    /// ([`Verifier::allow_bearer`](crate::verifier::Verifier::allow_bearer)): a bound token under the
+    /// ([`Verifier::allow_bearer`](crate::resource::verifier::Verifier::allow_bearer)): a bound token under the
     /// Bearer scheme is refused there for another reason.
     #[must_use]
     pub fn with_bearer_allowed(self) -> Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::freshness::Timestamp;
+use crate::time::Timestamp;
 
 /// A clock that stands still until a test moves it. Clones are the same clock.
 ///
@@ -49,7 +49,7 @@ impl TestClock {
     }
 
     /// The clock as a server asks it, for
-    /// [`Verifier::with_clock`](crate::verifier::Verifier::with_clock).
+    /// [`Verifier::with_clock`](crate::resource::verifier::Verifier::with_clock).
     pub fn read(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let clock = self.clone();
         move || UNIX_EPOCH + Duration::from_secs(clock.now().as_unix())

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use crate::binding::BindingError;
 use crate::credentials::CredentialsError;
-use crate::freshness::IatError;
 use crate::jose::jwk::JwkError;
-use crate::nonce::NonceError;
-use crate::proof::ProofError;
-use crate::rejection::Rejection;
-use crate::target::UrlMismatch;
-use crate::token::TokenError;
+use crate::proof::checks::ProofError;
+use crate::proof::freshness::IatError;
+use crate::proof::nonce::NonceError;
+use crate::proof::target::UrlMismatch;
+use crate::resource::bound_token::BindingError;
+use crate::resource::rejection::Rejection;
+use crate::tokens::access_token::TokenError;
 
 /// So far from now that no policy lets it pass: the longest window is two days.
 pub(super) const FAR: u64 = 3 * 24 * 60 * 60;
@@ -132,7 +132,7 @@ macro_rules! defects {
             }
 
             /// How a service answers that demands no nonces. The seconds by which an `iat` is off
-            /// are those of the default [`Freshness`](crate::freshness::Freshness);
+            /// are those of the default [`Freshness`](crate::proof::freshness::Freshness);
             /// [`Answer::assert_reason`](crate::testing::Answer::assert_reason) does not compare
             /// them.
             pub fn rejection(self) -> Rejection {

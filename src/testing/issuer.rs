@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::client::key::ProofKey;
-use crate::issuer_keys::KeySet;
 use crate::jose::jwk::Thumbprint;
-use crate::jwt::JwtVerifier;
 use crate::testing::clock::TestClock;
 use crate::testing::jws::{fresh_id, sign_jws};
+use crate::tokens::jwt::JwtVerifier;
+use crate::tokens::key_set::KeySet;
 
 /// An issuer of RFC 9068 access tokens for one audience.
 ///
@@ -30,7 +30,7 @@ use crate::testing::jws::{fresh_id, sign_jws};
 /// // A new key signs; what the old one signed is still good.
 /// let rotated = issuer.clone().add_key("2", ProofKey::generate()?);
 /// assert!(rotated.key_set().has_kid("1") && rotated.key_set().has_kid("2"));
-/// # Ok::<(), tower_dpop::client::key::ProofKeyError>(())
+/// # Ok::<(), tower_dpop::client::ProofKeyError>(())
 /// ```
 #[derive(Clone)]
 pub struct TestIssuer {

@@ -27,7 +27,7 @@ pub fn sign_jws(key: &ProofKey, header: &Value, claims: &Value) -> String {
 /// let key = ProofKey::generate()?;
 /// let proof = sign_text(&key, r#"{"typ":"dpop+jwt","typ":"JWT"}"#, "no JSON at all");
 /// assert_eq!(proof.split('.').count(), 3);
-/// # Ok::<(), tower_dpop::client::key::ProofKeyError>(())
+/// # Ok::<(), tower_dpop::client::ProofKeyError>(())
 /// ```
 ///
 /// # Panics

@@ -34,7 +34,7 @@
 //!     app.clone().oneshot(request).await.unwrap()
 //! })
 //! .await;
-//! # Ok::<(), tower_dpop::target::PublicUrlError>(())
+//! # Ok::<(), tower_dpop::proof::PublicUrlError>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -61,7 +61,7 @@
 //! ```
 //! # use http::{Method, Request, Response};
 //! # use tower_dpop::testing::{Answer, TestClient};
-//! # use tower_dpop::token::TokenError;
+//! # use tower_dpop::tokens::TokenError;
 //! # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let mut request = client.request(Method::GET, "https://api.example.com/orders");
 //! request.token_claims["tenant"] = "another".into();
@@ -116,7 +116,7 @@
 //!
 //! # With bearer tokens
 //!
-//! Where [`allow_bearer`](crate::verifier::Verifier::allow_bearer) was said, tell the client: a bound
+//! Where [`allow_bearer`](crate::resource::verifier::Verifier::allow_bearer) was said, tell the client: a bound
 //! token under the Bearer scheme is refused there for another reason. What passes is the
 //! [`as_bearer`](TestRequest::as_bearer) of a request:
 //!
@@ -140,8 +140,7 @@
 //! ```
 //! # use std::time::Duration;
 //! # use http::{Method, Request, Response};
-//! # use tower_dpop::freshness::IatError;
-//! # use tower_dpop::proof::ProofError;
+//! # use tower_dpop::proof::{IatError, ProofError};
 //! # use tower_dpop::testing::{Answer, TestClient, TestIssuer};
 //! # fn example(issuer: TestIssuer, client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let request = client.request(Method::GET, "https://api.example.com/orders");
@@ -174,15 +173,15 @@
 //! # }
 //! ```
 
-pub mod clock;
+pub(crate) mod clock;
 pub(crate) mod jws;
-pub mod issuer;
-pub mod defect;
-pub mod request;
+pub(crate) mod issuer;
+pub(crate) mod defect;
+pub(crate) mod request;
 pub(crate) mod spoil;
-pub mod client;
-pub mod answer;
-pub mod protection;
+pub(crate) mod client;
+pub(crate) mod answer;
+pub(crate) mod protection;
 
 pub use crate::testing::answer::Answer;
 pub use crate::testing::client::TestClient;

@@ -2,8 +2,8 @@
 
 use http::{Request, Response};
 
-use crate::proof::ProofError;
-use crate::rejection::Rejection;
+use crate::proof::checks::ProofError;
+use crate::resource::rejection::Rejection;
 use crate::testing::answer::Answer;
 use crate::testing::request::TestRequest;
 
@@ -23,9 +23,9 @@ use crate::testing::request::TestRequest;
 ///
 /// [`TooOld`]: crate::testing::Defect::TooOld
 /// [`FromTheFuture`]: crate::testing::Defect::FromTheFuture
-/// [`Freshness::fapi2`]: crate::freshness::Freshness::fapi2
+/// [`Freshness::fapi2`]: crate::proof::freshness::Freshness::fapi2
 /// [`TokenWithoutSubject`]: crate::testing::Defect::TokenWithoutSubject
-/// [`Claims`]: crate::jwt::Claims
+/// [`Claims`]: crate::tokens::jwt::Claims
 /// [`TokenTooLong`]: crate::testing::Defect::TokenTooLong
 ///
 /// # Example

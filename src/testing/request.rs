@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 
 use crate::client::key::ProofKey;
 use crate::credentials::DPOP;
-use crate::freshness::Timestamp;
 use crate::jose::base64url;
-use crate::nonce::NonceSource;
+use crate::proof::nonce::NonceSource;
 use crate::testing::defect::Defect;
 use crate::testing::issuer::{TestToken, public_jwk, remove};
 use crate::testing::jws::{fresh_id, sign_jws, sign_text};
+use crate::time::Timestamp;
 
 /// A request that passes, to be changed in one thing before it is sent.
 ///
@@ -186,16 +186,16 @@ impl TestRequest {
 
     /// The request of a client that does not speak DPoP yet: a token that is bound to nothing, under
     /// the Bearer scheme, and no proof. It passes where
-    /// [`Verifier::allow_bearer`](crate::verifier::Verifier::allow_bearer) was said, any number of
+    /// [`Verifier::allow_bearer`](crate::resource::verifier::Verifier::allow_bearer) was said, any number of
     /// times. It can have none of the defects; its token is changed by hand.
     ///
     /// # Example
     ///
     /// ```
     /// use http::{Method, Request, Response};
-    /// use tower_dpop::bearer::BearerError;
+    /// use tower_dpop::resource::BearerError;
     /// use tower_dpop::testing::{Answer, TestClient};
-    /// use tower_dpop::token::TokenError;
+    /// use tower_dpop::tokens::TokenError;
     ///
     /// # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
     /// let request = client.request(Method::GET, "https://api.example.com/orders").as_bearer();

@@ -4,16 +4,16 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use crate::bearer::BearerError;
 use crate::client::key::ProofKey;
-use crate::freshness::Timestamp;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
-use crate::rejection::Rejection;
+use crate::resource::bearer::BearerError;
+use crate::resource::rejection::Rejection;
 use crate::testing::defect::{Defect, FAR, Needs};
 use crate::testing::issuer::{public_jwk, remove};
 use crate::testing::jws::fresh_id;
 use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
+use crate::time::Timestamp;
 use crate::uri::{Host, Origin, Scheme, split};
 
 /// Longer than any proof or token may be.

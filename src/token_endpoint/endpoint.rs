@@ -10,15 +10,16 @@ use http::{HeaderValue, Response};
 use serde::{Serialize, Serializer};
 
 use crate::credentials::ProofField;
-use crate::freshness::{Freshness, Timestamp};
 use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::jwk::Thumbprint;
-use crate::nonce::{AcceptedNonce, Nonce, NoncePolicy, NonceSource};
-use crate::proof::{NoToken, Proof};
-use crate::proof_policy::ProofPolicy;
-use crate::replay::ReplayStore;
-use crate::replay::memory::MemoryReplayStore;
-use crate::target::{PublicUrl, TargetResolver};
+use crate::proof::checks::{NoToken, Proof};
+use crate::proof::freshness::Freshness;
+use crate::proof::nonce::{AcceptedNonce, Nonce, NoncePolicy, NonceSource};
+use crate::proof::replay::store::ReplayStore;
+use crate::proof::replay::memory::MemoryReplayStore;
+use crate::proof::rules::ProofPolicy;
+use crate::proof::target::{PublicUrl, TargetResolver};
+use crate::time::Timestamp;
 use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 

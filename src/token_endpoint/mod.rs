@@ -79,7 +79,7 @@
 //!
 //! - **Clients** that registered `dpop_bound_access_tokens` must send a proof ([section
 //!   5.2](https://www.rfc-editor.org/rfc/rfc9449#section-5.2)); where others are served as well
-//!   ([`TokenEndpoint::verify_if_present`]), refuse them with [`ProofError::Missing`](crate::proof::ProofError::Missing).
+//!   ([`TokenEndpoint::verify_if_present`]), refuse them with [`ProofError::Missing`](crate::proof::checks::ProofError::Missing).
 //! - **Codes**: keep what [`authorization_request_key`] says with the code, and hold it against the
 //!   token request ([`check_code_binding`]).
 //! - **Refresh tokens** of public clients are bound to [`ProvenKey::thumbprint`]; hold it against
@@ -93,12 +93,12 @@
 //! - **Browsers** must be allowed to read the nonce: [`CORS_EXPOSE_HEADERS`] in a CORS layer outside
 //!   of this one, which answers preflights, too.
 //!
-//! [`CORS_EXPOSE_HEADERS`]: crate::layer::CORS_EXPOSE_HEADERS
+//! [`CORS_EXPOSE_HEADERS`]: crate::resource::layer::CORS_EXPOSE_HEADERS
 
-pub mod proven_key;
-pub mod rejection;
-pub mod endpoint;
-pub mod layer;
+pub(crate) mod proven_key;
+pub(crate) mod rejection;
+pub(crate) mod endpoint;
+pub(crate) mod layer;
 
 pub use crate::token_endpoint::endpoint::{
     AuthorizationServerMetadata, TokenEndpoint, UnspentProof,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::{NotAThumbprint, Thumbprint};
-use crate::nonce::Nonce;
+use crate::proof::nonce::Nonce;
 
 /// The `token_type` of a bound access token ([RFC 9449 section
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)).

@@ -3,11 +3,11 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::nonce::NonceError;
-use crate::proof::ProofError;
-use crate::proof_policy::PolicyError;
-use crate::replay::ReplayStoreError;
-use crate::target::TargetError;
+use crate::proof::checks::ProofError;
+use crate::proof::nonce::NonceError;
+use crate::proof::replay::store::ReplayStoreError;
+use crate::proof::rules::PolicyError;
+use crate::proof::target::TargetError;
 use crate::token_endpoint::proven_key::{DpopJktError, GrantBindingError};
 
 /// Why a token request, or a pushed authorization request, was refused. Found in the extensions of

@@ -20,11 +20,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_dpop::replay::ReplayStore;
 use tower_dpop::testing::{self, TestClient, TestIssuer, TestRequest};
-use tower_dpop::token::AccessTokenVerifier;
+use tower_dpop::tokens::AccessTokenVerifier;
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, Verifier,
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, ReplayStore,
+    Verifier,
 };
 
 pub use keys::{Key, KeyExt};

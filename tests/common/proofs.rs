@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
-use tower_dpop::Algorithm;
-use tower_dpop::jose::jwk::{Jwk, Thumbprint};
+use tower_dpop::jose::Jwk;
+use tower_dpop::{Algorithm, Thumbprint};
 
 /// One proof, taken apart.
 #[derive(Clone, Debug)]

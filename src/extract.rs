@@ -1,0 +1,238 @@
+//! For axum: a handler that takes a [`BoundToken`] cannot be reached without one.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use tower_dpop::{BoundToken, Claims, DpopLayer};
+//! # use tower_dpop::{JwtVerifier, KeySet, Verifier};
+//!
+//! async fn orders(token: BoundToken<Claims>) -> String {
+//!     format!("hello {}", token.claims().subject())
+//! }
+//!
+//! # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+//! let app: Router = Router::new().route("/orders", get(orders)).layer(DpopLayer::new(verifier));
+//! # }
+//! ```
+//!
+//! A handler that decides about scopes itself takes an [`Access`]:
+//!
+//! ```
+//! use tower_dpop::resource::{Access, Denied, ScopeRequirement};
+//! use tower_dpop::Claims;
+//!
+//! async fn cancel(access: Access<Claims>) -> Result<&'static str, Denied> {
+//!     access.check(&ScopeRequirement::all_of("orders.cancel".parse().expect("a scope")))?;
+//!     Ok("cancelled")
+//! }
+//! # let _ = cancel;
+//! ```
+//!
+//! With this feature on, the layer also finds the original path of a request inside `Router::nest`,
+//! which shortens it ([`OriginalUri`](axum::extract::OriginalUri)).
+
+use ::axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use ::axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::resource::authorization::{self, Access, Denied};
+use crate::resource::bearer::{AcceptedToken, BearerToken};
+use crate::resource::bound_token::BoundToken;
+#[cfg(feature = "authorization-server")]
+use crate::token_endpoint::proven_key::ProvenKey;
+
+/// Where the verifier allows Bearer, a request under that scheme is refused: 401, with challenges
+/// that ask for a bound token.
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
+    type Rejection = NoBoundToken;
+
+    async fn from_request_parts(request: &mut Parts, _state: &S) -> Result<Self, NoBoundToken> {
+        match request.extensions.get::<Self>() {
+            Some(token) => Ok(token.clone()),
+            None => Err(authorization::deny_bearer::<C>(&request.extensions)
+                .map_or(NoBoundToken::NotBehindDpopLayer, NoBoundToken::Bearer)),
+        }
+    }
+}
+
+/// `None` for a request that did not come through the layer, came as a preflight or under the
+/// Bearer scheme, or would have been refused in report-only mode.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundToken<C> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        Ok(request.extensions.get::<Self>().cloned())
+    }
+}
+
+/// A token that anyone may present. For requests under the DPoP scheme there is none: a handler that
+/// serves both takes an [`AcceptedToken`].
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BearerToken<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindDpopLayer> {
+        request
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(NotBehindDpopLayer)
+    }
+}
+
+/// A token under either scheme.
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for AcceptedToken<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindDpopLayer> {
+        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+    }
+}
+
+/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
+/// route without the layer is refused: a forgotten layer must not make everyone a preflight.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for AcceptedToken<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindDpopLayer> {
+        optional(Self::of(&request.extensions), request)
+    }
+}
+
+/// The token, and the means to refuse it: a handler that returns `Result<_, Denied>` asks for scopes
+/// with `access.check(&requirement)?`.
+impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for Access<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindDpopLayer> {
+        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+    }
+}
+
+/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
+/// route without the layer is refused.
+impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Access<C> {
+    type Rejection = NotBehindDpopLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindDpopLayer> {
+        optional(Self::of(&request.extensions), request)
+    }
+}
+
+/// Nothing, only where the layer has let the request by without a token.
+fn optional<T>(found: Option<T>, request: &Parts) -> Result<Option<T>, NotBehindDpopLayer> {
+    if found.is_some() || authorization::may_lack_token(&request.extensions) {
+        Ok(found)
+    } else {
+        Err(NotBehindDpopLayer)
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        Self::into_response(self)
+    }
+}
+
+#[cfg(feature = "authorization-server")]
+impl<S: Sync> FromRequestParts<S> for ProvenKey {
+    type Rejection = NotBehindTokenEndpointLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Self, NotBehindTokenEndpointLayer> {
+        request
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(NotBehindTokenEndpointLayer)
+    }
+}
+
+/// `None` for a request that the layer has let through without a proof. A route without the layer
+/// is refused: a forgotten layer must not make everyone a client without DPoP.
+#[cfg(feature = "authorization-server")]
+impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
+    type Rejection = NotBehindTokenEndpointLayer;
+
+    async fn from_request_parts(
+        request: &mut Parts,
+        _state: &S,
+    ) -> Result<Option<Self>, NotBehindTokenEndpointLayer> {
+        match request.extensions.get::<Self>() {
+            Some(key) => Ok(Some(key.clone())),
+            None => match request.extensions.get::<Option<Self>>() {
+                Some(key) => Ok(key.clone()),
+                None => Err(NotBehindTokenEndpointLayer),
+            },
+        }
+    }
+}
+
+/// Why a handler that takes a [`BoundToken`] was not reached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NoBoundToken {
+    /// The request came under the Bearer scheme, with a token that is bound to nothing: 401.
+    Bearer(Denied),
+    /// As [`NotBehindDpopLayer`] says.
+    NotBehindDpopLayer,
+}
+
+impl IntoResponse for NoBoundToken {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Bearer(denied) => denied.into_response(),
+            Self::NotBehindDpopLayer => NotBehindDpopLayer.into_response(),
+        }
+    }
+}
+
+/// The handler takes a token, but no [`DpopLayer`](crate::resource::layer::DpopLayer) with this claims type is
+/// around it, or one that lets requests without a token through (in report-only mode, for one), and
+/// the handler does not take an `Option`. The deployer's mistake: the client gets a plain 500.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the handler takes an access token that no DpopLayer with its claims type has put there")]
+pub struct NotBehindDpopLayer;
+
+impl IntoResponse for NotBehindDpopLayer {
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}
+
+/// The handler takes a [`ProvenKey`], but no
+/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it (or one that lets
+/// requests without a proof through, and the handler does not take an `Option`). The deployer's
+/// mistake: the client gets a plain 500.
+#[cfg(feature = "authorization-server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]
+pub struct NotBehindTokenEndpointLayer;
+
+#[cfg(feature = "authorization-server")]
+impl IntoResponse for NotBehindTokenEndpointLayer {
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}

@@ -1,0 +1,395 @@
+//! The DPoP proof: the checks of [RFC 9449 section
+//! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
+//!
+//! Types keep the order honest. A `ClaimedProof` has the right form and says the right things, but
+//! anyone could have written it; a `Proof` is signed by the key it names. Either is a proof `for` an
+//! access token (`T` is a `PresentedToken`) only when its `ath` was held against that token; at a
+//! token endpoint there is none (`T` is `NoToken`). Only a `Proof` for a token can make a bound
+//! token.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::credentials::{PresentedToken, ProofField};
+use crate::jose::algorithm::{Algorithm, Algorithms};
+use crate::jose::base64url;
+use crate::jose::engine::KeyRejected;
+use crate::jose::json::{Ignored, Text, object, read};
+use crate::jose::jwk::{Jwk, JwkError, JwkMembers, SignatureRejected, Thumbprint};
+use crate::jose::jws::{CompactJws, NotCompactJws};
+use crate::jose::key_cache::{CachedKey, KeyCache};
+use crate::proof::freshness::{Freshness, IatError, LifetimeError};
+use crate::proof::target::{Target, UrlMismatch};
+use crate::time::Timestamp;
+
+/// Longer proofs are not decoded. A proof by an 8192-bit RSA key takes about 3.3 KiB.
+const MAX_LENGTH: usize = 8 * 1024;
+
+/// RFC 9449 section 11.1: "reject unnecessarily large" identifiers.
+const MAX_JTI_LENGTH: usize = 512;
+
+object! {
+    struct Header<'de> {
+        typ: Text<'de> = "typ",
+        alg: Text<'de> = "alg",
+        jwk: JwkMembers<'de> = "jwk",
+        cty: Text<'de> = "cty",
+        crit: Ignored = "crit",
+        b64: Ignored = "b64",
+        enc: Ignored = "enc",
+        zip: Ignored = "zip",
+    }
+}
+
+object! {
+    struct Claims<'de> {
+        jti: Text<'de> = "jti",
+        htm: Text<'de> = "htm",
+        htu: Text<'de> = "htu",
+        iat: f64 = "iat",
+        ath: Text<'de> = "ath",
+        nonce: Text<'de> = "nonce",
+        exp: f64 = "exp",
+        nbf: f64 = "nbf",
+    }
+}
+
+/// What a proof is held against.
+pub(crate) struct Expected<'e> {
+    pub(crate) algorithms: Algorithms,
+    pub(crate) target: &'e Target<'e>,
+    pub(crate) freshness: &'e Freshness,
+    pub(crate) nonces_required: bool,
+    pub(crate) now: Timestamp,
+}
+
+/// A proof whose form and claims hold. Nobody has vouched for it yet.
+pub(crate) struct ClaimedProof<'r, T = NoToken> {
+    token: T,
+    jws: CompactJws<'r>,
+    algorithm: Algorithm,
+    jwk: Jwk,
+    thumbprint: Thumbprint,
+    jti: String,
+    iat: f64,
+    ath: Ath,
+    nonce: Option<String>,
+}
+
+/// No access token goes with the proof, or none was held against it yet.
+pub(crate) struct NoToken;
+
+/// Which access token a proof says it is for.
+enum Ath {
+    Hash([u8; 32]),
+    Missing,
+    NotAHash,
+}
+
+impl<'r> ClaimedProof<'r> {
+    /// Every check that costs no signature and takes no access token, in the order of the standard
+    /// where there is no reason for another.
+    pub(crate) fn read(field: ProofField<'r>, expected: &Expected<'_>) -> Result<Self, ProofError> {
+        let text = match field {
+            ProofField::Absent => return Err(ProofError::Missing),
+            ProofField::Several => return Err(ProofError::Several),
+            ProofField::One(octets) if octets.len() > MAX_LENGTH => {
+                return Err(ProofError::TooLong);
+            }
+            ProofField::One(octets) => str::from_utf8(octets).map_err(|_| ProofError::NotAJwt)?,
+        };
+        let jws = CompactJws::parse(text).map_err(|NotCompactJws| ProofError::NotAJwt)?;
+        let header: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
+        let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
+        let claims: Claims<'_> = read(jws.payload()).map_err(|_| ProofError::PayloadNotJson)?;
+        let RequiredClaims { jti, iat } = check_claims(&claims, expected)?;
+        Ok(Self {
+            token: NoToken,
+            algorithm,
+            thumbprint: jwk.thumbprint(),
+            jwk,
+            jti: jti.to_owned(),
+            iat,
+            ath: Ath::of(claims.ath.as_ref()),
+            nonce: claims.nonce.map(|nonce| nonce.0.into_owned()),
+            jws,
+        })
+    }
+
+    /// Check 12, first half: the token is the one that the proof names. Tokens are long, so the
+    /// hash is computed here and not before, when every other claim holds.
+    pub(crate) fn for_token<'t>(
+        self,
+        token: &'t str,
+    ) -> Result<ClaimedProof<'r, PresentedToken<'t>>, ProofError> {
+        let named = match &self.ath {
+            Ath::Hash(hash) => hash,
+            Ath::Missing => return Err(ProofError::ClaimMissing),
+            Ath::NotAHash => return Err(ProofError::TokenHash),
+        };
+        let token = PresentedToken::new(token);
+        if token.sha256() != named {
+            return Err(ProofError::TokenHash);
+        }
+        Ok(ClaimedProof {
+            token,
+            jws: self.jws,
+            algorithm: self.algorithm,
+            jwk: self.jwk,
+            thumbprint: self.thumbprint,
+            jti: self.jti,
+            iat: self.iat,
+            ath: self.ath,
+            nonce: self.nonce,
+        })
+    }
+}
+
+impl<'t> ClaimedProof<'_, PresentedToken<'t>> {
+    /// The access token that the proof names.
+    pub(crate) fn token(&self) -> PresentedToken<'t> {
+        self.token
+    }
+}
+
+impl<T> ClaimedProof<'_, T> {
+    /// The thumbprint of the key that the proof names.
+    pub(crate) fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+
+    pub(crate) fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
+
+    /// Check 6: the signature is by the key that the proof names.
+    pub(crate) fn verify_signature(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
+        let key = keys
+            .get_or_parse(&self.jwk, self.thumbprint, self.algorithm)
+            .map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
+        key.verify(self.jws.signing_input.as_bytes(), self.jws.signature())
+            .map_err(|SignatureRejected| ProofError::Signature)?;
+        Ok(Proof {
+            _token: PhantomData,
+            algorithm: self.algorithm,
+            thumbprint: self.thumbprint,
+            key,
+            jti: self.jti,
+            iat: self.iat,
+        })
+    }
+}
+
+impl Ath {
+    /// The reader takes one spelling of a hash only, so equal octets are equal characters.
+    fn of(claim: Option<&Text<'_>>) -> Self {
+        claim.map_or(Self::Missing, |ath| {
+            base64url::decode_exact(ath.as_str()).map_or(Self::NotAHash, Self::Hash)
+        })
+    }
+}
+
+/// Checks 4, 5 and 7, and the header parameters that would change what was signed.
+fn check_header(
+    header: &Header<'_>,
+    algorithms: Algorithms,
+) -> Result<(Algorithm, Jwk), ProofError> {
+    // Told first of all, whatever else is wrong: the key's owner must hear of it.
+    if header.jwk.as_ref().is_some_and(JwkMembers::is_private) {
+        return Err(ProofError::Key(JwkError::Private));
+    }
+    if header.typ.as_ref().map(Text::as_str) != Some("dpop+jwt") {
+        return Err(ProofError::Type);
+    }
+    // RFC 7515 section 4.1.11 and RFC 7797: extensions we would have to understand. `cty: JWT`
+    // announces a nested token.
+    let nested = header
+        .cty
+        .as_ref()
+        .is_some_and(|cty| cty.as_str().eq_ignore_ascii_case("JWT"));
+    if nested
+        || header.crit.is_some()
+        || header.b64.is_some()
+        || header.enc.is_some()
+        || header.zip.is_some()
+    {
+        return Err(ProofError::Extension);
+    }
+    let members = header.jwk.as_ref().ok_or(ProofError::NoKey)?;
+    let algorithm = header
+        .alg
+        .as_ref()
+        .and_then(|alg| alg.as_str().parse().ok())
+        .filter(|algorithm| algorithms.contains(*algorithm))
+        .ok_or(ProofError::Algorithm)?;
+    let jwk = Jwk::from_members(members).map_err(ProofError::Key)?;
+    if jwk.goes_with(algorithm) {
+        Ok((algorithm, jwk))
+    } else {
+        Err(ProofError::Key(JwkError::Algorithm))
+    }
+}
+
+/// The required claims that are looked at again after they were checked.
+struct RequiredClaims<'c> {
+    jti: &'c str,
+    iat: f64,
+}
+
+/// Checks 3, 8, 9 and 11.
+fn check_claims<'c>(
+    claims: &'c Claims<'_>,
+    expected: &Expected<'_>,
+) -> Result<RequiredClaims<'c>, ProofError> {
+    let jti = required(claims.jti.as_ref())?;
+    let htm = required(claims.htm.as_ref())?;
+    let htu = required(claims.htu.as_ref())?;
+    let iat = claims.iat.ok_or(ProofError::ClaimMissing)?;
+    if jti.is_empty() || jti.len() > MAX_JTI_LENGTH {
+        return Err(ProofError::JtiLength);
+    }
+    if !expected.target.is_method(htm) {
+        return Err(ProofError::Method);
+    }
+    expected.target.check_url(htu).map_err(ProofError::Url)?;
+    if expected.freshness.decides_by_iat(expected.nonces_required) {
+        expected
+            .freshness
+            .check_iat(iat, expected.now)
+            .map_err(ProofError::Iat)?;
+    }
+    expected
+        .freshness
+        .check_lifetime(claims.nbf, claims.exp, expected.now)
+        .map_err(|error| match error {
+            LifetimeError::Expired => ProofError::Expired,
+            LifetimeError::NotYetValid => ProofError::NotYetValid,
+        })?;
+    Ok(RequiredClaims { jti, iat })
+}
+
+fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
+    claim.map(Text::as_str).ok_or(ProofError::ClaimMissing)
+}
+
+impl<T> fmt::Debug for ClaimedProof<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimedProof")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A proof whose form and claims hold, signed by the key it names. Whether it was seen before is
+/// not known yet.
+pub(crate) struct Proof<T> {
+    _token: PhantomData<fn() -> T>,
+    algorithm: Algorithm,
+    thumbprint: Thumbprint,
+    key: CachedKey,
+    jti: String,
+    iat: f64,
+}
+
+impl<T> Proof<T> {
+    /// The thumbprint of the key that signed the proof.
+    pub(crate) fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(crate) fn jti(&self) -> &str {
+        &self.jti
+    }
+
+    pub(crate) fn iat(&self) -> f64 {
+        self.iat
+    }
+
+    /// Keeps the parsed key for the client's next request. Only for a proof whose request passed.
+    pub(crate) fn remember_key(&self, keys: &KeyCache) {
+        keys.remember(self.thumbprint, self.algorithm, &self.key);
+    }
+}
+
+impl<T> fmt::Debug for Proof<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which check of [RFC 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3) a
+/// proof failed, in the order of the section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// There is no proof (section 7.1; at a token endpoint, section 5).
+    #[error("the DPoP proof is missing")]
+    Missing,
+    /// More than one `DPoP` field (check 1).
+    #[error("several DPoP proofs")]
+    Several,
+    /// More than 8 KiB.
+    #[error("the DPoP proof is too long")]
+    TooLong,
+    /// Not three segments of canonical base64url (check 2).
+    #[error("the DPoP proof is not a JWT")]
+    NotAJwt,
+    /// The header is not a JSON object, repeats a member, or has one of the wrong type (check 2).
+    #[error("the header of the DPoP proof is malformed")]
+    HeaderNotJson,
+    /// The payload is not a JSON object, repeats a member, or has one of the wrong type (check 2).
+    #[error("the payload of the DPoP proof is malformed")]
+    PayloadNotJson,
+    /// `jti`, `htm`, `htu` or `iat` is missing, or `ath` beside an access token (check 3).
+    #[error("a required claim of the DPoP proof is missing")]
+    ClaimMissing,
+    /// There is no `jwk` (check 3).
+    #[error("the DPoP proof has no key")]
+    NoKey,
+    /// `jti` is empty or longer than 512 octets (check 3, section 11.1).
+    #[error("the jti of the DPoP proof is empty or too long")]
+    JtiLength,
+    /// `typ` is not `dpop+jwt` (check 4).
+    #[error("the DPoP proof has the wrong typ")]
+    Type,
+    /// `crit`, `b64`, `enc`, `zip` or a nested token.
+    #[error("the DPoP proof uses an extension that is not supported")]
+    Extension,
+    /// `alg` is missing, unknown, or not on the list (check 5).
+    #[error("the algorithm of the DPoP proof is not accepted")]
+    Algorithm,
+    /// The signature does not verify with the key in the header (check 6).
+    #[error("the signature of the DPoP proof does not verify")]
+    Signature,
+    /// The `jwk` is private (check 7) or not acceptable.
+    #[error("the key of the DPoP proof is not accepted: {0}")]
+    Key(JwkError),
+    /// `htm` is another method (check 8).
+    #[error("the DPoP proof is for another method")]
+    Method,
+    /// `htu` is another URL (check 9).
+    #[error("the DPoP proof is for another URL")]
+    Url(UrlMismatch),
+    /// `iat` is outside the window (check 11).
+    #[error("{0}")]
+    Iat(IatError),
+    /// `exp` has passed (RFC 7519 section 4.1.4), or the time of the proof ran out while the request
+    /// was being checked.
+    #[error("the DPoP proof has expired")]
+    Expired,
+    /// `nbf` has not come (RFC 7519 section 4.1.5).
+    #[error("the DPoP proof is not valid yet")]
+    NotYetValid,
+    /// `ath` is not the hash of the access token (check 12).
+    #[error("the DPoP proof is for another access token")]
+    TokenHash,
+    /// The proof was used before (section 11.1). The client must sign a new one, for retries too.
+    #[error("the DPoP proof was used before")]
+    Replayed,
+}

@@ -1,0 +1,314 @@
+//! When a proof is fresh: the window of `iat`, the life of a nonce, and how long a replay must be
+//! remembered, all derived from one policy.
+//!
+//! Other implementations keep these three apart, and more than one has let a replay through because
+//! its memory was shorter than the window in which the proof was still accepted. Here the memory's
+//! span is computed from the window (`Freshness::accepted_until`), and a property test walks
+//! every boundary second.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// How old a proof may be, how wrong a client's clock, and how long a nonce lives.
+///
+/// A proof is accepted while `now - (max age + leeway) ≤ iat ≤ now + leeway`, both ends included
+/// ([RFC 9449 section 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1): "seconds or
+/// minutes").
+///
+/// The default is a maximum age of 60 s and a leeway of 30 s: FAPI 2.0 obliges servers to accept
+/// clocks that are 10 s ahead and to refuse more than 60 s. Nonces have a period of 120 s.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_dpop::Freshness;
+///
+/// let strict = Freshness::default().with_max_age(Duration::from_secs(20)).with_leeway(Duration::from_secs(10));
+/// # let _ = strict;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    max_age: u64,
+    leeway: u64,
+    nonce_period: u64,
+    decided_by: DecidedBy,
+}
+
+/// What says when a proof was made (RFC 9449 section 4.3, check 11: "either the iat claim or a
+/// server managed timestamp via the nonce claim").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DecidedBy {
+    /// `iat` always, and the nonce as well where nonces are required.
+    Both,
+    /// The nonce alone where nonces are required; `iat` otherwise.
+    Nonce,
+}
+
+/// No part of the policy is longer: a replay memory that has to hold days of traffic is a mistake
+/// in the configuration.
+const LONGEST: u64 = 24 * 60 * 60;
+
+impl Freshness {
+    const DEFAULT: Self = Self {
+        max_age: 60,
+        leeway: 30,
+        nonce_period: 120,
+        decided_by: DecidedBy::Both,
+    };
+
+    /// The FAPI 2.0 Security Profile as its conformance suite tests it: the default window, and
+    /// where nonces are required they stand in for `iat`.
+    pub const fn fapi2() -> Self {
+        Self {
+            decided_by: DecidedBy::Nonce,
+            ..Self::DEFAULT
+        }
+    }
+
+    /// The Model Context Protocol (SEP-1932): `iat` within 300 s of now in either direction.
+    pub const fn mcp() -> Self {
+        Self {
+            max_age: 0,
+            leeway: 300,
+            ..Self::DEFAULT
+        }
+    }
+
+    /// The age up to which a proof is accepted, before leeway. Whole seconds, at most a day.
+    #[must_use]
+    pub const fn with_max_age(self, max_age: Duration) -> Self {
+        Self {
+            max_age: seconds(max_age),
+            ..self
+        }
+    }
+
+    /// How far a client's clock may be off, in either direction. Whole seconds, at most a day.
+    #[must_use]
+    pub const fn with_leeway(self, leeway: Duration) -> Self {
+        Self {
+            leeway: seconds(leeway),
+            ..self
+        }
+    }
+
+    /// The period of nonces: a nonce is accepted in the period of its issue and in the next. Whole
+    /// seconds, from one to a day.
+    #[must_use]
+    pub const fn with_nonce_period(self, period: Duration) -> Self {
+        let period = seconds(period);
+        Self {
+            nonce_period: if period == 0 { 1 } else { period },
+            ..self
+        }
+    }
+
+    /// Where nonces are required, lets the nonce's time stand in for `iat`, so that clients with a
+    /// wrong clock are served (RFC 9449 section 11.1). Replays are then remembered for as long as
+    /// the nonce lives.
+    #[must_use]
+    pub const fn with_nonce_instead_of_iat(self) -> Self {
+        Self {
+            decided_by: DecidedBy::Nonce,
+            ..self
+        }
+    }
+
+    /// Whether `iat` decides, given that nonces are required or not.
+    pub(crate) fn decides_by_iat(&self, nonces_required: bool) -> bool {
+        !nonces_required || self.decided_by == DecidedBy::Both
+    }
+
+    /// RFC 9449 section 4.3, check 11. `iat` may be a fraction, negative, or beyond any calendar.
+    pub(crate) fn check_iat(&self, iat: f64, now: Timestamp) -> Result<(), IatError> {
+        let now = now.as_numeric_date();
+        let (oldest, newest) = (
+            now - self.window().as_numeric_date(),
+            now + Timestamp::from_unix(self.leeway).as_numeric_date(),
+        );
+        if iat < oldest {
+            Err(IatError::TooOld {
+                by: whole(oldest - iat),
+            })
+        } else if iat > newest {
+            Err(IatError::InTheFuture {
+                by: whole(iat - newest),
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `exp` and `nbf`, which a proof need not have (RFC 7519 sections 4.1.4 and 4.1.5).
+    pub(crate) fn check_lifetime(
+        &self,
+        not_before: Option<f64>,
+        expires: Option<f64>,
+        now: Timestamp,
+    ) -> Result<(), LifetimeError> {
+        let (now, leeway) = (
+            now.as_numeric_date(),
+            Timestamp::from_unix(self.leeway).as_numeric_date(),
+        );
+        if expires.is_some_and(|expires| now - leeway >= expires) {
+            Err(LifetimeError::Expired)
+        } else if not_before.is_some_and(|not_before| now + leeway < not_before) {
+            Err(LifetimeError::NotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The last second at which a proof is still accepted: so long must its `jti` be remembered.
+    ///
+    /// `issued` is when the proof's nonce was issued, where nonces are required.
+    pub(crate) fn accepted_until(&self, iat: f64, issued: Option<Timestamp>) -> Timestamp {
+        match issued {
+            Some(issued) if self.decided_by == DecidedBy::Nonce => self.nonce_dies(issued),
+            // A proof with an `iat` that passed `check_iat` is within the window of now, so the
+            // cast neither wraps nor truncates to zero for any clock after 1970; `as` saturates for
+            // the rest.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
+            _ => Timestamp::from_unix(iat.ceil() as u64).plus(self.window().as_unix()),
+        }
+    }
+
+    /// The longest time from a proof's arrival to the end of its acceptance: what a replay memory
+    /// has to span.
+    pub const fn retention(&self) -> Duration {
+        let by_iat = self.window().as_unix() + self.leeway + 1;
+        let by_nonce = 2 * self.nonce_period + self.leeway;
+        Duration::from_secs(match self.decided_by {
+            DecidedBy::Both => by_iat,
+            DecidedBy::Nonce => {
+                if by_iat > by_nonce {
+                    by_iat
+                } else {
+                    by_nonce
+                }
+            }
+        })
+    }
+
+    /// The issue time that nonces given out now carry: the start of the current period, so that
+    /// every node and every request of a period gives out the same nonce.
+    pub(crate) const fn nonce_issue_time(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_unix(now.as_unix() - now.as_unix() % self.nonce_period)
+    }
+
+    /// Whether a nonce of ours is still alive.
+    pub(crate) fn check_nonce(
+        &self,
+        issued: Timestamp,
+        now: Timestamp,
+    ) -> Result<NonceAge, NonceAgeError> {
+        if issued > now.plus(self.leeway) {
+            Err(NonceAgeError::InTheFuture)
+        } else if now >= self.nonce_dies(issued) {
+            Err(NonceAgeError::Stale)
+        } else if now >= issued.plus(self.nonce_period) {
+            Ok(NonceAge::NearItsEnd)
+        } else {
+            Ok(NonceAge::Young)
+        }
+    }
+
+    const fn nonce_dies(&self, issued: Timestamp) -> Timestamp {
+        issued.plus(2 * self.nonce_period)
+    }
+
+    const fn window(&self) -> Timestamp {
+        Timestamp::from_unix(self.max_age + self.leeway)
+    }
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl fmt::Debug for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Freshness")
+            .field("max_age", &Duration::from_secs(self.max_age))
+            .field("leeway", &Duration::from_secs(self.leeway))
+            .field("nonce_period", &Duration::from_secs(self.nonce_period))
+            .field("decided_by", &self.decided_by)
+            .finish()
+    }
+}
+
+const fn seconds(duration: Duration) -> u64 {
+    let seconds = duration.as_secs();
+    if seconds > LONGEST { LONGEST } else { seconds }
+}
+
+/// A distance for a log line, rounded up.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and is never negative"
+)]
+fn whole(distance: f64) -> u64 {
+    distance.ceil() as u64
+}
+
+impl Freshness {
+    /// How far `iat` lies behind now, out of what it was refused for: negative where it is ahead.
+    #[expect(clippy::cast_precision_loss, reason = "for a histogram")]
+    pub(crate) fn skew(&self, error: IatError) -> f64 {
+        match error {
+            IatError::InTheFuture { by } => -(self.leeway.saturating_add(by) as f64),
+            IatError::TooOld { by } => {
+                self.max_age.saturating_add(self.leeway).saturating_add(by) as f64
+            }
+        }
+    }
+}
+
+/// `iat` lies outside the window (RFC 9449 section 4.3, check 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IatError {
+    /// Further in the future than the leeway allows.
+    #[error("the DPoP proof was created in the future")]
+    InTheFuture {
+        /// Seconds beyond the end of the window.
+        by: u64,
+    },
+    /// Older than the maximum age and the leeway allow.
+    #[error("the DPoP proof is too old")]
+    TooOld {
+        /// Seconds beyond the end of the window.
+        by: u64,
+    },
+}
+
+/// `exp` or `nbf` say that it is not the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LifetimeError {
+    Expired,
+    NotYetValid,
+}
+
+/// How far a nonce is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NonceAge {
+    Young,
+    NearItsEnd,
+}
+
+/// A nonce of ours at the wrong time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NonceAgeError {
+    InTheFuture,
+    Stale,
+}

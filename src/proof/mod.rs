@@ -1,0 +1,23 @@
+//! Is the proof good? The checks of [RFC 9449 section
+//! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and the rules that both servers share.
+
+pub(crate) mod freshness;
+pub(crate) mod target;
+pub(crate) mod nonce;
+pub(crate) mod checks;
+pub(crate) mod replay;
+pub(crate) mod rules;
+
+pub use crate::credentials::DPOP;
+pub use crate::proof::checks::ProofError;
+pub use crate::proof::freshness::IatError;
+pub use crate::proof::nonce::{
+    DPOP_NONCE, Nonce, NonceError, NonceSecretError, NonceSource, NotANonce,
+};
+pub use crate::proof::replay::compact::CompactReplayStore;
+pub use crate::proof::replay::contract as replay_contract;
+pub use crate::proof::replay::memory::MemoryUsage;
+pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError};
+pub use crate::proof::target::{
+    PublicUrlError, RequestTarget, TargetError, TargetResolver, UrlMismatch,
+};

@@ -1,0 +1,317 @@
+//! Nonces that the server hands out, so that proofs cannot be made in advance ([RFC 9449 sections 8
+//! and 9](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
+//!
+//! The nonces here need no memory: a nonce is the time of its issue under a MAC. Every node that
+//! has the secret accepts the nonces of every other, across restarts. What a nonce's time means is
+//! [`Freshness`]'s business.
+//!
+//! ```text
+//! nonce = base64url( key id (4 octets) ‖ issued, seconds (8 octets) ‖ HMAC-SHA-256(secret, label ‖ key id ‖ issued)[..16] )
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::{CACHE_CONTROL, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use sha2::Sha256;
+
+use crate::jose::base64url;
+use crate::proof::freshness::{Freshness, NonceAge, NonceAgeError};
+use crate::time::Timestamp;
+
+/// The header field that carries a nonce to the client
+/// ([RFC 9449 section 8.1](https://www.rfc-editor.org/rfc/rfc9449#section-8.1)).
+///
+/// ```text
+/// nonce  = 1*NQCHAR
+/// NQCHAR = %x21 / %x23-5B / %x5D-7E
+///
+/// DPoP-Nonce: eyJ7S_zG.eyJH0-Z.HX4w-7v
+/// ```
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Makes nonces, and recognises those it has made.
+///
+/// The time is judged elsewhere ([`Freshness`]); a source only says when a nonce was issued.
+pub trait NonceSource: Send + Sync {
+    /// A nonce issued at this moment. The verifier asks for the start of the current nonce period,
+    /// so that all of a period's nonces are one; the same moment may get the same nonce.
+    fn issue(&self, issued: Timestamp) -> Nonce;
+
+    /// When the nonce was issued, if this source (or a node that shares its secret) issued it.
+    fn issued_at(&self, nonce: &str) -> Option<Timestamp>;
+}
+
+/// A nonce: one or more visible ASCII characters without `"` and `\` (RFC 9449 section 8.1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Nonce(HeaderValue);
+
+impl Nonce {
+    /// The value of a `DPoP-Nonce` field.
+    pub fn as_header_value(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// The nonce, as a proof repeats it.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "no value exists that is not visible ASCII"
+    )]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().expect("a nonce is visible ASCII")
+    }
+
+    /// Sets `DPoP-Nonce`, in place of any other, and `Cache-Control: no-store` (RFC 9449 section
+    /// 8.2).
+    pub fn write_to(&self, headers: &mut HeaderMap) {
+        headers.insert(DPOP_NONCE, self.0.clone());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+impl FromStr for Nonce {
+    type Err = NotANonce;
+
+    fn from_str(nonce: &str) -> Result<Self, NotANonce> {
+        let well_formed = !nonce.is_empty()
+            && nonce
+                .bytes()
+                .all(|octet| octet.is_ascii_graphic() && !b"\"\\".contains(&octet));
+        if well_formed {
+            HeaderValue::from_str(nonce)
+                .map(Self)
+                .map_err(|_| NotANonce)
+        } else {
+            Err(NotANonce)
+        }
+    }
+}
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonce(..)")
+    }
+}
+
+/// The text does not follow the grammar of nonces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a nonce: one or more visible ASCII characters without quote and backslash")]
+pub struct NotANonce;
+
+/// Nonces without a memory.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::{NonceSecret, StatelessNonces};
+///
+/// # let from_a_secret_store = [7; 32];
+/// // One node, or several that share the secret:
+/// let nonces = StatelessNonces::new(NonceSecret::from_bytes(&from_a_secret_store)?);
+/// // Rotation: give the new secret to every node as an accepted one, then make it the one that issues.
+/// # let old = [8; 32];
+/// let nonces = nonces.add_accepted(NonceSecret::from_bytes(&old)?);
+///
+/// assert!(NonceSecret::from_bytes(b"too short").is_err());
+/// # Ok::<(), tower_dpop::proof::NonceSecretError>(())
+/// ```
+#[derive(Clone)]
+pub struct StatelessNonces {
+    issuing: NonceSecret,
+    accepted: Vec<NonceSecret>,
+}
+
+impl StatelessNonces {
+    /// Nonces issued and accepted under this secret.
+    pub const fn new(secret: NonceSecret) -> Self {
+        Self {
+            issuing: secret,
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Also accepts nonces under another secret, the one before or the one to come.
+    #[must_use]
+    pub fn add_accepted(mut self, secret: NonceSecret) -> Self {
+        self.accepted.push(secret);
+        self
+    }
+}
+
+impl NonceSource for StatelessNonces {
+    fn issue(&self, issued: Timestamp) -> Nonce {
+        let issued = issued.as_unix().to_be_bytes();
+        let tag = self.issuing.mac(issued).finalize().into_bytes();
+        let mut octets = [0; NONCE_LENGTH];
+        octets[..4].copy_from_slice(&self.issuing.id);
+        octets[4..12].copy_from_slice(&issued);
+        octets[12..].copy_from_slice(&tag[..TAG_LENGTH]);
+        base64url::encode(octets)
+            .parse()
+            .expect("base64url has no character that a nonce may not have")
+    }
+
+    fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
+        let octets: [u8; NONCE_LENGTH] = base64url::decode_exact(nonce)?;
+        let (id, rest) = octets.split_first_chunk::<4>()?;
+        let (issued, tag) = rest.split_first_chunk::<8>()?;
+        let secret = std::iter::once(&self.issuing)
+            .chain(&self.accepted)
+            .find(|secret| secret.id == *id)?;
+        // Compared in constant time: the tag is what an attacker would have to guess.
+        secret.mac(*issued).verify_truncated_left(tag).ok()?;
+        Some(Timestamp::from_unix(u64::from_be_bytes(*issued)))
+    }
+}
+
+impl fmt::Debug for StatelessNonces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatelessNonces")
+            .field("accepted", &(1 + self.accepted.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// 128 bits: a forger has one guess a request.
+const TAG_LENGTH: usize = 16;
+const NONCE_LENGTH: usize = 4 + 8 + TAG_LENGTH;
+
+/// The secret under which nonces are made, of at least 32 octets.
+#[derive(Clone)]
+pub struct NonceSecret {
+    keyed: Hmac<Sha256>,
+    id: [u8; 4],
+}
+
+impl NonceSecret {
+    /// A secret that all nodes share. Take it from a random source, not from a password.
+    pub fn from_bytes(secret: &[u8]) -> Result<Self, NonceSecretError> {
+        if secret.len() < 32 {
+            return Err(NonceSecretError::TooShort);
+        }
+        let keyed =
+            Hmac::<Sha256>::new_from_slice(secret).map_err(|_| NonceSecretError::TooShort)?;
+        let id = keyed
+            .clone()
+            .chain_update("tower-dpop nonce key id")
+            .finalize()
+            .into_bytes();
+        Ok(Self {
+            keyed,
+            id: [id[0], id[1], id[2], id[3]],
+        })
+    }
+
+    /// A fresh secret, for a service of one node. Nonces of before a restart are then answered with
+    /// a new one.
+    ///
+    /// # Panics
+    ///
+    /// The operating system has no randomness to give.
+    pub fn generate() -> Self {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).expect("the operating system gives randomness");
+        Self::from_bytes(&secret).expect("32 octets are enough")
+    }
+
+    fn mac(&self, issued: [u8; 8]) -> Hmac<Sha256> {
+        self.keyed
+            .clone()
+            .chain_update("tower-dpop nonce")
+            .chain_update(self.id)
+            .chain_update(issued)
+    }
+}
+
+impl fmt::Debug for NonceSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceSecret(..)")
+    }
+}
+
+/// Why a secret was refused. The deployer's mistake, seen at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NonceSecretError {
+    /// Fewer than 32 octets.
+    #[error("a nonce secret must have at least 32 octets")]
+    TooShort,
+}
+
+/// Whether nonces are required: from nobody, or from everybody (RFC 9449 section 11.3 leaves a
+/// server without a memory of its clients no third way).
+#[derive(Clone, Default)]
+pub(crate) struct NoncePolicy(Option<Arc<dyn NonceSource>>);
+
+impl NoncePolicy {
+    pub(crate) fn required(source: Arc<dyn NonceSource>) -> Self {
+        Self(Some(source))
+    }
+
+    pub(crate) fn are_required(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// RFC 9449 section 4.3, check 10. A nonce that nobody asked for is ignored.
+    pub(crate) fn check(
+        &self,
+        nonce: Option<&str>,
+        freshness: &Freshness,
+        now: Timestamp,
+    ) -> Result<AcceptedNonce, NonceError> {
+        let Some(source) = &self.0 else {
+            return Ok(AcceptedNonce::default());
+        };
+        let issued = source
+            .issued_at(nonce.ok_or(NonceError::Missing)?)
+            .ok_or(NonceError::Foreign)?;
+        let next = match freshness.check_nonce(issued, now) {
+            Ok(NonceAge::Young) => None,
+            Ok(NonceAge::NearItsEnd) => self.issue(freshness, now),
+            Err(NonceAgeError::InTheFuture) => return Err(NonceError::InTheFuture),
+            Err(NonceAgeError::Stale) => return Err(NonceError::Stale),
+        };
+        Ok(AcceptedNonce {
+            issued: Some(issued),
+            next,
+        })
+    }
+
+    /// The nonce to hand out now, where nonces are required.
+    pub(crate) fn issue(&self, freshness: &Freshness, now: Timestamp) -> Option<Nonce> {
+        self.0
+            .as_ref()
+            .map(|source| source.issue(freshness.nonce_issue_time(now)))
+    }
+}
+
+/// What a proof's nonce told.
+#[derive(Default)]
+pub(crate) struct AcceptedNonce {
+    /// When it was issued, where nonces are required.
+    pub(crate) issued: Option<Timestamp>,
+    /// The nonce to go on with, where this one is near its end.
+    pub(crate) next: Option<Nonce>,
+}
+
+/// Why a nonce was not accepted. The answer is the same for all: `use_dpop_nonce` and a fresh nonce
+/// (RFC 9449 section 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NonceError {
+    /// Not a nonce of this server, or one that was tampered with.
+    #[error("the nonce of the DPoP proof is not of this server")]
+    Foreign,
+    /// Issued later than now and the leeway.
+    #[error("the nonce of the DPoP proof is from the future")]
+    InTheFuture,
+    /// The proof has no nonce, or the request no proof.
+    #[error("the DPoP proof has no nonce")]
+    Missing,
+    /// A nonce of this server past its life.
+    #[error("the nonce of the DPoP proof is stale")]
+    Stale,
+}

@@ -1,0 +1,397 @@
+//! What `htm` and `htu` must say: the public URL of the service, and the target of a request.
+//!
+//! The expected URL comes from configuration, never from the request: a stolen pair of token and
+//! proof, replayed here with `Host: the-other-server`, must not find a server that believes its
+//! `Host`. `Host`, `:authority`, `Forwarded` and `X-Forwarded-*` are not read at all.
+//!
+//! Both sides are normalised by RFC 3986 (`uri.rs`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Uri, Version};
+
+use crate::uri::{Host, NotAnHttpUrl, Origin, Scheme, normalise_path, split};
+
+/// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
+/// proxy strips, if one does.
+///
+/// A trailing slash is left out: behind `https://example.com/api`, a request for `/` was sent to
+/// `https://example.com/api/`. A proxy that sends `/api` (without the slash) to `/` as well makes
+/// two URLs one; have it redirect instead.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::PublicUrl;
+///
+/// let plain: PublicUrl = "https://api.example.com".parse()?;
+/// let behind_a_prefix: PublicUrl = "https://example.com/orders-api".parse()?;
+/// assert!("http://api.example.com".parse::<PublicUrl>().is_err()); // RFC 9449 section 2: always HTTPS
+/// let in_tests = PublicUrl::http_on_loopback("http://127.0.0.1:8080")?;
+/// # let _ = (plain, behind_a_prefix, in_tests);
+/// # Ok::<(), tower_dpop::proof::PublicUrlError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    origin: Origin<'static>,
+    /// Empty, or with a leading and without a trailing slash.
+    prefix: String,
+}
+
+impl PublicUrl {
+    /// A URL that may say `http` where its host is this machine: `localhost`, `127.0.0.0/8` or
+    /// `[::1]`.
+    pub fn http_on_loopback(url: &str) -> Result<Self, PublicUrlError> {
+        let parsed = Self::parse(url)?;
+        let is_loopback = match &parsed.origin.host {
+            Host::Name(name) if name == "localhost" => true,
+            Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        if is_loopback || parsed.origin.scheme == Scheme::Https {
+            Ok(parsed)
+        } else {
+            Err(PublicUrlError::NotHttps)
+        }
+    }
+
+    /// A URL that may say `http` wherever it is.
+    ///
+    /// # Security
+    ///
+    /// DPoP does not protect a token that travels in the clear ([RFC 9449 section
+    /// 2](https://www.rfc-editor.org/rfc/rfc9449#section-2)).
+    pub fn insecure_http(url: &str) -> Result<Self, PublicUrlError> {
+        Self::parse(url)
+    }
+
+    /// The path of a well-known document about the service: the well-known part stands between the
+    /// host and the path (RFC 8414 section 3.1, RFC 9728 section 3.1).
+    pub(crate) fn well_known_path(&self, name: &str) -> String {
+        format!("/.well-known/{name}{}", self.prefix)
+    }
+
+    /// The scheme, host and port.
+    pub(crate) const fn origin(&self) -> &Origin<'static> {
+        &self.origin
+    }
+
+    /// Whether the whole of an origin is meant, and not only what lies below a path.
+    #[cfg(feature = "client")]
+    pub(crate) const fn is_origin(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// Whether a normalised path of this origin lies below the prefix.
+    #[cfg(feature = "client")]
+    pub(crate) fn covers(&self, origin: &Origin<'_>, path: &str) -> bool {
+        *origin == self.origin
+            && path
+                .strip_prefix(self.prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn parse(url: &str) -> Result<Self, PublicUrlError> {
+        let (origin, path) = split(url).map_err(|NotAnHttpUrl| PublicUrlError::Malformed)?;
+        if path.contains(['?', '#']) {
+            return Err(PublicUrlError::QueryOrFragment);
+        }
+        let path = normalise_path(path).ok_or(PublicUrlError::Malformed)?;
+        Ok(Self {
+            origin: origin.into_owned(),
+            prefix: path.trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = PublicUrlError;
+
+    fn from_str(url: &str) -> Result<Self, PublicUrlError> {
+        let parsed = Self::parse(url)?;
+        if parsed.origin.scheme == Scheme::Https {
+            Ok(parsed)
+        } else {
+            Err(PublicUrlError::NotHttps)
+        }
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    /// The normalised URL, without a trailing slash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin, self.prefix)
+    }
+}
+
+/// Why a text is not a [`PublicUrl`]. The deployer's mistake, seen at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublicUrlError {
+    /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
+    #[error("not an absolute URL of the form https://host[:port][/prefix]")]
+    Malformed,
+    /// The scheme is `http`. Tests say so with [`PublicUrl::http_on_loopback`].
+    #[error("the public URL must be https")]
+    NotHttps,
+    /// A query or a fragment, which `htu` never has.
+    #[error("the public URL must have no query and no fragment")]
+    QueryOrFragment,
+}
+
+/// The method and URI that a request's proof must speak of, before normalisation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RequestTarget {
+    /// What `htm` must say.
+    pub method: Method,
+    /// The target as the client sent it. Only its path counts: scheme, host and port come from the
+    /// public URLs.
+    pub uri: Uri,
+}
+
+impl RequestTarget {
+    /// A target of this method and URI.
+    pub const fn new(method: Method, uri: Uri) -> Self {
+        Self { method, uri }
+    }
+}
+
+/// Finds the method and URI of the original request where they are not those of the request at
+/// hand.
+///
+/// Implement it for forward authentication, where a proxy asks about a request that it describes in
+/// header fields of its own (`X-Original-Method`, `X-Original-URI`), and for routers that rewrite
+/// URIs without axum's `OriginalUri`.
+///
+/// # Security
+///
+/// What is returned decides what a proof must say. Take it only from fields that the proxy sets on
+/// every request, never from fields that a client could have sent through it. The scheme, host and
+/// port still come from the configured [`PublicUrl`]s.
+pub trait TargetResolver: Send + Sync {
+    /// The target, or `None` where the request does not say, which refuses it.
+    fn resolve(&self, request: &Parts) -> Option<RequestTarget>;
+}
+
+impl<F: Fn(&Parts) -> Option<RequestTarget> + Send + Sync> TargetResolver for F {
+    fn resolve(&self, request: &Parts) -> Option<RequestTarget> {
+        self(request)
+    }
+}
+
+/// The allow-list of public URLs, and how a request's target is found.
+#[derive(Clone)]
+pub(crate) struct Targets {
+    public_urls: Vec<PublicUrl>,
+    resolver: Option<Arc<dyn TargetResolver>>,
+}
+
+impl Targets {
+    pub(crate) fn new(public_url: PublicUrl) -> Self {
+        Self {
+            public_urls: vec![public_url],
+            resolver: None,
+        }
+    }
+
+    /// The first one.
+    pub(crate) fn public_url(&self) -> &PublicUrl {
+        &self.public_urls[0]
+    }
+
+    pub(crate) fn add(&mut self, public_url: PublicUrl) {
+        self.public_urls.push(public_url);
+    }
+
+    pub(crate) fn resolve_with(&mut self, resolver: Arc<dyn TargetResolver>) {
+        self.resolver = Some(resolver);
+    }
+
+    /// What the proof of this request must say.
+    pub(crate) fn of<'t>(&'t self, request: &'t Parts) -> Result<Target<'t>, TargetError> {
+        let public_urls = &self.public_urls;
+        if let Some(resolver) = &self.resolver {
+            let RequestTarget { method, uri } =
+                resolver.resolve(request).ok_or(TargetError::Unresolved)?;
+            let path = Path::of(&method, &uri)?.into_owned();
+            return Ok(Target {
+                method,
+                public_urls,
+                named: None,
+                path,
+            });
+        }
+        let uri = original_uri(request);
+        let path = Path::of(&request.method, uri)?;
+        // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later
+        // always have an authority, which gateways rewrite; it is not believed.
+        let named = if request.version < Version::HTTP_2 {
+            self.origin_named_by(uri)?
+        } else {
+            None
+        };
+        Ok(Target {
+            method: request.method.clone(),
+            public_urls,
+            named,
+            path,
+        })
+    }
+
+    fn origin_named_by<'u>(&self, uri: &'u Uri) -> Result<Option<Origin<'u>>, TargetError> {
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Ok(None);
+        };
+        let origin = Origin::parse(scheme, authority.as_str()).ok_or(TargetError::Misdirected)?;
+        if self.public_urls.iter().any(|url| url.origin == origin) {
+            Ok(Some(origin))
+        } else {
+            Err(TargetError::Misdirected)
+        }
+    }
+}
+
+/// The URI before a router stripped a prefix from it.
+fn original_uri(request: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = request.extensions.get::<::axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    &request.uri
+}
+
+/// What `htm` and `htu` of one request must say.
+pub(crate) struct Target<'t> {
+    method: Method,
+    public_urls: &'t [PublicUrl],
+    /// The one origin that the request itself named, out of those allowed.
+    named: Option<Origin<'t>>,
+    path: Path<'t>,
+}
+
+enum Path<'t> {
+    /// `OPTIONS *`, whose URI has an empty path, which is not `/` (RFC 9110 section 4.2.3).
+    Asterisk,
+    Normal(Cow<'t, str>),
+}
+
+impl<'t> Path<'t> {
+    fn of(method: &Method, uri: &'t Uri) -> Result<Self, TargetError> {
+        if *method == Method::CONNECT && uri.scheme().is_none() {
+            Err(TargetError::Connect)
+        } else if uri.scheme().is_none() && uri.authority().is_some() {
+            // RFC 9112 section 3.2.3: the authority alone is for CONNECT only.
+            Err(TargetError::Misdirected)
+        } else if *method == Method::OPTIONS && uri.path() == "*" {
+            // RFC 9112 section 3.2.4: the asterisk is for OPTIONS only.
+            Ok(Self::Asterisk)
+        } else {
+            let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;
+            Ok(Self::Normal(path))
+        }
+    }
+
+    fn into_owned(self) -> Path<'static> {
+        match self {
+            Self::Asterisk => Path::Asterisk,
+            Self::Normal(path) => Path::Normal(path.into_owned().into()),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// RFC 9449 section 4.3, check 8: exact, methods are case-sensitive (RFC 9110 section 9.1).
+    pub(crate) fn is_method(&self, htm: &str) -> bool {
+        self.method.as_str() == htm
+    }
+
+    /// RFC 9449 section 4.3, check 9.
+    pub(crate) fn check_url(&self, htu: &str) -> Result<(), UrlMismatch> {
+        let without_fragment = htu.split_once('#').map_or(htu, |(before, _)| before);
+        let without_query = without_fragment
+            .split_once('?')
+            .map_or(without_fragment, |(before, _)| before);
+        let (origin, path) = split(without_query).map_err(|NotAnHttpUrl| UrlMismatch::Malformed)?;
+        let normalised = normalise_path(path).ok_or(UrlMismatch::Malformed)?;
+        let mut nearest = UrlMismatch::Scheme;
+        for url in self
+            .public_urls
+            .iter()
+            .filter(|url| self.named.as_ref().is_none_or(|named| *named == url.origin))
+        {
+            match self.compare(url, &origin, path, &normalised) {
+                Ok(()) => return Ok(()),
+                Err(mismatch) => nearest = nearest.max(mismatch),
+            }
+        }
+        Err(nearest)
+    }
+
+    fn compare(
+        &self,
+        url: &PublicUrl,
+        origin: &Origin<'_>,
+        path: &str,
+        normalised: &str,
+    ) -> Result<(), UrlMismatch> {
+        if origin.scheme != url.origin.scheme {
+            return Err(UrlMismatch::Scheme);
+        }
+        if origin.host != url.origin.host {
+            return Err(UrlMismatch::Host);
+        }
+        if origin.port != url.origin.port {
+            return Err(UrlMismatch::Port);
+        }
+        let same = match &self.path {
+            Path::Asterisk => path.is_empty() && url.prefix.is_empty(),
+            Path::Normal(expected) => {
+                normalised.strip_prefix(url.prefix.as_str()) == Some(expected)
+            }
+        };
+        if same { Ok(()) } else { Err(UrlMismatch::Path) }
+    }
+}
+
+/// Where `htu` differs from the public URL it comes nearest to (RFC 9449 section 4.3, check 9).
+///
+/// In the order of comparison: the later, the nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum UrlMismatch {
+    /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
+    Malformed,
+    /// `http` for `https` or the reverse.
+    Scheme,
+    /// Another host.
+    Host,
+    /// Another port.
+    Port,
+    /// Another path.
+    Path,
+}
+
+/// Why a request has no target that a proof could speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// A plain CONNECT, which opens a tunnel and addresses no resource.
+    #[error("a CONNECT request addresses no resource")]
+    Connect,
+    /// An absolute-form target that is not under any public URL, or an authority-form one (RFC 9110
+    /// section 7.4).
+    #[error("the request is for another server")]
+    Misdirected,
+    /// The path holds characters that RFC 3986 does not allow.
+    #[error("the path of the request is malformed")]
+    NotRfc3986,
+    /// The [`TargetResolver`] found none.
+    #[error("the request does not say what it is for")]
+    Unresolved,
+}

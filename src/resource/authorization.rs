@@ -1,0 +1,507 @@
+//! Authorization behind the [`DpopLayer`](crate::resource::layer::DpopLayer): whether a token that was
+//! accepted is enough for a route.
+//!
+//! A request that is refused here gets its answer in the name of the layer outside, in the scheme
+//! that was used: `403 insufficient_scope` ([RFC 6750 section
+//! 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)) or `401
+//! insufficient_user_authentication` ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
+//!
+//! ```text
+//! WWW-Authenticate: DPoP error="insufficient_scope",
+//!     error_description="the access token lacks a scope", scope="orders.write", algs="ES256 PS256"
+//! ```
+//!
+//! The proof is spent by then, as by every request that was accepted: a client that comes back with
+//! a better token signs a new one.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Extensions, Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::resource::bearer::{AcceptedToken, BearerError};
+use crate::resource::layer::{Enforcement, Guard, ReportedRejection};
+use crate::resource::rejection::Rejection;
+use crate::resource::requirement::{
+    AcrValues, AuthenticationRequirement, AuthorizationError, HasAuthentication, HasScopes,
+    Requirement, ScopeRequirement, Scopes,
+};
+use crate::tokens::jwt::Claims;
+
+/// Lets a request through to the service only when its access token holds scopes. It goes inside of
+/// [`DpopLayer`](crate::resource::layer::DpopLayer), around a route or around many.
+///
+/// # Example
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, RequireScopes, Verifier};
+///
+/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) -> Result<(), Box<dyn std::error::Error>> {
+/// let service = ServiceBuilder::new()
+///     .layer(DpopLayer::new(verifier))
+///     .layer(RequireScopes::all_of("orders.read orders.write".parse()?))
+///     .service(service_fn(async |_: Request<String>| {
+///         Ok::<_, std::convert::Infallible>(Response::new(String::from("written")))
+///     }));
+/// # let _ = service;
+/// # Ok(())
+/// # }
+/// ```
+pub struct RequireScopes<C = Claims>(Require<ScopeRequirement, C>);
+
+impl RequireScopes {
+    /// Every one of these.
+    pub fn all_of(scopes: Scopes) -> Self {
+        Self(Require::new(ScopeRequirement::all_of(scopes)))
+    }
+
+    /// At least one of these.
+    pub fn any_of(scopes: Scopes) -> Self {
+        Self(Require::new(ScopeRequirement::any_of(scopes)))
+    }
+}
+
+impl<C> RequireScopes<C> {
+    /// For tokens whose claims are of another type
+    /// ([`JwtVerifier::with_claims`](crate::tokens::jwt::JwtVerifier::with_claims)).
+    #[must_use]
+    pub fn with_claims<D: HasScopes>(self) -> RequireScopes<D> {
+        RequireScopes(self.0.with_claims())
+    }
+}
+
+/// Lets a request through to the service only when the user was authenticated by certain means, or
+/// recently: step-up authentication ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_dpop::resource::RequireAuthentication;
+///
+/// let for_transfers = RequireAuthentication::by_acr("urn:bank:two-factor".parse()?)
+///     .with_max_age(Duration::from_secs(300));
+/// # let _ = for_transfers;
+/// # Ok::<(), tower_dpop::resource::NotQuotable>(())
+/// ```
+pub struct RequireAuthentication<C = Claims>(Require<AuthenticationRequirement, C>);
+
+impl RequireAuthentication {
+    /// Of one of these classes (`acr`).
+    pub fn by_acr(acr_values: AcrValues) -> Self {
+        Self(Require::new(AuthenticationRequirement::by_acr(acr_values)))
+    }
+
+    /// At most this long ago (whole seconds).
+    pub fn within(max_age: Duration) -> Self {
+        Self(Require::new(AuthenticationRequirement::within(max_age)))
+    }
+}
+
+impl<C> RequireAuthentication<C> {
+    /// And at most this long ago (whole seconds).
+    #[must_use]
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        let required = AuthenticationRequirement::clone(&self.0.requirement).with_max_age(max_age);
+        Self(Require::new(required))
+    }
+
+    /// For tokens whose claims are of another type.
+    #[must_use]
+    pub fn with_claims<D: HasAuthentication>(self) -> RequireAuthentication<D> {
+        RequireAuthentication(self.0.with_claims())
+    }
+}
+
+/// Lets a request through to the service only when its access token meets a requirement of yours.
+///
+/// `C` is the type of the claims, which a closure names:
+///
+/// ```
+/// use tower_dpop::resource::Require;
+/// use tower_dpop::Claims;
+///
+/// let ours = Require::<_, Claims>::new(|claims: &Claims| claims.claim("tenant") == Some(7));
+/// # let _ = ours;
+/// ```
+pub struct Require<Q, C> {
+    requirement: Arc<Q>,
+    claims: PhantomData<fn() -> C>,
+}
+
+impl<Q, C> Require<Q, C> {
+    /// A layer that asks for this.
+    pub fn new(requirement: Q) -> Self {
+        Self {
+            requirement: Arc::new(requirement),
+            claims: PhantomData,
+        }
+    }
+
+    fn with_claims<D>(self) -> Require<Q, D> {
+        Require {
+            requirement: self.requirement,
+            claims: PhantomData,
+        }
+    }
+}
+
+impl<S, Q, C> Layer<S> for Require<Q, C> {
+    type Service = Authorized<S, Q, C>;
+
+    fn layer(&self, inner: S) -> Authorized<S, Q, C> {
+        Authorized {
+            inner,
+            required: self.clone(),
+        }
+    }
+}
+
+impl<S, C> Layer<S> for RequireScopes<C> {
+    type Service = Authorized<S, ScopeRequirement, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.0.layer(inner)
+    }
+}
+
+impl<S, C> Layer<S> for RequireAuthentication<C> {
+    type Service = Authorized<S, AuthenticationRequirement, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.0.layer(inner)
+    }
+}
+
+/// The service that the layers of this module make.
+pub struct Authorized<S, Q, C> {
+    inner: S,
+    required: Require<Q, C>,
+}
+
+impl<S, Q, C, B, D> Service<Request<B>> for Authorized<S, Q, C>
+where
+    S: Service<Request<B>, Response = Response<D>> + Clone,
+    Q: Requirement<C>,
+    C: Send + Sync + 'static,
+    D: Default,
+{
+    type Response = Response<D>;
+    type Error = S::Error;
+    type Future = AuthorizedFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let state = match admit(&*self.required.requirement, request.extensions_mut()) {
+            Ok(reported) => State::Answering {
+                future: self.inner.call(request),
+                reported,
+            },
+            Err(response) => {
+                // A service that was polled ready and is not called may hold a place that another
+                // request waits for: it goes, and its clone has yet to be polled.
+                self.inner = self.inner.clone();
+                State::Refused {
+                    response: Some(response),
+                }
+            }
+        };
+        AuthorizedFuture { state }
+    }
+}
+
+/// Whether the request may pass. In report-only mode it may, with what speaks against it.
+fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
+    requirement: &Q,
+    extensions: &mut Extensions,
+) -> Result<Option<ReportedRejection>, Response<()>> {
+    let Some(guard) = extensions.get::<Guard>() else {
+        return Err(misplaced());
+    };
+    let reported_before = extensions.get::<ReportedRejection>().is_some();
+    let Some(access) = Access::<C>::of(extensions) else {
+        // Without a token, the layer outside lets by what it was told to.
+        return match guard.enforcement {
+            Enforcement::Enforced => Err(misplaced()),
+            Enforcement::ReportOnly => {
+                if !reported_before {
+                    say_misplaced();
+                }
+                Ok(None)
+            }
+            Enforcement::Waived => Ok(None),
+        };
+    };
+    match access.judge(requirement) {
+        Ok(()) => Ok(None),
+        Err(rejection) if guard.enforcement == Enforcement::Enforced => {
+            Err(guard.verifier.refuse(rejection))
+        }
+        Err(rejection) => {
+            guard.verifier.report(&rejection);
+            let reported = ReportedRejection(rejection);
+            // The first is what the client would have been told.
+            if !reported_before {
+                extensions.insert(reported.clone());
+            }
+            Ok(Some(reported))
+        }
+    }
+}
+
+/// There is no layer outside, or one whose claims are of another type: the deployer's mistake. The
+/// client gets a plain 500.
+fn misplaced() -> Response<()> {
+    say_misplaced();
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+fn say_misplaced() {
+    tracing::error!("a requirement stands behind no DpopLayer with its claims type");
+}
+
+/// The access token of a request, and the means to refuse it where a handler decides for itself.
+///
+/// # Example
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_dpop::resource::{Access, ScopeRequirement};
+/// use tower_dpop::Claims;
+///
+/// fn orders(request: &Request<String>, needed: &ScopeRequirement) -> Response<String> {
+///     let Some(access) = Access::<Claims>::of(request.extensions()) else {
+///         unreachable!("the layer has put it there");
+///     };
+///     match access.check(needed) {
+///         Ok(()) => Response::new(format!("hello {}", access.token().claims().subject())),
+///         Err(denied) => denied.into_response(), // 403, in the scheme that was used
+///     }
+/// }
+/// # let _ = orders;
+/// ```
+pub struct Access<C> {
+    token: AcceptedToken<C>,
+    guard: Guard,
+}
+
+impl<C: Send + Sync + 'static> Access<C> {
+    /// That of a request which the layer has let through with a token.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        Some(Self {
+            token: AcceptedToken::of(extensions)?,
+            guard: extensions.get::<Guard>()?.clone(),
+        })
+    }
+}
+
+impl<C> Access<C> {
+    /// The token.
+    pub const fn token(&self) -> &AcceptedToken<C> {
+        &self.token
+    }
+
+    /// What the token says.
+    pub fn claims(&self) -> &C {
+        self.token.claims()
+    }
+
+    /// Whether the token is enough. In report-only mode it always is, and what speaks against it is
+    /// reported, by an event and the metrics.
+    pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
+        match (self.judge(requirement), self.guard.enforcement) {
+            (Ok(()), _) => Ok(()),
+            (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
+            (Err(rejection), _) => {
+                self.guard.verifier.report(&rejection);
+                Ok(())
+            }
+        }
+    }
+
+    fn judge(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
+        let now = self.guard.verifier.now();
+        let told_in_its_scheme = |error: AuthorizationError| match self.token {
+            AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
+            AcceptedToken::Bound(_) => Rejection::Authorization(error),
+        };
+        requirement
+            .check(self.token.claims(), now)
+            .map_err(told_in_its_scheme)
+    }
+}
+
+/// Whether the layer outside lets requests by without a token, so that a handler may find none.
+#[cfg(feature = "axum")]
+pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
+    extensions
+        .get::<Guard>()
+        .is_some_and(|guard| guard.enforcement != Enforcement::Enforced)
+}
+
+/// The refusal of a request under the Bearer scheme, where the token must be bound. `None` for any
+/// other request, and in report-only mode.
+#[cfg(feature = "axum")]
+pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> Option<Denied> {
+    extensions.get::<crate::resource::bearer::BearerToken<C>>()?;
+    let guard = extensions.get::<Guard>()?;
+    (guard.enforcement == Enforcement::Enforced)
+        .then(|| Denied::by(guard, BearerError::Unbound.into()))
+}
+
+/// The refusal of a request whose token is not enough.
+#[derive(Debug)]
+pub struct Denied {
+    rejection: Box<Rejection>,
+    response: Response<()>,
+}
+
+impl Denied {
+    fn by(guard: &Guard, rejection: Rejection) -> Self {
+        Self {
+            response: guard.verifier.refuse(rejection.clone()),
+            rejection: Box::new(rejection),
+        }
+    }
+
+    /// Why.
+    pub fn rejection(&self) -> &Rejection {
+        &self.rejection
+    }
+
+    /// The response: status, challenge, the [`Rejection`] in its extensions, and an empty body.
+    pub fn into_response<B: Default>(self) -> Response<B> {
+        self.response.map(|()| B::default())
+    }
+}
+
+pin_project! {
+    /// The future of [`Authorized`].
+    pub struct AuthorizedFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Answering {
+            #[pin]
+            future: F,
+            reported: Option<ReportedRejection>,
+        },
+        Refused {
+            response: Option<Response<()>>,
+        },
+    }
+}
+
+impl<F, D, E> Future for AuthorizedFuture<F>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+    D: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project().state.project() {
+            StateProjection::Answering { future, reported } => {
+                let mut response = ready!(future.poll(context))?;
+                if let Some(reported) = reported.take() {
+                    response.extensions_mut().insert(reported);
+                }
+                Poll::Ready(Ok(response))
+            }
+            StateProjection::Refused { response } => {
+                let response = response
+                    .take()
+                    .expect("a future is not polled again after it was ready");
+                Poll::Ready(Ok(response.map(|()| D::default())))
+            }
+        }
+    }
+}
+
+impl<Q, C> Clone for Require<Q, C> {
+    fn clone(&self) -> Self {
+        Self {
+            requirement: Arc::clone(&self.requirement),
+            claims: PhantomData,
+        }
+    }
+}
+
+impl<C> Clone for RequireScopes<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C> Clone for RequireAuthentication<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Clone, Q, C> Clone for Authorized<S, Q, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            required: self.required.clone(),
+        }
+    }
+}
+
+impl<Q: fmt::Debug, C> fmt::Debug for Require<Q, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Require").field(&self.requirement).finish()
+    }
+}
+
+impl<C> fmt::Debug for RequireScopes<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<C> fmt::Debug for RequireAuthentication<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<S, Q, C> fmt::Debug for Authorized<S, Q, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorized(..)")
+    }
+}
+
+impl<C> fmt::Debug for Access<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Debug for AuthorizedFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorizedFuture(..)")
+    }
+}

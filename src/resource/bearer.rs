@@ -1,0 +1,201 @@
+//! Tokens that are bound to no key, for the time in which clients move from Bearer to DPoP.
+//!
+//! [RFC 9449 section 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2) lets a resource server
+//! take both, if it refuses bound tokens as bearer tokens: whoever stole one would present it without
+//! a proof. What passes here is another type than [`BoundToken`], so a handler that asks for a bound
+//! token never gets one of these.
+
+use std::fmt;
+
+use http::Extensions;
+
+use crate::credentials::{MAX_TOKEN_LENGTH, PresentedToken};
+use crate::resource::bound_token::BoundToken;
+use crate::resource::requirement::AuthorizationError;
+use crate::time::Timestamp;
+use crate::tokens::access_token::{AccessToken, Confirmation, TokenError};
+
+/// Which tokens may pass under the Bearer scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BearerPolicy {
+    /// None: the scheme is not spoken.
+    Refused,
+    /// Those that are bound to nothing.
+    Unbound,
+    /// Those, and such that are bound in a way that somebody else confirms.
+    ConfirmedElsewhere,
+}
+
+/// An access token that whoever has it may present.
+///
+/// The layer puts it into the extensions of requests under the Bearer scheme, where that is allowed.
+/// It cannot be made by hand. Cloning is cheap.
+pub struct BearerToken<C>(AccessToken<C>);
+
+impl<C> BearerToken<C> {
+    /// RFC 9449 section 7.2: "a protected resource that supports [both schemes] MUST reject a
+    /// DPoP-bound access token received as a bearer token."
+    pub(crate) fn accept(token: AccessToken<C>, policy: BearerPolicy) -> Result<Self, BearerError> {
+        match (token.confirmation, policy) {
+            (Confirmation::Thumbprint(_), _) => Err(BearerError::Bound),
+            (Confirmation::Unbound, BearerPolicy::Unbound | BearerPolicy::ConfirmedElsewhere)
+            | (Confirmation::Unconfirmable, BearerPolicy::ConfirmedElsewhere) => Ok(Self(token)),
+            (Confirmation::Unbound | Confirmation::Unconfirmable, _) => {
+                Err(BearerError::Unconfirmable)
+            }
+        }
+    }
+
+    /// What the token says.
+    pub fn claims(&self) -> &C {
+        self.0.claims()
+    }
+
+    /// What the token is bound to: [`Confirmation::Unbound`], unless the verifier leaves other
+    /// confirmations to somebody else.
+    pub const fn confirmation(&self) -> Confirmation {
+        self.0.confirmation()
+    }
+
+    /// When the token expires, where its verifier said so.
+    pub const fn expires(&self) -> Option<Timestamp> {
+        self.0.expires()
+    }
+}
+
+/// A token that is short enough to be looked at.
+pub(crate) fn presented(token: &str) -> Result<PresentedToken<'_>, BearerError> {
+    if token.len() > MAX_TOKEN_LENGTH {
+        Err(BearerError::TooLong)
+    } else {
+        Ok(PresentedToken::new(token))
+    }
+}
+
+impl<C> Clone for BearerToken<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C> fmt::Debug for BearerToken<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BearerToken")
+            .field("confirmation", &self.0.confirmation)
+            .field("expires", &self.0.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An access token under either scheme, for services that take both. There is no third scheme, so a
+/// `match` may be exhaustive.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::{AcceptedToken, Claims};
+///
+/// fn greeting(request: &http::request::Parts) -> Option<String> {
+///     let token = AcceptedToken::<Claims>::of(&request.extensions)?;
+///     Some(match &token {
+///         AcceptedToken::Bound(token) => format!("{}, by {}", token.claims().subject(), token.thumbprint()),
+///         AcceptedToken::Bearer(token) => format!("{}, or a thief", token.claims().subject()),
+///     })
+/// }
+/// # let _ = greeting;
+/// ```
+pub enum AcceptedToken<C> {
+    /// A token that anyone may present.
+    Bearer(BearerToken<C>),
+    /// A token that was presented by the holder of its key.
+    Bound(BoundToken<C>),
+}
+
+impl<C: Send + Sync + 'static> AcceptedToken<C> {
+    /// The token of a request that the layer has let through.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        let bound = extensions.get().cloned().map(Self::Bound);
+        bound.or_else(|| extensions.get().cloned().map(Self::Bearer))
+    }
+
+    /// Takes out what another layer has put there: what the one that asks here does not accept is
+    /// not found behind it.
+    pub(crate) fn remove_from(extensions: &mut Extensions) {
+        extensions.remove::<BearerToken<C>>();
+        extensions.remove::<BoundToken<C>>();
+    }
+
+    /// Puts the token where handlers find it.
+    pub(crate) fn insert_into(self, extensions: &mut Extensions) {
+        match self {
+            Self::Bearer(token) => {
+                extensions.insert(token);
+            }
+            Self::Bound(token) => {
+                extensions.insert(token);
+            }
+        }
+    }
+}
+
+impl<C> AcceptedToken<C> {
+    /// What the token says.
+    pub fn claims(&self) -> &C {
+        match self {
+            Self::Bearer(token) => token.claims(),
+            Self::Bound(token) => token.claims(),
+        }
+    }
+
+    /// When the token expires, where its verifier said so.
+    pub fn expires(&self) -> Option<Timestamp> {
+        match self {
+            Self::Bearer(token) => token.expires(),
+            Self::Bound(token) => token.expires(),
+        }
+    }
+}
+
+impl<C> Clone for AcceptedToken<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Bearer(token) => Self::Bearer(token.clone()),
+            Self::Bound(token) => Self::Bound(token.clone()),
+        }
+    }
+}
+
+impl<C> fmt::Debug for AcceptedToken<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bearer(token) => token.fmt(f),
+            Self::Bound(token) => token.fmt(f),
+        }
+    }
+}
+
+/// Why a token under the Bearer scheme was refused, where that scheme is allowed. The client is told
+/// in the Bearer challenge.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BearerError {
+    /// More than 32 KiB.
+    #[error("the access token is too long")]
+    TooLong,
+    /// The token itself is not good.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token is bound to a key (RFC 9449 section 7.2).
+    #[error("the access token is bound to a key and needs a DPoP proof")]
+    Bound,
+    /// The token is bound by a method that cannot be confirmed here.
+    #[error("the access token is bound in a way that is not supported")]
+    Unconfirmable,
+    /// The token is bound to nothing, and this is for bound tokens only: a handler takes a
+    /// [`BoundToken`].
+    #[error("the access token is not bound to a key")]
+    Unbound,
+    /// The token is good, but does not allow this.
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
+}

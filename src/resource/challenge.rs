@@ -1,0 +1,139 @@
+//! The challenges of a refusal: what the client is told, in which scheme.
+
+use std::fmt::{self, Write as _};
+
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::credentials::Scheme;
+use crate::jose::algorithm::Algorithms;
+use crate::proof::nonce::Nonce;
+use crate::resource::bearer::BearerPolicy;
+use crate::resource::quoted_text::QuotedText;
+use crate::resource::rejection::Rejection;
+use crate::resource::requirement::{AuthorizationError, Scopes};
+
+/// What every challenge of a service says.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenges {
+    pub(crate) bearer: BearerPolicy,
+    pub(crate) algorithms: Algorithms,
+    pub(crate) realm: Option<QuotedText>,
+    pub(crate) scope: Option<Scopes>,
+    pub(crate) resource_metadata: Option<QuotedText>,
+}
+
+impl Challenges {
+    /// The whole answer to a refused request, with an empty body.
+    pub(crate) fn refuse<B: Default>(
+        &self,
+        rejection: Rejection,
+        nonce: Option<&Nonce>,
+    ) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = rejection.status();
+        let headers = response.headers_mut();
+        if let Rejection::Unavailable(_) = rejection {
+            // Soon: a full memory empties with every second, and whatever else is out of reach has
+            // timeouts of its own.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else {
+            for challenge in self.render(&rejection) {
+                headers.append(WWW_AUTHENTICATE, challenge);
+            }
+        }
+        if let Some(nonce) = nonce {
+            nonce.write_to(headers);
+        }
+        response.extensions_mut().insert(rejection);
+        response
+    }
+
+    /// One field line per challenge, Bearer first (RFC 9110 section 11.6.1, RFC 9449 section 7.2).
+    fn render(&self, rejection: &Rejection) -> Vec<HeaderValue> {
+        let both = [Scheme::Bearer, Scheme::Dpop];
+        both.into_iter()
+            .filter(|scheme| *scheme == Scheme::Dpop || self.bearer != BearerPolicy::Refused)
+            // Of a token that is good and not enough, another scheme makes no more.
+            .filter(|scheme| !is_not_enough(rejection) || self.is_told_in(rejection, *scheme))
+            .map(|scheme| self.challenge(scheme, rejection))
+            .collect()
+    }
+
+    fn challenge(&self, scheme: Scheme, rejection: &Rejection) -> HeaderValue {
+        let mut challenge = Parameters::of(scheme);
+        if let Some(realm) = &self.realm {
+            challenge.add("realm", realm);
+        }
+        let mut scope = self.scope.as_ref();
+        if let Some(code) = rejection
+            .error_code()
+            .filter(|_| self.is_told_in(rejection, scheme))
+        {
+            challenge.add("error", &code);
+            match rejection {
+                // The sentence of RFC 9449 section 9; the log says what was wrong with the nonce.
+                Rejection::Nonce(_) => challenge.add(
+                    "error_description",
+                    &"Resource server requires nonce in DPoP proof",
+                ),
+                rejection => challenge.add("error_description", rejection),
+            }
+            match rejection.authorization() {
+                Some(AuthorizationError::Scope { required }) => scope = Some(required),
+                Some(AuthorizationError::Authentication {
+                    acr_values,
+                    max_age,
+                }) => {
+                    if let Some(acr_values) = acr_values {
+                        challenge.add("acr_values", acr_values);
+                    }
+                    if let Some(max_age) = max_age {
+                        challenge.add("max_age", max_age);
+                    }
+                }
+                Some(AuthorizationError::NotMet) | None => {}
+            }
+        }
+        if let Some(scope) = scope {
+            challenge.add("scope", scope);
+        }
+        if scheme == Scheme::Dpop {
+            challenge.add("algs", &self.algorithms);
+        }
+        if let Some(url) = &self.resource_metadata {
+            challenge.add("resource_metadata", url);
+        }
+        HeaderValue::from_str(&challenge.0)
+            .expect("descriptions and QuotedText hold visible ASCII only")
+    }
+
+    /// Whether the error stands in this scheme's challenge: in that of the scheme used, and in both,
+    /// where the request leaves that open. Where Bearer is not spoken, there is no other than DPoP's.
+    fn is_told_in(&self, rejection: &Rejection, scheme: Scheme) -> bool {
+        self.bearer == BearerPolicy::Refused || rejection.scheme().is_none_or(|used| used == scheme)
+    }
+}
+
+/// Whether the token is good, and does not allow this.
+fn is_not_enough(rejection: &Rejection) -> bool {
+    rejection.authorization().is_some() || rejection.status() == StatusCode::FORBIDDEN
+}
+
+/// A challenge under construction.
+struct Parameters(String);
+
+impl Parameters {
+    fn of(scheme: Scheme) -> Self {
+        Self(String::from(match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        }))
+    }
+
+    fn add(&mut self, name: &str, value: &dyn fmt::Display) {
+        let separator = if self.0.contains(' ') { "," } else { "" };
+        // Writing to a String does not fail.
+        let _ = write!(self.0, r#"{separator} {name}="{value}""#);
+    }
+}

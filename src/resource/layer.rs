@@ -1,0 +1,450 @@
+//! The tower layer: all the tower there is.
+//!
+//! # Behind other layers
+//!
+//! - **CORS** goes outside of this layer: a preflight (`OPTIONS` without `Authorization`) is the
+//!   CORS layer's to answer, and its answer must also be on refusals. Let it expose
+//!   [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. Where that order cannot be had,
+//!   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
+//! - **Logging and metrics** go outside, too: they find the
+//!   [`Rejection`] in the response's extensions.
+//! - **Authorization** goes inside: the layers of [`authorization`](crate::resource::authorization) answer in
+//!   the name of this one.
+//! - **One layer per request.** A layer around a router and a clone of it inside share one replay
+//!   memory: the inner one would see every proof a second time.
+//! - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
+//!   are opened; [`BoundToken::expires`](crate::resource::bound_token::BoundToken::expires) says when to end
+//!   them.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+use tracing::Span;
+
+use crate::credentials::DPOP;
+use crate::proof::nonce::{DPOP_NONCE, Nonce};
+use crate::proof::replay::store::ReplayStore;
+use crate::proof::replay::memory::MemoryReplayStore;
+use crate::resource::bearer::AcceptedToken;
+use crate::resource::rejection::{Consequence, Rejection};
+use crate::resource::verifier::Verifier;
+use crate::time::Timestamp;
+use crate::tokens::access_token::AccessTokenVerifier;
+
+/// The response header fields that a browser must be allowed to read (RFC 9449 sections 7.1 and 8),
+/// for `Access-Control-Expose-Headers`. A wildcard does not cover requests with credentials.
+pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
+
+/// The request header fields that a browser must be allowed to send, for
+/// `Access-Control-Allow-Headers`. A wildcard does not cover `Authorization`.
+pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
+
+/// Lets a request through to the service only when its DPoP proof and access token hold together,
+/// with a [`BoundToken`](crate::resource::bound_token::BoundToken) in its extensions. Where the verifier allows
+/// Bearer, a request may come with a [`BearerToken`](crate::resource::bearer::BearerToken) instead.
+///
+/// It goes around any service of `http` requests that can be cloned and whose response body has a
+/// `Default`, the empty body of refusals.
+///
+/// # Example
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_dpop::{BoundToken, Claims, DpopLayer};
+/// # use tower_dpop::{JwtVerifier, KeySet, Verifier};
+///
+/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+/// let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(async |request: Request<String>| {
+///     let token: &BoundToken<Claims> = request.extensions().get().expect("the layer has put it there");
+///     Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject())))
+/// }));
+/// # let _ = service;
+/// # }
+/// ```
+pub struct DpopLayer<V, R = MemoryReplayStore> {
+    verifier: Arc<Verifier<V, R>>,
+    preflights: Preflights,
+    enforcement: Enforcement,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Preflights {
+    Verify,
+    PassThrough,
+}
+
+/// Whether what is decided against a request has consequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Enforcement {
+    Enforced,
+    ReportOnly,
+    /// Nothing was looked at: a preflight.
+    Waived,
+}
+
+impl<V, R> DpopLayer<V, R> {
+    /// A layer that asks this verifier. Clones of the layer share it, replay memory included.
+    ///
+    /// Give an `Arc` to go on using the verifier elsewhere
+    /// ([`issue_nonce`](Verifier::issue_nonce)).
+    pub fn new(verifier: impl Into<Arc<Verifier<V, R>>>) -> Self {
+        Self {
+            verifier: verifier.into(),
+            preflights: Preflights::Verify,
+            enforcement: Enforcement::Enforced,
+        }
+    }
+
+    /// Lets every request through, and only reports what would have been refused, for the time in
+    /// which a service is moved behind the layer: a [`ReportedRejection`] in the extensions of the
+    /// request and of its response, an event, and the metric's decision `reported`. Requests that
+    /// hold bring their token as ever; a client that needs a nonce is given one.
+    ///
+    /// The layers of [`authorization`](crate::resource::authorization) inside report as well. A handler that
+    /// takes a token as its argument takes an `Option` of it meanwhile: without one, axum's
+    /// extractors answer a plain 500.
+    ///
+    /// # Security
+    ///
+    /// Nothing is refused. The service goes on deciding by whatever decided before.
+    #[must_use]
+    pub fn with_insecure_report_only(self) -> Self {
+        Self {
+            enforcement: Enforcement::ReportOnly,
+            ..self
+        }
+    }
+
+    /// Lets CORS preflights (`OPTIONS` with `Access-Control-Request-Method` and without
+    /// `Authorization`) through unverified.
+    ///
+    /// # Security
+    ///
+    /// Such a request reaches the service without a token. Use it only where the service answers
+    /// preflights and does nothing else for `OPTIONS`.
+    #[must_use]
+    pub fn with_preflight_pass_through(self) -> Self {
+        Self {
+            preflights: Preflights::PassThrough,
+            ..self
+        }
+    }
+}
+
+impl<S, V, R> Layer<S> for DpopLayer<V, R> {
+    type Service = Dpop<S, V, R>;
+
+    fn layer(&self, inner: S) -> Dpop<S, V, R> {
+        Dpop {
+            inner,
+            verifier: Arc::clone(&self.verifier),
+            preflights: self.preflights,
+            enforcement: self.enforcement,
+        }
+    }
+}
+
+impl<V, R> Clone for DpopLayer<V, R> {
+    fn clone(&self) -> Self {
+        Self {
+            verifier: Arc::clone(&self.verifier),
+            preflights: self.preflights,
+            enforcement: self.enforcement,
+        }
+    }
+}
+
+impl<V, R> fmt::Debug for DpopLayer<V, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DpopLayer")
+            .field("verifier", &self.verifier)
+            .field("preflights", &self.preflights)
+            .field("enforcement", &self.enforcement)
+            .finish()
+    }
+}
+
+/// The service that [`DpopLayer`] makes.
+pub struct Dpop<S, V, R = MemoryReplayStore> {
+    inner: S,
+    verifier: Arc<Verifier<V, R>>,
+    preflights: Preflights,
+    enforcement: Enforcement,
+}
+
+impl<S, V, R, B, D> Service<Request<B>> for Dpop<S, V, R>
+where
+    S: Service<Request<B>, Response = Response<D>> + Clone,
+    V: AccessTokenVerifier,
+    R: ReplayStore,
+    D: Default,
+{
+    type Response = Response<D>;
+    type Error = S::Error;
+    type Future = DpopFuture<S, B, V, R>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The service that was polled ready must be the one that is called; the clone that stays
+        // has yet to be polled.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
+            AcceptedToken::<V::Claims>::remove_from(request.extensions_mut());
+            request.extensions_mut().insert(Guard {
+                verifier: Arc::clone(&self.verifier) as Arc<dyn Refuses>,
+                enforcement: Enforcement::Waived,
+            });
+            return DpopFuture {
+                state: State::Answering {
+                    future: inner.call(request),
+                    note: Note::default(),
+                },
+            };
+        }
+        let (head, body) = request.into_parts();
+        let deciding = decide(Arc::clone(&self.verifier), self.enforcement, head);
+        DpopFuture {
+            state: State::Verifying {
+                future: Box::pin(deciding),
+                pending: Some((inner, body)),
+                verifier: Arc::clone(&self.verifier),
+                span: tracing::debug_span!(target: "tower_dpop", "dpop"),
+            },
+        }
+    }
+}
+
+fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && !request.headers().contains_key(AUTHORIZATION)
+}
+
+type Decision = Result<(Parts, Note), Rejection>;
+
+/// What is left to say in the response to a request that was let through.
+#[derive(Default)]
+struct Note {
+    next_nonce: Option<Nonce>,
+    reported: Option<ReportedRejection>,
+}
+
+/// Takes the head of a request and gives it back, so that no part of it is copied, with all that
+/// the services behind will look for.
+async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
+    verifier: Arc<Verifier<V, R>>,
+    enforcement: Enforcement,
+    mut head: Parts,
+) -> Decision {
+    let mut note = Note::default();
+    let decision = verifier.verify_either(&head).await;
+    let guard = head.extensions.get::<Guard>();
+    let decided_outside = guard.is_some_and(|guard| guard.enforcement == Enforcement::Enforced);
+    // Behind this layer, a token is one that this layer has accepted. But one that only reports
+    // changes nothing for another that decides.
+    let is_in_charge = enforcement == Enforcement::Enforced || !decided_outside;
+    if is_in_charge {
+        AcceptedToken::<V::Claims>::remove_from(&mut head.extensions);
+    }
+    match decision {
+        Ok(verified) => {
+            if is_in_charge {
+                verified.token.insert_into(&mut head.extensions);
+            }
+            note.next_nonce = verified.next_nonce;
+        }
+        Err(rejection) if enforcement == Enforcement::Enforced => return Err(rejection),
+        Err(rejection) => {
+            note.next_nonce = verifier.report(&rejection, Consequence::Reported);
+            let reported = ReportedRejection(rejection);
+            head.extensions.insert(reported.clone());
+            note.reported = Some(reported);
+        }
+    }
+    if is_in_charge {
+        head.extensions.insert(Guard {
+            verifier,
+            enforcement,
+        });
+    }
+    Ok((head, note))
+}
+
+impl Note {
+    fn write_to<D>(self, response: &mut Response<D>) {
+        let succeeded =
+            response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(nonce) = self
+            .next_nonce
+            .filter(|_| succeeded || self.reported.is_some())
+        {
+            nonce.write_to(response.headers_mut());
+        }
+        if let Some(reported) = self.reported {
+            response.extensions_mut().insert(reported);
+        }
+    }
+}
+
+/// Why a request would have been refused, in report-only mode. In the extensions of the request and
+/// of its response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedRejection(pub(crate) Rejection);
+
+impl ReportedRejection {
+    /// Why.
+    pub const fn rejection(&self) -> &Rejection {
+        &self.0
+    }
+}
+
+/// By whom a request was let through: what the layers behind this one need to refuse it by the same
+/// rules. In the request's extensions.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) verifier: Arc<dyn Refuses>,
+    pub(crate) enforcement: Enforcement,
+}
+
+/// The verifier, for those who do not know its types.
+pub(crate) trait Refuses: Send + Sync {
+    fn now(&self) -> Timestamp;
+    fn refuse(&self, rejection: Rejection) -> Response<()>;
+    fn report(&self, rejection: &Rejection);
+}
+
+impl<V: Send + Sync, R: Send + Sync> Refuses for Verifier<V, R> {
+    fn now(&self) -> Timestamp {
+        Verifier::now(self)
+    }
+
+    fn refuse(&self, rejection: Rejection) -> Response<()> {
+        Verifier::refuse(self, rejection)
+    }
+
+    fn report(&self, rejection: &Rejection) {
+        Verifier::report(self, rejection, Consequence::Reported);
+    }
+}
+
+impl<S: Clone, V, R> Clone for Dpop<S, V, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            verifier: Arc::clone(&self.verifier),
+            preflights: self.preflights,
+            enforcement: self.enforcement,
+        }
+    }
+}
+
+impl<S, V, R> fmt::Debug for Dpop<S, V, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dpop")
+            .field("verifier", &self.verifier)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future of [`Dpop`]: first the verification, then the inner service's own future.
+    pub struct DpopFuture<S, B, V, R>
+    where
+        S: Service<Request<B>>,
+        V: AccessTokenVerifier,
+    {
+        #[pin]
+        state: State<S, B, V, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, B, V, R>
+    where
+        S: Service<Request<B>>,
+        V: AccessTokenVerifier,
+    {
+        Verifying {
+            // Boxed, because the future of an async function has no name that could stand here. The
+            // inner service's has.
+            future: Pin<Box<dyn Future<Output = Decision> + Send>>,
+            pending: Option<(S, B)>,
+            verifier: Arc<Verifier<V, R>>,
+            span: Span,
+        },
+        Answering {
+            #[pin]
+            future: S::Future,
+            note: Note,
+        },
+    }
+}
+
+impl<S, B, D, V, R> Future for DpopFuture<S, B, V, R>
+where
+    S: Service<Request<B>, Response = Response<D>>,
+    V: AccessTokenVerifier,
+    D: Default,
+{
+    type Output = Result<Response<D>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let mut projected = self.as_mut().project();
+            let next = match projected.state.as_mut().project() {
+                StateProjection::Verifying {
+                    future,
+                    pending,
+                    verifier,
+                    span,
+                } => {
+                    let entered = span.enter();
+                    let decision = ready!(future.as_mut().poll(context));
+                    // Taken on a refusal too: it ends the inner service's reservation at once.
+                    let (mut inner, body) = pending
+                        .take()
+                        .expect("a future is not polled again after it was ready");
+                    let (head, note) = match decision {
+                        Ok(passed) => passed,
+                        Err(rejection) => return Poll::Ready(Ok(verifier.refuse(rejection))),
+                    };
+                    drop(entered);
+                    State::Answering {
+                        future: inner.call(Request::from_parts(head, body)),
+                        note,
+                    }
+                }
+                StateProjection::Answering { future, note } => {
+                    let mut response = ready!(future.poll(context))?;
+                    mem::take(note).write_to(&mut response);
+                    return Poll::Ready(Ok(response));
+                }
+            };
+            projected.state.set(next);
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B, V: AccessTokenVerifier, R> fmt::Debug for DpopFuture<S, B, V, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DpopFuture(..)")
+    }
+}

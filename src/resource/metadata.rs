@@ -1,0 +1,334 @@
+//! Protected resource metadata: what a client must know of this service before it asks for a token
+//! ([RFC 9728](https://www.rfc-editor.org/rfc/rfc9728)).
+//!
+//! The document is made from the [`Verifier`], so that it says of schemes and algorithms what is
+//! checked. (Not that a layer [only reports](crate::resource::layer::DpopLayer::with_insecure_report_only):
+//! publish it when the layer decides, or let the verifier allow Bearer.) It is served at its well-known path, outside of the
+//! [`DpopLayer`](crate::resource::layer::DpopLayer): a client that has no token yet must be able to read it.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use serde_json::{Map, Value, json};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::resource::verifier::{Verifier, WELL_KNOWN};
+use crate::tokens::access_token::TokenIssuers;
+
+/// The metadata of a service, and where it is served.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
+/// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Verifier};
+///
+/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+/// // Challenges point to the document …
+/// let verifier = verifier.with_well_known_metadata();
+/// // … which says what the verifier checks.
+/// let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
+/// assert_eq!(metadata.path(), "/.well-known/oauth-protected-resource");
+///
+/// // Outermost, so that nobody needs a token to read it.
+/// let layers = tower::ServiceBuilder::new()
+///     .layer(MetadataLayer::new(&metadata))
+///     .layer(DpopLayer::new(verifier));
+/// # let _ = layers;
+/// # }
+/// ```
+///
+/// # Behind a proxy
+///
+/// The well-known path starts at the host: of `https://example.com/orders-api` it is
+/// `/.well-known/oauth-protected-resource/orders-api`. A proxy that passes only `/orders-api` on must
+/// pass that path on as well, as it is. Browsers read the document with a CORS layer outside.
+#[derive(Clone, Debug)]
+pub struct ResourceMetadata {
+    path: String,
+    url: String,
+    members: Map<String, Value>,
+}
+
+impl ResourceMetadata {
+    /// What this verifier checks, and the issuers that it knows. The `resource` is its first public
+    /// URL.
+    pub fn of<V: TokenIssuers, R>(verifier: &Verifier<V, R>) -> Self {
+        let mut metadata = Self::without_issuers(verifier);
+        for issuer in verifier.tokens().issuers() {
+            metadata = metadata.add_authorization_server(issuer);
+        }
+        metadata
+    }
+
+    /// What this verifier checks, where its issuers are not known to it.
+    pub fn without_issuers<V, R>(verifier: &Verifier<V, R>) -> Self {
+        let path = verifier.public_url().well_known_path(WELL_KNOWN);
+        let mut members = Map::new();
+        members.insert("resource".into(), json!(verifier.public_url().to_string()));
+        // RFC 9728 section 2: an empty list says that no bearer method is supported.
+        let bearer_methods: &[&str] = if verifier.allows_bearer() {
+            &["header"]
+        } else {
+            &[]
+        };
+        members.insert("bearer_methods_supported".into(), json!(bearer_methods));
+        let algorithms = verifier.algorithms().to_string();
+        let algorithms: Vec<_> = algorithms.split(' ').collect();
+        members.insert(
+            "dpop_signing_alg_values_supported".into(),
+            json!(algorithms),
+        );
+        // RFC 9728 section 3.2: what has its default value may be left out.
+        if !verifier.allows_bearer() {
+            members.insert("dpop_bound_access_tokens_required".into(), json!(true));
+        }
+        if let Some(scopes) = verifier.scopes() {
+            members.insert("scopes_supported".into(), json!(scopes.list()));
+        }
+        Self {
+            url: format!("{}{path}", verifier.public_url().origin()),
+            path,
+            members,
+        }
+    }
+
+    /// Another authorization server whose tokens are accepted.
+    #[must_use]
+    pub fn add_authorization_server(mut self, issuer: impl Into<String>) -> Self {
+        let servers = self
+            .members
+            .entry("authorization_servers")
+            .or_insert_with(|| json!([]));
+        if let Value::Array(servers) = servers {
+            servers.push(issuer.into().into());
+        }
+        self
+    }
+
+    /// A name for people (`resource_name`).
+    #[must_use]
+    pub fn with_name(self, name: &str) -> Self {
+        self.with("resource_name", name)
+    }
+
+    /// A page for developers (`resource_documentation`).
+    #[must_use]
+    pub fn with_documentation(self, url: &str) -> Self {
+        self.with("resource_documentation", url)
+    }
+
+    /// A page about how data is used (`resource_policy_uri`).
+    #[must_use]
+    pub fn with_policy(self, url: &str) -> Self {
+        self.with("resource_policy_uri", url)
+    }
+
+    /// The terms of service (`resource_tos_uri`).
+    #[must_use]
+    pub fn with_terms_of_service(self, url: &str) -> Self {
+        self.with("resource_tos_uri", url)
+    }
+
+    /// Where the document is, for clients.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the document is served: the path of [`url`](Self::url).
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The document.
+    pub fn to_json(&self) -> String {
+        Value::Object(self.members.clone()).to_string()
+    }
+
+    /// A service that answers with the document, for a router: `GET` and `HEAD`, whatever the path.
+    pub fn service(&self) -> MetadataService {
+        MetadataService(Document::of(self))
+    }
+
+    fn with(mut self, member: &str, value: &str) -> Self {
+        self.members.insert(member.into(), value.into());
+        self
+    }
+}
+
+/// Answers requests for the metadata itself, and passes all others on. It goes outside of the
+/// [`DpopLayer`](crate::resource::layer::DpopLayer).
+///
+/// Only the path counts, and it is compared as it came. The body of the service behind it must be
+/// made from a `String`; where it is not, [`ResourceMetadata::to_json`] serves the document by hand,
+/// and in axum `route_service(metadata.path(), metadata.service())` does. Of several public URLs, the
+/// first has a document.
+#[derive(Clone, Debug)]
+pub struct MetadataLayer {
+    path: Arc<str>,
+    document: Document,
+}
+
+impl MetadataLayer {
+    /// A layer for this document.
+    pub fn new(metadata: &ResourceMetadata) -> Self {
+        Self {
+            path: metadata.path().into(),
+            document: Document::of(metadata),
+        }
+    }
+}
+
+impl<S> Layer<S> for MetadataLayer {
+    type Service = WithMetadata<S>;
+
+    fn layer(&self, inner: S) -> WithMetadata<S> {
+        WithMetadata {
+            inner,
+            metadata: self.clone(),
+        }
+    }
+}
+
+/// The service that [`MetadataLayer`] makes.
+#[derive(Clone)]
+pub struct WithMetadata<S> {
+    inner: S,
+    metadata: MetadataLayer,
+}
+
+impl<S, B, D> Service<Request<B>> for WithMetadata<S>
+where
+    S: Service<Request<B>, Response = Response<D>>,
+    D: From<String>,
+{
+    type Response = Response<D>;
+    type Error = S::Error;
+    type Future = WithMetadataFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let state = if request.uri().path() == &*self.metadata.path {
+            State::Ours {
+                response: Some(self.metadata.document.answer(request.method())),
+            }
+        } else {
+            State::Theirs {
+                future: self.inner.call(request),
+            }
+        };
+        WithMetadataFuture { state }
+    }
+}
+
+impl<S> fmt::Debug for WithMetadata<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithMetadata")
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A service that answers every request with the metadata.
+#[derive(Clone, Debug)]
+pub struct MetadataService(Document);
+
+impl<B> Service<Request<B>> for MetadataService {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ready(Ok(self.0.answer(request.method())))
+    }
+}
+
+/// The document, serialised once.
+#[derive(Clone, Debug)]
+struct Document(Arc<str>);
+
+impl Document {
+    fn of(metadata: &ResourceMetadata) -> Self {
+        Self(metadata.to_json().into())
+    }
+
+    fn answer(&self, method: &Method) -> Response<String> {
+        let body = match *method {
+            Method::GET => self.0.to_string(),
+            Method::HEAD => String::new(),
+            _ => return not_allowed(),
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // RFC 9728 section 7.10. It changes with the configuration, so with a restart.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+        response
+    }
+}
+
+fn not_allowed() -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+pin_project! {
+    /// The future of [`WithMetadata`].
+    pub struct WithMetadataFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Ours { response: Option<Response<String>> },
+        Theirs { #[pin] future: F },
+    }
+}
+
+impl<F, D, E> Future for WithMetadataFuture<F>
+where
+    F: Future<Output = Result<Response<D>, E>>,
+    D: From<String>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project().state.project() {
+            StateProjection::Ours { response } => {
+                let response = response
+                    .take()
+                    .expect("a future is not polled again after it was ready");
+                Poll::Ready(Ok(response.map(D::from)))
+            }
+            StateProjection::Theirs { future } => future.poll(context),
+        }
+    }
+}
+
+impl<F> fmt::Debug for WithMetadataFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WithMetadataFuture(..)")
+    }
+}

@@ -1,0 +1,35 @@
+//! May the request pass? Proof and token meet here, and nowhere else.
+//!
+//! [`Verifier::verify`](crate::Verifier::verify) shows the whole path of a request;
+//! [`DpopLayer`](crate::DpopLayer) is that path as a tower layer.
+
+pub(crate) mod quoted_text;
+pub(crate) mod requirement;
+pub(crate) mod bound_token;
+pub(crate) mod bearer;
+pub(crate) mod rejection;
+pub(crate) mod challenge;
+pub(crate) mod verifier;
+pub(crate) mod layer;
+pub(crate) mod authorization;
+pub(crate) mod metadata;
+
+pub use crate::credentials::{CredentialsError, Scheme};
+pub use crate::resource::authorization::{
+    Access, Authorized, AuthorizedFuture, Denied, Require, RequireAuthentication,
+};
+pub use crate::resource::bearer::BearerError;
+pub use crate::resource::bound_token::BindingError;
+pub use crate::resource::layer::{
+    CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture, ReportedRejection,
+};
+pub use crate::resource::metadata::{
+    MetadataLayer, MetadataService, ResourceMetadata, WithMetadata, WithMetadataFuture,
+};
+pub use crate::resource::quoted_text::{NotQuotable, QuotedText};
+pub use crate::resource::rejection::Unavailable;
+pub use crate::resource::requirement::{
+    AcrValues, AuthenticationRequirement, AuthorizationError, HasAuthentication, HasScopes,
+    Requirement, ScopeRequirement, Scopes,
+};
+pub use crate::resource::verifier::Verified;

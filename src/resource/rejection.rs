@@ -1,0 +1,343 @@
+//! Why a request was refused, whose fault it is, and what the client is told.
+//!
+//! | fault | status | `error` |
+//! |---|---|---|
+//! | no access token | 401 | none |
+//! | an access token under the Bearer scheme where that is not spoken, or longer than 32 KiB | 401 | `invalid_token` |
+//! | broken or several `Authorization` fields | 400 | `invalid_request` |
+//! | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
+//! | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
+//! | the access token, or its binding | 401 | `invalid_token` |
+//! | a bound access token under the Bearer scheme | 401 | `invalid_token` |
+//! | the access token does not allow the request | 403 | `insufficient_scope` |
+//! | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
+//! | ours | 503 | no challenge, `Retry-After` |
+//!
+//! ```text
+//! challenge = "DPoP" 1*SP #auth-param
+//!
+//! WWW-Authenticate: DPoP error="invalid_token", error_description="Invalid DPoP key binding",
+//!     algs="ES256 PS256"
+//! ```
+//!
+//! [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
+//! challenge. Nothing of the request is ever repeated in one.
+//!
+//! Where Bearer is spoken too, a 401 has a challenge of each scheme, and the error stands in that of
+//! the scheme that was used; in both, where the request leaves that open ([section
+//! 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
+
+use http::StatusCode;
+
+use crate::credentials::{CredentialsError, Scheme};
+use crate::proof::checks::ProofError;
+use crate::proof::freshness::IatError;
+use crate::proof::nonce::NonceError;
+use crate::proof::replay::store::ReplayStoreError;
+use crate::proof::rules::PolicyError;
+use crate::proof::target::TargetError;
+use crate::resource::bearer::BearerError;
+use crate::resource::bound_token::BindingError;
+use crate::resource::requirement::AuthorizationError;
+use crate::telemetry;
+use crate::tokens::access_token::TokenError;
+
+/// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
+/// and bodies. The variants stand in the order in which a request is checked.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::Rejection;
+///
+/// fn body_for(response: &http::Response<()>) -> Option<String> {
+///     response.extensions().get::<Rejection>().map(|rejection| format!("refused: {rejection}"))
+/// }
+/// # let _ = body_for;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The header fields hold no access token, or not just one.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The request addresses nothing that a proof could be for.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The proof fails a check of RFC 9449 section 4.3.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The access token is not good.
+    #[error(transparent)]
+    Token(TokenError),
+    /// The access token is not bound to the key that signed the proof.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    /// The nonce is missing, stale or not ours.
+    #[error(transparent)]
+    Nonce(#[from] NonceError),
+    /// The token under the Bearer scheme is not accepted.
+    #[error(transparent)]
+    Bearer(BearerError),
+    /// The token, under the DPoP scheme, is good, but does not allow this.
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
+    /// We could not say. Our fault, not the client's.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// What we lacked to decide.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// The replay memory.
+    #[error(transparent)]
+    Replay(ReplayStoreError),
+    /// What verifies access tokens.
+    #[error("access tokens cannot be verified now")]
+    Token,
+}
+
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unavailable => Self::Unavailable(Unavailable::Token),
+            error => Self::Token(error),
+        }
+    }
+}
+
+impl From<BearerError> for Rejection {
+    fn from(error: BearerError) -> Self {
+        match error {
+            BearerError::Token(TokenError::Unavailable) => Self::Unavailable(Unavailable::Token),
+            error => Self::Bearer(error),
+        }
+    }
+}
+
+impl From<ReplayStoreError> for Rejection {
+    fn from(error: ReplayStoreError) -> Self {
+        Self::Unavailable(Unavailable::Replay(error))
+    }
+}
+
+impl From<PolicyError> for Rejection {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Nonce(error) => error.into(),
+            PolicyError::Proof(error) => error.into(),
+            PolicyError::Replay(error) => error.into(),
+        }
+    }
+}
+
+impl Rejection {
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Credentials(CredentialsError::Ambiguous | CredentialsError::Malformed) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ if self.error_code() == Some("insufficient_scope") => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// The `error` of the challenge. A request without credentials gets none (RFC 9449 section
+    /// 7.2), nor does a fault of ours.
+    pub const fn error_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Credentials(CredentialsError::Missing) | Self::Unavailable(_) => None,
+            Self::Credentials(CredentialsError::Ambiguous | CredentialsError::Malformed) => {
+                Some("invalid_request")
+            }
+            Self::Target(_) | Self::Proof(_) => Some("invalid_dpop_proof"),
+            Self::Nonce(_) => Some("use_dpop_nonce"),
+            Self::Authorization(error) | Self::Bearer(BearerError::Authorization(error)) => {
+                Some(match error {
+                    AuthorizationError::Authentication { .. } => "insufficient_user_authentication",
+                    AuthorizationError::NotMet | AuthorizationError::Scope { .. } => {
+                        "insufficient_scope"
+                    }
+                })
+            }
+            Self::Token(TokenError::InsufficientScope)
+            | Self::Bearer(BearerError::Token(TokenError::InsufficientScope)) => {
+                Some("insufficient_scope")
+            }
+            Self::Credentials(CredentialsError::Bearer | CredentialsError::TokenTooLong)
+            | Self::Token(_)
+            | Self::Binding(_)
+            | Self::Bearer(_) => Some("invalid_token"),
+        }
+    }
+
+    /// The scheme that the request used, where it left no doubt.
+    pub const fn scheme(&self) -> Option<Scheme> {
+        match self {
+            Self::Credentials(CredentialsError::Bearer) | Self::Bearer(_) => Some(Scheme::Bearer),
+            Self::Credentials(
+                CredentialsError::Ambiguous
+                | CredentialsError::Malformed
+                | CredentialsError::Missing,
+            )
+            | Self::Unavailable(_) => None,
+            Self::Credentials(CredentialsError::TokenTooLong)
+            | Self::Target(_)
+            | Self::Proof(_)
+            | Self::Token(_)
+            | Self::Binding(_)
+            | Self::Nonce(_)
+            | Self::Authorization(_) => Some(Scheme::Dpop),
+        }
+    }
+
+    /// A name for the reason, for metrics and alarms: one of a fixed set, lower case with
+    /// underscores (`proof_replayed`, `token_expired`). The names are stable.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Credentials(error) => match error {
+                CredentialsError::Ambiguous => "credentials_ambiguous",
+                CredentialsError::Bearer => "credentials_bearer",
+                CredentialsError::Malformed => "credentials_malformed",
+                CredentialsError::Missing => "credentials_missing",
+                CredentialsError::TokenTooLong => "credentials_token_too_long",
+            },
+            Self::Target(error) => match error {
+                TargetError::Connect => "target_connect",
+                TargetError::Misdirected => "target_misdirected",
+                TargetError::NotRfc3986 => "target_not_rfc3986",
+                TargetError::Unresolved => "target_unresolved",
+            },
+            Self::Proof(error) => proof_reason(error),
+            Self::Token(error) => token_reason(error),
+            Self::Binding(error) => match error {
+                BindingError::OtherKey => "binding_other_key",
+                BindingError::Unbound => "binding_unbound",
+                BindingError::Unconfirmable => "binding_unconfirmable",
+            },
+            Self::Nonce(error) => match error {
+                NonceError::Foreign => "nonce_foreign",
+                NonceError::InTheFuture => "nonce_in_the_future",
+                NonceError::Missing => "nonce_missing",
+                NonceError::Stale => "nonce_stale",
+            },
+            Self::Bearer(error) => match error {
+                BearerError::TooLong => "bearer_too_long",
+                BearerError::Token(error) => token_reason(error),
+                BearerError::Bound => "bearer_bound",
+                BearerError::Unconfirmable => "bearer_unconfirmable",
+                BearerError::Unbound => "bearer_unbound",
+                BearerError::Authorization(error) => authorization_reason(error),
+            },
+            Self::Authorization(error) => authorization_reason(error),
+            Self::Unavailable(error) => match error {
+                Unavailable::Replay(ReplayStoreError::Full) => "unavailable_replay_full",
+                Unavailable::Replay(ReplayStoreError::Unavailable) => "unavailable_replay",
+                Unavailable::Token => "unavailable_token",
+            },
+        }
+    }
+
+    /// What a good token lacks.
+    pub(crate) const fn authorization(&self) -> Option<&AuthorizationError> {
+        match self {
+            Self::Authorization(error) | Self::Bearer(BearerError::Authorization(error)) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
+    /// One event per decision against a request. A rejection holds nothing of the request but by how
+    /// much a time is off and which part of the URL differs.
+    pub(crate) fn report(&self, consequence: Consequence) {
+        let scheme = self.scheme().map_or("none", Scheme::name);
+        let message = match consequence {
+            Consequence::Refused => "request refused",
+            Consequence::Reported => "request would be refused, and passes",
+        };
+        let reason = self.reason();
+        telemetry::decision(consequence.name(), scheme, reason);
+        if let Self::Unavailable(_) = self {
+            tracing::error!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}: cannot decide");
+        } else {
+            tracing::info!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}");
+        }
+    }
+}
+
+/// What comes of a decision against a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    Refused,
+    /// Report-only mode.
+    Reported,
+}
+
+impl Consequence {
+    /// For metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reported => "reported",
+        }
+    }
+}
+
+const fn proof_reason(error: &ProofError) -> &'static str {
+    match error {
+        ProofError::Missing => "proof_missing",
+        ProofError::Several => "proof_several",
+        ProofError::TooLong => "proof_too_long",
+        ProofError::NotAJwt => "proof_not_a_jwt",
+        ProofError::HeaderNotJson => "proof_header",
+        ProofError::PayloadNotJson => "proof_payload",
+        ProofError::ClaimMissing => "proof_claim_missing",
+        ProofError::NoKey => "proof_no_key",
+        ProofError::JtiLength => "proof_jti_length",
+        ProofError::Type => "proof_typ",
+        ProofError::Extension => "proof_extension",
+        ProofError::Algorithm => "proof_algorithm",
+        ProofError::Signature => "proof_signature",
+        ProofError::Key(_) => "proof_key",
+        ProofError::Method => "proof_htm",
+        ProofError::Url(_) => "proof_htu",
+        ProofError::Iat(IatError::InTheFuture { .. }) => "proof_iat_in_the_future",
+        ProofError::Iat(IatError::TooOld { .. }) => "proof_iat_too_old",
+        ProofError::Expired => "proof_expired",
+        ProofError::NotYetValid => "proof_not_yet_valid",
+        ProofError::TokenHash => "proof_ath",
+        ProofError::Replayed => "proof_replayed",
+    }
+}
+
+const fn token_reason(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Algorithm => "token_algorithm",
+        TokenError::Audience => "token_audience",
+        TokenError::Claims => "token_claims",
+        TokenError::Expired => "token_expired",
+        TokenError::InsufficientScope => "token_insufficient_scope",
+        TokenError::Invalid => "token_invalid",
+        TokenError::Issuer => "token_issuer",
+        TokenError::Key => "token_key",
+        TokenError::Malformed => "token_malformed",
+        TokenError::NotYetValid => "token_not_yet_valid",
+        TokenError::Signature => "token_signature",
+        TokenError::TokenType => "token_type_mismatch",
+        TokenError::Type => "token_typ",
+        TokenError::Unavailable => "token_unavailable",
+    }
+}
+
+const fn authorization_reason(error: &AuthorizationError) -> &'static str {
+    match error {
+        AuthorizationError::Authentication { .. } => "authorization_authentication",
+        AuthorizationError::NotMet => "authorization_denied",
+        AuthorizationError::Scope { .. } => "authorization_scope",
+    }
+}

@@ -1,0 +1,338 @@
+//! What a route asks of an access token that is good: scopes, and how its user was authenticated.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::resource::quoted_text::{NotQuotable, QuotedText};
+use crate::time::Timestamp;
+#[cfg(feature = "introspection")]
+use crate::tokens::introspection::verifier::IntrospectedClaims;
+use crate::tokens::jwt::Claims;
+
+/// A decision about the claims of an access token that was presented by its holder.
+///
+/// [`ScopeRequirement`] and [`AuthenticationRequirement`] are two; implement it for rules of your own.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::resource::{AuthorizationError, Requirement};
+/// use tower_dpop::{Claims, Timestamp};
+///
+/// struct OfTenant(u64);
+///
+/// impl Requirement<Claims> for OfTenant {
+///     fn check(&self, claims: &Claims, _now: Timestamp) -> Result<(), AuthorizationError> {
+///         if claims.claim("tenant") == Some(self.0) {
+///             Ok(())
+///         } else {
+///             Err(AuthorizationError::NotMet)
+///         }
+///     }
+/// }
+/// ```
+pub trait Requirement<C>: Send + Sync + 'static {
+    /// Whether a token that says this is enough.
+    fn check(&self, claims: &C, now: Timestamp) -> Result<(), AuthorizationError>;
+}
+
+/// A closure that says yes or no.
+impl<C, F: Fn(&C) -> bool + Send + Sync + 'static> Requirement<C> for F {
+    fn check(&self, claims: &C, _now: Timestamp) -> Result<(), AuthorizationError> {
+        if self(claims) {
+            Ok(())
+        } else {
+            Err(AuthorizationError::NotMet)
+        }
+    }
+}
+
+/// Claims that hold scopes.
+///
+/// # Example
+///
+/// An issuer that writes them as an array named `scp`:
+///
+/// ```
+/// use tower_dpop::resource::HasScopes;
+/// use tower_dpop::{JwtVerifier, KeySet, RequireScopes};
+///
+/// #[derive(serde::Deserialize)]
+/// struct OktaClaims {
+///     sub: String,
+///     #[serde(default)]
+///     scp: Vec<String>,
+/// }
+///
+/// impl HasScopes for OktaClaims {
+///     fn has_scope(&self, scope: &str) -> bool {
+///         self.scp.iter().any(|held| held == scope)
+///     }
+/// }
+///
+/// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
+/// // Both are told of the type.
+/// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
+///     .with_lenient_typ()
+///     .with_claims::<OktaClaims>();
+/// let layer = RequireScopes::all_of("orders.read".parse()?).with_claims::<OktaClaims>();
+/// # let _ = (tokens, layer);
+/// # Ok(())
+/// # }
+/// ```
+pub trait HasScopes {
+    /// Whether the token was granted this scope.
+    fn has_scope(&self, scope: &str) -> bool;
+}
+
+/// Claims that say how and when the user was authenticated ([RFC 9470 section
+/// 6](https://www.rfc-editor.org/rfc/rfc9470#section-6)).
+pub trait HasAuthentication {
+    /// Whether the authentication was of this class (`acr`).
+    fn has_acr(&self, acr: &str) -> bool;
+
+    /// When the user was authenticated (`auth_time`), if the token says so.
+    fn auth_time(&self) -> Option<Timestamp>;
+}
+
+impl HasScopes for Claims {
+    fn has_scope(&self, scope: &str) -> bool {
+        Claims::has_scope(self, scope)
+    }
+}
+
+impl HasAuthentication for Claims {
+    fn has_acr(&self, acr: &str) -> bool {
+        self.claim::<String>("acr").is_some_and(|held| held == acr)
+    }
+
+    fn auth_time(&self) -> Option<Timestamp> {
+        self.claim("auth_time").map(whole_seconds)
+    }
+}
+
+#[cfg(feature = "introspection")]
+impl HasScopes for IntrospectedClaims {
+    fn has_scope(&self, scope: &str) -> bool {
+        IntrospectedClaims::has_scope(self, scope)
+    }
+}
+
+#[cfg(feature = "introspection")]
+impl HasAuthentication for IntrospectedClaims {
+    fn has_acr(&self, acr: &str) -> bool {
+        self.claim::<String>("acr").is_some_and(|held| held == acr)
+    }
+
+    fn auth_time(&self) -> Option<Timestamp> {
+        self.claim("auth_time").map(whole_seconds)
+    }
+}
+
+/// A NumericDate, which may have a fraction (RFC 7519 section 2).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates"
+)]
+fn whole_seconds(date: f64) -> Timestamp {
+    Timestamp::from_unix(date as u64)
+}
+
+/// Scopes, separated by spaces: `scope = scope-token *( SP scope-token )` ([RFC 6749 section
+/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::resource::Scopes;
+///
+/// let scopes: Scopes = "orders.read orders.write".parse()?;
+/// assert_eq!(scopes.to_string(), "orders.read orders.write");
+/// assert!("orders\"read".parse::<Scopes>().is_err());
+/// # Ok::<(), tower_dpop::resource::NotQuotable>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scopes(QuotedText);
+
+impl Scopes {
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.as_str().split(' ')
+    }
+
+    /// Each of them.
+    pub(crate) fn list(&self) -> Vec<&str> {
+        self.iter().collect()
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = NotQuotable;
+
+    fn from_str(text: &str) -> Result<Self, NotQuotable> {
+        let scopes: QuotedText = text.parse()?;
+        if text.split(' ').any(str::is_empty) {
+            Err(NotQuotable)
+        } else {
+            Ok(Self(scopes))
+        }
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Classes of authentication (`acr_values`), separated by spaces, in order of preference ([RFC 9470
+/// section 3](https://www.rfc-editor.org/rfc/rfc9470#section-3)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcrValues(Scopes);
+
+impl FromStr for AcrValues {
+    type Err = NotQuotable;
+
+    fn from_str(text: &str) -> Result<Self, NotQuotable> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for AcrValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Scopes that a token must hold, all of them or one of them.
+#[derive(Clone, Debug)]
+pub struct ScopeRequirement {
+    scopes: Scopes,
+    how_many: HowMany,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum HowMany {
+    All,
+    Any,
+}
+
+impl ScopeRequirement {
+    /// Every one of these.
+    pub const fn all_of(scopes: Scopes) -> Self {
+        Self {
+            scopes,
+            how_many: HowMany::All,
+        }
+    }
+
+    /// At least one of these.
+    pub const fn any_of(scopes: Scopes) -> Self {
+        Self {
+            scopes,
+            how_many: HowMany::Any,
+        }
+    }
+}
+
+impl<C: HasScopes> Requirement<C> for ScopeRequirement {
+    fn check(&self, claims: &C, _now: Timestamp) -> Result<(), AuthorizationError> {
+        let mut scopes = self.scopes.iter();
+        let enough = match self.how_many {
+            HowMany::All => scopes.all(|scope| claims.has_scope(scope)),
+            HowMany::Any => scopes.any(|scope| claims.has_scope(scope)),
+        };
+        if enough {
+            Ok(())
+        } else {
+            Err(AuthorizationError::Scope {
+                required: self.scopes.clone(),
+            })
+        }
+    }
+}
+
+/// How, or how recently, the user must have been authenticated: step-up by [RFC
+/// 9470](https://www.rfc-editor.org/rfc/rfc9470).
+#[derive(Clone, Debug)]
+pub struct AuthenticationRequirement {
+    acr_values: Option<AcrValues>,
+    max_age: Option<Duration>,
+}
+
+impl AuthenticationRequirement {
+    /// Of one of these classes (`acr`).
+    pub const fn by_acr(acr_values: AcrValues) -> Self {
+        Self {
+            acr_values: Some(acr_values),
+            max_age: None,
+        }
+    }
+
+    /// At most this long ago (whole seconds).
+    pub const fn within(max_age: Duration) -> Self {
+        Self {
+            acr_values: None,
+            max_age: Some(max_age),
+        }
+    }
+
+    /// And at most this long ago (whole seconds).
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
+    }
+}
+
+impl<C: HasAuthentication> Requirement<C> for AuthenticationRequirement {
+    fn check(&self, claims: &C, now: Timestamp) -> Result<(), AuthorizationError> {
+        let of_a_class = self
+            .acr_values
+            .as_ref()
+            .is_none_or(|values| values.0.iter().any(|acr| claims.has_acr(acr)));
+        let recent = self.max_age.is_none_or(|max_age| {
+            // One that has yet to come is in other units than seconds, and would be recent for ever.
+            claims
+                .auth_time()
+                .is_some_and(|time| time <= now.plus(LEEWAY) && now <= time.plus(max_age.as_secs()))
+        });
+        if of_a_class && recent {
+            Ok(())
+        } else {
+            Err(AuthorizationError::Authentication {
+                acr_values: self.acr_values.clone(),
+                max_age: self.max_age.map(|age| age.as_secs()),
+            })
+        }
+    }
+}
+
+/// How far ahead the issuer's clock may be, in seconds.
+const LEEWAY: u64 = 30;
+
+/// Why a good token is not enough. What it holds stands in the challenge; it comes from the
+/// requirement, never from the request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorizationError {
+    /// The user was not authenticated by the required means, or too long ago (RFC 9470 section 3:
+    /// 401, `insufficient_user_authentication`).
+    #[error("a different authentication of the user is required")]
+    Authentication {
+        /// `acr_values` of the challenge.
+        acr_values: Option<AcrValues>,
+        /// `max_age` of the challenge, in seconds.
+        max_age: Option<u64>,
+    },
+    /// Another requirement than scopes and authentication is not met (403, `insufficient_scope`).
+    #[error("the access token does not allow this request")]
+    NotMet,
+    /// A scope is missing (RFC 6750 section 3.1: 403, `insufficient_scope`).
+    #[error("the access token lacks a scope")]
+    Scope {
+        /// `scope` of the challenge.
+        required: Scopes,
+    },
+}

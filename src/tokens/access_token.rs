@@ -1,0 +1,294 @@
+//! Access tokens: what a verifier of them is, and what it says.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::credentials::PresentedToken;
+use crate::jose::json::{Text, object};
+use crate::jose::jwk::Thumbprint;
+use crate::time::Timestamp;
+
+/// Decides whether an access token is good, and says to which key it is bound.
+///
+/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier) is the one for signed tokens; implement this for tokens
+/// of another kind. The binding itself is checked by the caller,
+/// [`Verifier::verify`](crate::resource::verifier::Verifier::verify).
+///
+/// # Example
+///
+/// A rule of one's own around another verifier, which has a say with every request. (Scopes are
+/// another matter: [`requirement`](crate::resource::requirement).)
+///
+/// ```
+/// use std::collections::HashSet;
+/// use std::sync::{Arc, PoisonError, RwLock};
+/// use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError, TokenIssuers};
+/// use tower_dpop::{Claims, Timestamp};
+///
+/// struct UnlessRevoked<V> {
+///     tokens: V,
+///     revoked: Arc<RwLock<HashSet<String>>>, // by `jti`
+/// }
+///
+/// impl<V: AccessTokenVerifier<Claims = Claims>> AccessTokenVerifier for UnlessRevoked<V> {
+///     type Claims = Claims;
+///
+///     async fn verify(
+///         &self,
+///         token: PresentedToken<'_>,
+///         now: Timestamp,
+///     ) -> Result<AccessToken<Claims>, TokenError> {
+///         let token = self.tokens.verify(token, now).await?;
+///         let jti: String = token.claims().claim("jti").ok_or(TokenError::Claims)?;
+///         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+///         if revoked.contains(&jti) {
+///             Err(TokenError::Invalid)
+///         } else {
+///             Ok(token)
+///         }
+///     }
+/// }
+///
+/// // For the metadata of the service.
+/// impl<V: TokenIssuers> TokenIssuers for UnlessRevoked<V> {
+///     fn issuers(&self) -> Vec<&str> {
+///         self.tokens.issuers()
+///     }
+/// }
+/// ```
+///
+/// # Security
+///
+/// Everything that makes a token good is for the implementation to check: signature or lookup,
+/// issuer, audience, expiry, revocation. A confirmation (`cnf`) that is present but not understood
+/// must never be reported as [`Confirmation::Unbound`].
+pub trait AccessTokenVerifier: Send + Sync + 'static {
+    /// What the application learns from a token.
+    type Claims: Send + Sync + 'static;
+
+    /// Verifies one token. The token is the client's word: nothing about it is known but that it is
+    /// `token68` of at most 32 KiB.
+    fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send;
+}
+
+/// A verifier that is used elsewhere, too: by another [`Verifier`](crate::resource::verifier::Verifier), or to
+/// clear its cache.
+impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
+    type Claims = V::Claims;
+
+    fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send {
+        V::verify(self, token, now)
+    }
+}
+
+impl<V: TokenIssuers> TokenIssuers for Arc<V> {
+    fn issuers(&self) -> Vec<&str> {
+        V::issuers(self)
+    }
+}
+
+/// Who issues the tokens that a verifier accepts, for
+/// [`ResourceMetadata`](crate::resource::metadata::ResourceMetadata).
+pub trait TokenIssuers {
+    /// The issuer identifiers, as they stand in `iss`. Empty, where they are not known.
+    fn issuers(&self) -> Vec<&str>;
+}
+
+/// A good access token: what it is bound to, and what it says. Cloning is cheap.
+pub struct AccessToken<C> {
+    pub(crate) confirmation: Confirmation,
+    pub(crate) claims: Arc<C>,
+    pub(crate) expires: Option<Timestamp>,
+}
+
+impl<C> AccessToken<C> {
+    /// A token that was verified to be good.
+    pub fn new(confirmation: Confirmation, claims: C) -> Self {
+        Self {
+            confirmation,
+            claims: Arc::new(claims),
+            expires: None,
+        }
+    }
+
+    /// What the token is bound to.
+    pub const fn confirmation(&self) -> Confirmation {
+        self.confirmation
+    }
+
+    /// What the token says. Nobody has shown yet that it was presented by the holder of its key.
+    pub fn claims(&self) -> &C {
+        &self.claims
+    }
+
+    /// When the token expires, where its verifier said so.
+    pub const fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// Notes when the token expires, for caches, and for whoever keeps a connection open beyond one
+    /// request.
+    #[must_use]
+    pub fn with_expiry(mut self, expires: Timestamp) -> Self {
+        self.expires = Some(expires);
+        self
+    }
+}
+
+impl<C> Clone for AccessToken<C> {
+    fn clone(&self) -> Self {
+        Self {
+            confirmation: self.confirmation,
+            claims: Arc::clone(&self.claims),
+            expires: self.expires,
+        }
+    }
+}
+
+impl<C> fmt::Debug for AccessToken<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("confirmation", &self.confirmation)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key to which a token is bound: its `cnf` ([RFC
+/// 7800](https://www.rfc-editor.org/rfc/rfc7800), [RFC 9449 section
+/// 6](https://www.rfc-editor.org/rfc/rfc9449#section-6)).
+///
+/// It deserialises from a `cnf` object; a claims type that has one writes `#[serde(default)] cnf:
+/// Confirmation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Confirmation {
+    /// `cnf` names a key by its thumbprint (`jkt`). Other members of `cnf` beside it are not
+    /// checked here.
+    Thumbprint(Thumbprint),
+    /// There is no `cnf`.
+    #[default]
+    Unbound,
+    /// There is a `cnf`, without `jkt`: another method, which this crate cannot confirm.
+    Unconfirmable,
+}
+
+object! {
+    struct Cnf<'de> {
+        jkt: Text<'de> = "jkt",
+    }
+}
+
+impl<'de> Deserialize<'de> for Confirmation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Cnf::deserialize(deserializer)?.jkt {
+            Some(jkt) => jkt
+                .as_str()
+                .parse()
+                .map(Self::Thumbprint)
+                .map_err(serde::de::Error::custom),
+            None => Ok(Self::Unconfirmable),
+        }
+    }
+}
+
+/// `aud` (RFC 7519 section 4.1.3): one string, or an array of them.
+#[derive(Deserialize)]
+#[serde(untagged, bound(deserialize = "'de: 'a"))]
+pub(crate) enum Audience<'a> {
+    One(Text<'a>),
+    Several(Vec<Text<'a>>),
+}
+
+impl Audience<'_> {
+    pub(crate) fn names_one_of(&self, expected: &[String]) -> bool {
+        let is_expected = |audience: &Text<'_>| {
+            expected
+                .iter()
+                .any(|expected| expected == audience.as_str())
+        };
+        match self {
+            Self::One(audience) => is_expected(audience),
+            Self::Several(audiences) => audiences.iter().any(is_expected),
+        }
+    }
+}
+
+/// What a `scope` claim holds ([RFC 6749 section
+/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
+pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
+    claim
+        .into_iter()
+        .flat_map(|scope| scope.split(' '))
+        .filter(|scope| !scope.is_empty())
+}
+
+/// One of the claims that have no field of their own, if it is there and of this type.
+pub(crate) fn claim<T: DeserializeOwned>(others: &Map<String, Value>, name: &str) -> Option<T> {
+    others
+        .get(name)
+        .and_then(|claim| T::deserialize(claim).ok())
+}
+
+/// Why an access token was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// `alg` is missing, unknown, or not on the list.
+    #[error("the algorithm of the access token is not accepted")]
+    Algorithm,
+    /// `aud` does not name this resource server (RFC 9068 section 4).
+    #[error("the access token is for another audience")]
+    Audience,
+    /// The claims are not what the application expects of a token.
+    #[error("the claims of the access token are not those expected")]
+    Claims,
+    /// `exp` has passed, or is missing (RFC 9068 section 4).
+    #[error("the access token has expired")]
+    Expired,
+    /// The token is good, but does not allow this (RFC 6750 section 3.1, `insufficient_scope`).
+    #[error("the access token does not allow this request")]
+    InsufficientScope,
+    /// The token is not, or no longer, good: unknown or revoked where it was looked up.
+    #[error("the access token is not valid")]
+    Invalid,
+    /// `iss` is not the issuer (RFC 9068 section 4).
+    #[error("the access token is from another issuer")]
+    Issuer,
+    /// The issuer has no key that could have signed the token.
+    #[error("the key of the access token is not known")]
+    Key,
+    /// Not a token of the expected form.
+    #[error("the access token is malformed")]
+    Malformed,
+    /// `nbf` has not come.
+    #[error("the access token is not valid yet")]
+    NotYetValid,
+    /// The signature does not verify with the issuer's keys.
+    #[error("the signature of the access token does not verify")]
+    Signature,
+    /// `token_type` of an introspected token contradicts what the token is bound to (RFC 9449
+    /// section 6.2).
+    #[error("the type of the access token contradicts its binding")]
+    TokenType,
+    /// `typ` is not that of an access token (RFC 9068 section 4).
+    #[error("the access token has the wrong typ")]
+    Type,
+    /// Nobody could say: the issuer's keys or its introspection endpoint are out of reach. Our
+    /// fault, not the client's.
+    #[error("the access token could not be verified")]
+    Unavailable,
+}

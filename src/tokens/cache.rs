@@ -1,0 +1,200 @@
+//! Verdicts about access tokens that are kept, so that a token is verified once and not with every
+//! request.
+//!
+//! A verdict is found by the SHA-256 of the token, which `ath` needs anyway, so a token that differs
+//! in one character is another token. It ends when the token expires, and with what it rests on: the
+//! issuer's key set for [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), a short life for everything else.
+//! Only good tokens are kept; eviction harms nobody, for the token is then verified again.
+//!
+//! # Revocation
+//!
+//! A JWT is good until it expires, cached or not: nobody is asked about it. Where tokens can be
+//! revoked, ask about them (feature `introspection`), and choose the life of a verdict as the time
+//! for which a revoked token may go on.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::credentials::PresentedToken;
+use crate::telemetry::{self, Cached};
+use crate::time::Timestamp;
+use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
+
+/// Keeps the verdicts of another verifier for a while.
+///
+/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier) and introspection keep their own: this is for verifiers
+/// of yours.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_dpop::tokens::{AccessTokenVerifier, TokenCache};
+///
+/// fn cached<V: AccessTokenVerifier>(lookup: V) -> TokenCache<V> {
+///     TokenCache::new(lookup, Duration::from_secs(10))
+/// }
+/// # let _ = cached::<tower_dpop::JwtVerifier<tower_dpop::KeySet>>;
+/// ```
+///
+/// # Security
+///
+/// While a verdict lives, nothing inside of the cache is asked about the token: neither a list of
+/// revoked tokens, nor keys that have changed. Choose the life accordingly, put checks that must run
+/// with every request around the cache, and call [`clear`](Self::clear) when the rules change (give
+/// the [`Verifier`](crate::resource::verifier::Verifier) an `Arc` of the cache, and keep another).
+pub struct TokenCache<V: AccessTokenVerifier> {
+    verifier: V,
+    verdicts: Verdicts<Verdict<V::Claims>>,
+    life: Duration,
+    /// Verdicts of an older generation are no longer used, not even those on their way into the
+    /// cache when it was cleared.
+    generation: AtomicU64,
+}
+
+struct Verdict<C> {
+    token: AccessToken<C>,
+    since: Timestamp,
+    generation: u64,
+}
+
+impl<V: AccessTokenVerifier> TokenCache<V> {
+    /// Keeps the verdicts of this verifier for this long (whole seconds), and never beyond the
+    /// token's expiry.
+    pub fn new(verifier: V, life: Duration) -> Self {
+        Self {
+            verifier,
+            verdicts: Verdicts::with_capacity(DEFAULT_CAPACITY),
+            life,
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// How much memory verdicts may take, in octets, by estimate. The default is 16 MiB.
+    #[must_use]
+    pub fn with_capacity(mut self, octets: u64) -> Self {
+        self.verdicts = Verdicts::with_capacity(octets);
+        self
+    }
+
+    /// Forgets every verdict.
+    pub fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.verdicts.clear();
+    }
+
+    fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<AccessToken<V::Claims>> {
+        let verdict = self.verdicts.get(token)?;
+        let until = verdict.since.plus(self.life.as_secs());
+        let lives = verdict.generation == self.generation.load(Ordering::SeqCst)
+            && verdict.since <= now
+            && now < until
+            && verdict.token.expires.is_none_or(|expires| now < expires);
+        if lives {
+            Some(verdict.token)
+        } else {
+            // A clock that steps back and forth again must not bring it back: the verifier inside
+            // may have refused the token meanwhile.
+            self.verdicts.forget(token);
+            None
+        }
+    }
+}
+
+impl<V: AccessTokenVerifier> AccessTokenVerifier for TokenCache<V> {
+    type Claims = V::Claims;
+
+    async fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken<V::Claims>, TokenError> {
+        if let Some(known) = self.recall(&token, now) {
+            telemetry::token_cache(Cached::Hit);
+            return Ok(known);
+        }
+        telemetry::token_cache(Cached::Miss);
+        let generation = self.generation.load(Ordering::SeqCst);
+        let good = self.verifier.verify(token, now).await?;
+        let verdict = Verdict {
+            token: good.clone(),
+            since: now,
+            generation,
+        };
+        self.verdicts.keep(&token, token.as_str().len(), verdict);
+        Ok(good)
+    }
+}
+
+impl<V: AccessTokenVerifier + TokenIssuers> TokenIssuers for TokenCache<V> {
+    fn issuers(&self) -> Vec<&str> {
+        self.verifier.issuers()
+    }
+}
+
+impl<V: AccessTokenVerifier> fmt::Debug for TokenCache<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("life", &self.life)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Clone for Verdict<C> {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            ..*self
+        }
+    }
+}
+
+/// 16 MiB: some 6,000 tokens of 600 characters.
+pub(crate) const DEFAULT_CAPACITY: u64 = 16 * 1024 * 1024;
+
+const TYPICAL_LENGTH: usize = 600;
+
+/// What a parsed text of this many octets takes, by estimate: its members three times as text, and the
+/// places around it.
+const fn weight(octets: usize) -> u64 {
+    1024 + 3 * octets as u64
+}
+
+/// A bounded map of verdicts by token. Whether one still holds is for its owner to say.
+pub(crate) struct Verdicts<T> {
+    cache: Cache<[u8; 32], T>,
+    capacity: u64,
+}
+
+impl<T: Clone + Send + Sync + 'static> Verdicts<T> {
+    pub(crate) fn with_capacity(octets: u64) -> Self {
+        Self {
+            cache: Cache::new(octets, weight(TYPICAL_LENGTH)),
+            capacity: octets,
+        }
+    }
+
+    pub(crate) fn get(&self, token: &PresentedToken<'_>) -> Option<T> {
+        self.cache.get(token.sha256())
+    }
+
+    /// Keeps what a text of this many octets said.
+    pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, verdict: T) {
+        self.cache.insert(*token.sha256(), verdict, weight(octets));
+    }
+
+    pub(crate) fn forget(&self, token: &PresentedToken<'_>) {
+        self.cache.remove(token.sha256());
+    }
+
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+    }
+
+    /// An empty one of the same capacity.
+    pub(crate) fn renewed<U: Clone + Send + Sync + 'static>(&self) -> Verdicts<U> {
+        Verdicts::with_capacity(self.capacity)
+    }
+}

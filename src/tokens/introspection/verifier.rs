@@ -1,0 +1,568 @@
+//! The verifier that asks, and what it makes of answers.
+
+use std::fmt;
+use std::time::Duration;
+
+use form_urlencoded::Serializer;
+use http::{HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio::time;
+
+use crate::credentials::PresentedToken;
+use crate::jose::json::{NotStrictJson, Text, object, read};
+use crate::telemetry::{self, Cached};
+use crate::time::Timestamp;
+use crate::tokens::access_token::{
+    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+};
+use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
+use crate::tokens::http::{Answer, EndpointUrl, FetchError, HttpClient};
+use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
+use crate::tokens::introspection::flights::Flights;
+
+/// Verifies access tokens by asking the authorization server about them.
+///
+/// A token passes when the server says that it is active, when `aud` names this resource server,
+/// when `exp` has not passed and `nbf` has come, where they are there, and when `token_type` and
+/// `token_use` do not contradict what the token is bound to and for.
+///
+/// `C` is what the application learns: [`IntrospectedClaims`], or a type of your own
+/// ([`with_claims`](Self::with_claims)).
+///
+/// # Example
+///
+/// ```no_run
+/// use tower_dpop::tokens::{ClientAuthentication, HttpClient, IntrospectionVerifier};
+///
+/// # fn example(secret: String) -> Result<(), Box<dyn std::error::Error>> {
+/// let tokens = IntrospectionVerifier::new(
+///     "https://as.example.com/introspect".parse()?,
+///     ClientAuthentication::basic("orders-api", secret),
+///     "https://api.example.com",
+///     HttpClient::new()?,
+/// );
+/// # let _ = tokens;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Requests with one token at one time share one question, and its answer serves for
+/// [ten seconds](Self::with_cache_life) more.
+///
+/// # Panics
+///
+/// Questions are asked within a tokio runtime that has I/O and timers; outside of one they panic.
+///
+/// # Security
+///
+/// A token that was revoked goes on for the life of a cached answer. A request with a made-up token
+/// costs a question each time, for only good tokens are remembered: the number of questions at one
+/// time is [limited](Self::with_concurrency), and when made-up tokens take all places, requests
+/// with good ones are answered 503. Where clients are not trusted that far, limit the rate of each
+/// in a layer outside of this one.
+///
+/// A refresh token is active, too. It is refused where the answer tells it apart: by `token_type` (which
+/// must be `DPoP` for a bound token and `Bearer` for any other), by `token_use` (`access_token`), or by
+/// `aud`.
+///
+/// Not checked: scopes (the application's decision), `iat`, `jti`.
+pub struct IntrospectionVerifier<C = IntrospectedClaims> {
+    endpoint: EndpointUrl,
+    client: ClientAuthentication,
+    audiences: Vec<String>,
+    missing_audience: MissingAudience,
+    issuer: Option<String>,
+    http: HttpClient,
+    places: Semaphore,
+    /// Whole seconds. Zero is no cache.
+    cache_life: u64,
+    verdicts: Verdicts<Verdict<C>>,
+    flights: Flights<Result<Verdict<C>, TokenError>>,
+}
+
+/// What becomes of a token whose answer has no `aud`.
+#[derive(Clone, Copy, Debug)]
+enum MissingAudience {
+    Passes,
+    Refuses,
+}
+
+/// An active token for this resource server.
+struct Verdict<C> {
+    token: AccessToken<C>,
+    expires: Option<f64>,
+    not_before: Option<f64>,
+    since: Timestamp,
+}
+
+/// The longest answer that is read, in octets.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// How far the server's clock may be off, in seconds: as with
+/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier).
+const LEEWAY: f64 = 30.0;
+
+const DEFAULT_CACHE_LIFE: u64 = 10;
+
+const DEFAULT_CONCURRENCY: usize = 64;
+
+impl IntrospectionVerifier {
+    /// Tokens that this introspection endpoint knows, for this audience.
+    ///
+    /// The audience is compared with `aud` exactly, character by character.
+    pub fn new(
+        endpoint: EndpointUrl,
+        client: ClientAuthentication,
+        audience: impl Into<String>,
+        http: HttpClient,
+    ) -> Self {
+        Self {
+            endpoint,
+            client,
+            audiences: vec![audience.into()],
+            missing_audience: MissingAudience::Refuses,
+            issuer: None,
+            http,
+            places: Semaphore::new(DEFAULT_CONCURRENCY),
+            cache_life: DEFAULT_CACHE_LIFE,
+            verdicts: Verdicts::with_capacity(DEFAULT_CAPACITY),
+            flights: Flights::default(),
+        }
+    }
+}
+
+impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
+    /// Also accepts tokens for another audience.
+    #[must_use]
+    pub fn add_audience(mut self, audience: impl Into<String>) -> Self {
+        self.audiences.push(audience.into());
+        self.renewed()
+    }
+
+    /// Also accepts tokens whose answer has no `aud`, which RFC 7662 leaves to the server. Where
+    /// there is one, it must name this resource server still.
+    ///
+    /// # Security
+    ///
+    /// Without an audience, a token that a client got for another service passes here, and so does
+    /// one that the other service received and kept. Use this where the endpoint answers each
+    /// resource server about its own tokens only ([RFC 7662 section
+    /// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)), or where scopes tell services
+    /// apart.
+    #[must_use]
+    pub fn with_optional_audience(self) -> Self {
+        Self {
+            missing_audience: MissingAudience::Passes,
+            ..self
+        }
+        .renewed()
+    }
+
+    /// The issuer of the tokens: `iss`, where the answer has it, must be this, character by
+    /// character.
+    #[must_use]
+    pub fn with_issuer(self, issuer: impl Into<String>) -> Self {
+        Self {
+            issuer: Some(issuer.into()),
+            ..self
+        }
+        .renewed()
+    }
+
+    /// How long an answer about a good token serves, in whole seconds, and never beyond the token's
+    /// `exp`: for so long may a token go on that was revoked. The default is 10 s; zero asks with
+    /// every request, but still once for requests with one token at one time.
+    #[must_use]
+    pub fn with_cache_life(self, life: Duration) -> Self {
+        Self {
+            cache_life: life.as_secs(),
+            ..self
+        }
+    }
+
+    /// How much memory the answers about good tokens may take, in octets, by estimate. The default
+    /// is 16 MiB, some 6,000 answers.
+    #[must_use]
+    pub fn with_cache_capacity(self, octets: u64) -> Self {
+        Self {
+            verdicts: Verdicts::with_capacity(octets),
+            ..self
+        }
+    }
+
+    /// How many questions may be under way at one time, one at least. The default is 64. Requests
+    /// beyond it wait for a place, at most for as long as a question [may
+    /// take](crate::tokens::http::HttpClientBuilder::with_timeout), and are then answered 503.
+    #[must_use]
+    pub fn with_concurrency(self, most: usize) -> Self {
+        Self {
+            places: Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)),
+            ..self
+        }
+    }
+
+    /// By other rules, no verdict is known yet.
+    fn renewed(mut self) -> Self {
+        self.verdicts = self.verdicts.renewed();
+        self
+    }
+
+    /// Reads the server's answer into a type of your own. A token whose answer does not fit is
+    /// refused.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use tower_dpop::tokens::IntrospectionVerifier;
+    /// #[derive(serde::Deserialize)]
+    /// struct OrderClaims {
+    ///     sub: String,
+    ///     tenant: u64,
+    /// }
+    ///
+    /// # fn example(tokens: IntrospectionVerifier) {
+    /// let tokens = tokens.with_claims::<OrderClaims>();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_claims<D: DeserializeOwned + Send + Sync + 'static>(
+        self,
+    ) -> IntrospectionVerifier<D> {
+        IntrospectionVerifier {
+            endpoint: self.endpoint,
+            client: self.client,
+            audiences: self.audiences,
+            missing_audience: self.missing_audience,
+            issuer: self.issuer,
+            http: self.http,
+            places: self.places,
+            cache_life: self.cache_life,
+            verdicts: self.verdicts.renewed(),
+            flights: Flights::default(),
+        }
+    }
+
+    /// The verdict of before, if its time has not passed.
+    fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<Verdict<C>> {
+        let verdict = self.verdicts.get(token)?;
+        let lives = verdict.since <= now
+            && now < verdict.since.plus(self.cache_life)
+            && verdict
+                .expires
+                .is_none_or(|expires| now.as_numeric_date() < expires);
+        lives.then_some(verdict)
+    }
+
+    /// Asks the server: its answer, if the token is active.
+    async fn ask(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let place = time::timeout(self.http.timeout(), self.places.acquire());
+        let _place = place.await.map_err(|_| Failure::Crowded)?;
+        let (authorization, form) = self.question(token, now)?;
+        let Answer { status, body, .. } = self
+            .http
+            .post(self.endpoint.url(), authorization, form, MAX_ANSWER)
+            .await?;
+        match status {
+            StatusCode::OK => {}
+            // Not RFC 7662, but what some servers say of a token that is none of those they
+            // introspect: a JWT that anybody has made up, for one.
+            StatusCode::BAD_REQUEST if is_unsupported_token_type(&body) => return Ok(None),
+            status => return Err(Failure::Status(status)),
+        }
+        let activity: Activity<'_> = read(&body).map_err(|NotStrictJson| Failure::NotAnAnswer)?;
+        let active = activity.active.ok_or(Failure::NotAnAnswer)?;
+        Ok(active.then_some(body))
+    }
+
+    /// RFC 7662 section 2.1: the `Authorization` field and the form.
+    fn question(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<(Option<HeaderValue>, String), NoAssertion> {
+        let mut form = Serializer::new(String::new());
+        form.append_pair("token", token.as_str())
+            .append_pair("token_type_hint", "access_token");
+        let authorization = self.client.introduce(&mut form, now)?;
+        Ok((authorization, form.finish()))
+    }
+
+    /// What must hold of an active token at any time.
+    fn check(&self, answer: &Registered<'_>) -> Result<(), TokenError> {
+        if let (Some(expected), Some(issuer)) = (&self.issuer, &answer.iss)
+            && issuer.as_str() != expected
+        {
+            return Err(TokenError::Issuer);
+        }
+        match (&answer.aud, self.missing_audience) {
+            (None, MissingAudience::Passes) => {}
+            (Some(audience), _) if audience.names_one_of(&self.audiences) => {}
+            _ => return Err(TokenError::Audience),
+        }
+        // RFC 9449 section 6.2: "If the token_type member is included in the introspection
+        // response, it MUST contain the value DPoP."
+        let is_bound = matches!(answer.cnf, Some(Confirmation::Thumbprint(_)));
+        let expected = if is_bound { "DPoP" } else { "Bearer" };
+        let is_of_type = |name: &Text<'_>| name.as_str().eq_ignore_ascii_case(expected);
+        // The hint in the question is no more than that: a server finds refresh tokens, too.
+        let is_for_access = |usage: &Text<'_>| usage.as_str() == "access_token";
+        if answer.token_type.as_ref().is_none_or(is_of_type)
+            && answer.token_use.as_ref().is_none_or(is_for_access)
+        {
+            Ok(())
+        } else {
+            Err(TokenError::TokenType)
+        }
+    }
+}
+
+impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
+    async fn look_up(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<Verdict<C>, TokenError> {
+        // Another question may have been answered since this request looked.
+        if let Some(known) = self.recall(token, now) {
+            return Ok(known);
+        }
+        // A clock that steps back must not bring back what the server is about to take back.
+        self.verdicts.forget(token);
+        let answer = match self.ask(token, now).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                failure.report(&self.endpoint);
+                return Err(TokenError::Unavailable);
+            }
+        };
+        let Some(answer) = answer else {
+            telemetry::introspection("inactive");
+            return Err(TokenError::Invalid);
+        };
+        telemetry::introspection("active");
+        let verdict = self.judge(&answer, now)?;
+        if self.cache_life > 0 {
+            self.verdicts.keep(token, answer.len(), verdict.clone());
+        }
+        Ok(verdict)
+    }
+
+    fn judge(&self, answer: &[u8], now: Timestamp) -> Result<Verdict<C>, TokenError> {
+        let registered: Registered<'_> =
+            read(answer).map_err(|NotStrictJson| TokenError::Malformed)?;
+        self.check(&registered)?;
+        let claims = serde_json::from_slice(answer).map_err(|_| TokenError::Claims)?;
+        let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
+        if let Some(expires) = registered.exp {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates"
+            )]
+            let expires = Timestamp::from_unix(expires as u64);
+            token = token.with_expiry(expires);
+        }
+        Ok(Verdict {
+            token,
+            expires: registered.exp,
+            not_before: registered.nbf,
+            since: now,
+        })
+    }
+}
+
+impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for IntrospectionVerifier<C> {
+    type Claims = C;
+
+    async fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken<C>, TokenError> {
+        let known = self.recall(&token, now);
+        if self.cache_life > 0 {
+            telemetry::token_cache(match known {
+                Some(_) => Cached::Hit,
+                None => Cached::Miss,
+            });
+        }
+        let verdict = if let Some(verdict) = known {
+            verdict
+        } else {
+            let question = self.look_up(&token, now);
+            self.flights.share(token.sha256(), question).await?
+        };
+        // Each request by its own clock, whoever asked.
+        verdict.check_life(now)?;
+        Ok(verdict.token)
+    }
+}
+
+impl<C> TokenIssuers for IntrospectionVerifier<C> {
+    fn issuers(&self) -> Vec<&str> {
+        self.issuer.as_deref().into_iter().collect()
+    }
+}
+
+impl<C> fmt::Debug for IntrospectionVerifier<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntrospectionVerifier")
+            .field("endpoint", &self.endpoint)
+            .field("client", &self.client)
+            .field("audiences", &self.audiences)
+            .field("missing_audience", &self.missing_audience)
+            .field("issuer", &self.issuer)
+            .field("cache_life", &Duration::from_secs(self.cache_life))
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> Verdict<C> {
+    fn check_life(&self, now: Timestamp) -> Result<(), TokenError> {
+        let now = now.as_numeric_date();
+        if self.expires.is_some_and(|expires| now - LEEWAY >= expires) {
+            Err(TokenError::Expired)
+        } else if self
+            .not_before
+            .is_some_and(|not_before| now + LEEWAY < not_before)
+        {
+            Err(TokenError::NotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<C> Clone for Verdict<C> {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            ..*self
+        }
+    }
+}
+
+object! {
+    /// The one member that every answer must have (RFC 7662 section 2.2).
+    struct Activity<'de> {
+        active: bool = "active",
+    }
+}
+
+object! {
+    struct Registered<'de> {
+        iss: Text<'de> = "iss",
+        aud: Audience<'de> = "aud",
+        exp: f64 = "exp",
+        nbf: f64 = "nbf",
+        cnf: Confirmation = "cnf",
+        token_type: Text<'de> = "token_type",
+        token_use: Text<'de> = "token_use",
+    }
+}
+
+object! {
+    /// RFC 6749 section 5.2.
+    struct ErrorResponse<'de> {
+        error: Text<'de> = "error",
+    }
+}
+
+/// RFC 7009 section 2.2.1.
+fn is_unsupported_token_type(body: &[u8]) -> bool {
+    let error = read(body)
+        .ok()
+        .and_then(|body: ErrorResponse<'_>| body.error);
+    error.is_some_and(|error| error.as_str() == "unsupported_token_type")
+}
+
+/// Why nobody knows whether a token is good. For the log: clients are told nothing of it.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Assertion(#[from] NoAssertion),
+    #[error("too many questions are under way")]
+    Crowded,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the answer is not an introspection response")]
+    NotAnAnswer,
+    #[error("the answer has the status {0}")]
+    Status(StatusCode),
+}
+
+impl Failure {
+    fn report(&self, endpoint: &EndpointUrl) {
+        telemetry::introspection("failed");
+        let host = endpoint.url().host_str();
+        // Other 4xx may be about the token, which is anybody's.
+        if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
+            tracing::error!(host, reason = %self, "this service may not ask about tokens");
+        } else {
+            tracing::warn!(host, reason = %self, "no answer about a token");
+        }
+    }
+}
+
+/// What a server says of an access token ([RFC 7662 section
+/// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). Every member is the server's to leave
+/// out.
+///
+/// A `scope` that is not one string is refused; for a server that writes it otherwise, use [a type
+/// of your own](IntrospectionVerifier::with_claims).
+///
+/// `Debug` shows none of them: they are about a person.
+#[derive(Clone, Deserialize)]
+pub struct IntrospectedClaims {
+    sub: Option<String>,
+    client_id: Option<String>,
+    username: Option<String>,
+    scope: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl IntrospectedClaims {
+    /// `sub`: whom the token is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.sub.as_deref()
+    }
+
+    /// `client_id`: the client that the token was issued to.
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
+
+    /// `username`: a name that people read. Two people may have the same.
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    /// The scopes of the `scope` member.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        access_token::scopes(self.scope.as_deref())
+    }
+
+    /// Whether the `scope` member holds this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes().any(|held| held == scope)
+    }
+
+    /// Another member than those above, if it is there and of this type.
+    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        access_token::claim(&self.others, name)
+    }
+}
+
+impl fmt::Debug for IntrospectedClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IntrospectedClaims(..)")
+    }
+}

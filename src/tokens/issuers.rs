@@ -1,0 +1,195 @@
+//! Access tokens of several issuers: `iss` says whose it is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::credentials::PresentedToken;
+use crate::jose::base64url;
+use crate::jose::json::{Ignored, Text, object, read};
+use crate::jose::jws::CompactJws;
+use crate::time::Timestamp;
+use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
+
+/// One verifier over several, each with its own audience, algorithms, keys and rule for `typ`.
+///
+/// A token goes to the verifier of the issuer that it names, and to no other; one of an issuer that
+/// is not on the list is refused before anything is fetched. A token that is no signed JWT, not even a
+/// broken one, goes to the verifier for opaque tokens, if there is one.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::{Claims, Issuers, JwtVerifier, KeySet};
+///
+/// # fn example(ours: KeySet, partners: KeySet) {
+/// let tokens: Issuers<Claims> = Issuers::new()
+///     .add_issuer(JwtVerifier::new("https://as.example.com", "https://api.example.com", ours))
+///     .add_issuer(JwtVerifier::new("https://login.partner.example", "orders", partners).with_lenient_typ());
+/// # let _ = tokens;
+/// # }
+/// ```
+///
+/// All have one type of claims: beside introspection, whose answers are of another type by default,
+/// name it to both (`with_claims::<MyClaims>()`, on every one of them).
+///
+/// # Security
+///
+/// `sub` and `client_id` are names within one issuer: alice of one issuer is not alice of another.
+/// Where identities are compared or stored, take `iss` along
+/// ([`Claims::claim`](crate::tokens::jwt::Claims::claim)).
+pub struct Issuers<C> {
+    by_name: HashMap<String, Arc<dyn Verifies<C>>>,
+    opaque: Option<Arc<dyn Verifies<C>>>,
+    /// Whose the tokens are that have passed, by their SHA-256: it stands in the token, so it never
+    /// changes, and reading it again costs more than all other checks of a known token.
+    passed: Cache<[u8; 32], Arc<dyn Verifies<C>>>,
+}
+
+/// Tokens, at some 150 octets each.
+const CAPACITY: u64 = 10_000;
+
+impl<C: Send + Sync + 'static> Issuers<C> {
+    /// No issuer yet: every token is refused.
+    pub fn new() -> Self {
+        Self {
+            by_name: HashMap::new(),
+            opaque: None,
+            passed: Cache::new(CAPACITY, 1),
+        }
+    }
+
+    /// Also accepts the tokens of the issuer of this verifier, or of each of them
+    /// ([`TokenIssuers`]): a [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), one around it, or
+    /// introspection of JWTs that can be revoked, if it was told its issuer. Of several verifiers for
+    /// one issuer, the last counts.
+    #[must_use]
+    pub fn add_issuer(
+        mut self,
+        tokens: impl AccessTokenVerifier<Claims = C> + TokenIssuers,
+    ) -> Self {
+        let names: Vec<_> = tokens.issuers().into_iter().map(str::to_owned).collect();
+        let tokens: Arc<dyn Verifies<C>> = Arc::new(tokens);
+        for name in names {
+            self.by_name.insert(name, Arc::clone(&tokens));
+        }
+        self.passed.clear();
+        self
+    }
+
+    /// Also accepts tokens that are no JWTs, by this verifier.
+    #[must_use]
+    pub fn with_opaque_tokens(
+        mut self,
+        tokens: impl AccessTokenVerifier<Claims = C> + TokenIssuers,
+    ) -> Self {
+        self.opaque = Some(Arc::new(tokens));
+        self
+    }
+
+    fn responsible_for(
+        &self,
+        token: &PresentedToken<'_>,
+    ) -> Result<&Arc<dyn Verifies<C>>, TokenError> {
+        let Ok(jws) = CompactJws::parse(token.as_str()) else {
+            return match &self.opaque {
+                Some(opaque) if !begins_as_jws(token.as_str()) => Ok(opaque),
+                _ => Err(TokenError::Malformed),
+            };
+        };
+        let claims: Claims<'_> = read(jws.payload()).map_err(|_| TokenError::Malformed)?;
+        claims
+            .iss
+            .and_then(|iss| self.by_name.get(iss.as_str()))
+            .ok_or(TokenError::Issuer)
+    }
+}
+
+/// Whether the token is a JWS but for what its presenter may have appended. The client must not be the
+/// one to choose by whose rules it is judged: a server that is asked about `header.payload.signature=`
+/// may not mind the last character. The header it cannot change without breaking the signature.
+fn begins_as_jws(token: &str) -> bool {
+    let header = token
+        .split_once('.')
+        .and_then(|(header, _)| base64url::decode(header));
+    header.is_some_and(|octets| {
+        read(&octets).is_ok_and(|header: Header<'_>| header.alg.is_some() && header.enc.is_none())
+    })
+}
+
+object! {
+    struct Header<'de> {
+        alg: Text<'de> = "alg",
+        enc: Ignored = "enc",
+    }
+}
+
+object! {
+    struct Claims<'de> {
+        iss: Text<'de> = "iss",
+    }
+}
+
+impl<C: Send + Sync + 'static> AccessTokenVerifier for Issuers<C> {
+    type Claims = C;
+
+    async fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken<C>, TokenError> {
+        if let Some(tokens) = self.passed.get(token.sha256()) {
+            return tokens.verify(token, now).await;
+        }
+        let tokens = self.responsible_for(&token)?;
+        let good = tokens.verify(token, now).await?;
+        self.passed.insert(*token.sha256(), Arc::clone(tokens), 1);
+        Ok(good)
+    }
+}
+
+impl<C> TokenIssuers for Issuers<C> {
+    fn issuers(&self) -> Vec<&str> {
+        let opaque = self.opaque.iter().flat_map(|opaque| opaque.issuers());
+        let mut issuers: Vec<_> = self.by_name.keys().map(String::as_str).collect();
+        issuers.extend(opaque);
+        issuers.sort_unstable();
+        issuers.dedup();
+        issuers
+    }
+}
+
+impl<C: Send + Sync + 'static> Default for Issuers<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C> fmt::Debug for Issuers<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuers")
+            .field("issuers", &self.issuers())
+            .finish()
+    }
+}
+
+/// An [`AccessTokenVerifier`] of whatever type.
+trait Verifies<C>: TokenIssuers + Send + Sync {
+    fn verify<'v>(
+        &'v self,
+        token: PresentedToken<'v>,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<C>, TokenError>> + Send + 'v>>;
+}
+
+impl<V: AccessTokenVerifier + TokenIssuers> Verifies<V::Claims> for V {
+    fn verify<'v>(
+        &'v self,
+        token: PresentedToken<'v>,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<V::Claims>, TokenError>> + Send + 'v>> {
+        Box::pin(AccessTokenVerifier::verify(self, token, now))
+    }
+}

@@ -1,0 +1,493 @@
+//! Access tokens that are JWTs, by the profile of [RFC
+//! 9068](https://www.rfc-editor.org/rfc/rfc9068).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::credentials::PresentedToken;
+use crate::jose::algorithm::{Algorithm, Algorithms};
+use crate::jose::json::{Ignored, Text, object, read};
+use crate::jose::jws::{CompactJws, NotCompactJws};
+use crate::telemetry::{self, Cached};
+use crate::time::Timestamp;
+use crate::tokens::access_token::{
+    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+};
+use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
+use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
+
+/// Verifies access tokens that their issuer signed.
+///
+/// A token passes when its `typ` is `at+jwt` (or `application/at+jwt`), its `alg` is on the list,
+/// its `iss` is the issuer, its `aud` names this resource server, it is not expired, and its
+/// signature verifies with a key of the issuer ([RFC 9068 section
+/// 4](https://www.rfc-editor.org/rfc/rfc9068#section-4)).
+///
+/// `C` is what the application learns: [`Claims`], or a type of your own
+/// ([`JwtVerifier::with_claims`]).
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::{JwtVerifier, KeySet};
+///
+/// let keys: KeySet = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.parse()?;
+/// let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys);
+/// # let _ = tokens;
+/// # Ok::<(), tower_dpop::tokens::KeySetError>(())
+/// ```
+///
+/// A token that was found good is not verified again while it is good and the issuer's keys are the
+/// same ([`JwtVerifier::without_cache`] turns this off). A token that no key verifies lets the
+/// [`KeySource`] look for newer keys, once.
+///
+/// # Security
+///
+/// Not checked: revocation (a JWT is good until it expires), scopes (the application's decision),
+/// `jti`, `auth_time`, `acr`. Keys that a token brings or points to (`jwk`, `jku`, `x5c`, `x5u`)
+/// are never looked at.
+pub struct JwtVerifier<K, C = Claims> {
+    issuer: String,
+    audiences: Vec<String>,
+    algorithms: Algorithms,
+    leeway: Duration,
+    typ: TypCheck,
+    keys: K,
+    precomputes: bool,
+    verdicts: Option<Verdicts<Verdict<C>>>,
+}
+
+/// A token that was found good, and what that rests on.
+struct Verdict<C> {
+    token: AccessToken<C>,
+    life: Life,
+    keys: KeySet,
+}
+
+/// `exp` and `nbf` of a token.
+#[derive(Clone, Copy)]
+struct Life {
+    expires: f64,
+    not_before: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TypCheck {
+    AtJwt,
+    Lenient,
+}
+
+impl<K: KeySource> JwtVerifier<K> {
+    /// Tokens of this issuer for this audience, signed by one of these keys.
+    ///
+    /// Both are compared exactly, character by character: `https://as.example.com` is not
+    /// `https://as.example.com/`. The algorithms are RS256 (which issuers use most), PS256, ES256,
+    /// ES384 and Ed25519 under both of its names; the leeway is 30 s.
+    pub fn new(issuer: impl Into<String>, audience: impl Into<String>, keys: K) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audiences: vec![audience.into()],
+            algorithms: Algorithms::default().add(Algorithm::Rs256),
+            leeway: Duration::from_secs(30),
+            typ: TypCheck::AtJwt,
+            keys,
+            precomputes: true,
+            verdicts: Some(Verdicts::with_capacity(DEFAULT_CAPACITY)),
+        }
+    }
+}
+
+impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
+    /// Also accepts tokens for another audience.
+    #[must_use]
+    pub fn add_audience(mut self, audience: impl Into<String>) -> Self {
+        self.audiences.push(audience.into());
+        self.renewed()
+    }
+
+    /// The algorithms by which tokens may be signed. Those of proofs are another list.
+    #[must_use]
+    pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
+        Self { algorithms, ..self }.renewed()
+    }
+
+    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. More than five
+    /// minutes are cut to five: RFC 9068 section 4 says "no more than a few minutes".
+    #[must_use]
+    pub fn with_leeway(self, leeway: Duration) -> Self {
+        Self {
+            leeway: leeway.min(Duration::from_secs(300)),
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them.
+    ///
+    /// # Security
+    ///
+    /// `typ` is what tells an access token from the issuer's other JWTs. Without it, an ID token
+    /// passes if its `aud` is one of yours: make sure that the audience is an identifier of this
+    /// API and never a client's.
+    #[must_use]
+    pub fn with_lenient_typ(self) -> Self {
+        Self {
+            typ: TypCheck::Lenient,
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Verifies a token anew with every request, at the cost of another signature verification.
+    #[must_use]
+    pub fn without_cache(self) -> Self {
+        Self {
+            verdicts: None,
+            ..self
+        }
+    }
+
+    /// Verifies every token by the engine, as
+    /// [`Verifier::without_precomputed_keys`](crate::resource::verifier::Verifier::without_precomputed_keys) does every
+    /// proof.
+    ///
+    /// Otherwise multiples of a P-256 key's point, 12 KiB, are kept with the key after eight tokens that
+    /// it has verified, and the next ones take four tenths less time.
+    #[must_use]
+    pub fn without_precomputed_keys(self) -> Self {
+        Self {
+            precomputes: false,
+            ..self
+        }
+    }
+
+    /// How much memory the tokens that were found good may take, in octets, by estimate. The default
+    /// is 16 MiB, some 6,000 tokens.
+    #[must_use]
+    pub fn with_cache_capacity(self, octets: u64) -> Self {
+        Self {
+            verdicts: Some(Verdicts::with_capacity(octets)),
+            ..self
+        }
+    }
+
+    /// By other rules, no verdict is known yet.
+    fn renewed(mut self) -> Self {
+        self.verdicts = self.verdicts.as_ref().map(Verdicts::renewed);
+        self
+    }
+
+    /// Reads the token's claims into a type of your own. A token that does not fit is refused.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use tower_dpop::{JwtVerifier, KeySet};
+    /// #[derive(serde::Deserialize)]
+    /// struct OrderClaims {
+    ///     sub: String,
+    ///     tenant: u64,
+    /// }
+    ///
+    /// # fn example(keys: KeySet) {
+    /// let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys).with_claims::<OrderClaims>();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_claims<D: DeserializeOwned + Send + Sync + 'static>(self) -> JwtVerifier<K, D> {
+        let Self {
+            issuer,
+            audiences,
+            algorithms,
+            leeway,
+            typ,
+            keys,
+            precomputes,
+            verdicts,
+        } = self;
+        JwtVerifier {
+            issuer,
+            audiences,
+            algorithms,
+            leeway,
+            typ,
+            keys,
+            precomputes,
+            verdicts: verdicts.as_ref().map(Verdicts::renewed),
+        }
+    }
+
+    fn check_header(&self, header: &Header<'_>) -> Result<Algorithm, TokenError> {
+        let typ = header.typ.as_ref().map(Text::as_str);
+        match (typ, self.typ) {
+            (Some("at+jwt" | "application/at+jwt"), _) | (None, TypCheck::Lenient) => {}
+            (Some(typ), TypCheck::Lenient) if typ.eq_ignore_ascii_case("JWT") => {}
+            _ => return Err(TokenError::Type),
+        }
+        if header.crit.is_some()
+            || header.b64.is_some()
+            || header.enc.is_some()
+            || header.zip.is_some()
+        {
+            return Err(TokenError::Malformed);
+        }
+        let algorithm = header
+            .alg
+            .as_ref()
+            .and_then(|alg| alg.as_str().parse().ok());
+        algorithm
+            .filter(|algorithm| self.algorithms.contains(*algorithm))
+            .ok_or(TokenError::Algorithm)
+    }
+
+    fn check_claims(
+        &self,
+        claims: &RegisteredClaims<'_>,
+        now: Timestamp,
+    ) -> Result<Life, TokenError> {
+        if claims.iss.as_ref().map(Text::as_str) != Some(self.issuer.as_str()) {
+            return Err(TokenError::Issuer);
+        }
+        if !claims
+            .aud
+            .as_ref()
+            .is_some_and(|audience| audience.names_one_of(&self.audiences))
+        {
+            return Err(TokenError::Audience);
+        }
+        let life = Life {
+            expires: claims.exp.ok_or(TokenError::Expired)?,
+            not_before: claims.nbf,
+        };
+        self.check_life(life, now)?;
+        Ok(life)
+    }
+
+    fn check_life(&self, life: Life, now: Timestamp) -> Result<(), TokenError> {
+        let (now, leeway) = (now.as_numeric_date(), self.leeway.as_secs_f64());
+        if now - leeway >= life.expires {
+            Err(TokenError::Expired)
+        } else if life
+            .not_before
+            .is_some_and(|not_before| now + leeway < not_before)
+        {
+            Err(TokenError::NotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C> {
+    /// The verdict of before, if what it rests on is still so.
+    async fn recall(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<Option<AccessToken<C>>, TokenError> {
+        let Some(verdicts) = &self.verdicts else {
+            return Ok(None);
+        };
+        let Some(verdict) = verdicts.get(token) else {
+            telemetry::token_cache(Cached::Miss);
+            return Ok(None);
+        };
+        // Before the keys, as with a token that is not known: what costs nothing comes first.
+        if let Err(error) = self.check_life(verdict.life, now) {
+            verdicts.forget(token);
+            telemetry::token_cache(Cached::Miss);
+            return Err(error);
+        }
+        // The source is asked with every request: it renews its keys when they are asked for, and
+        // only it knows whether they have changed.
+        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
+        if !keys.is(&verdict.keys) {
+            verdicts.forget(token);
+            telemetry::token_cache(Cached::Miss);
+            return Ok(None);
+        }
+        telemetry::token_cache(Cached::Hit);
+        Ok(Some(verdict.token))
+    }
+
+    /// The keys by which the signature verifies, newer ones than those at hand if need be.
+    async fn verify_signature(
+        &self,
+        jws: &CompactJws<'_>,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> Result<KeySet, TokenError> {
+        let (message, signature) = (jws.signing_input.as_bytes(), jws.signature());
+        let verify = |keys: &KeySet| {
+            keys.verify(kid, algorithm, |key| {
+                if self.precomputes {
+                    key.verify(message, signature)
+                } else {
+                    key.verify_by_engine(message, signature)
+                }
+            })
+        };
+        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
+        let Err(error) = verify(&keys) else {
+            return Ok(keys);
+        };
+        let newer = self.keys.newer_key_set(&keys, now).await;
+        let newer = newer.map_err(unavailable)?.ok_or(error)?;
+        verify(&newer)?;
+        Ok(newer)
+    }
+}
+
+fn unavailable(KeySourceError: KeySourceError) -> TokenError {
+    TokenError::Unavailable
+}
+
+impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier
+    for JwtVerifier<K, C>
+{
+    type Claims = C;
+
+    /// What costs nothing is compared before the issuer's keys are asked for, so a token of another
+    /// issuer never causes a fetch.
+    async fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken<C>, TokenError> {
+        if let Some(known) = self.recall(&token, now).await? {
+            return Ok(known);
+        }
+        let jws =
+            CompactJws::parse(token.as_str()).map_err(|NotCompactJws| TokenError::Malformed)?;
+        let header: Header<'_> = read(jws.header()).map_err(|_| TokenError::Malformed)?;
+        let algorithm = self.check_header(&header)?;
+        let registered: RegisteredClaims<'_> =
+            read(jws.payload()).map_err(|_| TokenError::Malformed)?;
+        let life = self.check_claims(&registered, now)?;
+        let kid = header.kid.as_ref().map(Text::as_str);
+        let keys = self.verify_signature(&jws, kid, algorithm, now).await?;
+        let claims = serde_json::from_slice(jws.payload()).map_err(|_| TokenError::Claims)?;
+        let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates"
+        )]
+        let good = AccessToken::new(confirmation, claims)
+            .with_expiry(Timestamp::from_unix(life.expires as u64));
+        if let Some(verdicts) = &self.verdicts {
+            let verdict = Verdict {
+                token: good.clone(),
+                life,
+                keys,
+            };
+            verdicts.keep(&token, token.as_str().len(), verdict);
+        }
+        Ok(good)
+    }
+}
+
+impl<K, C> TokenIssuers for JwtVerifier<K, C> {
+    fn issuers(&self) -> Vec<&str> {
+        vec![&self.issuer]
+    }
+}
+
+impl<C> Clone for Verdict<C> {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            life: self.life,
+            keys: self.keys.clone(),
+        }
+    }
+}
+
+impl<K, C> fmt::Debug for JwtVerifier<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtVerifier")
+            .field("issuer", &self.issuer)
+            .field("audiences", &self.audiences)
+            .field("algorithms", &self.algorithms.to_string())
+            .field("leeway", &self.leeway)
+            .field("typ", &self.typ)
+            .finish_non_exhaustive()
+    }
+}
+
+object! {
+    struct Header<'de> {
+        typ: Text<'de> = "typ",
+        alg: Text<'de> = "alg",
+        kid: Text<'de> = "kid",
+        crit: Ignored = "crit",
+        b64: Ignored = "b64",
+        enc: Ignored = "enc",
+        zip: Ignored = "zip",
+    }
+}
+
+object! {
+    struct RegisteredClaims<'de> {
+        iss: Text<'de> = "iss",
+        aud: Audience<'de> = "aud",
+        exp: f64 = "exp",
+        nbf: f64 = "nbf",
+        cnf: Confirmation = "cnf",
+    }
+}
+
+/// The claims of an RFC 9068 access token.
+///
+/// A token without `sub`, or whose `scope` is not one string, is refused; for an issuer that writes
+/// tokens otherwise, use [a type of your own](JwtVerifier::with_claims).
+///
+/// `Debug` shows none of them: they are about a person.
+#[derive(Clone, Deserialize)]
+pub struct Claims {
+    sub: String,
+    #[serde(default)]
+    client_id: Option<String>,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl Claims {
+    /// `sub`: whom the token is about.
+    pub fn subject(&self) -> &str {
+        &self.sub
+    }
+
+    /// `client_id`: the client that the token was issued to.
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
+
+    /// The scopes of the `scope` claim.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        access_token::scopes(self.scope.as_deref())
+    }
+
+    /// Whether the `scope` claim holds this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes().any(|held| held == scope)
+    }
+
+    /// Another claim than those above, if it is there and of this type.
+    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        access_token::claim(&self.others, name)
+    }
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claims(..)")
+    }
+}

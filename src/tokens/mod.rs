@@ -1,0 +1,35 @@
+//! Is the access token good? Verifiers of signed and of opaque tokens, and where their keys come
+//! from.
+
+pub(crate) mod access_token;
+pub(crate) mod cache;
+pub(crate) mod key_set;
+pub(crate) mod jwt;
+#[cfg(feature = "_http")]
+pub(crate) mod http;
+#[cfg(feature = "jwks")]
+pub(crate) mod jwks;
+#[cfg(feature = "introspection")]
+pub(crate) mod introspection;
+pub(crate) mod issuers;
+
+pub use crate::credentials::PresentedToken;
+pub use crate::tokens::access_token::{
+    AccessToken, AccessTokenVerifier, Confirmation, TokenError, TokenIssuers,
+};
+pub use crate::tokens::cache::TokenCache;
+#[cfg(feature = "_http")]
+pub use crate::tokens::http::{
+    EndpointUrl, EndpointUrlError, HttpClient, HttpClientBuilder, HttpClientError,
+};
+#[cfg(feature = "introspection")]
+pub use crate::tokens::introspection::client_authentication::{
+    ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
+};
+#[cfg(feature = "introspection")]
+pub use crate::tokens::introspection::verifier::{IntrospectedClaims, IntrospectionVerifier};
+#[cfg(feature = "jwks")]
+pub use crate::tokens::jwks::documents::{IssuerDocument, RemoteKeysError};
+#[cfg(feature = "jwks")]
+pub use crate::tokens::jwks::remote_keys::RemoteKeysStatus;
+pub use crate::tokens::key_set::{KeySetError, KeySource, KeySourceError};

@@ -8,7 +8,8 @@ use std::collections::hash_map::{Entry as Place, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::sync::RwLock;
 
 pub(crate) struct Cache<K, V> {
     shards: Box<[RwLock<Shard<K, V>>]>,
@@ -51,7 +52,7 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<V> {
-        let shard = read(self.shard(key));
+        let shard = self.shard(key).read();
         let entry = shard.entries.get(key)?;
         entry.was_read.store(true, Ordering::Relaxed);
         Some(entry.value.clone())
@@ -59,7 +60,7 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
 
     /// Keeps a value, unless it is heavier than a shard's share.
     pub(crate) fn insert(&self, key: K, value: V, weight: u64) {
-        let mut shard = write(self.shard(&key));
+        let mut shard = self.shard(&key).write();
         shard.remove(&key);
         if weight <= self.share {
             shard.make_room(self.share - weight);
@@ -68,12 +69,12 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
     }
 
     pub(crate) fn remove(&self, key: &K) {
-        write(self.shard(key)).remove(key);
+        self.shard(key).write().remove(key);
     }
 
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
-            *write(shard) = Shard::new();
+            *shard.write() = Shard::new();
         }
     }
 
@@ -131,17 +132,6 @@ impl<K: Copy + Hash + Eq, V> Shard<K, V> {
     }
 }
 
-// A panic while a lock was held can only have been a failed allocation: at worst, an entry is not
-// evicted.
-
-fn read<T>(shard: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    shard.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(shard: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    shard.write().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +140,7 @@ mod tests {
     fn held(cache: &Cache<u32, u32>) -> u64 {
         let mut held = 0;
         for shard in &cache.shards {
-            let shard = read(shard);
+            let shard = shard.read();
             let weight: u64 = shard.entries.values().map(|entry| entry.weight).sum();
             assert_eq!(shard.weight, weight);
             assert_eq!(shard.queue.len(), shard.entries.len());

@@ -42,7 +42,7 @@
 //!
 //! | room | question |
 //! |---|---|
-//! | `time`, `cache`, [`telemetry`], `credentials`, `uri` | the ground floor: words that every room uses |
+//! | `time`, `sync`, `cache`, [`telemetry`], `credentials`, `uri` | the ground floor: words that every room uses |
 //! | [`jose`] | what are keys, algorithms and signed objects, read strictly? |
 //! | [`proof`] | is the proof good? |
 //! | [`tokens`] | is the access token good? |
@@ -81,6 +81,7 @@
 //! - `testing`: a kit for the tests of services behind the layer.
 
 pub(crate) mod time;
+pub(crate) mod sync;
 pub(crate) mod cache;
 pub mod telemetry;
 pub(crate) mod credentials;
@@ -110,9 +111,9 @@ pub use crate::proof::freshness::Freshness;
 #[doc(inline)]
 pub use crate::proof::nonce::{NonceSecret, StatelessNonces};
 #[doc(inline)]
-pub use crate::proof::replay::store::ReplayStore;
-#[doc(inline)]
 pub use crate::proof::replay::memory::MemoryReplayStore;
+#[doc(inline)]
+pub use crate::proof::replay::store::ReplayStore;
 #[doc(inline)]
 pub use crate::proof::target::PublicUrl;
 #[doc(inline)]

@@ -1,6 +1,9 @@
-//! Moments.
+//! Moments, and when something is valid. `now` is an argument everywhere; only a server, a client
+//! and a key source hold a [`Clock`].
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment, in whole seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,13 +26,14 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds))
     }
 
-    /// As a NumericDate, which JSON writes as a double. Exact for the next 285 million years.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "below 2^53 for the next 285 million years"
-    )]
+    /// The second in which a NumericDate lies (RFC 7519 section 2), which may have a fraction.
+    pub(crate) const fn from_numeric_date(date: f64) -> Self {
+        Self(whole_seconds(date))
+    }
+
+    /// As a NumericDate, which JSON writes as a double.
     pub(crate) const fn as_numeric_date(self) -> f64 {
-        self.0 as f64
+        seconds(self.0)
     }
 }
 
@@ -40,5 +44,84 @@ impl From<SystemTime> for Timestamp {
             time.duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
         )
+    }
+}
+
+/// The whole part of a number of seconds: zero for what is negative or not a number, the largest
+/// integer for what is beyond.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates"
+)]
+pub(crate) const fn whole_seconds(seconds: f64) -> u64 {
+    seconds as u64
+}
+
+/// Whole seconds beside those of a NumericDate. Exact for the next 285 million years.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "below 2^53 for the next 285 million years"
+)]
+pub(crate) const fn seconds(seconds: u64) -> f64 {
+    seconds as f64
+}
+
+/// `nbf` and `exp` (RFC 7519 sections 4.1.4 and 4.1.5), each where it is present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Validity {
+    pub(crate) not_before: Option<f64>,
+    pub(crate) expires: Option<f64>,
+}
+
+/// Why it is not the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutOfTime {
+    Expired,
+    NotYetValid,
+}
+
+impl Validity {
+    /// Whether now is within, by clocks that may differ by the leeway.
+    pub(crate) fn check(&self, now: Timestamp, leeway: Duration) -> Result<(), OutOfTime> {
+        let (now, leeway) = (now.as_numeric_date(), leeway.as_secs_f64());
+        if self.expires.is_some_and(|expires| now - leeway >= expires) {
+            Err(OutOfTime::Expired)
+        } else if self.not_before.is_some_and(|nbf| now + leeway < nbf) {
+            Err(OutOfTime::NotYetValid)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Where the time comes from: the operating system, but in tests.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    pub(crate) fn new(clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.read().into()
+    }
+
+    /// The time with its fraction of a second.
+    pub(crate) fn read(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(SystemTime::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock(..)")
     }
 }

@@ -21,12 +21,12 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
+pub(crate) enum UrlScheme {
     Http,
     Https,
 }
 
-impl Scheme {
+impl UrlScheme {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -44,7 +44,7 @@ impl Scheme {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin<'u> {
-    pub(crate) scheme: Scheme,
+    pub(crate) scheme: UrlScheme,
     pub(crate) host: Host<'u>,
     pub(crate) port: u16,
 }
@@ -60,9 +60,9 @@ pub(crate) enum Host<'u> {
 impl<'u> Origin<'u> {
     pub(crate) fn parse(scheme: &str, authority: &'u str) -> Option<Self> {
         let scheme = if scheme.eq_ignore_ascii_case("https") {
-            Scheme::Https
+            UrlScheme::Https
         } else if scheme.eq_ignore_ascii_case("http") {
-            Scheme::Http
+            UrlScheme::Http
         } else {
             return None;
         };
@@ -103,7 +103,7 @@ fn in_lower_case(name: &str) -> Cow<'_, str> {
 }
 
 /// What stands behind the host: nothing, `:`, or `:` and a port without leading zeros.
-fn parse_port(text: &str, scheme: Scheme) -> Option<u16> {
+fn parse_port(text: &str, scheme: UrlScheme) -> Option<u16> {
     let digits = match text.strip_prefix(':') {
         None if !text.is_empty() => return None,
         None | Some("") => return Some(scheme.default_port()),

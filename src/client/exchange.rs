@@ -11,7 +11,6 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
@@ -21,10 +20,11 @@ use tower_service::Service;
 use crate::client::body::BodyCopy;
 use crate::client::key::{ProofSigner, SigningError};
 use crate::client::new_proof::{Htu, NewProof, RequestUrlError, SignedProof};
-use crate::client::servers::{Clock, Server, Servers};
+use crate::client::servers::{ClockOffset, Server, Servers};
 use crate::client::token::{AccessTokenText, TokenSourceError};
 use crate::credentials::DPOP;
 use crate::proof::target::PublicUrl;
+use crate::time::Clock;
 use crate::uri::Origin;
 
 /// How often a request is sent again for the sake of nonces. The first demand is the rule, a second
@@ -37,7 +37,7 @@ pub(crate) struct Exchange<K, P> {
     pub(crate) servers: Servers,
     pub(crate) bodies: Arc<P>,
     pub(crate) elsewhere: Elsewhere,
-    pub(crate) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    pub(crate) clock: Clock,
     pub(crate) correction: ClockCorrection,
 }
 
@@ -99,7 +99,7 @@ impl<K, P> Exchange<K, P> {
             servers: Servers::new(url),
             bodies: Arc::new(bodies),
             elsewhere: Elsewhere::Refuse,
-            clock: Arc::new(SystemTime::now),
+            clock: Clock::default(),
             correction: ClockCorrection::ByDate,
         }
     }
@@ -161,7 +161,7 @@ impl<K: ProofSigner, P> Exchange<K, P> {
             if let Some(nonce) = &used.nonce {
                 proof = proof.with_nonce(nonce.clone());
             }
-            let now = retries.clock().time((self.clock)());
+            let now = retries.clock().time(self.clock.read());
             let proof = proof.sign(self.key.as_ref(), now).await?;
             let copy = self.bodies.copy(&body);
             let mut request = Request::from_parts(head.clone(), body);
@@ -196,9 +196,9 @@ impl<K: ProofSigner, P> Exchange<K, P> {
         }
     }
 
-    fn clock_of_server(&self, headers: &HeaderMap) -> Option<Clock> {
+    fn clock_of_server(&self, headers: &HeaderMap) -> Option<ClockOffset> {
         match self.correction {
-            ClockCorrection::ByDate => Clock::of_server(headers, (self.clock)()),
+            ClockCorrection::ByDate => ClockOffset::of_server(headers, self.clock.read()),
             ClockCorrection::Never => None,
         }
     }
@@ -208,9 +208,9 @@ impl<K: ProofSigner, P> Exchange<K, P> {
 struct Retries {
     for_nonces: usize,
     /// What was kept of the server's clock when the request came.
-    kept: Clock,
+    kept: ClockOffset,
     /// What a `Date` has said instead. One is tried, not more.
-    tried: Option<Clock>,
+    tried: Option<ClockOffset>,
 }
 
 impl Retries {
@@ -223,12 +223,12 @@ impl Retries {
         }
     }
 
-    fn clock(&self) -> Clock {
+    fn clock(&self) -> ClockOffset {
         self.tried.unwrap_or(self.kept)
     }
 
     /// Whether to send the request again after this response.
-    fn go_on(&mut self, verdict: Verdict, theirs: Option<Clock>, newer_nonce: bool) -> bool {
+    fn go_on(&mut self, verdict: Verdict, theirs: Option<ClockOffset>, newer_nonce: bool) -> bool {
         match (verdict, theirs) {
             (Verdict::UseNonce, _) if newer_nonce && self.for_nonces > 0 => {
                 self.for_nonces -= 1;
@@ -246,9 +246,9 @@ impl Retries {
 
     /// Keeps a clock by which a request has succeeded, and forgets those by which a proof was
     /// refused: not every `Date` is the time.
-    fn settle_clock(&self, server: &Server, outcome: Outcome, theirs: Option<Clock>) {
+    fn settle_clock(&self, server: &Server, outcome: Outcome, theirs: Option<ClockOffset>) {
         match (outcome, self.tried) {
-            _ if theirs == Some(Clock::Agrees) => server.keep_clock(Clock::Agrees),
+            _ if theirs == Some(ClockOffset::Agrees) => server.keep_clock(ClockOffset::Agrees),
             // A `Date` that agrees with what is kept says that it was something else.
             (Outcome::ProofRefused, None)
                 if theirs.is_some_and(|theirs| !theirs.differs_from(self.kept)) => {}
@@ -333,7 +333,7 @@ impl<K, P> Clone for Exchange<K, P> {
             servers: self.servers.clone(),
             bodies: Arc::clone(&self.bodies),
             elsewhere: self.elsewhere,
-            clock: Arc::clone(&self.clock),
+            clock: self.clock.clone(),
             correction: self.correction,
         }
     }

@@ -21,6 +21,7 @@ use crate::client::exchange::{
 use crate::client::key::ProofSigner;
 use crate::client::token::TokenSource;
 use crate::proof::target::PublicUrl;
+use crate::time::Clock;
 
 /// Signs every request, and presents the access token with it ([RFC 9449 section
 /// 7](https://www.rfc-editor.org/rfc/rfc9449#section-7)).
@@ -106,7 +107,7 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
     /// Asks another clock what time it is. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.exchange.clock = Arc::new(clock);
+        self.exchange.clock = Clock::new(clock);
         self
     }
 }

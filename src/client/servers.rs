@@ -8,7 +8,7 @@
 //! longer.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -17,6 +17,7 @@ use http::header::{AGE, DATE};
 use crate::client::new_proof::Htu;
 use crate::proof::nonce::{DPOP_NONCE, Nonce};
 use crate::proof::target::PublicUrl;
+use crate::sync::Mutex;
 use crate::time::Timestamp;
 use crate::uri::Origin;
 
@@ -82,9 +83,9 @@ struct Known {
     latest: LatestNonce,
     /// The nonce before the latest.
     superseded: Option<Nonce>,
-    clock: Clock,
+    clock: ClockOffset,
     /// A clock that no request was tried with yet.
-    suggested: Option<Clock>,
+    suggested: Option<ClockOffset>,
 }
 
 /// The latest nonce that a server has given out, if it has.
@@ -97,7 +98,7 @@ pub(crate) struct LatestNonce {
 
 /// A server's clock, as seen from ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Clock {
+pub(crate) enum ClockOffset {
     #[default]
     Agrees,
     /// Seconds ahead of us.
@@ -144,35 +145,34 @@ impl Server {
     }
 
     /// The clock that is kept, and one to try instead, which one request gets to hear of.
-    pub(crate) fn clock(&self) -> (Clock, Option<Clock>) {
+    pub(crate) fn clock(&self) -> (ClockOffset, Option<ClockOffset>) {
         let mut known = self.known();
         (known.clock, known.suggested.take())
     }
 
-    pub(crate) fn suggest_clock(&self, clock: Clock) {
+    pub(crate) fn suggest_clock(&self, clock: ClockOffset) {
         self.known().suggested = Some(clock);
     }
 
     /// Keeps a clock by which proofs pass.
-    pub(crate) fn keep_clock(&self, clock: Clock) {
+    pub(crate) fn keep_clock(&self, clock: ClockOffset) {
         self.known().clock = clock;
     }
 
     /// Forgets a clock by which they do not.
-    pub(crate) fn forget_clock(&self, clock: Clock) {
+    pub(crate) fn forget_clock(&self, clock: ClockOffset) {
         let mut known = self.known();
         if known.clock == clock {
-            known.clock = Clock::Agrees;
+            known.clock = ClockOffset::Agrees;
         }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // What is kept is whole at every moment, so a panic elsewhere has not broken it.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 
-impl Clock {
+impl ClockOffset {
     /// The server's clock by the `Date` of a response, unless a cache has kept it.
     pub(crate) fn of_server(headers: &HeaderMap, ours: SystemTime) -> Option<Self> {
         let theirs = date_in(headers)?;

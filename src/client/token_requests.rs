@@ -24,6 +24,7 @@ use crate::client::exchange::{
 use crate::client::key::ProofSigner;
 use crate::client::token::TokenErrorResponse;
 use crate::proof::target::PublicUrl;
+use crate::time::Clock;
 
 /// Sends a proof with every request to the authorization server ([RFC 9449 section
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)): with every grant, `refresh_token`
@@ -102,7 +103,7 @@ impl<K, P> TokenRequestLayer<K, P> {
     /// Asks another clock what time it is. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.exchange.clock = Arc::new(clock);
+        self.exchange.clock = Clock::new(clock);
         self
     }
 }

@@ -18,9 +18,9 @@ use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jwk::{Jwk, JwkError, JwkMembers, SignatureRejected, Thumbprint};
 use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::jose::key_cache::{CachedKey, KeyCache};
-use crate::proof::freshness::{Freshness, IatError, LifetimeError};
+use crate::proof::freshness::{Freshness, IatError};
 use crate::proof::target::{Target, UrlMismatch};
-use crate::time::Timestamp;
+use crate::time::{OutOfTime, Timestamp, Validity};
 
 /// Longer proofs are not decoded. A proof by an 8192-bit RSA key takes about 3.3 KiB.
 const MAX_LENGTH: usize = 8 * 1024;
@@ -258,12 +258,15 @@ fn check_claims<'c>(
             .check_iat(iat, expected.now)
             .map_err(ProofError::Iat)?;
     }
-    expected
-        .freshness
-        .check_lifetime(claims.nbf, claims.exp, expected.now)
+    let validity = Validity {
+        not_before: claims.nbf,
+        expires: claims.exp,
+    };
+    validity
+        .check(expected.now, expected.freshness.leeway())
         .map_err(|error| match error {
-            LifetimeError::Expired => ProofError::Expired,
-            LifetimeError::NotYetValid => ProofError::NotYetValid,
+            OutOfTime::Expired => ProofError::Expired,
+            OutOfTime::NotYetValid => ProofError::NotYetValid,
         })?;
     Ok(RequiredClaims { jti, iat })
 }

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::{Timestamp, seconds, whole_seconds};
 
 /// How old a proof may be, how wrong a client's clock, and how long a nonce lives.
 ///
@@ -81,7 +81,7 @@ impl Freshness {
     #[must_use]
     pub const fn with_max_age(self, max_age: Duration) -> Self {
         Self {
-            max_age: seconds(max_age),
+            max_age: at_most_a_day(max_age),
             ..self
         }
     }
@@ -90,7 +90,7 @@ impl Freshness {
     #[must_use]
     pub const fn with_leeway(self, leeway: Duration) -> Self {
         Self {
-            leeway: seconds(leeway),
+            leeway: at_most_a_day(leeway),
             ..self
         }
     }
@@ -99,7 +99,7 @@ impl Freshness {
     /// seconds, from one to a day.
     #[must_use]
     pub const fn with_nonce_period(self, period: Duration) -> Self {
-        let period = seconds(period);
+        let period = at_most_a_day(period);
         Self {
             nonce_period: if period == 0 { 1 } else { period },
             ..self
@@ -125,41 +125,23 @@ impl Freshness {
     /// RFC 9449 section 4.3, check 11. `iat` may be a fraction, negative, or beyond any calendar.
     pub(crate) fn check_iat(&self, iat: f64, now: Timestamp) -> Result<(), IatError> {
         let now = now.as_numeric_date();
-        let (oldest, newest) = (
-            now - self.window().as_numeric_date(),
-            now + Timestamp::from_unix(self.leeway).as_numeric_date(),
-        );
+        let (oldest, newest) = (now - seconds(self.window()), now + seconds(self.leeway));
         if iat < oldest {
             Err(IatError::TooOld {
-                by: whole(oldest - iat),
+                by: whole_seconds((oldest - iat).ceil()),
             })
         } else if iat > newest {
             Err(IatError::InTheFuture {
-                by: whole(iat - newest),
+                by: whole_seconds((iat - newest).ceil()),
             })
         } else {
             Ok(())
         }
     }
 
-    /// `exp` and `nbf`, which a proof need not have (RFC 7519 sections 4.1.4 and 4.1.5).
-    pub(crate) fn check_lifetime(
-        &self,
-        not_before: Option<f64>,
-        expires: Option<f64>,
-        now: Timestamp,
-    ) -> Result<(), LifetimeError> {
-        let (now, leeway) = (
-            now.as_numeric_date(),
-            Timestamp::from_unix(self.leeway).as_numeric_date(),
-        );
-        if expires.is_some_and(|expires| now - leeway >= expires) {
-            Err(LifetimeError::Expired)
-        } else if not_before.is_some_and(|not_before| now + leeway < not_before) {
-            Err(LifetimeError::NotYetValid)
-        } else {
-            Ok(())
-        }
+    /// How far a client's clock may be off.
+    pub(crate) const fn leeway(&self) -> Duration {
+        Duration::from_secs(self.leeway)
     }
 
     /// The last second at which a proof is still accepted: so long must its `jti` be remembered.
@@ -168,22 +150,14 @@ impl Freshness {
     pub(crate) fn accepted_until(&self, iat: f64, issued: Option<Timestamp>) -> Timestamp {
         match issued {
             Some(issued) if self.decided_by == DecidedBy::Nonce => self.nonce_dies(issued),
-            // A proof with an `iat` that passed `check_iat` is within the window of now, so the
-            // cast neither wraps nor truncates to zero for any clock after 1970; `as` saturates for
-            // the rest.
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "saturates"
-            )]
-            _ => Timestamp::from_unix(iat.ceil() as u64).plus(self.window().as_unix()),
+            _ => Timestamp::from_numeric_date(iat.ceil()).plus(self.window()),
         }
     }
 
     /// The longest time from a proof's arrival to the end of its acceptance: what a replay memory
     /// has to span.
     pub const fn retention(&self) -> Duration {
-        let by_iat = self.window().as_unix() + self.leeway + 1;
+        let by_iat = self.window() + self.leeway + 1;
         let by_nonce = 2 * self.nonce_period + self.leeway;
         Duration::from_secs(match self.decided_by {
             DecidedBy::Both => by_iat,
@@ -224,8 +198,9 @@ impl Freshness {
         issued.plus(2 * self.nonce_period)
     }
 
-    const fn window(&self) -> Timestamp {
-        Timestamp::from_unix(self.max_age + self.leeway)
+    /// From the oldest `iat` that is accepted to now, in seconds.
+    const fn window(&self) -> u64 {
+        self.max_age + self.leeway
     }
 }
 
@@ -246,30 +221,17 @@ impl fmt::Debug for Freshness {
     }
 }
 
-const fn seconds(duration: Duration) -> u64 {
-    let seconds = duration.as_secs();
+const fn at_most_a_day(span: Duration) -> u64 {
+    let seconds = span.as_secs();
     if seconds > LONGEST { LONGEST } else { seconds }
-}
-
-/// A distance for a log line, rounded up.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates, and is never negative"
-)]
-fn whole(distance: f64) -> u64 {
-    distance.ceil() as u64
 }
 
 impl Freshness {
     /// How far `iat` lies behind now, out of what it was refused for: negative where it is ahead.
-    #[expect(clippy::cast_precision_loss, reason = "for a histogram")]
     pub(crate) fn skew(&self, error: IatError) -> f64 {
         match error {
-            IatError::InTheFuture { by } => -(self.leeway.saturating_add(by) as f64),
-            IatError::TooOld { by } => {
-                self.max_age.saturating_add(self.leeway).saturating_add(by) as f64
-            }
+            IatError::InTheFuture { by } => -seconds(self.leeway.saturating_add(by)),
+            IatError::TooOld { by } => seconds(self.window().saturating_add(by)),
         }
     }
 }
@@ -290,13 +252,6 @@ pub enum IatError {
         /// Seconds beyond the end of the window.
         by: u64,
     },
-}
-
-/// `exp` or `nbf` say that it is not the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LifetimeError {
-    Expired,
-    NotYetValid,
 }
 
 /// How far a nonce is in its life.

@@ -5,8 +5,6 @@
 //! which order the steps are taken.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::request::Parts;
 
@@ -20,7 +18,7 @@ use crate::proof::replay::memory::MemoryReplayStore;
 use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
 use crate::proof::target::{PublicUrl, Target, TargetError, Targets};
 use crate::telemetry;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 /// What one server asks of every proof.
 pub(crate) struct ProofPolicy<R> {
@@ -33,17 +31,15 @@ pub(crate) struct ProofPolicy<R> {
     replays: R,
 }
 
-pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
 impl ProofPolicy<MemoryReplayStore> {
     /// Every check on, with its default.
-    pub(crate) fn new(public_url: PublicUrl, clock: Clock) -> Self {
+    pub(crate) fn new(public_url: PublicUrl) -> Self {
         Self {
             targets: Targets::new(public_url),
             algorithms: Algorithms::default(),
             freshness: Freshness::default(),
             nonces: NoncePolicy::default(),
-            clock,
+            clock: Clock::default(),
             keys: KeyCache::with_tables(DEFAULT_TABLE_OCTETS),
             replays: MemoryReplayStore::default(),
         }
@@ -72,7 +68,7 @@ impl<R> ProofPolicy<R> {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        (self.clock)().into()
+        self.clock.now()
     }
 
     /// What the proof of this request must say.

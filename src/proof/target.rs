@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use crate::uri::{Host, NotAnHttpUrl, Origin, Scheme, normalise_path, split};
+use crate::uri::{Host, NotAnHttpUrl, Origin, UrlScheme, normalise_path, split};
 
 /// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
 /// proxy strips, if one does.
@@ -53,7 +53,7 @@ impl PublicUrl {
             Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
             Host::Ipv6(address) => address.is_loopback(),
         };
-        if is_loopback || parsed.origin.scheme == Scheme::Https {
+        if is_loopback || parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
             Err(PublicUrlError::NotHttps)
@@ -114,7 +114,7 @@ impl FromStr for PublicUrl {
 
     fn from_str(url: &str) -> Result<Self, PublicUrlError> {
         let parsed = Self::parse(url)?;
-        if parsed.origin.scheme == Scheme::Https {
+        if parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
             Err(PublicUrlError::NotHttps)

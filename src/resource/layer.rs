@@ -33,8 +33,8 @@ use tracing::Span;
 
 use crate::credentials::DPOP;
 use crate::proof::nonce::{DPOP_NONCE, Nonce};
-use crate::proof::replay::store::ReplayStore;
 use crate::proof::replay::memory::MemoryReplayStore;
+use crate::proof::replay::store::ReplayStore;
 use crate::resource::bearer::AcceptedToken;
 use crate::resource::rejection::{Consequence, Rejection};
 use crate::resource::verifier::Verifier;

@@ -108,7 +108,7 @@ impl HasAuthentication for Claims {
     }
 
     fn auth_time(&self) -> Option<Timestamp> {
-        self.claim("auth_time").map(whole_seconds)
+        self.claim("auth_time").map(Timestamp::from_numeric_date)
     }
 }
 
@@ -126,18 +126,8 @@ impl HasAuthentication for IntrospectedClaims {
     }
 
     fn auth_time(&self) -> Option<Timestamp> {
-        self.claim("auth_time").map(whole_seconds)
+        self.claim("auth_time").map(Timestamp::from_numeric_date)
     }
-}
-
-/// A NumericDate, which may have a fraction (RFC 7519 section 2).
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturates"
-)]
-fn whole_seconds(date: f64) -> Timestamp {
-    Timestamp::from_unix(date as u64)
 }
 
 /// Scopes, separated by spaces: `scope = scope-token *( SP scope-token )` ([RFC 6749 section

@@ -12,8 +12,8 @@ use crate::jose::algorithm::Algorithms;
 use crate::proof::checks::ProofError;
 use crate::proof::freshness::Freshness;
 use crate::proof::nonce::{Nonce, NoncePolicy, NonceSource};
-use crate::proof::replay::store::ReplayStore;
 use crate::proof::replay::memory::MemoryReplayStore;
+use crate::proof::replay::store::ReplayStore;
 use crate::proof::rules::ProofPolicy;
 use crate::proof::target::{PublicUrl, TargetResolver};
 use crate::resource::bearer::{self, AcceptedToken, BearerError, BearerPolicy, BearerToken};
@@ -23,7 +23,7 @@ use crate::resource::quoted_text::QuotedText;
 use crate::resource::rejection::{Consequence, Rejection};
 use crate::resource::requirement::Scopes;
 use crate::telemetry;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::tokens::access_token::AccessTokenVerifier;
 
 /// Decides whether a request may pass. It works on the head of a request, without tower;
@@ -220,7 +220,7 @@ impl<V: AccessTokenVerifier> Verifier<V> {
     /// nonces are not required.
     pub fn new(public_url: PublicUrl, tokens: V) -> Self {
         Self {
-            policy: ProofPolicy::new(public_url, Arc::new(SystemTime::now)),
+            policy: ProofPolicy::new(public_url),
             tokens,
             challenges: Challenges {
                 bearer: BearerPolicy::Refused,
@@ -382,7 +382,7 @@ impl<V, R> Verifier<V, R> {
     /// Asks another clock what time it is. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.policy.clock = Arc::new(clock);
+        self.policy.clock = Clock::new(clock);
         self
     }
 }

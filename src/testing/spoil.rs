@@ -1,7 +1,5 @@
 //! How a request gets its one defect.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde_json::json;
 
 use crate::client::key::ProofKey;
@@ -9,12 +7,13 @@ use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::resource::bearer::BearerError;
 use crate::resource::rejection::Rejection;
+use crate::sync::Mutex;
 use crate::testing::defect::{Defect, FAR, Needs};
 use crate::testing::issuer::{public_jwk, remove};
 use crate::testing::jws::fresh_id;
 use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
 use crate::time::Timestamp;
-use crate::uri::{Host, Origin, Scheme, split};
+use crate::uri::{Host, Origin, UrlScheme, split};
 
 /// Longer than any proof or token may be.
 const PADDING: usize = 32 * 1024;
@@ -146,8 +145,8 @@ impl TestRequest {
             Defect::MalformedUrl => claims["htu"] = json!("/a/path/alone"),
             Defect::OtherScheme => self.move_htu(|url| {
                 url.origin.scheme = match url.origin.scheme {
-                    Scheme::Http => Scheme::Https,
-                    Scheme::Https => Scheme::Http,
+                    UrlScheme::Http => UrlScheme::Https,
+                    UrlScheme::Https => UrlScheme::Http,
                 };
             }),
             Defect::OtherHost => self.move_htu(|url| {
@@ -226,7 +225,7 @@ struct Htu {
 /// A key for the same algorithm. RSA keys take long to make, so the thief has one of each type.
 fn thiefs_key(algorithm: Algorithm) -> ProofKey {
     static KEYS: Mutex<Vec<ProofKey>> = Mutex::new(Vec::new());
-    let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut keys = KEYS.lock();
     let known = keys
         .iter()
         .find_map(|key| key.clone().with_algorithm(algorithm).ok());

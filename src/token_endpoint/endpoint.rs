@@ -15,11 +15,11 @@ use crate::jose::jwk::Thumbprint;
 use crate::proof::checks::{NoToken, Proof};
 use crate::proof::freshness::Freshness;
 use crate::proof::nonce::{AcceptedNonce, Nonce, NoncePolicy, NonceSource};
-use crate::proof::replay::store::ReplayStore;
 use crate::proof::replay::memory::MemoryReplayStore;
+use crate::proof::replay::store::ReplayStore;
 use crate::proof::rules::ProofPolicy;
 use crate::proof::target::{PublicUrl, TargetResolver};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 
@@ -182,7 +182,7 @@ impl TokenEndpoint {
     /// memory, the default [`Algorithms`] and [`Freshness`] apply, nonces are not required.
     pub fn new(public_url: PublicUrl) -> Self {
         Self {
-            policy: ProofPolicy::new(public_url, Arc::new(SystemTime::now)),
+            policy: ProofPolicy::new(public_url),
         }
     }
 }
@@ -236,7 +236,7 @@ impl<R> TokenEndpoint<R> {
     /// Asks another clock what time it is. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.policy.clock = Arc::new(clock);
+        self.policy.clock = Clock::new(clock);
         self
     }
 }

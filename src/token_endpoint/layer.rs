@@ -11,8 +11,8 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::proof::replay::store::ReplayStore;
 use crate::proof::replay::memory::MemoryReplayStore;
+use crate::proof::replay::store::ReplayStore;
 use crate::token_endpoint::endpoint::TokenEndpoint;
 use crate::token_endpoint::proven_key::ProvenKey;
 

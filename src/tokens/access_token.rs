@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::credentials::PresentedToken;
 use crate::jose::json::{Text, object};
 use crate::jose::jwk::Thumbprint;
-use crate::time::Timestamp;
+use crate::time::{OutOfTime, Timestamp};
 
 /// Decides whether an access token is good, and says to which key it is bound.
 ///
@@ -291,4 +291,13 @@ pub enum TokenError {
     /// fault, not the client's.
     #[error("the access token could not be verified")]
     Unavailable,
+}
+
+impl From<OutOfTime> for TokenError {
+    fn from(error: OutOfTime) -> Self {
+        match error {
+            OutOfTime::Expired => Self::Expired,
+            OutOfTime::NotYetValid => Self::NotYetValid,
+        }
+    }
 }

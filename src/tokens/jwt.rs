@@ -13,7 +13,7 @@ use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::telemetry::{self, Cached};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
     self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
 };
@@ -64,15 +64,8 @@ pub struct JwtVerifier<K, C = Claims> {
 /// A token that was found good, and what that rests on.
 struct Verdict<C> {
     token: AccessToken<C>,
-    life: Life,
+    validity: Validity,
     keys: KeySet,
-}
-
-/// `exp` and `nbf` of a token.
-#[derive(Clone, Copy)]
-struct Life {
-    expires: f64,
-    not_before: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -248,7 +241,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         &self,
         claims: &RegisteredClaims<'_>,
         now: Timestamp,
-    ) -> Result<Life, TokenError> {
+    ) -> Result<Validity, TokenError> {
         if claims.iss.as_ref().map(Text::as_str) != Some(self.issuer.as_str()) {
             return Err(TokenError::Issuer);
         }
@@ -259,26 +252,12 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         {
             return Err(TokenError::Audience);
         }
-        let life = Life {
-            expires: claims.exp.ok_or(TokenError::Expired)?,
+        let validity = Validity {
             not_before: claims.nbf,
+            expires: Some(claims.exp.ok_or(TokenError::Expired)?),
         };
-        self.check_life(life, now)?;
-        Ok(life)
-    }
-
-    fn check_life(&self, life: Life, now: Timestamp) -> Result<(), TokenError> {
-        let (now, leeway) = (now.as_numeric_date(), self.leeway.as_secs_f64());
-        if now - leeway >= life.expires {
-            Err(TokenError::Expired)
-        } else if life
-            .not_before
-            .is_some_and(|not_before| now + leeway < not_before)
-        {
-            Err(TokenError::NotYetValid)
-        } else {
-            Ok(())
-        }
+        validity.check(now, self.leeway)?;
+        Ok(validity)
     }
 }
 
@@ -297,10 +276,10 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
             return Ok(None);
         };
         // Before the keys, as with a token that is not known: what costs nothing comes first.
-        if let Err(error) = self.check_life(verdict.life, now) {
+        if let Err(error) = verdict.validity.check(now, self.leeway) {
             verdicts.forget(token);
             telemetry::token_cache(Cached::Miss);
-            return Err(error);
+            return Err(error.into());
         }
         // The source is asked with every request: it renews its keys when they are asked for, and
         // only it knows whether they have changed.
@@ -368,22 +347,19 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         let algorithm = self.check_header(&header)?;
         let registered: RegisteredClaims<'_> =
             read(jws.payload()).map_err(|_| TokenError::Malformed)?;
-        let life = self.check_claims(&registered, now)?;
+        let validity = self.check_claims(&registered, now)?;
         let kid = header.kid.as_ref().map(Text::as_str);
         let keys = self.verify_signature(&jws, kid, algorithm, now).await?;
         let claims = serde_json::from_slice(jws.payload()).map_err(|_| TokenError::Claims)?;
         let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
-        let good = AccessToken::new(confirmation, claims)
-            .with_expiry(Timestamp::from_unix(life.expires as u64));
+        let mut good = AccessToken::new(confirmation, claims);
+        if let Some(expires) = validity.expires {
+            good = good.with_expiry(Timestamp::from_numeric_date(expires));
+        }
         if let Some(verdicts) = &self.verdicts {
             let verdict = Verdict {
                 token: good.clone(),
-                life,
+                validity,
                 keys,
             };
             verdicts.keep(&token, token.as_str().len(), verdict);
@@ -402,7 +378,7 @@ impl<C> Clone for Verdict<C> {
     fn clone(&self) -> Self {
         Self {
             token: self.token.clone(),
-            life: self.life,
+            validity: self.validity,
             keys: self.keys.clone(),
         }
     }

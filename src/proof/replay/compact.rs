@@ -12,10 +12,11 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::future::{self, Future};
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::proof::replay::memory::MemoryUsage;
 use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use crate::sync::Mutex;
 use crate::time::Timestamp;
 
 /// As [`MemoryReplayStore`](crate::proof::replay::memory::MemoryReplayStore), in a tenth of its memory, and in
@@ -108,7 +109,7 @@ impl CompactReplayStore {
 
     /// How full the memory is, and how often it had to refuse. For metrics and alarms.
     pub fn usage(&self) -> MemoryUsage {
-        let ledger = locked(&self.0.ledger);
+        let ledger = self.0.ledger.lock();
         MemoryUsage {
             live: ledger.live,
             limit: self.0.limit,
@@ -147,10 +148,10 @@ impl Memory {
         expires: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
         let key = key.half();
-        let passed_before = locked(&self.ledger).enter(now, expires, self.limit)?;
-        let claim = locked(self.bucket(&key)).claim(key, expires, passed_before);
+        let passed_before = self.ledger.lock().enter(now, expires, self.limit)?;
+        let claim = self.bucket(&key).lock().claim(key, expires, passed_before);
         if claim != Ok(Claim::First) {
-            locked(&self.ledger).leave(expires);
+            self.ledger.lock().leave(expires);
         }
         claim
     }
@@ -242,12 +243,6 @@ impl Bucket {
         });
         Ok(Claim::First)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while a lock was held can only have been a failed allocation: what it guards is
-    // whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for CompactReplayStore {

@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{self, Future};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use moka::sync::Cache;
 
 use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
 
@@ -165,8 +166,7 @@ impl Memory {
     fn record(&self, key: Half) -> bool {
         let [first, ..] = key;
         let insertion = &self.insertions[usize::from(first) % INSERTIONS];
-        // It guards no data, so a panic while it was held has left none in disorder.
-        let _insertion = insertion.lock().unwrap_or_else(PoisonError::into_inner);
+        let _insertion = insertion.lock();
         let is_first = !self.records.contains_key(&key);
         if is_first {
             self.records.insert(key, ());
@@ -182,9 +182,7 @@ impl Memory {
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {
-        // A panic while the lock was held can only have been a failed allocation: the lists are
-        // whole.
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lists.lock()
     }
 }
 

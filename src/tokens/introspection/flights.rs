@@ -1,9 +1,11 @@
 //! Questions under way: requests with one token at one time share one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::OnceCell;
+
+use crate::sync::Mutex;
 
 /// Questions under way, by the SHA-256 of the token.
 pub(crate) struct Flights<T>(Mutex<HashMap<[u8; 32], Flight<T>>>);
@@ -24,7 +26,7 @@ impl<T: Clone> Flights<T> {
 
 impl<T> Flights<T> {
     fn board(&self, token: [u8; 32]) -> Seat<'_, T> {
-        let mut flights = self.lock();
+        let mut flights = self.0.lock();
         let flight = flights.entry(token).or_insert_with(|| Flight {
             answer: Arc::new(OnceCell::new()),
             aboard: 0,
@@ -35,11 +37,6 @@ impl<T> Flights<T> {
             token,
             answer: Arc::clone(&flight.answer),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Flight<T>>> {
-        // Nothing in this file panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,7 +57,7 @@ impl<T> Drop for Seat<'_, T> {
     /// The first to leave after the answer takes the flight off the list, so that nobody joins who
     /// came later: an error would otherwise last for as long as requests keep coming.
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
+        let mut flights = self.flights.0.lock();
         if let Some(flight) = flights.get_mut(&self.token)
             && Arc::ptr_eq(&flight.answer, &self.answer)
         {

@@ -14,7 +14,7 @@ use tokio::time;
 use crate::credentials::PresentedToken;
 use crate::jose::json::{NotStrictJson, Text, object, read};
 use crate::telemetry::{self, Cached};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
     self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
 };
@@ -93,17 +93,16 @@ enum MissingAudience {
 /// An active token for this resource server.
 struct Verdict<C> {
     token: AccessToken<C>,
-    expires: Option<f64>,
-    not_before: Option<f64>,
+    validity: Validity,
     since: Timestamp,
 }
 
 /// The longest answer that is read, in octets.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// How far the server's clock may be off, in seconds: as with
+/// How far the server's clock may be off: as with
 /// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier).
-const LEEWAY: f64 = 30.0;
+const LEEWAY: Duration = Duration::from_secs(30);
 
 const DEFAULT_CACHE_LIFE: u64 = 10;
 
@@ -251,6 +250,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let lives = verdict.since <= now
             && now < verdict.since.plus(self.cache_life)
             && verdict
+                .validity
                 .expires
                 .is_none_or(|expires| now.as_numeric_date() < expires);
         lives.then_some(verdict)
@@ -361,18 +361,14 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         let claims = serde_json::from_slice(answer).map_err(|_| TokenError::Claims)?;
         let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
         if let Some(expires) = registered.exp {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "saturates"
-            )]
-            let expires = Timestamp::from_unix(expires as u64);
-            token = token.with_expiry(expires);
+            token = token.with_expiry(Timestamp::from_numeric_date(expires));
         }
         Ok(Verdict {
             token,
-            expires: registered.exp,
-            not_before: registered.nbf,
+            validity: Validity {
+                not_before: registered.nbf,
+                expires: registered.exp,
+            },
             since: now,
         })
     }
@@ -400,7 +396,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
             self.flights.share(token.sha256(), question).await?
         };
         // Each request by its own clock, whoever asked.
-        verdict.check_life(now)?;
+        verdict.validity.check(now, LEEWAY)?;
         Ok(verdict.token)
     }
 }
@@ -421,22 +417,6 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
             .field("issuer", &self.issuer)
             .field("cache_life", &Duration::from_secs(self.cache_life))
             .finish_non_exhaustive()
-    }
-}
-
-impl<C> Verdict<C> {
-    fn check_life(&self, now: Timestamp) -> Result<(), TokenError> {
-        let now = now.as_numeric_date();
-        if self.expires.is_some_and(|expires| now - LEEWAY >= expires) {
-            Err(TokenError::Expired)
-        } else if self
-            .not_before
-            .is_some_and(|not_before| now + LEEWAY < not_before)
-        {
-            Err(TokenError::NotYetValid)
-        } else {
-            Ok(())
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One fetch of an issuer's keys, in a task of its own.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -10,13 +10,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
 use crate::tokens::http::EndpointUrl;
 use crate::tokens::jwks::documents::{
     Issuer, IssuerDocument, RemoteKeysError, Whereabouts, max_age, read_key_set,
 };
-use crate::tokens::jwks::schedule::{Held, Pending, State, is_within, locked};
+use crate::tokens::jwks::schedule::{Held, Pending, State, is_within};
 use crate::tokens::key_set::KeySet;
 
 /// Waits for a fetch, for as long as one may take.
@@ -48,7 +49,7 @@ pub(super) async fn ended(
     if let Some(outcome) = outcome {
         return outcome;
     }
-    let mut state = locked(state);
+    let mut state = state.lock();
     if state.is_under_way(&pending) {
         state.under_way = None;
         let now = state.asked.unwrap_or(Timestamp::from_unix(0));
@@ -160,7 +161,7 @@ impl Fetch {
 
     fn end(&mut self, fetched: Result<((Url, Timestamp), Held), RemoteKeysError>) {
         let known = self.held.as_ref().map(|held| &held.keys);
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         if !state.is_under_way(&self.outcome.subscribe()) {
             // It was given up, and its outcome is of the past.
             self.outcome

@@ -1,17 +1,18 @@
 //! The keys of an issuer, as a source of keys.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::time::Timestamp;
+use crate::sync::Mutex;
+use crate::time::{Clock, Timestamp};
 use crate::tokens::http::{EndpointUrl, HttpClient};
 use crate::tokens::jwks::documents::{Issuer, RemoteKeysError, Whereabouts};
 use crate::tokens::jwks::fetch::{Cause, Fetch, ended, launch};
-use crate::tokens::jwks::schedule::{OUTAGE, Pending, Phase, Settings, State, is_within, locked};
+use crate::tokens::jwks::schedule::{OUTAGE, Pending, Phase, Settings, State, is_within};
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 
 /// The keys of an issuer, fetched from it and kept up to date.
@@ -56,7 +57,7 @@ pub struct RemoteKeys {
     issuer: Arc<Issuer>,
     state: Arc<Mutex<State>>,
     settings: Settings,
-    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    clock: Clock,
 }
 
 impl RemoteKeys {
@@ -91,7 +92,7 @@ impl RemoteKeys {
                 stale_life: 7200,
                 cooldown: 5,
             },
-            clock: Arc::new(SystemTime::now),
+            clock: Clock::default(),
         }
     }
 
@@ -126,7 +127,7 @@ impl RemoteKeys {
     /// time is that of the request.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Clock::new(clock);
         self
     }
 
@@ -184,7 +185,7 @@ impl RemoteKeys {
     /// One attempt, whatever came before it, unless there are young keys.
     async fn attempt(&self) -> Result<(), RemoteKeysError> {
         let (pending, fetch) = {
-            let now = Timestamp::from((self.clock)());
+            let now = self.clock.now();
             let mut state = self.state();
             state.asked = Some(now);
             if self.settings.phase(&mut state, now) == Phase::Young {
@@ -271,7 +272,7 @@ impl RemoteKeys {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        locked(&self.state)
+        self.state.lock()
     }
 }
 

@@ -1,7 +1,5 @@
 //! What is known of an issuer's keys, and what their age asks for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use reqwest::Url;
 use tokio::sync::watch;
 
@@ -126,8 +124,4 @@ pub(super) fn is_within(seconds: u64, then: Option<Timestamp>, now: Timestamp) -
 fn seconds_since(then: Timestamp, now: Timestamp) -> Option<u64> {
     let (then, now) = (then.as_unix(), now.as_unix());
     (then <= now.saturating_add(STRAGGLING)).then(|| now.saturating_sub(then))
-}
-
-pub(super) fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --example custom_replay_store
 //! curl -i http://127.0.0.1:8080/orders
+//! cargo run --example custom_replay_store 127.0.0.1:8080 built-in   # the memory that is built in, chosen at run time
 //! ```
 //!
 //! This one is a map, and so serves one process, like the memory that is built in. Where several
@@ -19,7 +20,8 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, replay_contract};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, ReplayStore, Timestamp, Verifier,
+    BoundToken, DpopLayer, JwtVerifier, KeySet, ProofRules, PublicUrl, ReplayStore, Timestamp,
+    Verifier,
 };
 
 /// The proofs that were used, each with the last second at which it would be accepted.
@@ -61,30 +63,43 @@ const JWKS: &str = r#"{"keys":[
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    // Belongs in a test; here it panics at start-up if the store does not keep its promises.
+    replay_contract::check(&UsedProofs::default()).await;
+
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
     // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
     let url = format!("http://{}", listener.local_addr()?);
 
-    let used = UsedProofs::default();
-    // Belongs in a test; here it panics at start-up if the store does not keep its promises.
-    replay_contract::check(&used).await;
-
+    let rules = ProofRules::new(PublicUrl::http_on_loopback(&url)?);
+    let rules = match env::args().nth(2).as_deref() {
+        Some("built-in") => rules,
+        _ => rules.with_replay_store(UsedProofs::default()),
+    };
     let keys: KeySet = JWKS.parse()?;
-    let verifier = Verifier::new(
-        PublicUrl::http_on_loopback(&url)?,
-        JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
-    )
-    .with_replay_store(used);
-    let app = Router::new()
-        .route("/orders", get(orders))
-        .layer(DpopLayer::new(verifier));
+    let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys);
+    let service = Service {
+        dpop: DpopLayer::new(Verifier::new(rules, tokens)),
+    };
 
     println!("listening on {url}");
-    axum::serve(listener, app).await?;
+    axum::serve(listener, service.router()).await?;
     Ok(())
 }
 
-async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+/// One type, whatever remembers proofs.
+struct Service {
+    dpop: DpopLayer,
+}
+
+impl Service {
+    fn router(&self) -> Router {
+        Router::new()
+            .route("/orders", get(orders))
+            .layer(self.dpop.clone())
+    }
+}
+
+async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!("the orders of {}\n", token.claims().subject())
 }

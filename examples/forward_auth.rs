@@ -138,7 +138,7 @@ use tokio::net::TcpListener;
 use tower_dpop::proof::{RequestTarget, TargetResolver};
 use tower_dpop::tokens::{EndpointUrl, HttpClient};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, RemoteKeys,
+    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, ProofRules, PublicUrl, RemoteKeys,
     StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
@@ -199,11 +199,11 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
     let keys = remote_keys(&options.issuer, options.jwks.as_deref()).await?;
     let audience = options.audience.unwrap_or_else(|| url.to_string());
-    let mut verifier = Verifier::new(url, JwtVerifier::new(options.issuer, audience, keys))
-        .with_target_resolver(options.proxy);
+    let mut rules = ProofRules::new(url).with_target_resolver(options.proxy);
     if options.nonces {
-        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
+    let verifier = Verifier::new(rules, JwtVerifier::new(options.issuer, audience, keys));
     let app = Router::new()
         .fallback(tell)
         .with_state(options.forwarded.into())

@@ -58,7 +58,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_dpop::proof::DPOP;
 use tower_dpop::tokens::{EndpointUrl, HttpClient};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, PublicUrl, RemoteKeys,
+    BoundToken, Claims, DpopLayer, JwtVerifier, NonceSecret, ProofRules, PublicUrl, RemoteKeys,
     StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
@@ -119,10 +119,11 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
     let keys = remote_keys(&options.issuer, options.jwks.as_deref()).await?;
     let audience = options.audience.unwrap_or_else(|| url.to_string());
-    let mut verifier = Verifier::new(url, JwtVerifier::new(options.issuer, audience, keys));
+    let mut rules = ProofRules::new(url);
     if options.nonces {
-        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
+    let verifier = Verifier::new(rules, JwtVerifier::new(options.issuer, audience, keys));
 
     let gateway = Arc::new(Gateway {
         client: Client::builder(TokioExecutor::new()).build_http(),

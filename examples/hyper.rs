@@ -18,7 +18,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
 /// known to all.
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn orders(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
+    let token: &BoundToken = request.extensions().get().expect("set by the layer");
     let text = format!("the orders of {}\n", token.claims().subject());
     Ok(Response::new(text.into()))
 }

@@ -17,9 +17,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
-use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopes, Verifier,
-};
+use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopes, Verifier};
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
 /// known to all.
@@ -56,10 +54,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!("the orders of {}\n", token.claims().subject())
 }
 
-async fn new_order(Extension(token): Extension<BoundToken<Claims>>) -> String {
+async fn new_order(Extension(token): Extension<BoundToken>) -> String {
     format!("an order by {}\n", token.claims().subject())
 }

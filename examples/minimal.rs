@@ -15,7 +15,7 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
 /// known to all.
@@ -44,6 +44,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!("the orders of {}\n", token.claims().subject())
 }

@@ -54,7 +54,7 @@ async fn keys(issuer: &str, http: &HttpClient) -> Result<RemoteKeys, Box<dyn Err
     Ok(keys.fetched_within(Duration::from_secs(10)).await?)
 }
 
-async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+async fn orders(Extension(token): Extension<BoundToken>) -> String {
     // Alice of one issuer is not alice of the other.
     let issuer: Option<String> = token.claims().claim("iss");
     format!(

@@ -17,8 +17,8 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::proof::NonceSecretError;
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces,
-    Verifier,
+    BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
+    StatelessNonces, Verifier,
 };
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
@@ -36,10 +36,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let keys: KeySet = JWKS.parse()?;
     let verifier = Verifier::new(
-        PublicUrl::http_on_loopback(&url)?,
+        ProofRules::new(PublicUrl::http_on_loopback(&url)?)
+            .with_nonces(StatelessNonces::new(nonce_secret()?)),
         JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
-    )
-    .with_nonces(StatelessNonces::new(nonce_secret()?));
+    );
     let app = Router::new()
         .route("/orders", get(orders))
         .layer(DpopLayer::new(verifier));
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
+async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!("the orders of {}\n", token.claims().subject())
 }
 

@@ -21,14 +21,14 @@ use http::{Extensions, Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_dpop::resource::{HasScopes, ResourceMetadata, Scopes};
+use tower_dpop::resource::{ResourceMetadata, Scopes};
 use tower_dpop::tokens::{
-    AccessTokenVerifier, ClientAuthentication, EndpointUrl, HttpClient, IntrospectionVerifier,
-    KeySource, TokenIssuers,
+    AccessTokenVerifier, ClientAuthentication, EndpointUrl, HasScopes, HttpClient,
+    IntrospectionVerifier, KeySource,
 };
 use tower_dpop::{
     AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
-    PublicUrl, RemoteKeys, RequireScopes, StatelessNonces, Verifier,
+    ProofRules, PublicUrl, RemoteKeys, RequireScopes, StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -178,14 +178,15 @@ fn introspection(
 
 fn application<V>(options: &Options, url: PublicUrl, tokens: V) -> Router
 where
-    V: AccessTokenVerifier<Claims = TokenClaims> + TokenIssuers,
+    V: AccessTokenVerifier<Claims = TokenClaims>,
 {
-    let mut verifier = Verifier::new(url, tokens)
+    let mut rules = ProofRules::new(url)
         .with_algorithms(options.algorithms)
         .with_freshness(options.freshness);
     if options.nonces {
-        verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
+    let mut verifier = Verifier::new(rules, tokens);
     if options.allow_bearer {
         verifier = verifier.allow_bearer();
     }

@@ -44,10 +44,15 @@ impl Scheme {
     }
 }
 
-/// An access token under the DPoP scheme, and the proof that came with it, if one did.
-pub(crate) struct Credentials<'r> {
-    pub(crate) token: &'r str,
-    pub(crate) proof: ProofField<'r>,
+/// What the one `Authorization` field of a request presents. It is read once.
+pub(crate) enum Presented<'r> {
+    /// A `DPoP` field beside it is not looked at: clients attach it blindly.
+    Bearer { token: &'r str },
+    /// A token, and the proof that came with it, if one did.
+    Dpop {
+        token: &'r str,
+        proof: ProofField<'r>,
+    },
 }
 
 /// The `DPoP` fields of a request. What they hold is the proof's own business.
@@ -58,39 +63,25 @@ pub(crate) enum ProofField<'r> {
     Several,
 }
 
-impl<'r> Credentials<'r> {
-    /// Exactly one `Authorization`, of the DPoP scheme.
+impl<'r> Presented<'r> {
+    /// Exactly one `Authorization`, of one of the schemes of access tokens.
     pub(crate) fn from_headers(headers: &'r HeaderMap) -> Result<Self, CredentialsError> {
-        match authorization(headers)? {
-            (Scheme::Bearer, _) => Err(CredentialsError::Bearer),
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        let field = fields.next().ok_or(CredentialsError::Missing)?;
+        if fields.next().is_some() {
+            return Err(CredentialsError::Ambiguous);
+        }
+        match scheme_and_token(field.as_bytes())? {
+            (Scheme::Bearer, token) => Ok(Self::Bearer { token }),
             (Scheme::Dpop, token) if token.len() > MAX_TOKEN_LENGTH => {
                 Err(CredentialsError::TokenTooLong)
             }
-            (Scheme::Dpop, token) => Ok(Self {
+            (Scheme::Dpop, token) => Ok(Self::Dpop {
                 token,
                 proof: ProofField::from_headers(headers),
             }),
         }
     }
-}
-
-/// The token of a request that leaves no doubt that it is presented as a bearer token. A `DPoP` field
-/// beside it is not looked at: clients attach it blindly.
-pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    match authorization(headers) {
-        Ok((Scheme::Bearer, token)) => Some(token),
-        Ok((Scheme::Dpop, _)) | Err(_) => None,
-    }
-}
-
-/// Exactly one `Authorization`, of one of the schemes of access tokens.
-fn authorization(headers: &HeaderMap) -> Result<(Scheme, &str), CredentialsError> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let field = fields.next().ok_or(CredentialsError::Missing)?;
-    if fields.next().is_some() {
-        return Err(CredentialsError::Ambiguous);
-    }
-    scheme_and_token(field.as_bytes())
 }
 
 impl<'r> ProofField<'r> {
@@ -102,12 +93,6 @@ impl<'r> ProofField<'r> {
             (Some(proof), None) => Self::One(proof.as_bytes()),
             (Some(_), Some(_)) => Self::Several,
         }
-    }
-}
-
-impl fmt::Debug for Credentials<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(..)")
     }
 }
 
@@ -213,4 +198,17 @@ pub enum CredentialsError {
     /// An access token of more than 32 KiB.
     #[error("the access token is too long")]
     TokenTooLong,
+}
+
+impl CredentialsError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Ambiguous => "credentials_ambiguous",
+            Self::Bearer => "credentials_bearer",
+            Self::Malformed => "credentials_malformed",
+            Self::Missing => "credentials_missing",
+            Self::TokenTooLong => "credentials_token_too_long",
+        }
+    }
 }

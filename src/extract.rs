@@ -5,11 +5,11 @@
 //! use tower_dpop::{BoundToken, Claims, DpopLayer};
 //! # use tower_dpop::{JwtVerifier, KeySet, Verifier};
 //!
-//! async fn orders(token: BoundToken<Claims>) -> String {
+//! async fn orders(token: BoundToken) -> String {
 //!     format!("hello {}", token.claims().subject())
 //! }
 //!
-//! # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+//! # fn example(verifier: Verifier) {
 //! let app: Router = Router::new().route("/orders", get(orders)).layer(DpopLayer::new(verifier));
 //! # }
 //! ```

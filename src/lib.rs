@@ -21,7 +21,7 @@
 //!
 //! let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(
 //!     async |request: Request<String>| {
-//!         let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
+//!         let token: &BoundToken = request.extensions().get().expect("set by the layer");
 //!         Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject())))
 //!     },
 //! ));
@@ -115,6 +115,8 @@ pub use crate::proof::replay::memory::MemoryReplayStore;
 #[doc(inline)]
 pub use crate::proof::replay::store::ReplayStore;
 #[doc(inline)]
+pub use crate::proof::rules::ProofRules;
+#[doc(inline)]
 pub use crate::proof::target::PublicUrl;
 #[doc(inline)]
 pub use crate::resource::authorization::RequireScopes;
@@ -131,12 +133,14 @@ pub use crate::resource::verifier::Verifier;
 #[doc(inline)]
 pub use crate::time::Timestamp;
 #[doc(inline)]
+pub use crate::tokens::claims::Claims;
+#[doc(inline)]
 pub use crate::tokens::issuers::Issuers;
 #[cfg(feature = "jwks")]
 #[doc(inline)]
 pub use crate::tokens::jwks::remote_keys::RemoteKeys;
 #[doc(inline)]
-pub use crate::tokens::jwt::{Claims, JwtVerifier};
+pub use crate::tokens::jwt::JwtVerifier;
 #[doc(inline)]
 pub use crate::tokens::key_set::KeySet;
 

@@ -7,17 +7,20 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_dpop::tokens::{KeySetError, TokenError};
-use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
+use tower_dpop::{
+    Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, ProofRules, Rejection, Verifier,
+};
 
 use common::{
     AUDIENCE, Answer, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _, NOW, at,
-    jwt_verifier, verifier,
+    jwt_verifier, verifier_by,
 };
 
 fn answer_of(tokens: JwtVerifier<KeySet>, attempt: &Attempt) -> Answer {
-    attempt.answer_by(&DpopLayer::new(
-        Verifier::new(AUDIENCE.parse().unwrap(), tokens).with_clock(|| at(NOW)),
-    ))
+    attempt.answer_by(&DpopLayer::new(Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
+        tokens,
+    )))
 }
 
 fn remove(object: &mut Value, member: &str) {
@@ -381,13 +384,10 @@ fn the_claims_can_be_of_ones_own_type() {
         tenant: u32,
     }
 
-    let layer = DpopLayer::new(
-        Verifier::new(
-            AUDIENCE.parse().unwrap(),
-            jwt_verifier().with_claims::<Tenant>(),
-        )
-        .with_clock(|| at(NOW)),
-    );
+    let layer = DpopLayer::new(Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
+        jwt_verifier().with_claims::<Tenant>(),
+    ));
     let seen = |attempt: &Attempt| {
         use tower::{Layer as _, ServiceExt as _};
         let service = layer.layer(tower::service_fn(async |request: http::Request<()>| {
@@ -573,7 +573,9 @@ fn a_document_without_usable_keys_is_refused_at_start_up() {
 /// The proof's algorithms and the token's are two lists.
 #[test]
 fn the_tokens_algorithms_are_not_the_proofs() {
-    let layer = DpopLayer::new(verifier().with_algorithms(Algorithms::only(Algorithm::Ed25519)));
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules.with_algorithms(Algorithms::only(Algorithm::Ed25519))
+    }));
     let attempt = Attempt::with_key(Key::ed25519("Ed25519"));
     attempt
         .answer_by(&layer)

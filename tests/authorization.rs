@@ -22,14 +22,11 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::{
     Access, AcrValues, AuthenticationRequirement, AuthorizationError, Authorized, AuthorizedFuture,
-    BearerError, CredentialsError, Denied, HasAuthentication, HasScopes, ReportedRejection,
-    Require, RequireAuthentication, Requirement, ScopeRequirement, Scopes,
+    BearerError, CredentialsError, Denied, ReportedRejection, Require, RequireAuthentication,
+    Requirement, ScopeRequirement, Scopes,
 };
-use tower_dpop::{
-    Claims, DpopLayer, JwtVerifier, KeySet, Rejection, RequireScopes, Timestamp, Verifier,
-};
-
-type Tokens = JwtVerifier<KeySet>;
+use tower_dpop::tokens::{HasAuthentication, HasScopes};
+use tower_dpop::{Claims, DpopLayer, Rejection, RequireScopes, Timestamp, Verifier};
 
 /// What every DPoP challenge says by default.
 const ALGS: &str = r#"algs="ES256 ES384 PS256 Ed25519 EdDSA""#;
@@ -42,7 +39,7 @@ fn acrs(text: &str) -> AcrValues {
     text.parse().unwrap()
 }
 
-fn allowing_bearer() -> DpopLayer<Tokens> {
+fn allowing_bearer() -> DpopLayer {
     DpopLayer::new(verifier().allow_bearer())
 }
 
@@ -509,8 +506,7 @@ impl HasAuthentication for Tenant {
 fn claims_of_another_type() {
     let outer = || {
         let tokens = jwt_verifier().with_claims::<Tenant>();
-        let verifier = Verifier::new(common::AUDIENCE.parse().unwrap(), tokens);
-        DpopLayer::new(verifier.with_clock(|| common::at(NOW)))
+        DpopLayer::new(Verifier::new(common::rules(), tokens))
     };
     let of_tenant = |tenant: u64| under_dpop(|a| a.token_claims["tenant"] = json!(tenant));
     let status = |required: &dyn Fn(Request<()>) -> Outcome| {
@@ -555,8 +551,7 @@ fn a_requirement_without_its_layer_refuses_everything() {
     let requirement = RequireScopes::all_of(scopes("orders.read"));
     let other_claims = {
         let tokens = jwt_verifier().with_claims::<Value>();
-        let verifier = Verifier::new(common::AUDIENCE.parse().unwrap(), tokens);
-        DpopLayer::new(verifier.with_clock(|| common::at(NOW)))
+        DpopLayer::new(Verifier::new(common::rules(), tokens))
     };
     let anyone = Require::<_, Claims>::new(|_: &Claims| true);
     for (name, request) in [
@@ -710,7 +705,7 @@ fn the_refusal_is_in_the_name_of_the_nearest_layer() {
 /// A handler that decides for itself.
 #[test]
 fn access_decides_as_the_layers_do() {
-    let send = |layer: DpopLayer<Tokens>, request: Request<()>| {
+    let send = |layer: DpopLayer, request: Request<()>| {
         let service = layer.layer(service_fn(async |request: Request<()>| {
             let access = Access::<Claims>::of(request.extensions()).unwrap();
             assert_eq!(access.token().claims().subject(), "alice");
@@ -1124,8 +1119,7 @@ mod in_axum {
         let app = routes();
         let behind_other_claims = {
             let tokens = jwt_verifier().with_claims::<Value>();
-            let verifier = Verifier::new(common::AUDIENCE.parse().unwrap(), tokens);
-            routes().layer(DpopLayer::new(verifier.with_clock(|| common::at(NOW))))
+            routes().layer(DpopLayer::new(Verifier::new(common::rules(), tokens)))
         };
         for path in [
             "/accepted",

@@ -19,9 +19,9 @@ use tower_dpop::extract::NotBehindDpopLayer;
 use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
 use tower_dpop::resource::CredentialsError;
 use tower_dpop::tokens::TokenError;
-use tower_dpop::{BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
+use tower_dpop::{BoundToken, Claims, DpopLayer, ProofRules, Rejection, Verifier};
 
-fn layer() -> DpopLayer<JwtVerifier<KeySet>> {
+fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
 }
 
@@ -207,8 +207,8 @@ fn a_claims_type_of_the_application() {
             .route("/orders", get(subject))
     };
     let tokens = jwt_verifier().with_claims::<Tenant>();
-    let with_tenants = Verifier::new(common::AUDIENCE.parse().unwrap(), tokens);
-    let app = routes().layer(DpopLayer::new(with_tenants.with_clock(|| at(NOW))));
+    let with_tenants = Verifier::new(common::rules(), tokens);
+    let app = routes().layer(DpopLayer::new(with_tenants));
     let good_at = |path: &str| {
         let mut attempt = good_at(path);
         attempt.token_claims["tenant"] = json!(7);
@@ -294,7 +294,7 @@ fn fallbacks_are_behind_the_layer() {
 
 /// Every way in which axum shortens a path before the layer sees it. Each serves
 /// `/api/v1/orders` to `alice`.
-fn nestings(layer: &DpopLayer<JwtVerifier<KeySet>>) -> Vec<(&'static str, Router)> {
+fn nestings(layer: &DpopLayer) -> Vec<(&'static str, Router)> {
     let routes = || Router::new().route("/orders", get(subject));
     let protected = || routes().layer(layer.clone());
     vec![
@@ -371,10 +371,9 @@ fn the_proof_names_the_path_that_the_client_asked_for() {
 #[test]
 fn behind_a_proxy_that_strips_a_prefix_the_proof_names_that_too() {
     let behind_a_proxy = Verifier::new(
-        "https://api.example.com/shop".parse().unwrap(),
+        ProofRules::new("https://api.example.com/shop".parse().unwrap()).with_clock(|| at(NOW)),
         jwt_verifier(),
-    )
-    .with_clock(|| at(NOW));
+    );
     for (name, app) in nestings(&DpopLayer::new(behind_a_proxy)) {
         // The proxy has stripped `/shop`, and axum strips the rest.
         let seen = "/api/v1/orders";

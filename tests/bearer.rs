@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestVerifier, block_on, verifier};
+use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, block_on, verifier, verifier_by};
 use http::{Request, Response};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -18,8 +18,8 @@ use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
 };
 use tower_dpop::{
-    AcceptedToken, Algorithms, BearerToken, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet,
-    MemoryReplayStore, NonceSecret, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+    AcceptedToken, Algorithms, BearerToken, BoundToken, Claims, DpopLayer, MemoryReplayStore,
+    NonceSecret, PublicUrl, Rejection, StatelessNonces, Timestamp, Verifier,
 };
 
 /// What every DPoP challenge says by default.
@@ -66,10 +66,7 @@ fn found(request: &Request<()>) -> Found {
 }
 
 /// What a service behind the layer makes of a request.
-fn outcome_by<V: AccessTokenVerifier<Claims = Claims>, R: ReplayStore>(
-    layer: &DpopLayer<V, R>,
-    request: Request<()>,
-) -> Outcome {
+fn outcome_by(layer: &DpopLayer, request: Request<()>) -> Outcome {
     let service = layer.layer(service_fn(async |request: Request<()>| {
         let mut response = Response::new(());
         response.extensions_mut().insert(found(&request));
@@ -133,11 +130,11 @@ fn bad_request(error: CredentialsError) -> Outcome {
     refused(400, &challenges, error)
 }
 
-fn allowing() -> DpopLayer<JwtVerifier<KeySet>> {
+fn allowing() -> DpopLayer {
     DpopLayer::new(verifier().allow_bearer())
 }
 
-fn allowing_others() -> DpopLayer<JwtVerifier<KeySet>> {
+fn allowing_others() -> DpopLayer {
     DpopLayer::new(verifier().allow_bearer_confirmed_elsewhere())
 }
 
@@ -194,8 +191,9 @@ mod figures {
 #[test]
 fn the_figures_of_the_standard() {
     let algorithms: Algorithms = "ES256 PS256".parse().unwrap();
-    let without = DpopLayer::new(verifier().with_algorithms(algorithms));
-    let with = DpopLayer::new(verifier().with_algorithms(algorithms).allow_bearer());
+    let without = DpopLayer::new(verifier_by(|rules| rules.with_algorithms(algorithms)));
+    let with =
+        DpopLayer::new(verifier_by(|rules| rules.with_algorithms(algorithms)).allow_bearer());
     let nothing: Change = |a| (a.authorization, a.dpop) = (Some(vec![]), Some(vec![]));
     let other_key: Change = |a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt());
     let expired: Change = |a| {
@@ -543,7 +541,7 @@ fn allowing_bearer_again_takes_the_opt_out_back() {
 
 #[test]
 fn the_service_sees_what_the_token_is_bound_to() {
-    let confirmation_of = |layer: DpopLayer<JwtVerifier<KeySet>>, attempt: Attempt| {
+    let confirmation_of = |layer: DpopLayer, attempt: Attempt| {
         let service = layer.layer(service_fn(async |request: Request<()>| {
             let token: &BearerToken<Claims> = request.extensions().get().unwrap();
             assert_eq!(token.claims().subject(), "alice");
@@ -682,6 +680,10 @@ impl AccessTokenVerifier for Anything {
         let claims = serde_json::from_value(json!({ "sub": "alice" })).unwrap();
         Ok(AccessToken::new(Confirmation::Unbound, claims))
     }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 /// F-18: the limit of tokens holds under either scheme, and nobody looks at what exceeds it.
@@ -689,8 +691,9 @@ impl AccessTokenVerifier for Anything {
 fn a_token_of_more_than_32_kib_is_not_looked_at() {
     let asked = Arc::new(AtomicUsize::new(0));
     let tokens = Anything(Arc::clone(&asked));
-    let layer =
-        DpopLayer::new(Verifier::new(common::AUDIENCE.parse().unwrap(), tokens).allow_bearer());
+    let layer = DpopLayer::new(
+        Verifier::new(common::AUDIENCE.parse::<PublicUrl>().unwrap(), tokens).allow_bearer(),
+    );
     let rows = [
         (32 * 1024, passed_with(Found::Bearer)),
         (32 * 1024 + 1, refused_as_bearer(BearerError::TooLong)),
@@ -793,11 +796,14 @@ impl AccessTokenVerifier for Says {
     ) -> Result<AccessToken<Claims>, TokenError> {
         Err(self.0.clone())
     }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
-fn that_says(error: TokenError) -> DpopLayer<Says> {
-    let verifier = Verifier::new(common::AUDIENCE.parse().unwrap(), Says(error));
-    DpopLayer::new(verifier.with_clock(|| common::at(NOW)).allow_bearer())
+fn that_says(error: TokenError) -> DpopLayer {
+    DpopLayer::new(Verifier::new(common::rules(), Says(error)).allow_bearer())
 }
 
 #[test]
@@ -835,10 +841,8 @@ fn a_bearer_token_spends_no_proof_and_needs_no_nonce() {
     let memory = MemoryReplayStore::default();
     let nonces = StatelessNonces::new(NonceSecret::generate());
     let layer = DpopLayer::new(
-        verifier()
-            .allow_bearer()
-            .with_nonces(nonces)
-            .with_replay_store(memory.clone()),
+        verifier_by(|rules| rules.with_nonces(nonces).with_replay_store(memory.clone()))
+            .allow_bearer(),
     );
     for (name, dpop) in [("without a proof", Some(vec![])), ("with one", None)] {
         let outcome = outcome_by(&layer, bearer(|a| a.dpop = dpop).request());
@@ -867,7 +871,7 @@ fn a_bearer_token_spends_no_proof_and_needs_no_nonce() {
 /// P-8, P-9: what was configured stands in both challenges.
 #[test]
 fn both_challenges_say_what_was_configured() {
-    let configured = |verifier: TestVerifier| {
+    let configured = |verifier: Verifier| {
         verifier
             .with_realm("orders api".parse().unwrap())
             .with_scope("orders.read".parse().unwrap())
@@ -917,7 +921,10 @@ fn both_challenges_say_what_was_configured() {
 fn without_bearer_every_bearer_token_is_refused_unseen() {
     let asked = Arc::new(AtomicUsize::new(0));
     let tokens = Anything(Arc::clone(&asked));
-    let layer = DpopLayer::new(Verifier::new(common::AUDIENCE.parse().unwrap(), tokens));
+    let layer = DpopLayer::new(Verifier::new(
+        common::AUDIENCE.parse::<PublicUrl>().unwrap(),
+        tokens,
+    ));
     let error = CredentialsError::Bearer;
     let told = format!(r#"DPoP error="invalid_token", error_description="{error}", {ALGS}"#);
     let expected = refused(401, &[told], error);

@@ -5,9 +5,9 @@ mod common;
 use serde_json::json;
 use tower_dpop::resource::{CredentialsError, QuotedText};
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
-use tower_dpop::{Algorithms, DpopLayer, PublicUrl, Rejection, Timestamp, Verifier};
+use tower_dpop::{Algorithms, DpopLayer, ProofRules, PublicUrl, Rejection, Timestamp, Verifier};
 
-use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, at, verifier};
+use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, at, verifier, verifier_by};
 
 const DEFAULT_ALGS: &str = "ES256 ES384 PS256 Ed25519 EdDSA";
 
@@ -62,7 +62,7 @@ fn challenges_list_the_accepted_algorithms() {
         [format!(r#"DPoP algs="{DEFAULT_ALGS}""#)]
     );
     let all: Algorithms = "ES512 RS256 ES256 PS512".parse().unwrap();
-    let layer = DpopLayer::new(verifier().with_algorithms(all));
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_algorithms(all)));
     assert_eq!(
         nothing().answer_by(&layer).challenges,
         [r#"DPoP algs="ES256 ES512 PS512 RS256""#]
@@ -159,12 +159,18 @@ fn a_token_without_the_scope_is_forbidden() {
         ) -> Result<AccessToken<()>, TokenError> {
             Err(TokenError::InsufficientScope)
         }
+
+        fn issuers(&self) -> Vec<&str> {
+            Vec::new()
+        }
     }
 
     let public_url: PublicUrl = AUDIENCE.parse().unwrap();
-    let verifier = Verifier::new(public_url, Scoped)
-        .with_clock(|| at(common::NOW))
-        .with_scope("orders.write".parse().unwrap());
+    let verifier = Verifier::new(
+        ProofRules::new(public_url).with_clock(|| at(common::NOW)),
+        Scoped,
+    )
+    .with_scope("orders.write".parse().unwrap());
     let answer = Attempt::good().answer_by(&DpopLayer::new(verifier));
     answer.assert_reason("O5", Rejection::Token(TokenError::InsufficientScope));
     assert_eq!(answer.status.as_u16(), 403);

@@ -28,7 +28,7 @@ use tower_dpop::client::{
 use tower_dpop::{DpopLayer, NonceSecret, PublicUrl, StatelessNonces};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use common::{Attempt, AttemptExt as _, NOW, at, block_on, verifier};
+use common::{Attempt, AttemptExt as _, NOW, at, block_on, verifier_by};
 use proofs::{ReadProof, assert_shows_nothing};
 
 const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
@@ -408,11 +408,11 @@ fn our_own_server_is_content_over_sockets() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let public_url = PublicUrl::http_on_loopback(&format!("http://{address}")).unwrap();
-        let server = DpopLayer::new(
-            verifier()
+        let server = DpopLayer::new(verifier_by(|rules| {
+            rules
                 .add_public_url(public_url.clone())
-                .with_nonces(StatelessNonces::new(NonceSecret::generate())),
-        );
+                .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        }));
         let requests = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&requests);
         let service = server

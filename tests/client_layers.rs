@@ -34,11 +34,14 @@ use tower_dpop::token_endpoint::{
     ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, check_code_binding,
     check_refresh_binding,
 };
-use tower_dpop::{Algorithm, DpopLayer, NonceSecret, PublicUrl, StatelessNonces, Thumbprint};
+use tower_dpop::{
+    Algorithm, DpopLayer, NonceSecret, ProofRules, PublicUrl, StatelessNonces, Thumbprint,
+};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, ISSUER, NOW, TestClock, at, block_on, field, verifier,
+    verifier_by,
 };
 use proofs::{ReadProof, assert_shows_nothing, names};
 
@@ -2430,11 +2433,11 @@ fn our_own_server_is_content_across_nonce_periods() {
     let clock = TestClock::at(start);
     let trips = Arc::new(AtomicUsize::new(0));
     let secret = NonceSecret::from_bytes(&[7; 32]).unwrap();
-    let server = DpopLayer::new(
-        verifier()
+    let server = DpopLayer::new(verifier_by(|rules| {
+        rules
             .with_clock(clock.read())
-            .with_nonces(StatelessNonces::new(secret)),
-    )
+            .with_nonces(StatelessNonces::new(secret))
+    }))
     .layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(Response::new(()))
     }));
@@ -2649,11 +2652,11 @@ fn authorization_server(
 + Clone
 + Send
 + 'static {
-    let mut endpoint = TokenEndpoint::new(url(ISSUER)).with_clock(|| at(NOW));
+    let mut rules = ProofRules::new(url(ISSUER)).with_clock(|| at(NOW));
     if nonces {
-        endpoint = endpoint.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
-    let endpoint = Arc::new(endpoint);
+    let endpoint = Arc::new(TokenEndpoint::new(rules));
     let refusing = Arc::clone(&endpoint);
     let grants = service_fn(move |request: Request<String>| {
         let refusing = Arc::clone(&refusing);

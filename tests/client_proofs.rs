@@ -22,7 +22,7 @@ use tower_dpop::client::{
 use tower_dpop::jose::Jwk;
 use tower_dpop::{Algorithm, Algorithms, Timestamp};
 
-use common::{Attempt, AttemptExt as _, NOW, at, block_on, field, verifier};
+use common::{Attempt, AttemptExt as _, NOW, at, block_on, field, verifier_by};
 use proofs::{ReadProof, assert_shows_nothing, names};
 
 const ORDERS: &str = "https://api.example.com/orders";
@@ -362,7 +362,7 @@ fn iat_is_a_whole_number_of_seconds() {
 /// C-1, C-2, C-15: what a client makes by hand passes our own verifier, once.
 #[test]
 fn the_verifier_takes_each_proof_once() {
-    let verifier = verifier().with_algorithms(Algorithms::default());
+    let verifier = verifier_by(|rules| rules.with_algorithms(Algorithms::default()));
     for algorithm in [Algorithm::Es256, Algorithm::Es384, Algorithm::Ed25519] {
         let name = algorithm.name();
         let key = ProofKey::generate_for(algorithm).unwrap();

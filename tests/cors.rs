@@ -14,14 +14,14 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::proof::{NonceError, ProofError};
 use tower_dpop::resource::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CredentialsError};
 use tower_dpop::tokens::TokenError;
-use tower_dpop::{DpopLayer, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces};
+use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
 use tower_http::cors::CorsLayer;
 
-use common::{Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier};
+use common::{Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier, verifier_by};
 
 const ORIGIN: &str = "https://app.example";
 
-type TestLayer = DpopLayer<JwtVerifier<KeySet>>;
+type TestLayer = DpopLayer;
 
 /// As the documentation of the layer says to set it up.
 fn cors() -> CorsLayer {
@@ -38,7 +38,9 @@ fn layer() -> TestLayer {
 
 fn with_nonces(clock: &TestClock) -> TestLayer {
     let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
-    DpopLayer::new(verifier().with_clock(clock.read()).with_nonces(nonces))
+    DpopLayer::new(verifier_by(|rules| {
+        rules.with_clock(clock.read()).with_nonces(nonces)
+    }))
 }
 
 /// Counts the requests that reach it, and lets caches keep what it says.

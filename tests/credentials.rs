@@ -22,12 +22,12 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{
     Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
-    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+    ProofRules, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, ath, base64url, field,
-    verifier,
+    verifier, verifier_by,
 };
 
 /// Gives an attempt these `Authorization` fields, its token where `TOKEN` stands.
@@ -439,6 +439,10 @@ impl AccessTokenVerifier for OneToken {
         let confirmation = Confirmation::Thumbprint(self.jkt.parse().unwrap());
         Ok(AccessToken::new(confirmation, claims))
     }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 /// R-7.1.1: all of token68, and the token is exactly what stands behind the spaces.
@@ -460,8 +464,10 @@ fn a_token_may_be_any_token68() {
                 a.authorization = Some(vec![field(format!("DPoP{spaces}{token}").as_bytes())]);
             });
             let jkt = attempt.key.jkt();
-            let verifier = Verifier::new(AUDIENCE.parse().unwrap(), OneToken { token, jkt })
-                .with_clock(|| common::at(NOW));
+            let verifier = Verifier::new(
+                ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
+                OneToken { token, jkt },
+            );
             attempt
                 .answer_by(&DpopLayer::new(verifier))
                 .assert_passed(name);
@@ -775,10 +781,7 @@ fn the_other_members_of_cnf_reach_the_application() {
 /// Everything about a refusal that goes over the wire.
 type OnTheWire = (u16, Vec<(String, String)>);
 
-fn on_the_wire<V: AccessTokenVerifier, R: ReplayStore>(
-    layer: &DpopLayer<V, R>,
-    attempt: &Attempt,
-) -> OnTheWire {
+fn on_the_wire<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> OnTheWire {
     let service = layer.layer(service_fn(async |_: Request<()>| {
         Ok::<_, Infallible>(Response::new("reached the service".to_owned()))
     }));
@@ -811,6 +814,10 @@ impl AccessTokenVerifier for Always {
         _now: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
         Err(self.0.clone())
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
@@ -997,7 +1004,7 @@ fn every_outcome_has_one_form() {
     ];
     let nonce = nonce_of_now();
     let without_nonces = DpopLayer::new(verifier());
-    let with_nonces = DpopLayer::new(verifier().with_nonces(nonces()));
+    let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     for (name, mut attempt, expected) in rows {
         assert_eq!(on_the_wire(&without_nonces, &attempt), expected, "{name}");
         attempt.proof_claims["nonce"] = json!(nonce);
@@ -1041,7 +1048,7 @@ fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
             ("cache-control", "no-store"),
         ],
     );
-    let with_nonces = DpopLayer::new(verifier().with_nonces(nonces()));
+    let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     assert_eq!(
         on_the_wire(&with_nonces, &without_proof),
         demand,
@@ -1069,7 +1076,10 @@ fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
 #[test]
 fn a_token_that_does_not_suffice_is_forbidden_and_told_the_scope() {
     let verifier = |error| {
-        Verifier::new(AUDIENCE.parse().unwrap(), Always(error)).with_clock(|| common::at(NOW))
+        Verifier::new(
+            ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
+            Always(error),
+        )
     };
     let insufficient = verifier(TokenError::InsufficientScope)
         .with_scope("orders.read orders.write".parse().unwrap());
@@ -1095,13 +1105,18 @@ fn a_fault_of_ours_is_no_challenge() {
     let out_of_order = wire(503, &[("retry-after", "1")]);
     let url = || AUDIENCE.parse().unwrap();
     let with_clock = |seconds| move || common::at(seconds);
-    let full = verifier().with_replay_store(MemoryReplayStore::with_limit(0));
-    let down = verifier().with_replay_store(NoStore);
-    let no_keys = Verifier::new(url(), JwtVerifier::new(ISSUER, AUDIENCE, NoKeys))
-        .with_clock(with_clock(NOW));
-    let no_answer =
-        Verifier::new(url(), Always(TokenError::Unavailable)).with_clock(with_clock(NOW));
-    let down_with_nonces = verifier().with_replay_store(NoStore).with_nonces(nonces());
+    let full = verifier_by(|rules| rules.with_replay_store(MemoryReplayStore::with_limit(0)));
+    let down = verifier_by(|rules| rules.with_replay_store(NoStore));
+    let no_keys = Verifier::new(
+        ProofRules::new(url()).with_clock(with_clock(NOW)),
+        JwtVerifier::new(ISSUER, AUDIENCE, NoKeys),
+    );
+    let no_answer = Verifier::new(
+        ProofRules::new(url()).with_clock(with_clock(NOW)),
+        Always(TokenError::Unavailable),
+    );
+    let down_with_nonces =
+        verifier_by(|rules| rules.with_replay_store(NoStore).with_nonces(nonces()));
     let good = Attempt::good;
     let (full, down, no_keys, no_answer, down_with_nonces) = (
         DpopLayer::new(full),
@@ -1151,7 +1166,7 @@ fn challenges_are_those_of_the_figures() {
             .to_owned()
     };
     let es256 = Algorithms::only(Algorithm::Es256);
-    let challenge = |verifier: common::TestVerifier, attempt: Attempt| {
+    let challenge = |verifier: tower_dpop::Verifier, attempt: Attempt| {
         attempt
             .answer_by(&DpopLayer::new(verifier))
             .challenges
@@ -1159,7 +1174,7 @@ fn challenges_are_those_of_the_figures() {
     };
     assert_eq!(
         challenge(
-            verifier().with_algorithms(es256.add(Algorithm::Ps256)),
+            verifier_by(|rules| rules.with_algorithms(es256.add(Algorithm::Ps256))),
             authorized_by(&[])
         ),
         [figure("fig15")],
@@ -1167,7 +1182,7 @@ fn challenges_are_those_of_the_figures() {
     );
     assert_eq!(
         challenge(
-            verifier().with_algorithms(es256),
+            verifier_by(|rules| rules.with_algorithms(es256)),
             Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()))
         ),
         [figure("fig16")],
@@ -1175,7 +1190,7 @@ fn challenges_are_those_of_the_figures() {
     );
     assert_eq!(
         challenge(
-            verifier().with_algorithms(es256).with_nonces(nonces()),
+            verifier_by(|rules| rules.with_algorithms(es256).with_nonces(nonces())),
             Attempt::good()
         ),
         [figure("fig24") + r#", algs="ES256""#],

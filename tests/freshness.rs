@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tower_dpop::proof::{IatError, ProofError};
 use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
 
-use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, demanded_nonce, verifier};
+use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, demanded_nonce, verifier_by};
 
 fn answer_with(freshness: Freshness, iat: Value) -> common::Answer {
-    let layer = DpopLayer::new(verifier().with_freshness(freshness));
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_freshness(freshness)));
     Attempt::but(|a| a.proof_claims["iat"] = iat).answer_by(&layer)
 }
 
@@ -199,11 +199,11 @@ fn exp_and_nbf_are_honoured_where_they_are_present() {
 #[test]
 fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
     let hour_off = |freshness: Freshness, iat: u64| {
-        let layer = DpopLayer::new(
-            verifier()
+        let layer = DpopLayer::new(verifier_by(|rules| {
+            rules
                 .with_freshness(freshness)
-                .with_nonces(StatelessNonces::new(NonceSecret::generate())),
-        );
+                .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        }));
         let nonce = demanded_nonce(&layer).unwrap();
         let attempt = Attempt::but(|a| {
             a.proof_claims["iat"] = json!(iat);
@@ -251,11 +251,14 @@ proptest! {
             freshness = freshness.with_nonce_instead_of_iat();
         }
         let clock = TestClock::at(NOW + start);
-        let mut verifier = verifier().with_freshness(freshness).with_clock(clock.read());
-        if nonces {
-            verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
-        }
-        let layer = DpopLayer::new(verifier);
+        let layer = DpopLayer::new(verifier_by(|rules| {
+            let rules = rules.with_freshness(freshness).with_clock(clock.read());
+            if nonces {
+                rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
+            } else {
+                rules
+            }
+        }));
         let fresh_nonce = || demanded_nonce(&layer).unwrap_or_default();
 
         let nonce = fresh_nonce();
@@ -294,7 +297,7 @@ fn a_proof_is_a_replay_through_the_last_second_in_which_it_is_accepted() {
         ("made long ago", NOW - 90, NOW),
     ] {
         let clock = TestClock::at(NOW);
-        let layer = DpopLayer::new(verifier().with_clock(clock.read()));
+        let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
         let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(iat));
         attempt.answer_by(&layer).assert_passed(name);
         clock.set(last);

@@ -279,7 +279,7 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
 #[test]
 fn the_way_of_a_request_fits_on_a_screen() {
     let tables_of_contents = [
-        ("resource/verifier.rs", "pub async fn verify("),
+        ("resource/verifier.rs", "async fn verify_dpop("),
         ("token_endpoint/endpoint.rs", "pub fn check("),
     ];
     for (file, start) in tables_of_contents {

@@ -32,9 +32,10 @@ use tower_dpop::testing::{self, TestClock};
 use tower_dpop::tokens::{
     AccessTokenVerifier, ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
     HttpClient, IntrospectedClaims, IntrospectionVerifier, PresentedToken, TokenError,
-    TokenIssuers as _,
 };
-use tower_dpop::{Algorithm, BoundToken, DpopLayer, Issuers, Rejection, Timestamp, Verifier};
+use tower_dpop::{
+    Algorithm, BoundToken, DpopLayer, Issuers, ProofRules, Rejection, Timestamp, Verifier,
+};
 
 use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, block_on};
 
@@ -416,20 +417,23 @@ fn remove(object: &mut Value, member: &str) {
     object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
-type Tokens<C> = DpopLayer<IntrospectionVerifier<C>>;
-
-fn layer<C>(tokens: IntrospectionVerifier<C>) -> Tokens<C>
+fn layer<C>(tokens: IntrospectionVerifier<C>) -> DpopLayer<C>
 where
-    IntrospectionVerifier<C>: AccessTokenVerifier,
+    C: Send + Sync + 'static,
+    IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
     layer_at(&TestClock::at(NOW), tokens)
 }
 
-fn layer_at<C>(clock: &TestClock, tokens: IntrospectionVerifier<C>) -> Tokens<C>
+fn layer_at<C>(clock: &TestClock, tokens: IntrospectionVerifier<C>) -> DpopLayer<C>
 where
-    IntrospectionVerifier<C>: AccessTokenVerifier,
+    C: Send + Sync + 'static,
+    IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
-    DpopLayer::new(Verifier::new(AUDIENCE.parse().unwrap(), tokens).with_clock(clock.read()))
+    DpopLayer::new(Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(clock.read()),
+        tokens,
+    ))
 }
 
 /// A good request with this token.
@@ -468,7 +472,7 @@ impl<C> Answer<C> {
 }
 
 /// Sends a good request with this token through the layer.
-async fn ask<C: Send + Sync + 'static>(layer: &Tokens<C>, token: &str) -> Answer<C>
+async fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Answer<C>
 where
     IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
@@ -1579,7 +1583,7 @@ async fn until(condition: impl Fn() -> bool) {
 /// Requests through one layer, which count themselves when they begin: the same turn of the
 /// executor takes them to the question.
 struct Crowd<C: Send + Sync + 'static> {
-    layer: Arc<Tokens<C>>,
+    layer: Arc<DpopLayer<C>>,
     begun: Arc<AtomicUsize>,
     requests: JoinSet<Answer<C>>,
 }
@@ -1971,7 +1975,7 @@ fn neither_log_nor_response_repeats_a_token_a_secret_or_an_answer() {
         answer["sub"] = json!("marker-subject-marker");
         answer.to_string()
     };
-    let ours = "tower_dpop::introspection";
+    let ours = "tower_dpop::tokens::introspection";
     let rows: Vec<LoggedRow> = vec![
         (200, marked(|_| {}), None),
         (200, marked(|a| a["active"] = json!(false)), None),

@@ -10,10 +10,11 @@ use tower_dpop::resource::BindingError;
 use tower_dpop::testing::{TestIssuer, TestToken};
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, KeySource, KeySourceError, PresentedToken,
-    TokenError, TokenIssuers,
+    TokenError,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, Timestamp, Verifier,
+    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, ProofRules, Timestamp,
+    Verifier,
 };
 
 use common::{
@@ -70,9 +71,7 @@ impl AccessTokenVerifier for Opaque {
             }
         }
     }
-}
 
-impl TokenIssuers for Opaque {
     fn issuers(&self) -> Vec<&str> {
         self.issuers.to_vec()
     }
@@ -811,8 +810,10 @@ fn behind_the_layer_each_issuers_tokens_are_bound_as_ever() {
     let tokens: Issuers<Claims> = Issuers::new()
         .add_issuer(jwt_verifier())
         .add_issuer(partners.jwt_verifier());
-    let layer =
-        DpopLayer::new(Verifier::new(AUDIENCE.parse().unwrap(), tokens).with_clock(|| at(NOW)));
+    let layer = DpopLayer::new(Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
+        tokens,
+    ));
     let mut subjects = Vec::new();
     for (name, token) in [
         ("ours", None),

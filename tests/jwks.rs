@@ -22,7 +22,9 @@ use tower_dpop::tokens::{
     AccessTokenVerifier as _, EndpointUrlError, HttpClient, IssuerDocument, KeySource,
     KeySourceError, PresentedToken, RemoteKeysError, TokenError,
 };
-use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Rejection, RemoteKeys, Timestamp, Verifier};
+use tower_dpop::{
+    DpopLayer, JwtVerifier, KeySet, ProofRules, Rejection, RemoteKeys, Timestamp, Verifier,
+};
 
 use common::{AUDIENCE, Key, KeyExt as _, NOW, base64url, block_on, keys};
 use server::{KEYS, OAUTH, OPENID, Reply, Server, until, within_reason};
@@ -1413,8 +1415,10 @@ async fn a_flood_does_not_put_off_the_renewal_of_keys() {
 async fn a_flood_through_the_layer_is_refused_and_nothing_else() {
     let mut world = World::new().await;
     let remote = world.keys().await;
-    let verifier = Verifier::new(AUDIENCE.parse().unwrap(), world.verifier(remote))
-        .with_clock(world.issuer.clock().read());
+    let verifier = Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(world.issuer.clock().read()),
+        world.verifier(remote),
+    );
     let service = DpopLayer::new(verifier).layer(service_fn(async |_: Request<String>| {
         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
     }));
@@ -1506,7 +1510,7 @@ impl Log {
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("off,tower_dpop::jwks=info")
+            .with_env_filter("off,tower_dpop::tokens::jwks=info")
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use common::{
     Answer, Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, ask, at, block_on, jwt_verifier,
-    verifier,
+    verifier, verifier_by,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
@@ -28,21 +28,27 @@ use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::resource::{CredentialsError, Dpop, DpopFuture, Unavailable};
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, Rejection,
-    ReplayStore, StatelessNonces, Timestamp, Verifier,
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, ProofRules,
+    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 type Tokens = JwtVerifier<KeySet>;
 
-fn layer() -> DpopLayer<Tokens> {
+fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
 }
 
 /// A verifier with parts of the test's own.
-fn verifier_of<V: AccessTokenVerifier, R: ReplayStore>(tokens: V, replays: R) -> Verifier<V, R> {
-    Verifier::new(common::AUDIENCE.parse().unwrap(), tokens)
-        .with_clock(|| at(NOW))
-        .with_replay_store(replays)
+fn verifier_of<C: Send + Sync + 'static>(
+    tokens: impl AccessTokenVerifier<Claims = C>,
+    replays: impl ReplayStore,
+) -> Verifier<C> {
+    Verifier::new(
+        ProofRules::new(common::AUDIENCE.parse().unwrap())
+            .with_clock(|| at(NOW))
+            .with_replay_store(replays),
+        tokens,
+    )
 }
 
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -164,6 +170,10 @@ impl AccessTokenVerifier for Gated<Tokens> {
         self.pass().await;
         self.inner.verify(token, now).await
     }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 impl ReplayStore for Gated<MemoryReplayStore> {
@@ -190,6 +200,10 @@ impl AccessTokenVerifier for Says {
         _: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
         Err(self.0.clone())
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
@@ -521,10 +535,9 @@ fn the_future_is_send_when_its_parts_are() {
         value
     }
     let layer = is_sync(layer());
-    let mut service: Dpop<Strict, Tokens> = is_sync(layer.layer(Strict::default()));
+    let mut service: Dpop<Strict> = is_sync(layer.layer(Strict::default()));
     assert!(poll_ready(&mut service).is_ready());
-    let future: DpopFuture<Strict, (), Tokens, MemoryReplayStore> =
-        is_send(service.call(Attempt::good().request()));
+    let future: DpopFuture<Strict, (), Claims> = is_send(service.call(Attempt::good().request()));
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
 }
@@ -751,7 +764,7 @@ fn clones_of_a_layer_share_the_replay_memory() {
     // one memory, however many services and clones ask it.
     let layer = layer();
     let service = layer.layer(Strict::default());
-    let others: [(&str, Dpop<Strict, Tokens>); 4] = [
+    let others: [(&str, Dpop<Strict>); 4] = [
         ("the same service", service.clone()),
         ("another service", layer.layer(Strict::default())),
         (
@@ -861,7 +874,7 @@ fn lets_preflights_through_only_when_told_to() {
 /// A service whose response has a nonce and a cache policy of its own, behind a layer that has a
 /// next nonce to give when `now` is in the nonce's second period.
 struct WithNonces {
-    layer: DpopLayer<Tokens>,
+    layer: DpopLayer,
     clock: TestClock,
     /// As it was issued at [`NOW`].
     nonce: String,
@@ -874,7 +887,7 @@ impl WithNonces {
     fn new() -> Self {
         let clock = TestClock::at(NOW);
         let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
-        let verifier = verifier().with_nonces(nonces).with_clock(clock.read());
+        let verifier = verifier_by(|rules| rules.with_nonces(nonces).with_clock(clock.read()));
         let nonce = written(&verifier.issue_nonce().unwrap());
         Self {
             layer: DpopLayer::new(verifier),
@@ -970,9 +983,7 @@ fn gives_the_next_nonce_with_a_success_only() {
 /// The nonce that a server with the same secret issues at another time.
 fn verifier_nonce_at(now: u64) -> tower_dpop::proof::Nonce {
     let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
-    verifier()
-        .with_nonces(nonces)
-        .with_clock(move || at(now))
+    verifier_by(|rules| rules.with_nonces(nonces).with_clock(move || at(now)))
         .issue_nonce()
         .unwrap()
 }

@@ -20,7 +20,7 @@ use tower_dpop::{
 
 use common::{
     Answer, Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, ask, issuer_jwks,
-    jwt_verifier, verifier,
+    jwt_verifier, verifier, verifier_by,
 };
 
 /// Every run of eight characters of a secret, so that a part of it is found as well.
@@ -91,7 +91,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     let bound = attempt.answer().token.unwrap();
     let jwk: Jwk = attempt.key.public_jwk().to_string().parse().unwrap();
     let thumbprint: Thumbprint = jwk.thumbprint();
-    let layer = DpopLayer::new(verifier().with_nonces(nonces.clone()));
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces.clone())));
     let service = layer.layer(service_fn(async |_: Request<()>| {
         Ok::<_, std::convert::Infallible>(http::Response::new(()))
     }));
@@ -236,11 +236,13 @@ fn refusals() -> Vec<(&'static str, Change)> {
 fn neither_log_nor_response_repeats_anything_of_a_request() {
     for nonces in [false, true] {
         for (name, change) in refusals() {
-            let mut verifier = verifier();
-            if nonces {
-                verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
-            }
-            let layer = DpopLayer::new(verifier);
+            let layer = DpopLayer::new(verifier_by(|rules| {
+                if nonces {
+                    rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
+                } else {
+                    rules
+                }
+            }));
             let mut attempt = marked();
             change(&mut attempt);
             let request = attempt.request();

@@ -24,16 +24,16 @@ use tower_dpop::resource::{MetadataLayer, RequireAuthentication, ResourceMetadat
 use tower_dpop::testing::Answer;
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenCache,
-    TokenError, TokenIssuers,
+    TokenError,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, NonceSecret, PublicUrl,
-    RequireScopes, StatelessNonces, Timestamp, Verifier,
+    Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, NonceSecret,
+    ProofRules, PublicUrl, RequireScopes, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{
-    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, TestVerifier, at, block_on,
-    jwt_verifier, verifier,
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, at, block_on, jwt_verifier,
+    verifier, verifier_by,
 };
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -47,9 +47,12 @@ fn keys() -> KeySet {
 }
 
 /// A verifier of tokens under this public URL.
-fn at_url(url: &str) -> TestVerifier {
+fn at_url(url: &str) -> Verifier {
     let public_url: PublicUrl = url.parse().unwrap();
-    Verifier::new(public_url, jwt_verifier()).with_clock(|| at(NOW))
+    Verifier::new(
+        ProofRules::new(public_url).with_clock(|| at(NOW)),
+        jwt_verifier(),
+    )
 }
 
 /// The document of a verifier with every default.
@@ -65,6 +68,11 @@ fn default_document() -> Value {
 
 /// P-1, P-2, P-3, P-4, P-6: one setting of the verifier, or of the document, in each row.
 #[expect(clippy::too_many_lines, reason = "a table")]
+/// A verifier that knows no issuer.
+fn without_issuers() -> Verifier {
+    Verifier::new(common::rules(), Issuers::<Claims>::new())
+}
+
 #[test]
 fn the_document_says_what_the_verifier_checks() {
     type Make = fn() -> ResourceMetadata;
@@ -79,7 +87,7 @@ fn the_document_says_what_the_verifier_checks() {
             "P-1: one algorithm",
             || {
                 let only = Algorithms::only(Algorithm::Es256);
-                ResourceMetadata::of(&verifier().with_algorithms(only))
+                ResourceMetadata::of(&verifier_by(|rules| rules.with_algorithms(only)))
             },
             |d| d["dpop_signing_alg_values_supported"] = json!(["ES256"]),
         ),
@@ -88,7 +96,10 @@ fn the_document_says_what_the_verifier_checks() {
             || {
                 let only = Algorithms::only(Algorithm::Es256);
                 let tokens = jwt_verifier().with_algorithms(only);
-                ResourceMetadata::of(&Verifier::new(AUDIENCE.parse().unwrap(), tokens))
+                ResourceMetadata::of(&Verifier::new(
+                    AUDIENCE.parse::<PublicUrl>().unwrap(),
+                    tokens,
+                ))
             },
             |_| {},
         ),
@@ -139,7 +150,7 @@ fn the_document_says_what_the_verifier_checks() {
             "P-3: of several URLs the first",
             || {
                 let second = "https://second.example.com".parse().unwrap();
-                ResourceMetadata::of(&verifier().add_public_url(second))
+                ResourceMetadata::of(&verifier_by(|rules| rules.add_public_url(second)))
             },
             |_| {},
         ),
@@ -177,19 +188,8 @@ fn the_document_says_what_the_verifier_checks() {
             },
         ),
         (
-            "P-6: no issuers",
-            || ResourceMetadata::without_issuers(&verifier()),
-            |d| {
-                let members = d.as_object_mut().unwrap();
-                members.remove("authorization_servers").unwrap();
-            },
-        ),
-        (
             "P-6: a list of issuers without any",
-            || {
-                let nobody = Issuers::<Claims>::new();
-                ResourceMetadata::of(&Verifier::new(AUDIENCE.parse().unwrap(), nobody))
-            },
+            || ResourceMetadata::of(&without_issuers()),
             |d| {
                 let members = d.as_object_mut().unwrap();
                 members.remove("authorization_servers").unwrap();
@@ -198,7 +198,7 @@ fn the_document_says_what_the_verifier_checks() {
         (
             "P-4: an issuer that is named by hand",
             || {
-                ResourceMetadata::without_issuers(&verifier())
+                ResourceMetadata::of(&without_issuers())
                     .add_authorization_server("https://a.example.com")
                     .add_authorization_server("https://b.example.com")
             },
@@ -218,7 +218,10 @@ fn the_document_says_what_the_verifier_checks() {
                 let tokens = Issuers::new()
                     .add_issuer(JwtVerifier::new("https://b.example.com", AUDIENCE, keys()))
                     .add_issuer(JwtVerifier::new("https://a.example.com", "a", keys()));
-                ResourceMetadata::of(&Verifier::new(AUDIENCE.parse().unwrap(), tokens))
+                ResourceMetadata::of(&Verifier::new(
+                    AUDIENCE.parse::<PublicUrl>().unwrap(),
+                    tokens,
+                ))
             },
             |d| {
                 d["authorization_servers"] =
@@ -229,7 +232,10 @@ fn the_document_says_what_the_verifier_checks() {
             "P-4: behind a cache",
             || {
                 let tokens = TokenCache::new(jwt_verifier(), Duration::from_secs(1));
-                ResourceMetadata::of(&Verifier::new(AUDIENCE.parse().unwrap(), tokens))
+                ResourceMetadata::of(&Verifier::new(
+                    AUDIENCE.parse::<PublicUrl>().unwrap(),
+                    tokens,
+                ))
             },
             |_| {},
         ),
@@ -237,7 +243,7 @@ fn the_document_says_what_the_verifier_checks() {
             "nonces are not a matter of the document",
             || {
                 let nonces = StatelessNonces::new(NonceSecret::generate());
-                ResourceMetadata::of(&verifier().with_nonces(nonces))
+                ResourceMetadata::of(&verifier_by(|rules| rules.with_nonces(nonces)))
             },
             |_| {},
         ),
@@ -273,7 +279,7 @@ fn an_introspection_endpoints_issuer_is_told_if_it_is_known() {
     };
     let of = |tokens: IntrospectionVerifier| {
         document(&ResourceMetadata::of(&Verifier::new(
-            AUDIENCE.parse().unwrap(),
+            AUDIENCE.parse::<PublicUrl>().unwrap(),
             tokens,
         )))
     };
@@ -302,7 +308,7 @@ fn document_challenge_and_verifier_name_the_same_algorithms() {
         "ES256 ES384 ES512 PS256 PS384 PS512 RS256 RS384 RS512 Ed25519 EdDSA",
     ] {
         let algorithms: Algorithms = list.parse().unwrap();
-        let verifier = verifier().with_algorithms(algorithms);
+        let verifier = verifier_by(|rules| rules.with_algorithms(algorithms));
         let document = document(&ResourceMetadata::of(&verifier));
         let told: Vec<&str> = document["dpop_signing_alg_values_supported"]
             .as_array()
@@ -409,7 +415,7 @@ struct Reply {
 
 impl Server {
     /// The metadata layer outside, the DPoP layer inside, a handler for every path.
-    async fn of(verifier: TestVerifier, metadata: &ResourceMetadata) -> Self {
+    async fn of(verifier: Verifier, metadata: &ResourceMetadata) -> Self {
         let reached = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&reached);
         let handler = any(move || {
@@ -756,9 +762,7 @@ impl AccessTokenVerifier for Tokens {
             Self::OutOfReach(tokens) => tokens.verify(token, now).await,
         }
     }
-}
 
-impl TokenIssuers for Tokens {
     fn issuers(&self) -> Vec<&str> {
         vec![ISSUER]
     }
@@ -928,14 +932,13 @@ fn every_challenge_points_to_the_document() {
                 }
                 _ => Tokens::Good(jwt_verifier()),
             };
-            let mut verifier = Verifier::new(AUDIENCE.parse().unwrap(), tokens)
-                .with_clock(|| at(NOW))
-                .with_well_known_metadata();
+            let mut rules = common::rules();
+            if let Around::Nonces = around {
+                rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+            }
+            let mut verifier = Verifier::new(rules, tokens).with_well_known_metadata();
             if bearer {
                 verifier = verifier.allow_bearer();
-            }
-            if let Around::Nonces = around {
-                verifier = verifier.with_nonces(StatelessNonces::new(NonceSecret::generate()));
             }
             let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
             let layer = DpopLayer::new(verifier);

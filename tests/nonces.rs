@@ -7,15 +7,14 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use tower_dpop::proof::{Nonce, NonceError, NonceSecretError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, Rejection, StatelessNonces, Timestamp,
-    Verifier,
+    DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{
-    Answer, Attempt, AttemptExt as _, NOW, TestClock, TestVerifier, demanded_nonce, verifier,
+    Answer, Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier, verifier_by,
 };
 
-type Layer = DpopLayer<JwtVerifier<KeySet>>;
+type Layer = DpopLayer;
 
 fn secret(octet: u8) -> NonceSecret {
     NonceSecret::from_bytes(&[octet; 32]).unwrap()
@@ -23,7 +22,9 @@ fn secret(octet: u8) -> NonceSecret {
 
 /// A server under a shared secret at a time of the test's choice.
 fn server(nonces: StatelessNonces, clock: &TestClock) -> Layer {
-    DpopLayer::new(verifier().with_clock(clock.read()).with_nonces(nonces))
+    DpopLayer::new(verifier_by(|rules| {
+        rules.with_clock(clock.read()).with_nonces(nonces)
+    }))
 }
 
 fn with_nonce(nonce: &str, now: u64) -> Attempt {
@@ -324,9 +325,11 @@ fn a_source_of_ones_own_is_asked() {
         }
     }
 
-    let verifier: TestVerifier = verifier()
-        .with_nonces(Fixed)
-        .with_freshness(Freshness::default());
+    let verifier: Verifier = verifier_by(|rules| {
+        rules
+            .with_nonces(Fixed)
+            .with_freshness(Freshness::default())
+    });
     let layer = DpopLayer::new(verifier);
     assert_eq!(Attempt::good().answer_by(&layer).nonces, ["fixed"]);
     with_nonce("fixed", NOW)
@@ -354,7 +357,7 @@ fn a_nonce_has_visible_characters_only() {
 #[test]
 fn a_nonce_can_be_asked_for_directly() {
     let nonces = StatelessNonces::new(secret(1));
-    let with: TestVerifier = verifier().with_nonces(nonces);
+    let with: Verifier = verifier_by(|rules| rules.with_nonces(nonces));
     let mut headers = http::HeaderMap::new();
     with.issue_nonce().unwrap().write_to(&mut headers);
     let nonce = headers["dpop-nonce"].to_str().unwrap().to_owned();
@@ -362,6 +365,6 @@ fn a_nonce_can_be_asked_for_directly() {
     with_nonce(&nonce, NOW)
         .answer_by(&DpopLayer::new(with))
         .assert_passed("handed out elsewhere");
-    let without: Verifier<_> = verifier();
+    let without = verifier();
     assert!(without.issue_nonce().is_none());
 }

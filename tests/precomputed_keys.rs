@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use tower_dpop::jose::JwkError;
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::BindingError;
-use tower_dpop::{
-    Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection,
+use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection};
+
+use common::{
+    Answer, Attempt, AttemptExt as _, Key, KeyExt as _, base64url, verifier, verifier_by,
 };
 
-use common::{Answer, Attempt, AttemptExt as _, Key, KeyExt as _, base64url, verifier};
-
-type Layer = DpopLayer<JwtVerifier<KeySet>, MemoryReplayStore>;
+type Layer = DpopLayer;
 
 /// Memory for one table, with what is kept beside it.
 const ONE_TABLE: u64 = 12_800;
@@ -342,7 +342,7 @@ fn keys_of_other_types_recur_as_well() {
     ];
     for key in keys {
         let algorithms = Algorithms::only(key.algorithm());
-        let layer = &DpopLayer::new(verifier().with_algorithms(algorithms));
+        let layer = &DpopLayer::new(verifier_by(|rules| rules.with_algorithms(algorithms)));
         for request in 0..20 {
             let name = format!("{}, request {request}", key.alg());
             let answer = Attempt::with_key(key.clone()).answer_by(layer);

@@ -727,7 +727,7 @@ fn no_http() -> Vec<Case> {
 struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    layer: DpopLayer<tower_dpop::JwtVerifier<tower_dpop::KeySet>>,
+    layer: DpopLayer,
     connections: JoinSet<hyper::Result<()>>,
 }
 

@@ -15,13 +15,13 @@ use tower_dpop::proof::{
 use tower_dpop::resource::Unavailable;
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
-    Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, ReplayStore, Timestamp,
-    Verifier,
+    Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, Rejection, ReplayStore,
+    Timestamp, Verifier,
 };
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, TestClock, block_on, jwt_verifier,
-    verifier,
+    verifier, verifier_by,
 };
 
 fn key(number: u64) -> ReplayKey {
@@ -171,11 +171,11 @@ fn a_full_memory_refuses_instead_of_forgetting<M: Memory>() {
 fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
     let clock = TestClock::at(NOW);
     let store = M::with_limit(1);
-    let layer = DpopLayer::new(
-        verifier()
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules
             .with_clock(clock.read())
-            .with_replay_store(store.clone()),
-    );
+            .with_replay_store(store.clone())
+    }));
     Attempt::good().answer_by(&layer).assert_passed("the first");
     let second = Attempt::but(|a| a.proof_claims["iat"] = json!(NOW + 30));
     let answer = second.answer_by(&layer);
@@ -299,14 +299,21 @@ fn a_replay_does_not_outwait_its_record() {
             self.1.set(now.as_unix() + self.2.load(Ordering::SeqCst));
             self.0.verify(token, now).await
         }
+
+        fn issuers(&self) -> Vec<&str> {
+            Vec::new()
+        }
     }
 
     let clock = TestClock::at(NOW);
     let delay = Arc::new(AtomicU64::new(0));
     let tokens = Slow(jwt_verifier(), clock.clone(), Arc::clone(&delay));
-    let verifier = Verifier::new(AUDIENCE.parse().unwrap(), tokens)
-        .with_clock(clock.read())
-        .with_replay_store(ToTheLetter(clock.clone(), Mutex::default()));
+    let verifier = Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap())
+            .with_clock(clock.read())
+            .with_replay_store(ToTheLetter(clock.clone(), Mutex::default())),
+        tokens,
+    );
     let layer = DpopLayer::new(verifier);
 
     let stolen = Attempt::good();

@@ -8,7 +8,9 @@ use std::future::ready;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, block_on, jwt_verifier, verifier};
+use common::{
+    Attempt, AttemptExt as _, Key, KeyExt as _, NOW, block_on, jwt_verifier, verifier, verifier_by,
+};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
@@ -20,7 +22,7 @@ use tower_dpop::resource::{
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
     AcceptedToken, BearerToken, BoundToken, Claims, DpopLayer, MemoryReplayStore, NonceSecret,
-    Rejection, ReplayStore, RequireScopes, StatelessNonces, Timestamp, Verifier,
+    ProofRules, Rejection, ReplayStore, RequireScopes, StatelessNonces, Timestamp, Verifier,
 };
 
 /// What a service behind the layer has seen, and what came back of it.
@@ -95,10 +97,7 @@ fn outcome_of(
     }
 }
 
-fn outcome<V: AccessTokenVerifier, R: ReplayStore>(
-    layer: &DpopLayer<V, R>,
-    request: Request<()>,
-) -> Outcome {
+fn outcome<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
     outcome_of(layer.layer(answering(StatusCode::OK)), request)
 }
 
@@ -204,6 +203,10 @@ impl AccessTokenVerifier for Says {
         _: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
         Err(self.0.clone())
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
@@ -338,10 +341,9 @@ fn nothing_of_it_where_refusals_are_meant() {
 
 #[test]
 fn a_fault_of_ours_passes_too() {
-    let public_url = || common::AUDIENCE.parse().unwrap();
-    let no_keys = Verifier::new(public_url(), Says(TokenError::Unavailable));
-    let no_keys = DpopLayer::new(no_keys.with_clock(|| common::at(NOW)));
-    let full = DpopLayer::new(verifier().with_replay_store(BrokenStore));
+    let no_keys = Verifier::new(common::rules(), Says(TokenError::Unavailable));
+    let no_keys = DpopLayer::new(no_keys);
+    let full = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(BrokenStore)));
     let message = "request would be refused, and passes: cannot decide";
 
     let request = Attempt::good().request();
@@ -360,8 +362,8 @@ fn a_fault_of_ours_passes_too() {
 #[test]
 fn a_good_request_brings_its_token_and_spends_its_proof() {
     let memory = MemoryReplayStore::default();
-    let layer =
-        DpopLayer::new(verifier().with_replay_store(memory.clone())).with_insecure_report_only();
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(memory.clone())))
+        .with_insecure_report_only();
     let request = Attempt::good().request();
     let (first, lines) = logged(|| outcome(&layer, request.clone()));
     assert_eq!(first, passed(true));
@@ -399,7 +401,8 @@ fn bearer_tokens_where_they_are_allowed() {
 #[test]
 fn a_client_that_needs_a_nonce_is_given_one() {
     let nonces = nonces();
-    let layer = DpopLayer::new(verifier().with_nonces(nonces)).with_insecure_report_only();
+    let layer =
+        DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces))).with_insecure_report_only();
     let rows: [(&str, Change, Rejection, usize); 5] = [
         ("no nonce", |_| {}, NonceError::Missing.into(), 1),
         (
@@ -571,8 +574,7 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
     fn inside<V: AccessTokenVerifier>(
         tokens: V,
     ) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone {
-        let other = Verifier::new(common::AUDIENCE.parse().unwrap(), tokens);
-        let other = DpopLayer::new(other.with_clock(|| common::at(NOW)));
+        let other = DpopLayer::new(Verifier::new(common::rules(), tokens));
         ServiceBuilder::new()
             .layer(DpopLayer::new(verifier()))
             .layer(other.with_insecure_report_only())
@@ -635,10 +637,9 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
 #[test]
 fn a_token_of_a_layer_outside_is_not_passed_off_as_good() {
     let of_another_audience = Verifier::new(
-        common::AUDIENCE.parse().unwrap(),
+        ProofRules::new(common::AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
         Says(TokenError::Audience),
-    )
-    .with_clock(|| common::at(NOW));
+    );
     let both = ServiceBuilder::new()
         .layer(DpopLayer::new(verifier()).with_insecure_report_only())
         .layer(DpopLayer::new(of_another_audience).with_insecure_report_only())
@@ -650,11 +651,8 @@ fn a_token_of_a_layer_outside_is_not_passed_off_as_good() {
 /// The mode is the time to find out that a requirement reads other claims: it passes, and says so.
 #[test]
 fn a_misplaced_requirement_is_said() {
-    let other = Verifier::new(
-        common::AUDIENCE.parse().unwrap(),
-        jwt_verifier().with_claims::<Value>(),
-    );
-    let other = DpopLayer::new(other.with_clock(|| common::at(NOW))).with_insecure_report_only();
+    let other = Verifier::new(common::rules(), jwt_verifier().with_claims::<Value>());
+    let other = DpopLayer::new(other).with_insecure_report_only();
     let service = ServiceBuilder::new()
         .layer(other)
         .layer(Require::<_, Claims>::new(|_: &Claims| false))

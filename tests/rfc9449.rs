@@ -15,10 +15,13 @@ use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, DpopLayer, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
+    Algorithm, Algorithms, DpopLayer, NonceSecret, ProofRules, Rejection, StatelessNonces,
+    Timestamp, Verifier,
 };
 
-use common::{Answer, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, ask, at, keys, verifier};
+use common::{
+    Answer, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, ask, at, keys, verifier, verifier_by,
+};
 
 fn figures() -> Value {
     let vectors: Value = serde_json::from_str(include_str!("vectors.json")).unwrap();
@@ -53,6 +56,10 @@ impl AccessTokenVerifier for Figure11 {
             return Err(TokenError::Expired);
         }
         Ok(AccessToken::new(response.cnf, ()))
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
@@ -89,8 +96,10 @@ impl Figure12 {
 
     fn send(self) -> Answer {
         let clock = self.clock;
-        let verifier =
-            Verifier::new(self.public_url.parse().unwrap(), Figure11).with_clock(move || at(clock));
+        let verifier = Verifier::new(
+            ProofRules::new(self.public_url.parse().unwrap()).with_clock(move || at(clock)),
+            Figure11,
+        );
         let request = Request::builder()
             .method(self.method)
             .uri(self.path)
@@ -266,8 +275,11 @@ fn verifies_every_signature_of_the_figures() {
 /// T-15: the second spelling of one signature is the same proof.
 #[test]
 fn a_malleated_signature_is_a_replay() {
-    let verifier = Verifier::new("https://resource.example.org".parse().unwrap(), Figure11)
-        .with_clock(|| at(1_562_262_618));
+    let verifier = Verifier::new(
+        ProofRules::new("https://resource.example.org".parse().unwrap())
+            .with_clock(|| at(1_562_262_618)),
+        Figure11,
+    );
     let layer = DpopLayer::new(verifier);
     let figures = figures();
     let figure = &figures["fig13_resource_request_proof"];
@@ -324,21 +336,24 @@ fn decode(text: &str) -> Vec<u8> {
 fn challenges_as_the_figures_do() {
     let figures = figures();
     let figure = |name: &str| figures["challenges"][name][0].as_str().unwrap().to_owned();
-    let es256_ps256 =
-        || verifier().with_algorithms(Algorithms::only(Algorithm::Es256).add(Algorithm::Ps256));
+    let es256_ps256 = |rules: ProofRules| {
+        rules.with_algorithms(Algorithms::only(Algorithm::Es256).add(Algorithm::Ps256))
+    };
 
     let no_credentials = Attempt::but(|a| (a.authorization, a.dpop) = (Some(vec![]), Some(vec![])));
-    let answer = no_credentials.answer_by(&DpopLayer::new(es256_ps256()));
+    let answer = no_credentials.answer_by(&DpopLayer::new(verifier_by(es256_ps256)));
     assert_eq!(answer.challenges, [figure("fig15")]);
 
     let other_key = Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()));
-    let answer = other_key.answer_by(&DpopLayer::new(
-        verifier().with_algorithms(Algorithms::only(Algorithm::Es256)),
-    ));
+    let answer = other_key.answer_by(&DpopLayer::new(verifier_by(|rules| {
+        rules.with_algorithms(Algorithms::only(Algorithm::Es256))
+    })));
     assert_eq!(answer.challenges, [figure("fig16")]);
 
     let nonces = StatelessNonces::new(NonceSecret::generate());
-    let answer = Attempt::good().answer_by(&DpopLayer::new(es256_ps256().with_nonces(nonces)));
+    let answer = Attempt::good().answer_by(&DpopLayer::new(verifier_by(|rules| {
+        es256_ps256(rules).with_nonces(nonces)
+    })));
     assert_eq!(
         answer.challenges,
         [figure("fig24") + r#", algs="ES256 PS256""#]
@@ -477,8 +492,9 @@ fn every_check_of_section_4_3_refuses() {
 /// R-4.3.10, R-4.2.9: check 10 needs a server that demands nonces.
 #[test]
 fn check_10_refuses_a_proof_without_the_servers_nonce() {
-    let layer =
-        DpopLayer::new(verifier().with_nonces(StatelessNonces::new(NonceSecret::generate())));
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
+    }));
     let answer = Attempt::good().answer_by(&layer);
     answer.assert_reason("R-4.3.10", NonceError::Missing);
     let [nonce] = answer.nonces.as_slice() else {

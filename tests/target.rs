@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use tower_dpop::proof::{ProofError, PublicUrlError, RequestTarget, TargetError, UrlMismatch};
-use tower_dpop::{DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection};
+use tower_dpop::{DpopLayer, ProofRules, PublicUrl, Rejection};
 
-use common::{Answer, Attempt, AttemptExt as _, ask, verifier};
+use common::{Answer, Attempt, AttemptExt as _, ask, verifier, verifier_by};
 
-type TestLayer = DpopLayer<JwtVerifier<KeySet>>;
+type TestLayer = DpopLayer;
 
 const API: &str = "https://api.example.com";
 
@@ -22,11 +22,11 @@ const API: &str = "https://api.example.com";
 fn layer_at(public_urls: &[&str]) -> TestLayer {
     let parse = |url: &str| PublicUrl::insecure_http(url).unwrap();
     let (first, others) = public_urls.split_first().unwrap();
-    let verifier = tower_dpop::Verifier::new(parse(first), common::jwt_verifier())
-        .with_clock(|| common::at(common::NOW));
-    DpopLayer::new(others.iter().fold(verifier, |verifier, url| {
-        verifier.add_public_url(parse(url))
-    }))
+    let rules = ProofRules::new(parse(first)).with_clock(|| common::at(common::NOW));
+    let rules = others
+        .iter()
+        .fold(rules, |rules, url| rules.add_public_url(parse(url)));
+    DpopLayer::new(tower_dpop::Verifier::new(rules, common::jwt_verifier()))
 }
 
 fn answer(layer: &TestLayer, uri: &str, htu: &str) -> Answer {
@@ -1421,12 +1421,14 @@ fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
 /// H-18, H-19: forward authentication, where a proxy asks about a request that it describes.
 #[test]
 fn a_resolver_says_what_the_original_request_was() {
-    let verifier = verifier().with_target_resolver(|request: &http::request::Parts| {
-        let header = |name| request.headers.get(name)?.to_str().ok();
-        Some(RequestTarget::new(
-            header("x-original-method")?.parse().ok()?,
-            header("x-original-uri")?.parse().ok()?,
-        ))
+    let verifier = verifier_by(|rules| {
+        rules.with_target_resolver(|request: &http::request::Parts| {
+            let header = |name| request.headers.get(name)?.to_str().ok();
+            Some(RequestTarget::new(
+                header("x-original-method")?.parse().ok()?,
+                header("x-original-uri")?.parse().ok()?,
+            ))
+        })
     });
     let layer = DpopLayer::new(verifier);
     let asked = |described: &[(&'static str, &'static str)], htm: &str, htu: &str| {
@@ -1491,11 +1493,13 @@ fn without_axum_a_resolver_finds_the_path_before_a_router_shortened_it() {
     #[derive(Clone)]
     struct Original(Uri);
 
-    let verifier = verifier().with_target_resolver(|request: &http::request::Parts| {
-        Some(RequestTarget::new(
-            request.method.clone(),
-            request.extensions.get::<Original>()?.0.clone(),
-        ))
+    let verifier = verifier_by(|rules| {
+        rules.with_target_resolver(|request: &http::request::Parts| {
+            Some(RequestTarget::new(
+                request.method.clone(),
+                request.extensions.get::<Original>()?.0.clone(),
+            ))
+        })
     });
     let layer = DpopLayer::new(verifier);
     let asked = |htu: &str| {

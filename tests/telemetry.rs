@@ -17,12 +17,14 @@ use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::telemetry::{
     CLOCK_SKEW, INTROSPECTIONS, KEY_FETCHES, REPLAY_LIMIT, REPLAY_RECORDS, REQUESTS, TOKEN_CACHE,
+    TOKEN_REQUESTS,
 };
 use tower_dpop::testing::{Defect, TestClient, TestIssuer};
 use tower_dpop::token_endpoint::TokenEndpoint;
 use tower_dpop::tokens::TokenCache;
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, RequireScopes, StatelessNonces, Verifier,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, RequireScopes,
+    StatelessNonces, Verifier,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber, span};
@@ -31,7 +33,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, TestClock, at, block_on,
-    jwt_verifier, verifier,
+    jwt_verifier, verifier, verifier_by,
 };
 
 /// One line per metric: its name, its labels in order, its value.
@@ -102,7 +104,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
     type Change = fn(&mut Attempt);
     struct Row {
         name: &'static str,
-        layer: fn() -> DpopLayer<tower_dpop::JwtVerifier<tower_dpop::KeySet>>,
+        layer: fn() -> DpopLayer,
         change: Change,
         expected: Vec<String>,
     }
@@ -138,8 +140,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             "accepted, without a cache",
             || {
                 let tokens = jwt_verifier().without_cache();
-                let verifier = Verifier::new(AUDIENCE.parse().unwrap(), tokens);
-                DpopLayer::new(verifier.with_clock(|| at(NOW)))
+                DpopLayer::new(Verifier::new(common::rules(), tokens))
             },
             |_| {},
             accepted()
@@ -149,7 +150,11 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
         ),
         row(
             "accepted, with another limit",
-            || DpopLayer::new(verifier().with_replay_store(MemoryReplayStore::with_limit(7))),
+            || {
+                DpopLayer::new(verifier_by(|rules| {
+                    rules.with_replay_store(MemoryReplayStore::with_limit(7))
+                }))
+            },
             |_| {},
             {
                 let [limit, records] = replays(1, 7);
@@ -220,7 +225,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             "no nonce",
             || {
                 let nonces = StatelessNonces::new(NonceSecret::generate());
-                DpopLayer::new(verifier().with_nonces(nonces))
+                DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces)))
             },
             |_| {},
             vec![
@@ -278,7 +283,11 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
         ),
         row(
             "a full memory",
-            || DpopLayer::new(verifier().with_replay_store(MemoryReplayStore::with_limit(0))),
+            || {
+                DpopLayer::new(verifier_by(|rules| {
+                    rules.with_replay_store(MemoryReplayStore::with_limit(0))
+                }))
+            },
             |_| {},
             {
                 let [limit, records] = replays(0, 0);
@@ -307,7 +316,7 @@ fn as_bearer(attempt: &mut Attempt) {
 #[test]
 fn hits_and_records_add_up() {
     let clock = TestClock::at(NOW);
-    let layer = DpopLayer::new(verifier().with_clock(clock.read()));
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
     let good = Attempt::good();
     let ((), found) = recorded(|| {
         for attempt in [&good, &good.anew(), &good.anew()] {
@@ -379,11 +388,11 @@ fn the_skew_of_clocks_is_measured_in_seconds() {
     }
     // Where a nonce stands in for `iat`, it is measured all the same.
     let nonces = StatelessNonces::new(NonceSecret::generate());
-    let layer = DpopLayer::new(
-        verifier()
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules
             .with_nonces(nonces.clone())
-            .with_freshness(Freshness::fapi2()),
-    );
+            .with_freshness(Freshness::fapi2())
+    }));
     let nonce = common::demanded_nonce(&layer).unwrap();
     for (iat, expected) in [(NOW - 500, 500.0), (NOW + 500, -500.0), (0, 86_400.0)] {
         let attempt = Attempt::but(|a| {
@@ -444,7 +453,10 @@ fn a_refusal_behind_the_layer_is_counted_in_its_scheme() {
 #[test]
 fn a_cache_around_a_cache_counts_twice() {
     let tokens = TokenCache::new(jwt_verifier(), Duration::from_secs(10));
-    let verifier = Verifier::new(AUDIENCE.parse().unwrap(), tokens).with_clock(|| at(NOW));
+    let verifier = Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
+        tokens,
+    );
     let layer = DpopLayer::new(verifier);
     let good = Attempt::good();
     let ((), first) = recorded(|| good.answer_by(&layer).assert_passed("first"));
@@ -457,19 +469,34 @@ fn a_cache_around_a_cache_counts_twice() {
     );
 }
 
-/// What is no request for a resource, or was not decided about.
+/// A token request is a decision of another server; a preflight was not decided about.
 #[test]
-fn token_requests_and_preflights_are_no_decisions() {
-    let endpoint = TokenEndpoint::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW));
+fn token_requests_count_apart_and_preflights_do_not_count() {
+    let endpoint =
+        TokenEndpoint::new(ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW)));
     let client = TestClient::without_issuer(TestClock::at(NOW));
     let request = client.token_request("https://as.example.com/token");
     let (head, ()) = request.build::<()>().into_parts();
     let (outcome, found) = recorded(|| block_on(endpoint.verify(&head)).map(drop));
     assert_eq!(outcome, Ok(()));
-    assert_lines("a token request", &found, replays(1, 1_000_000));
-    let (outcome, found) = recorded(|| block_on(endpoint.verify(&head)).map(drop));
-    assert!(outcome.is_err());
-    assert_lines("its replay", &found, replays(1, 1_000_000));
+    let token_request = |decision: &str, reason: &str| {
+        format!("{TOKEN_REQUESTS}{{decision={decision},reason={reason}}} 1")
+    };
+    let [limit, records] = replays(1, 1_000_000);
+    let expected = vec![
+        token_request("accepted", "none"),
+        skew("accepted", &[0.0]),
+        limit.clone(),
+        records.clone(),
+    ];
+    assert_lines("a token request", &found, expected);
+    let (refusal, found) = recorded(|| {
+        let rejection = block_on(endpoint.verify(&head)).map(drop).unwrap_err();
+        endpoint.refuse::<String>(rejection)
+    });
+    assert_eq!(refusal.status(), StatusCode::BAD_REQUEST);
+    let expected = vec![token_request("refused", "proof_replayed"), limit, records];
+    assert_lines("its replay", &found, expected);
 
     let layer = DpopLayer::new(verifier()).with_preflight_pass_through();
     let preflight = Request::builder()
@@ -493,9 +520,12 @@ fn labels_come_from_a_fixed_set() {
     let mut reasons = BTreeSet::new();
     for bearer in [false, true] {
         for defect in Defect::ALL {
-            let verifier = Verifier::new(AUDIENCE.parse().unwrap(), issuer.jwt_verifier())
-                .with_clock(|| at(NOW))
-                .with_nonces(nonces.clone());
+            let verifier = Verifier::new(
+                ProofRules::new(AUDIENCE.parse().unwrap())
+                    .with_clock(|| at(NOW))
+                    .with_nonces(nonces.clone()),
+                issuer.jwt_verifier(),
+            );
             let layer = DpopLayer::new(if bearer {
                 verifier.allow_bearer()
             } else {
@@ -569,6 +599,7 @@ fn every_metric_is_described() {
     metrics::with_local_recorder(&recorder, || {
         tower_dpop::telemetry::describe();
         metrics::counter!(REQUESTS).increment(1);
+        metrics::counter!(TOKEN_REQUESTS).increment(1);
         metrics::counter!(TOKEN_CACHE).increment(1);
         metrics::counter!(KEY_FETCHES).increment(1);
         metrics::counter!(INTROSPECTIONS).increment(1);
@@ -586,7 +617,7 @@ fn every_metric_is_described() {
             (name, (unit.unwrap(), text.unwrap().to_string()))
         })
         .collect();
-    assert_eq!(described.len(), 7);
+    assert_eq!(described.len(), 8);
     for (name, (unit, text)) in described {
         let expected = if name == CLOCK_SKEW {
             metrics::Unit::Seconds
@@ -886,11 +917,15 @@ const IN_THE_SPAN: &[&str] = &["dpop"];
 #[test]
 fn every_decision_is_one_event() {
     type Change = fn(&mut Attempt);
-    type MakeLayer = fn() -> DpopLayer<tower_dpop::JwtVerifier<tower_dpop::KeySet>>;
+    type MakeLayer = fn() -> DpopLayer;
     let default = || DpopLayer::new(verifier());
     let both = || DpopLayer::new(verifier().allow_bearer());
     let report_only = || DpopLayer::new(verifier()).with_insecure_report_only();
-    let full = || DpopLayer::new(verifier().with_replay_store(MemoryReplayStore::with_limit(0)));
+    let full = || {
+        DpopLayer::new(verifier_by(|rules| {
+            rules.with_replay_store(MemoryReplayStore::with_limit(0))
+        }))
+    };
     let rows: Vec<(&str, MakeLayer, Change, Event)> = vec![
         (
             "accepted",

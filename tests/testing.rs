@@ -31,8 +31,8 @@ use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, DpopLayer, Freshness, JwtVerifier, KeySet, NonceSecret, PublicUrl,
-    Rejection, StatelessNonces, Thumbprint, Timestamp, Verifier,
+    Algorithm, Algorithms, DpopLayer, Freshness, NonceSecret, ProofRules, PublicUrl, Rejection,
+    StatelessNonces, Thumbprint, Timestamp, Verifier,
 };
 
 const ISSUER: &str = "https://as.example.com";
@@ -47,15 +47,20 @@ fn public_url() -> PublicUrl {
     API.parse().unwrap()
 }
 
-fn verifier(issuer: &TestIssuer) -> Verifier<JwtVerifier<KeySet>> {
-    Verifier::new(public_url(), issuer.jwt_verifier()).with_clock(issuer.clock().read())
+fn verifier(issuer: &TestIssuer) -> Verifier {
+    verifier_by(issuer, |rules| rules)
+}
+
+fn verifier_by(issuer: &TestIssuer, change: impl FnOnce(ProofRules) -> ProofRules) -> Verifier {
+    let rules = ProofRules::new(public_url()).with_clock(issuer.clock().read());
+    Verifier::new(change(rules), issuer.jwt_verifier())
 }
 
 fn nonces() -> StatelessNonces {
     StatelessNonces::new(NonceSecret::generate())
 }
 
-fn app<V: AccessTokenVerifier>(verifier: Verifier<V>) -> Router {
+fn app<C: Send + Sync + 'static>(verifier: Verifier<C>) -> Router {
     Router::new()
         .route("/orders", get(async || "orders").post(async || "ordered"))
         .layer(DpopLayer::new(verifier))
@@ -69,8 +74,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-fn verify<V: AccessTokenVerifier>(
-    verifier: &Verifier<V>,
+fn verify<C: Send + Sync + 'static>(
+    verifier: &Verifier<C>,
     request: &TestRequest,
 ) -> Result<(), Rejection> {
     let (head, ()) = request.build().into_parts();
@@ -115,7 +120,7 @@ fn each_defect_has_a_name_of_its_own() {
 /// passes.
 fn assert_one_thing_wrong(
     name: &str,
-    verifier: &Verifier<JwtVerifier<KeySet>>,
+    verifier: &Verifier,
     client: &TestClient,
     method: &Method,
     url: &str,
@@ -134,7 +139,7 @@ fn each_defect_is_the_only_thing_wrong() {
     let issuer = issuer();
     let nonces = nonces();
     let without = verifier(&issuer);
-    let with = verifier(&issuer).with_nonces(nonces.clone());
+    let with = verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone()));
     let client = TestClient::new(&issuer);
     let asked = client.request(Method::GET, ORDERS).build::<()>();
     let (head, ()) = asked.into_parts();
@@ -179,8 +184,10 @@ fn each_defect_is_the_only_thing_wrong_under_every_public_url() {
         "http://localhost:8443/a/b",
     ] {
         let public_url = PublicUrl::http_on_loopback(url).unwrap();
-        let verifier =
-            Verifier::new(public_url, issuer.jwt_verifier()).with_clock(issuer.clock().read());
+        let verifier = Verifier::new(
+            ProofRules::new(public_url).with_clock(issuer.clock().read()),
+            issuer.jwt_verifier(),
+        );
         let client = TestClient::new(&issuer);
         for defect in client.request(Method::GET, url).defects() {
             let mut good = client.request(Method::GET, &format!("{url}/orders"));
@@ -210,7 +217,7 @@ fn each_defect_is_the_only_thing_wrong_with_every_algorithm() {
             .parse()
             .unwrap();
     let issuer = issuer();
-    let verifier = verifier(&issuer).with_algorithms(every_algorithm);
+    let verifier = verifier_by(&issuer, |rules| rules.with_algorithms(every_algorithm));
     for algorithm in every_algorithm.iter() {
         let client = TestClient::new(&issuer).with_key(key_for(algorithm));
         assert_one_thing_wrong(algorithm.name(), &verifier, &client, &Method::GET, ORDERS);
@@ -235,7 +242,7 @@ fn a_router_refuses_each_defect() {
     for (verifier, client) in [
         (verifier(&issuer), TestClient::new(&issuer)),
         (
-            verifier(&issuer).with_nonces(nonces.clone()),
+            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
             TestClient::new(&issuer).with_nonces(nonces),
         ),
     ] {
@@ -257,7 +264,7 @@ fn a_service_that_takes_bearer_tokens_refuses_each_defect() {
     for (verifier, client) in [
         (verifier(&issuer), TestClient::new(&issuer)),
         (
-            verifier(&issuer).with_nonces(nonces.clone()),
+            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
             TestClient::new(&issuer).with_nonces(nonces),
         ),
     ] {
@@ -375,7 +382,7 @@ fn a_server_refuses_each_defect() {
     for (verifier, client) in [
         (verifier(&issuer), TestClient::new(&issuer)),
         (
-            verifier(&issuer).with_nonces(nonces.clone()),
+            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
             TestClient::new(&issuer).with_nonces(nonces),
         ),
     ] {
@@ -407,9 +414,9 @@ fn no_freshness_lets_a_defect_pass() {
         .with_nonce_period(a_day);
     let nonces = nonces();
     for freshness in [longest, Freshness::mcp(), Freshness::default()] {
-        let verifier = verifier(&issuer)
-            .with_freshness(freshness)
-            .with_nonces(nonces.clone());
+        let verifier = verifier_by(&issuer, |rules| {
+            rules.with_freshness(freshness).with_nonces(nonces.clone())
+        });
         let app = app(verifier);
         let client = TestClient::new(&issuer).with_nonces(nonces.clone());
         block_on(assert_protected(
@@ -423,9 +430,11 @@ fn no_freshness_lets_a_defect_pass() {
 #[test]
 fn a_service_of_another_policy_is_held_to_what_it_checks() {
     let (issuer, nonces) = (issuer(), nonces());
-    let by_nonce = app(verifier(&issuer)
-        .with_nonces(nonces.clone())
-        .with_freshness(Freshness::fapi2()));
+    let by_nonce = app(verifier_by(&issuer, |rules| {
+        rules
+            .with_nonces(nonces.clone())
+            .with_freshness(Freshness::fapi2())
+    }));
     let client = TestClient::new(&issuer).with_nonces(nonces);
     let request = client.request(Method::GET, ORDERS);
     let all = request.defects().count();
@@ -446,7 +455,12 @@ fn a_service_of_another_policy_is_held_to_what_it_checks() {
 }
 
 fn token_endpoint() -> TokenEndpoint {
-    TokenEndpoint::new(ISSUER.parse().unwrap()).with_clock(TestClock::default().read())
+    token_endpoint_by(|rules| rules)
+}
+
+fn token_endpoint_by(change: impl FnOnce(ProofRules) -> ProofRules) -> TokenEndpoint {
+    let rules = ProofRules::new(ISSUER.parse().unwrap()).with_clock(TestClock::default().read());
+    TokenEndpoint::new(change(rules))
 }
 
 #[test]
@@ -456,7 +470,7 @@ fn a_token_endpoint_refuses_each_defect_of_a_proof() {
     for (endpoint, client) in [
         (token_endpoint(), client.clone()),
         (
-            token_endpoint().with_nonces(nonces.clone()),
+            token_endpoint_by(|rules| rules.with_nonces(nonces.clone())),
             client.with_nonces(nonces),
         ),
     ] {
@@ -506,6 +520,10 @@ impl AccessTokenVerifier for Opaque {
             Err(TokenError::Invalid)
         }
     }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 #[test]
@@ -515,8 +533,10 @@ fn a_client_with_a_token_of_its_own_has_every_defect_but_those_of_the_issuers_to
     let defects: BTreeSet<Defect> = request.defects().collect();
     assert!(defects.contains(&Defect::StolenToken) && defects.contains(&Defect::NoAth));
     assert!(!defects.contains(&Defect::TokenExpired) && !defects.contains(&Defect::UnboundToken));
-    let verifier = Verifier::new(public_url(), Opaque(client.key().thumbprint()))
-        .with_clock(TestClock::default().read());
+    let verifier = Verifier::new(
+        ProofRules::new(public_url()).with_clock(TestClock::default().read()),
+        Opaque(client.key().thumbprint()),
+    );
     let app = app(verifier);
     block_on(assert_protected(
         &request,
@@ -870,9 +890,8 @@ fn assertions_hold_of_what_they_say() {
         NonceError::Stale.into(),
         ReplayStoreError::Full.into(),
     ] {
-        let response: Response<String> = token_endpoint()
-            .with_nonces(nonces())
-            .refuse(reason.clone());
+        let response: Response<String> =
+            token_endpoint_by(|rules| rules.with_nonces(nonces())).refuse(reason.clone());
         let on_the_wire = Response::from_parts(response.into_parts().0, ());
         let body: Response<String> = token_endpoint().refuse(reason.clone());
         let mut answer = Answer::of(&on_the_wire);
@@ -1134,10 +1153,15 @@ fn a_service_that_is_not_protected_is_found_out() {
     let request = client.request(Method::GET, ORDERS);
     let open = Router::new().route("/orders", get(async || "orders"));
     let elsewhere: PublicUrl = "https://internal.example".parse().unwrap();
-    let misconfigured =
-        Verifier::new(elsewhere, issuer.jwt_verifier()).with_clock(issuer.clock().read());
+    let misconfigured = Verifier::new(
+        ProofRules::new(elsewhere).with_clock(issuer.clock().read()),
+        issuer.jwt_verifier(),
+    );
     let lenient = issuer.jwt_verifier().with_claims::<serde_json::Value>();
-    let lenient = Verifier::new(public_url(), lenient).with_clock(issuer.clock().read());
+    let lenient = Verifier::new(
+        ProofRules::new(public_url()).with_clock(issuer.clock().read()),
+        lenient,
+    );
     let rows = [
         ("no layer", open, "the same request again: "),
         ("another public URL", app(misconfigured), "a good request: "),
@@ -1165,7 +1189,7 @@ fn a_service_that_is_not_protected_is_found_out() {
 fn parts_of_the_kit_work_by_themselves() {
     let nonces = nonces();
     let issuer = issuer();
-    let verifier = verifier(&issuer).with_nonces(nonces.clone());
+    let verifier = verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone()));
     let key = ProofKey::generate().unwrap();
     let by_hand = nonces.issue(issuer.clock().now());
     let client = TestClient::new(&issuer)

@@ -15,10 +15,11 @@ use tower_dpop::resource::{BindingError, Unavailable};
 use tower_dpop::testing::{TestIssuer, TestToken};
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, KeySource, KeySourceError, PresentedToken,
-    TokenCache, TokenError, TokenIssuers,
+    TokenCache, TokenError,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, Rejection, Timestamp, Verifier,
+    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, ProofRules, Rejection,
+    Timestamp, Verifier,
 };
 
 use common::{
@@ -692,6 +693,10 @@ fn a_rule_around_a_cache_runs_with_every_request() {
                 Ok(token)
             }
         }
+
+        fn issuers(&self) -> Vec<&str> {
+            Vec::new()
+        }
     }
 
     let tokens = Unless {
@@ -721,10 +726,10 @@ fn behind_the_layer_a_verdict_spares_the_signature_and_nothing_else() {
     let set: KeySet = issuer_jwks().parse().unwrap();
     let keys = Keys::of(set.clone());
     let verifier = Verifier::new(
-        AUDIENCE.parse().unwrap(),
+        common::rules(),
         JwtVerifier::new(ISSUER, AUDIENCE, keys.clone()),
     );
-    let layer = DpopLayer::new(verifier.with_clock(|| at(NOW)).allow_bearer());
+    let layer = DpopLayer::new(verifier.allow_bearer());
     let good = Attempt::good();
     good.answer_by(&layer).assert_passed("the first time");
     good.anew().answer_by(&layer).assert_passed("a second time");
@@ -785,9 +790,7 @@ impl AccessTokenVerifier for Lookup {
             None => token,
         })
     }
-}
 
-impl TokenIssuers for Lookup {
     fn issuers(&self) -> Vec<&str> {
         vec!["https://lists.example.com"]
     }
@@ -805,6 +808,10 @@ impl AccessTokenVerifier for Shared {
         now: Timestamp,
     ) -> Result<AccessToken<usize>, TokenError> {
         self.0.verify(token, now).await
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
@@ -940,7 +947,7 @@ fn clear_forgets_everything_and_nothing_of_later() {
 /// A verifier that is in use is in somebody else's hands: what was kept of its cache clears it.
 #[test]
 fn clear_reaches_the_cache_of_a_verifier_that_is_in_use() {
-    fn issuers<T: TokenIssuers>(tokens: &T) -> Vec<&str> {
+    fn issuers<T: AccessTokenVerifier>(tokens: &T) -> Vec<&str> {
         tokens.issuers()
     }
 
@@ -948,7 +955,10 @@ fn clear_reaches_the_cache_of_a_verifier_that_is_in_use() {
     let tokens = JwtVerifier::<_, Claims>::new(ISSUER, AUDIENCE, keys.clone());
     let cache = Arc::new(TokenCache::new(tokens, Duration::from_secs(60)));
     let public_url = AUDIENCE.parse().unwrap();
-    let verifier = Verifier::new(public_url, Arc::clone(&cache)).with_clock(|| at(NOW));
+    let verifier = Verifier::new(
+        ProofRules::new(public_url).with_clock(|| at(NOW)),
+        Arc::clone(&cache),
+    );
     let layer = DpopLayer::new(verifier);
     let attempt = Attempt::good();
     attempt.answer_by(&layer).assert_passed("at first");
@@ -998,6 +1008,10 @@ impl AccessTokenVerifier for Slow {
             .await
             .unwrap();
         Ok(verdict)
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 

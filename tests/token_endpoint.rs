@@ -29,8 +29,8 @@ use tower_dpop::token_endpoint::{
     check_code_binding, check_refresh_binding,
 };
 use tower_dpop::{
-    Algorithm, Algorithms, Freshness, MemoryReplayStore, NonceSecret, PublicUrl, ReplayStore,
-    StatelessNonces, Thumbprint, Timestamp,
+    Algorithm, Algorithms, Freshness, MemoryReplayStore, NonceSecret, ProofRules, PublicUrl,
+    ReplayStore, StatelessNonces, Thumbprint, Timestamp,
 };
 
 use common::{ISSUER, Key, KeyExt as _, NOW, TestClock, at, block_on, field, fresh_jti, keys};
@@ -114,15 +114,12 @@ impl Attempt {
     }
 
     /// What the plain function says.
-    fn verified<R: ReplayStore>(
-        &self,
-        endpoint: &TokenEndpoint<R>,
-    ) -> Result<ProvenKey, TokenRequestRejection> {
+    fn verified(&self, endpoint: &TokenEndpoint) -> Result<ProvenKey, TokenRequestRejection> {
         block_on(endpoint.verify(&self.head()))
     }
 
     /// What the server behind the layer answers.
-    fn answer_by<R: ReplayStore>(&self, layer: &TokenEndpointLayer<R>, server: &Server) -> Answer {
+    fn answer_by(&self, layer: &TokenEndpointLayer, server: &Server) -> Answer {
         let server = server.clone();
         let service = layer.layer(service_fn(move |request: Request<String>| {
             ready(Ok::<_, Infallible>(server.answer(&request)))
@@ -132,14 +129,27 @@ impl Attempt {
 }
 
 /// The authorization server under `https://as.example.com`, every default, the clock at [`NOW`].
+fn rules() -> ProofRules {
+    ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW))
+}
+
 fn endpoint() -> TokenEndpoint {
-    TokenEndpoint::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW))
+    TokenEndpoint::new(rules())
+}
+
+/// [`endpoint`] by other rules.
+fn endpoint_by(change: impl FnOnce(ProofRules) -> ProofRules) -> TokenEndpoint {
+    TokenEndpoint::new(change(rules()))
+}
+
+fn nonce_rules(clock: &TestClock) -> ProofRules {
+    rules()
+        .with_clock(clock.read())
+        .with_nonces(StatelessNonces::new(secret(1)))
 }
 
 fn with_nonces(clock: &TestClock) -> TokenEndpoint {
-    endpoint()
-        .with_clock(clock.read())
-        .with_nonces(StatelessNonces::new(secret(1)))
+    TokenEndpoint::new(nonce_rules(clock))
 }
 
 fn secret(octet: u8) -> NonceSecret {
@@ -228,7 +238,7 @@ impl Answer {
         }
     }
 
-    fn refusal(endpoint: &TokenEndpoint<impl ReplayStore>, reason: TokenRequestRejection) -> Self {
+    fn refusal(endpoint: &TokenEndpoint, reason: TokenRequestRejection) -> Self {
         Self::of(endpoint.refuse(reason))
     }
 
@@ -621,9 +631,11 @@ fn a_proof_is_spent_when_the_server_says_so() {
     }
 
     let (claims, clock) = (Arc::new(AtomicUsize::new(0)), TestClock::at(NOW));
-    let endpoint = endpoint()
-        .with_clock(clock.read())
-        .with_replay_store(Counting(claims.clone(), MemoryReplayStore::default()));
+    let endpoint = endpoint_by(|rules| {
+        rules
+            .with_clock(clock.read())
+            .with_replay_store(Counting(claims.clone(), MemoryReplayStore::default()))
+    });
     let (attempt, other) = (Attempt::good(), Attempt::with_key(Key::es256()));
     let checked = endpoint.check(&attempt.head()).unwrap();
     let again = endpoint.check(&attempt.head()).unwrap();
@@ -1119,7 +1131,7 @@ fn metadata_names_the_algorithms() {
         r#"{"dpop_signing_alg_values_supported":["ES256","ES384","PS256","Ed25519","EdDSA"]}"#,
         "A-7"
     );
-    let es512 = endpoint().with_algorithms(Algorithms::only(Algorithm::Es512));
+    let es512 = endpoint_by(|rules| rules.with_algorithms(Algorithms::only(Algorithm::Es512)));
     let metadata = Metadata {
         issuer: ISSUER,
         dpop: es512.metadata(),
@@ -1138,22 +1150,26 @@ fn metadata_names_the_algorithms() {
 
 #[test]
 fn what_is_configured_is_heeded() {
-    let other_name = endpoint().add_public_url("https://login.example".parse().unwrap());
+    let other_name =
+        endpoint_by(|rules| rules.add_public_url("https://login.example".parse().unwrap()));
     let at_login = || Attempt::but(|a| a.claims["htu"] = json!("https://login.example/token"));
     assert!(at_login().verified(&other_name).is_ok());
     assert!(Attempt::good().verified(&other_name).is_ok());
     assert!(at_login().verified(&endpoint()).is_err());
 
-    let behind_a_prefix =
-        TokenEndpoint::new("https://as.example.com/tenant".parse().unwrap()).with_clock(|| at(NOW));
+    let behind_a_prefix = TokenEndpoint::new(
+        ProofRules::new("https://as.example.com/tenant".parse().unwrap()).with_clock(|| at(NOW)),
+    );
     let with_prefix =
         Attempt::but(|a| a.claims["htu"] = json!("https://as.example.com/tenant/token"));
     assert!(with_prefix.verified(&behind_a_prefix).is_ok());
     assert!(Attempt::good().verified(&behind_a_prefix).is_err());
 
-    let resolved = endpoint().with_target_resolver(|head: &Parts| {
-        let uri = head.headers.get("x-original-uri")?.to_str().ok()?;
-        Some(RequestTarget::new(Method::POST, uri.parse().ok()?))
+    let resolved = endpoint_by(|rules| {
+        rules.with_target_resolver(|head: &Parts| {
+            let uri = head.headers.get("x-original-uri")?.to_str().ok()?;
+            Some(RequestTarget::new(Method::POST, uri.parse().ok()?))
+        })
     });
     let mut head = Attempt::but(|a| a.uri = "/auth".into()).head();
     head.headers.insert("x-original-uri", field(b"/token"));
@@ -1168,7 +1184,7 @@ fn what_is_configured_is_heeded() {
     assert!(ahead.verified(&endpoint()).is_ok());
     assert_eq!(
         ahead
-            .verified(&endpoint().with_freshness(strict))
+            .verified(&endpoint_by(|rules| rules.with_freshness(strict)))
             .unwrap_err(),
         TokenRequestRejection::Proof(ProofError::Iat(IatError::InTheFuture { by: 1 }))
     );
@@ -1178,30 +1194,33 @@ fn what_is_configured_is_heeded() {
 #[test]
 fn what_was_configured_before_the_replay_memory_stays() {
     let memory = MemoryReplayStore::default;
-    let ps256 = endpoint().with_algorithms(Algorithms::only(Algorithm::Ps256));
+    let ps256 = rules().with_algorithms(Algorithms::only(Algorithm::Ps256));
     assert_eq!(
         Attempt::good()
-            .verified(&ps256.with_replay_store(memory()))
+            .verified(&TokenEndpoint::new(ps256.with_replay_store(memory())))
             .unwrap_err(),
         TokenRequestRejection::Proof(ProofError::Algorithm)
     );
     let strict = Freshness::default().with_leeway(Duration::from_secs(5));
-    let strict = endpoint().with_freshness(strict);
+    let strict = rules().with_freshness(strict);
     assert_eq!(
         Attempt::but(|a| a.claims["iat"] = json!(NOW + 6))
-            .verified(&strict.with_replay_store(memory()))
+            .verified(&TokenEndpoint::new(strict.with_replay_store(memory())))
             .unwrap_err(),
         TokenRequestRejection::Proof(ProofError::Iat(IatError::InTheFuture { by: 1 }))
     );
-    let with_nonces = with_nonces(&TestClock::at(NOW)).with_replay_store(memory());
+    let with_nonces =
+        TokenEndpoint::new(nonce_rules(&TestClock::at(NOW)).with_replay_store(memory()));
     assert_eq!(
         Attempt::good().verified(&with_nonces).unwrap_err(),
         TokenRequestRejection::Nonce(NonceError::Missing),
         "A-10"
     );
-    let other_name = endpoint()
-        .add_public_url("https://login.example".parse().unwrap())
-        .with_replay_store(memory());
+    let other_name = endpoint_by(|rules| {
+        rules
+            .add_public_url("https://login.example".parse().unwrap())
+            .with_replay_store(memory())
+    });
     let at_login = Attempt::but(|a| a.claims["htu"] = json!("https://login.example/token"));
     assert!(at_login.verified(&other_name).is_ok());
 }
@@ -1211,7 +1230,7 @@ fn what_was_configured_before_the_replay_memory_stays() {
 #[test]
 fn a_nonce_may_decide_instead_of_iat() {
     let clock = TestClock::at(NOW);
-    let endpoint = with_nonces(&clock).with_freshness(Freshness::fapi2());
+    let endpoint = TokenEndpoint::new(nonce_rules(&clock).with_freshness(Freshness::fapi2()));
     let nonce = endpoint.issue_nonce().unwrap();
     let nonce = nonce.as_header_value().to_str().unwrap().to_owned();
     for iat in [NOW - 3600, NOW + 3600] {
@@ -1223,7 +1242,9 @@ fn a_nonce_may_decide_instead_of_iat() {
             "{iat}"
         );
         let refused = attempt
-            .verified(&self::endpoint().with_freshness(Freshness::fapi2()))
+            .verified(&self::endpoint_by(|rules| {
+                rules.with_freshness(Freshness::fapi2())
+            }))
             .unwrap_err();
         assert!(
             matches!(refused, TokenRequestRejection::Proof(ProofError::Iat(_))),
@@ -1250,9 +1271,10 @@ fn a_replay_memory_that_cannot_say_is_a_fault_of_ours() {
 
     let server = Server::with_code("the-code");
     let attempt = Attempt::but(|a| a.form = "the-code".into());
-    let away = TokenEndpointLayer::new(endpoint().with_replay_store(Away));
-    let full =
-        TokenEndpointLayer::new(endpoint().with_replay_store(MemoryReplayStore::with_limit(0)));
+    let away = TokenEndpointLayer::new(endpoint_by(|rules| rules.with_replay_store(Away)));
+    let full = TokenEndpointLayer::new(endpoint_by(|rules| {
+        rules.with_replay_store(MemoryReplayStore::with_limit(0))
+    }));
     let answers = [
         (
             attempt.answer_by(&away, &server),
@@ -1284,9 +1306,11 @@ fn a_proof_that_ran_out_while_the_memory_was_asked_is_refused() {
     }
 
     let clock = TestClock::at(NOW);
-    let endpoint = endpoint()
-        .with_clock(clock.read())
-        .with_replay_store(Slow(clock.clone()));
+    let endpoint = endpoint_by(|rules| {
+        rules
+            .with_clock(clock.read())
+            .with_replay_store(Slow(clock.clone()))
+    });
     assert_eq!(
         Attempt::good().verified(&endpoint).unwrap_err(),
         TokenRequestRejection::Proof(ProofError::Expired)
@@ -1312,9 +1336,11 @@ fn a_proof_that_ran_out_before_it_was_spent_is_not_remembered() {
     }
 
     let (clock, claims) = (TestClock::at(NOW), Arc::new(AtomicUsize::new(0)));
-    let endpoint = endpoint()
-        .with_clock(clock.read())
-        .with_replay_store(Counting(claims.clone()));
+    let endpoint = endpoint_by(|rules| {
+        rules
+            .with_clock(clock.read())
+            .with_replay_store(Counting(claims.clone()))
+    });
     let head = Attempt::good().head();
     let (in_time, late) = (endpoint.check(&head), endpoint.check(&head));
     clock.set(NOW + 90);
@@ -1543,10 +1569,14 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
             &secrets,
         );
     }
+    let good = Attempt::good();
     let log = logged(|| {
-        drop(Attempt::good().answer_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
+        drop(good.answer_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
     });
-    assert!(!log.contains("tower_dpop"), "a request that passes: {log}");
+    let events = log.lines().filter(|line| line.contains("tower_dpop"));
+    assert_eq!(events.count(), 1, "a request that passes: {log}");
+    assert!(log.contains("DEBUG") && log.contains("token request accepted"));
+    assert_shows_nothing("a request that passes", &log, &secrets_of(&good));
     let log = logged(|| {
         drop(Answer::refusal(&endpoint(), ReplayStoreError::Full.into()));
     });
@@ -1666,9 +1696,11 @@ mod over_http {
     async fn a_code_goes_from_the_pushed_request_to_the_token() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let endpoint = TokenEndpoint::new(PublicUrl::http_on_loopback(&base).unwrap())
-            .with_clock(|| at(NOW))
-            .with_nonces(StatelessNonces::new(secret(1)));
+        let endpoint = TokenEndpoint::new(
+            ProofRules::new(PublicUrl::http_on_loopback(&base).unwrap())
+                .with_clock(|| at(NOW))
+                .with_nonces(StatelessNonces::new(secret(1))),
+        );
         let app = App {
             server: Server::default(),
             endpoint: Arc::new(endpoint),

@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use common::{Answer, Attempt, AttemptExt as _, block_on, field, verifier};
+use common::{Answer, Attempt, AttemptExt as _, block_on, field, verifier, verifier_by};
 use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 use tonic::body::Body;
@@ -21,14 +21,12 @@ use tower::Layer as _;
 use tower::util::MapResponse;
 use tower_dpop::proof::{ProofError, UrlMismatch};
 use tower_dpop::resource::CredentialsError;
-use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection,
-};
+use tower_dpop::{BoundToken, Claims, DpopLayer, MemoryReplayStore, Rejection};
 
 const CHECK: &str = "https://api.example.com/grpc.health.v1.Health/Check";
 const WATCH: &str = "https://api.example.com/grpc.health.v1.Health/Watch";
 
-fn layer() -> DpopLayer<JwtVerifier<KeySet>> {
+fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
 }
 
@@ -302,7 +300,7 @@ fn the_service_finds_the_token_in_the_extensions() {
 fn a_fault_of_ours_is_unavailable_to_the_client() {
     block_on(async {
         let full = MemoryReplayStore::with_limit(0);
-        let layer = DpopLayer::new(verifier().with_replay_store(full));
+        let layer = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(full)));
         let (_, server) = tonic_health::server::health_reporter();
         let mut client = HealthClient::new(layer.layer(server));
         let status = client.check(message(&call_of(CHECK))).await.unwrap_err();

@@ -9,12 +9,12 @@ use http::{Method, Request};
 use tower_dpop::client::ProofKey;
 use tower_dpop::proof::{Claim, ReplayKey};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
-use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, PublicUrl, ReplayStore, Timestamp};
+use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore, Timestamp};
 
 use crate::timing::REQUESTS;
 
 /// A verifier as the README makes it: signed tokens, and the replay memory of one process.
-pub type Verifier<R = MemoryReplayStore> = tower_dpop::Verifier<JwtVerifier<KeySet>, R>;
+pub type Verifier<R = MemoryReplayStore> = tower_dpop::Verifier;
 
 /// The URL of every request, as clients write it.
 pub const URL: &str = "https://api.example.com/orders";
@@ -82,9 +82,12 @@ impl Parties {
             }
         }
         let public_url: PublicUrl = AUDIENCE.parse().expect("a URL");
-        tower_dpop::Verifier::new(public_url, tokens)
-            .with_clock(self.issuer.clock().read())
-            .with_replay_store(replays)
+        tower_dpop::Verifier::new(
+            ProofRules::new(public_url)
+                .with_clock(self.issuer.clock().read())
+                .with_replay_store(replays),
+            tokens,
+        )
     }
 
     /// A client with a new key and a token that is bound to it.

@@ -28,7 +28,8 @@ use tower_dpop::token_endpoint::{
 };
 use tower_dpop::tokens::{AccessTokenVerifier, Confirmation, PresentedToken};
 use tower_dpop::{
-    Algorithms, JwtVerifier, KeySet, NonceSecret, PublicUrl, StatelessNonces, Thumbprint, Timestamp,
+    Algorithms, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl, StatelessNonces,
+    Thumbprint, Timestamp,
 };
 
 const CODE_LIFE: Duration = Duration::from_secs(60);
@@ -122,12 +123,12 @@ struct Refresh {
 }
 
 pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send + Sync>> {
-    let mut endpoint = TokenEndpoint::new(PublicUrl::http_on_loopback(&settings.issuer)?)
+    let mut rules = ProofRules::new(PublicUrl::http_on_loopback(&settings.issuer)?)
         .with_algorithms(settings.algorithms);
     if settings.nonces {
-        endpoint = endpoint.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
-    let endpoint = Arc::new(endpoint);
+    let endpoint = Arc::new(TokenEndpoint::new(rules));
     let proofs = TokenEndpointLayer::new(Arc::clone(&endpoint));
     let server = AuthorizationServer {
         signer: Arc::new(TokenSigner::generate(&settings)?),

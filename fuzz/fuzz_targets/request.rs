@@ -19,7 +19,7 @@ use p256::elliptic_curve::sec1::ToSec1Point as _;
 use tower_dpop::client::ProofKey;
 use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
-use tower_dpop::{JwtVerifier, KeySet, Rejection, ReplayStore, Timestamp, Verifier};
+use tower_dpop::{JwtVerifier, KeySet, ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
 
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -55,7 +55,7 @@ enum Change<'a> {
 }
 
 struct Server {
-    verifier: Verifier<JwtVerifier<KeySet>, Store>,
+    verifier: Verifier,
     store: Store,
     good: Parts,
 }
@@ -67,11 +67,11 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         .with_clock(TestClock::at(NOW));
     let store = Store::default();
     let verifier = Verifier::new(
-        "https://api.example.com".parse().expect("a URL"),
+        ProofRules::new("https://api.example.com".parse().expect("a URL"))
+            .with_clock(|| UNIX_EPOCH + Duration::from_secs(NOW))
+            .with_replay_store(store.clone()),
         issuer.jwt_verifier(),
-    )
-    .with_clock(|| UNIX_EPOCH + Duration::from_secs(NOW))
-    .with_replay_store(store.clone());
+    );
     let client = TestClient::new(&issuer).with_key(key([2; 32]));
     let request = client.request(Method::GET, "https://api.example.com/orders/1");
     for _ in 0..20 {
@@ -225,10 +225,7 @@ fn splice(octets: &mut Vec<u8>, at: u16, length: u8, by: &[u8]) {
 }
 
 /// Nothing here waits for anything.
-fn accepts(
-    verifier: &Verifier<JwtVerifier<KeySet>, Store>,
-    parts: &Parts,
-) -> Result<(), Rejection> {
+fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
     let mut future = pin!(verifier.verify(parts));
     match future
         .as_mut()

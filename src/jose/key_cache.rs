@@ -26,7 +26,7 @@ pub(crate) struct KeyCache {
 const CAPACITY: u64 = 10_000;
 
 /// 16 MiB: some 1,300 keys.
-pub(crate) const DEFAULT_TABLE_OCTETS: u64 = 16 * 1024 * 1024;
+const DEFAULT_TABLE_OCTETS: u64 = 16 * 1024 * 1024;
 
 /// A table, and by estimate what the cache keeps beside it.
 const OCTETS_A_TABLE: u64 = P256Table::OCTETS as u64 + 512;
@@ -60,9 +60,7 @@ impl KeyCache {
         if let Some(key) = self.parsed.get(&(thumbprint, algorithm)) {
             return Ok(CachedKey::Known(key));
         }
-        Ok(CachedKey::New(Arc::new(RecurringKey::parse(
-            jwk, algorithm,
-        )?)))
+        CachedKey::parse(jwk, algorithm)
     }
 
     /// Keeps the key of a request that passed.
@@ -92,11 +90,22 @@ pub(crate) enum CachedKey {
 }
 
 impl CachedKey {
+    pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
+        let key = RecurringKey::parse(jwk, algorithm)?;
+        Ok(Self::New(Arc::new(key)))
+    }
+
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
         match self {
             Self::New(key) | Self::Known(key) => key.verify(message, signature),
             Self::Precomputed(table) => table.verify(message, signature),
         }
+    }
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self::with_tables(DEFAULT_TABLE_OCTETS)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::jose::key_cache::{CachedKey, KeyCache};
 use crate::proof::freshness::{Freshness, IatError};
 use crate::proof::target::{Target, UrlMismatch};
+use crate::telemetry::ProofFacts;
 use crate::time::{OutOfTime, Timestamp, Validity};
 
 /// Longer proofs are not decoded. A proof by an 8192-bit RSA key takes about 3.3 KiB.
@@ -163,10 +164,22 @@ impl<T> ClaimedProof<'_, T> {
     }
 
     /// Check 6: the signature is by the key that the proof names.
-    pub(crate) fn verify_signature(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
-        let key = keys
-            .get_or_parse(&self.jwk, self.thumbprint, self.algorithm)
-            .map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
+    pub(crate) fn verify_signature(self) -> Result<Proof<T>, ProofError> {
+        let key = CachedKey::parse(&self.jwk, self.algorithm);
+        self.verify_signature_by(key)
+    }
+
+    /// Check 6, where the keys of clients are remembered.
+    pub(crate) fn verify_signature_with(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
+        let key = keys.get_or_parse(&self.jwk, self.thumbprint, self.algorithm);
+        self.verify_signature_by(key)
+    }
+
+    fn verify_signature_by(
+        self,
+        key: Result<CachedKey, KeyRejected>,
+    ) -> Result<Proof<T>, ProofError> {
+        let key = key.map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
         key.verify(self.jws.signing_input.as_bytes(), self.jws.signature())
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
@@ -312,6 +325,14 @@ impl<T> Proof<T> {
         self.iat
     }
 
+    /// What is said of the proof when its request passes.
+    pub(crate) fn facts(&self, now: Timestamp) -> ProofFacts {
+        ProofFacts {
+            algorithm: self.algorithm.name(),
+            skew_seconds: now.as_numeric_date() - self.iat,
+        }
+    }
+
     /// Keeps the parsed key for the client's next request. Only for a proof whose request passed.
     pub(crate) fn remember_key(&self, keys: &KeyCache) {
         keys.remember(self.thumbprint, self.algorithm, &self.key);
@@ -395,4 +416,34 @@ pub enum ProofError {
     /// The proof was used before (section 11.1). The client must sign a new one, for retries too.
     #[error("the DPoP proof was used before")]
     Replayed,
+}
+
+impl ProofError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "proof_missing",
+            Self::Several => "proof_several",
+            Self::TooLong => "proof_too_long",
+            Self::NotAJwt => "proof_not_a_jwt",
+            Self::HeaderNotJson => "proof_header",
+            Self::PayloadNotJson => "proof_payload",
+            Self::ClaimMissing => "proof_claim_missing",
+            Self::NoKey => "proof_no_key",
+            Self::JtiLength => "proof_jti_length",
+            Self::Type => "proof_typ",
+            Self::Extension => "proof_extension",
+            Self::Algorithm => "proof_algorithm",
+            Self::Signature => "proof_signature",
+            Self::Key(_) => "proof_key",
+            Self::Method => "proof_htm",
+            Self::Url(_) => "proof_htu",
+            Self::Iat(IatError::InTheFuture { .. }) => "proof_iat_in_the_future",
+            Self::Iat(IatError::TooOld { .. }) => "proof_iat_too_old",
+            Self::Expired => "proof_expired",
+            Self::NotYetValid => "proof_not_yet_valid",
+            Self::TokenHash => "proof_ath",
+            Self::Replayed => "proof_replayed",
+        }
+    }
 }

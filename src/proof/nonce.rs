@@ -315,3 +315,15 @@ pub enum NonceError {
     #[error("the nonce of the DPoP proof is stale")]
     Stale,
 }
+
+impl NonceError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Foreign => "nonce_foreign",
+            Self::InTheFuture => "nonce_in_the_future",
+            Self::Missing => "nonce_missing",
+            Self::Stale => "nonce_stale",
+        }
+    }
+}

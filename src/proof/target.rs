@@ -192,6 +192,13 @@ pub(crate) struct Targets {
     resolver: Option<Arc<dyn TargetResolver>>,
 }
 
+impl fmt::Debug for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls = self.public_urls.iter().map(ToString::to_string);
+        f.debug_list().entries(urls).finish()
+    }
+}
+
 impl Targets {
     pub(crate) fn new(public_url: PublicUrl) -> Self {
         Self {
@@ -394,4 +401,16 @@ pub enum TargetError {
     /// The [`TargetResolver`] found none.
     #[error("the request does not say what it is for")]
     Unresolved,
+}
+
+impl TargetError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect => "target_connect",
+            Self::Misdirected => "target_misdirected",
+            Self::NotRfc3986 => "target_not_rfc3986",
+            Self::Unresolved => "target_unresolved",
+        }
+    }
 }

@@ -22,19 +22,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use derive_where::derive_where;
 use http::{Extensions, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::resource::bearer::{AcceptedToken, BearerError};
-use crate::resource::layer::{Enforcement, Guard, ReportedRejection};
+use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
 use crate::resource::rejection::Rejection;
 use crate::resource::requirement::{
-    AcrValues, AuthenticationRequirement, AuthorizationError, HasAuthentication, HasScopes,
-    Requirement, ScopeRequirement, Scopes,
+    AcrValues, AuthenticationRequirement, AuthorizationError, Requirement, ScopeRequirement, Scopes,
 };
-use crate::tokens::jwt::Claims;
+use crate::telemetry::Consequence;
+use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 
 /// Lets a request through to the service only when its access token holds scopes. It goes inside of
 /// [`DpopLayer`](crate::resource::layer::DpopLayer), around a route or around many.
@@ -46,7 +47,7 @@ use crate::tokens::jwt::Claims;
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, RequireScopes, Verifier};
 ///
-/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(verifier: Verifier) -> Result<(), Box<dyn std::error::Error>> {
 /// let service = ServiceBuilder::new()
 ///     .layer(DpopLayer::new(verifier))
 ///     .layer(RequireScopes::all_of("orders.read orders.write".parse()?))
@@ -57,6 +58,7 @@ use crate::tokens::jwt::Claims;
 /// # Ok(())
 /// # }
 /// ```
+#[derive_where(Clone)]
 pub struct RequireScopes<C = Claims>(Require<ScopeRequirement, C>);
 
 impl RequireScopes {
@@ -94,6 +96,7 @@ impl<C> RequireScopes<C> {
 /// # let _ = for_transfers;
 /// # Ok::<(), tower_dpop::resource::NotQuotable>(())
 /// ```
+#[derive_where(Clone)]
 pub struct RequireAuthentication<C = Claims>(Require<AuthenticationRequirement, C>);
 
 impl RequireAuthentication {
@@ -134,7 +137,8 @@ impl<C> RequireAuthentication<C> {
 /// let ours = Require::<_, Claims>::new(|claims: &Claims| claims.claim("tenant") == Some(7));
 /// # let _ = ours;
 /// ```
-pub struct Require<Q, C> {
+#[derive_where(Clone)]
+pub struct Require<Q, C = Claims> {
     requirement: Arc<Q>,
     claims: PhantomData<fn() -> C>,
 }
@@ -184,7 +188,8 @@ impl<S, C> Layer<S> for RequireAuthentication<C> {
 }
 
 /// The service that the layers of this module make.
-pub struct Authorized<S, Q, C> {
+#[derive_where(Clone; S)]
+pub struct Authorized<S, Q, C = Claims> {
     inner: S,
     required: Require<Q, C>,
 }
@@ -248,10 +253,10 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     match access.judge(requirement) {
         Ok(()) => Ok(None),
         Err(rejection) if guard.enforcement == Enforcement::Enforced => {
-            Err(guard.verifier.refuse(rejection))
+            Err(guard.policy.refuse(rejection))
         }
         Err(rejection) => {
-            guard.verifier.report(&rejection);
+            guard.policy.report(&rejection, Consequence::Reported);
             let reported = ReportedRejection(rejection);
             // The first is what the client would have been told.
             if !reported_before {
@@ -295,7 +300,7 @@ fn say_misplaced() {
 /// }
 /// # let _ = orders;
 /// ```
-pub struct Access<C> {
+pub struct Access<C = Claims> {
     token: AcceptedToken<C>,
     guard: Guard,
 }
@@ -328,14 +333,14 @@ impl<C> Access<C> {
             (Ok(()), _) => Ok(()),
             (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
             (Err(rejection), _) => {
-                self.guard.verifier.report(&rejection);
+                self.guard.policy.report(&rejection, Consequence::Reported);
                 Ok(())
             }
         }
     }
 
     fn judge(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
-        let now = self.guard.verifier.now();
+        let now = self.guard.policy.now();
         let told_in_its_scheme = |error: AuthorizationError| match self.token {
             AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
             AcceptedToken::Bound(_) => Rejection::Authorization(error),
@@ -374,7 +379,7 @@ pub struct Denied {
 impl Denied {
     fn by(guard: &Guard, rejection: Rejection) -> Self {
         Self {
-            response: guard.verifier.refuse(rejection.clone()),
+            response: guard.policy.refuse(rejection.clone()),
             rejection: Box::new(rejection),
         }
     }
@@ -434,36 +439,6 @@ where
                     .expect("a future is not polled again after it was ready");
                 Poll::Ready(Ok(response.map(|()| D::default())))
             }
-        }
-    }
-}
-
-impl<Q, C> Clone for Require<Q, C> {
-    fn clone(&self) -> Self {
-        Self {
-            requirement: Arc::clone(&self.requirement),
-            claims: PhantomData,
-        }
-    }
-}
-
-impl<C> Clone for RequireScopes<C> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<C> Clone for RequireAuthentication<C> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<S: Clone, Q, C> Clone for Authorized<S, Q, C> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            required: self.required.clone(),
         }
     }
 }

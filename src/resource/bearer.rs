@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use derive_where::derive_where;
 use http::Extensions;
 
 use crate::credentials::{MAX_TOKEN_LENGTH, PresentedToken};
@@ -14,6 +15,7 @@ use crate::resource::bound_token::BoundToken;
 use crate::resource::requirement::AuthorizationError;
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, Confirmation, TokenError};
+use crate::tokens::claims::Claims;
 
 /// Which tokens may pass under the Bearer scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,8 @@ pub(crate) enum BearerPolicy {
 ///
 /// The layer puts it into the extensions of requests under the Bearer scheme, where that is allowed.
 /// It cannot be made by hand. Cloning is cheap.
-pub struct BearerToken<C>(AccessToken<C>);
+#[derive_where(Clone)]
+pub struct BearerToken<C = Claims>(AccessToken<C>);
 
 impl<C> BearerToken<C> {
     /// RFC 9449 section 7.2: "a protected resource that supports [both schemes] MUST reject a
@@ -72,12 +75,6 @@ pub(crate) fn presented(token: &str) -> Result<PresentedToken<'_>, BearerError> 
     }
 }
 
-impl<C> Clone for BearerToken<C> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
 impl<C> fmt::Debug for BearerToken<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BearerToken")
@@ -104,7 +101,8 @@ impl<C> fmt::Debug for BearerToken<C> {
 /// }
 /// # let _ = greeting;
 /// ```
-pub enum AcceptedToken<C> {
+#[derive_where(Clone)]
+pub enum AcceptedToken<C = Claims> {
     /// A token that anyone may present.
     Bearer(BearerToken<C>),
     /// A token that was presented by the holder of its key.
@@ -156,15 +154,6 @@ impl<C> AcceptedToken<C> {
     }
 }
 
-impl<C> Clone for AcceptedToken<C> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Bearer(token) => Self::Bearer(token.clone()),
-            Self::Bound(token) => Self::Bound(token.clone()),
-        }
-    }
-}
-
 impl<C> fmt::Debug for AcceptedToken<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -198,4 +187,18 @@ pub enum BearerError {
     /// The token is good, but does not allow this.
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
+}
+
+impl BearerError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::TooLong => "bearer_too_long",
+            Self::Token(error) => error.reason(),
+            Self::Bound => "bearer_bound",
+            Self::Unconfirmable => "bearer_unconfirmable",
+            Self::Unbound => "bearer_unbound",
+            Self::Authorization(error) => error.reason(),
+        }
+    }
 }

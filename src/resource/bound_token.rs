@@ -3,18 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
+use derive_where::derive_where;
+
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::Thumbprint;
 use crate::proof::checks::{ClaimedProof, Proof};
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, Confirmation};
+use crate::tokens::claims::Claims;
 
 /// An access token that was presented by the holder of the key it is bound to.
 ///
 /// The layer puts it into the extensions of every request it lets through. It cannot be made by
 /// hand, so a handler that takes one cannot be reached without it. Cloning is cheap.
-pub struct BoundToken<C>(Arc<Bound<C>>);
+#[derive_where(Clone)]
+pub struct BoundToken<C = Claims>(Arc<Bound<C>>);
 
 struct Bound<C> {
     claims: Arc<C>,
@@ -65,7 +69,7 @@ impl<C> BoundToken<C> {
 }
 
 /// The same comparison before the signature is verified: the cheaper refusal.
-pub(crate) fn foresee<C>(
+pub(crate) fn check_binding_early<C>(
     token: &AccessToken<C>,
     proof: &ClaimedProof<'_, PresentedToken<'_>>,
 ) -> Result<(), BindingError> {
@@ -78,12 +82,6 @@ fn check<C>(token: &AccessToken<C>, thumbprint: Thumbprint) -> Result<(), Bindin
         Confirmation::Thumbprint(_) => Err(BindingError::OtherKey),
         Confirmation::Unbound => Err(BindingError::Unbound),
         Confirmation::Unconfirmable => Err(BindingError::Unconfirmable),
-    }
-}
-
-impl<C> Clone for BoundToken<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
     }
 }
 
@@ -108,4 +106,15 @@ pub enum BindingError {
     /// The token is bound by a method that cannot be confirmed here.
     #[error("the access token is bound in a way that is not supported")]
     Unconfirmable,
+}
+
+impl BindingError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::OtherKey => "binding_other_key",
+            Self::Unbound => "binding_unbound",
+            Self::Unconfirmable => "binding_unconfirmable",
+        }
+    }
 }

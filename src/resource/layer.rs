@@ -23,6 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use derive_where::derive_where;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -33,13 +34,12 @@ use tracing::Span;
 
 use crate::credentials::DPOP;
 use crate::proof::nonce::{DPOP_NONCE, Nonce};
-use crate::proof::replay::memory::MemoryReplayStore;
-use crate::proof::replay::store::ReplayStore;
 use crate::resource::bearer::AcceptedToken;
-use crate::resource::rejection::{Consequence, Rejection};
+use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
+use crate::resource::rejection::Rejection;
 use crate::resource::verifier::Verifier;
-use crate::time::Timestamp;
-use crate::tokens::access_token::AccessTokenVerifier;
+use crate::telemetry::Consequence;
+use crate::tokens::claims::Claims;
 
 /// The response header fields that a browser must be allowed to read (RFC 9449 sections 7.1 and 8),
 /// for `Access-Control-Expose-Headers`. A wildcard does not cover requests with credentials.
@@ -64,16 +64,17 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// use tower_dpop::{BoundToken, Claims, DpopLayer};
 /// # use tower_dpop::{JwtVerifier, KeySet, Verifier};
 ///
-/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+/// # fn example(verifier: Verifier) {
 /// let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(async |request: Request<String>| {
-///     let token: &BoundToken<Claims> = request.extensions().get().expect("the layer has put it there");
+///     let token: &BoundToken = request.extensions().get().expect("the layer has put it there");
 ///     Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject())))
 /// }));
 /// # let _ = service;
 /// # }
 /// ```
-pub struct DpopLayer<V, R = MemoryReplayStore> {
-    verifier: Arc<Verifier<V, R>>,
+#[derive_where(Clone)]
+pub struct DpopLayer<C = Claims> {
+    verifier: Arc<Verifier<C>>,
     preflights: Preflights,
     enforcement: Enforcement,
 }
@@ -84,21 +85,12 @@ enum Preflights {
     PassThrough,
 }
 
-/// Whether what is decided against a request has consequences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Enforcement {
-    Enforced,
-    ReportOnly,
-    /// Nothing was looked at: a preflight.
-    Waived,
-}
-
-impl<V, R> DpopLayer<V, R> {
+impl<C> DpopLayer<C> {
     /// A layer that asks this verifier. Clones of the layer share it, replay memory included.
     ///
     /// Give an `Arc` to go on using the verifier elsewhere
     /// ([`issue_nonce`](Verifier::issue_nonce)).
-    pub fn new(verifier: impl Into<Arc<Verifier<V, R>>>) -> Self {
+    pub fn new(verifier: impl Into<Arc<Verifier<C>>>) -> Self {
         Self {
             verifier: verifier.into(),
             preflights: Preflights::Verify,
@@ -142,10 +134,10 @@ impl<V, R> DpopLayer<V, R> {
     }
 }
 
-impl<S, V, R> Layer<S> for DpopLayer<V, R> {
-    type Service = Dpop<S, V, R>;
+impl<S, C> Layer<S> for DpopLayer<C> {
+    type Service = Dpop<S, C>;
 
-    fn layer(&self, inner: S) -> Dpop<S, V, R> {
+    fn layer(&self, inner: S) -> Dpop<S, C> {
         Dpop {
             inner,
             verifier: Arc::clone(&self.verifier),
@@ -155,17 +147,7 @@ impl<S, V, R> Layer<S> for DpopLayer<V, R> {
     }
 }
 
-impl<V, R> Clone for DpopLayer<V, R> {
-    fn clone(&self) -> Self {
-        Self {
-            verifier: Arc::clone(&self.verifier),
-            preflights: self.preflights,
-            enforcement: self.enforcement,
-        }
-    }
-}
-
-impl<V, R> fmt::Debug for DpopLayer<V, R> {
+impl<C> fmt::Debug for DpopLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DpopLayer")
             .field("verifier", &self.verifier)
@@ -176,23 +158,23 @@ impl<V, R> fmt::Debug for DpopLayer<V, R> {
 }
 
 /// The service that [`DpopLayer`] makes.
-pub struct Dpop<S, V, R = MemoryReplayStore> {
+#[derive_where(Clone; S)]
+pub struct Dpop<S, C = Claims> {
     inner: S,
-    verifier: Arc<Verifier<V, R>>,
+    verifier: Arc<Verifier<C>>,
     preflights: Preflights,
     enforcement: Enforcement,
 }
 
-impl<S, V, R, B, D> Service<Request<B>> for Dpop<S, V, R>
+impl<S, C, B, D> Service<Request<B>> for Dpop<S, C>
 where
     S: Service<Request<B>, Response = Response<D>> + Clone,
-    V: AccessTokenVerifier,
-    R: ReplayStore,
+    C: Send + Sync + 'static,
     D: Default,
 {
     type Response = Response<D>;
     type Error = S::Error;
-    type Future = DpopFuture<S, B, V, R>;
+    type Future = DpopFuture<S, B, C>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -204,9 +186,9 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
-            AcceptedToken::<V::Claims>::remove_from(request.extensions_mut());
+            AcceptedToken::<C>::remove_from(request.extensions_mut());
             request.extensions_mut().insert(Guard {
-                verifier: Arc::clone(&self.verifier) as Arc<dyn Refuses>,
+                policy: Arc::clone(self.verifier.policy()),
                 enforcement: Enforcement::Waived,
             });
             return DpopFuture {
@@ -248,8 +230,8 @@ struct Note {
 
 /// Takes the head of a request and gives it back, so that no part of it is copied, with all that
 /// the services behind will look for.
-async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
-    verifier: Arc<Verifier<V, R>>,
+async fn decide<C: Send + Sync + 'static>(
+    verifier: Arc<Verifier<C>>,
     enforcement: Enforcement,
     mut head: Parts,
 ) -> Decision {
@@ -261,7 +243,7 @@ async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
     // changes nothing for another that decides.
     let is_in_charge = enforcement == Enforcement::Enforced || !decided_outside;
     if is_in_charge {
-        AcceptedToken::<V::Claims>::remove_from(&mut head.extensions);
+        AcceptedToken::<C>::remove_from(&mut head.extensions);
     }
     match decision {
         Ok(verified) => {
@@ -272,7 +254,7 @@ async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
         }
         Err(rejection) if enforcement == Enforcement::Enforced => return Err(rejection),
         Err(rejection) => {
-            note.next_nonce = verifier.report(&rejection, Consequence::Reported);
+            note.next_nonce = verifier.policy().report(&rejection, Consequence::Reported);
             let reported = ReportedRejection(rejection);
             head.extensions.insert(reported.clone());
             note.reported = Some(reported);
@@ -280,7 +262,7 @@ async fn decide<V: AccessTokenVerifier, R: ReplayStore>(
     }
     if is_in_charge {
         head.extensions.insert(Guard {
-            verifier,
+            policy: Arc::clone(verifier.policy()),
             enforcement,
         });
     }
@@ -303,59 +285,7 @@ impl Note {
     }
 }
 
-/// Why a request would have been refused, in report-only mode. In the extensions of the request and
-/// of its response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportedRejection(pub(crate) Rejection);
-
-impl ReportedRejection {
-    /// Why.
-    pub const fn rejection(&self) -> &Rejection {
-        &self.0
-    }
-}
-
-/// By whom a request was let through: what the layers behind this one need to refuse it by the same
-/// rules. In the request's extensions.
-#[derive(Clone)]
-pub(crate) struct Guard {
-    pub(crate) verifier: Arc<dyn Refuses>,
-    pub(crate) enforcement: Enforcement,
-}
-
-/// The verifier, for those who do not know its types.
-pub(crate) trait Refuses: Send + Sync {
-    fn now(&self) -> Timestamp;
-    fn refuse(&self, rejection: Rejection) -> Response<()>;
-    fn report(&self, rejection: &Rejection);
-}
-
-impl<V: Send + Sync, R: Send + Sync> Refuses for Verifier<V, R> {
-    fn now(&self) -> Timestamp {
-        Verifier::now(self)
-    }
-
-    fn refuse(&self, rejection: Rejection) -> Response<()> {
-        Verifier::refuse(self, rejection)
-    }
-
-    fn report(&self, rejection: &Rejection) {
-        Verifier::report(self, rejection, Consequence::Reported);
-    }
-}
-
-impl<S: Clone, V, R> Clone for Dpop<S, V, R> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            verifier: Arc::clone(&self.verifier),
-            preflights: self.preflights,
-            enforcement: self.enforcement,
-        }
-    }
-}
-
-impl<S, V, R> fmt::Debug for Dpop<S, V, R> {
+impl<S, C> fmt::Debug for Dpop<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dpop")
             .field("verifier", &self.verifier)
@@ -365,29 +295,27 @@ impl<S, V, R> fmt::Debug for Dpop<S, V, R> {
 
 pin_project! {
     /// The future of [`Dpop`]: first the verification, then the inner service's own future.
-    pub struct DpopFuture<S, B, V, R>
+    pub struct DpopFuture<S, B, C>
     where
         S: Service<Request<B>>,
-        V: AccessTokenVerifier,
     {
         #[pin]
-        state: State<S, B, V, R>,
+        state: State<S, B, C>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, B, V, R>
+    enum State<S, B, C>
     where
         S: Service<Request<B>>,
-        V: AccessTokenVerifier,
     {
         Verifying {
             // Boxed, because the future of an async function has no name that could stand here. The
             // inner service's has.
             future: Pin<Box<dyn Future<Output = Decision> + Send>>,
             pending: Option<(S, B)>,
-            verifier: Arc<Verifier<V, R>>,
+            verifier: Arc<Verifier<C>>,
             span: Span,
         },
         Answering {
@@ -398,10 +326,9 @@ pin_project! {
     }
 }
 
-impl<S, B, D, V, R> Future for DpopFuture<S, B, V, R>
+impl<S, B, D, C> Future for DpopFuture<S, B, C>
 where
     S: Service<Request<B>, Response = Response<D>>,
-    V: AccessTokenVerifier,
     D: Default,
 {
     type Output = Result<Response<D>, S::Error>;
@@ -443,7 +370,7 @@ where
     }
 }
 
-impl<S: Service<Request<B>>, B, V: AccessTokenVerifier, R> fmt::Debug for DpopFuture<S, B, V, R> {
+impl<S: Service<Request<B>>, B, C> fmt::Debug for DpopFuture<S, B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DpopFuture(..)")
     }

@@ -21,7 +21,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::resource::verifier::{Verifier, WELL_KNOWN};
-use crate::tokens::access_token::TokenIssuers;
 
 /// The metadata of a service, and where it is served.
 ///
@@ -31,7 +30,7 @@ use crate::tokens::access_token::TokenIssuers;
 /// use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
 /// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Verifier};
 ///
-/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
+/// # fn example(verifier: Verifier) {
 /// // Challenges point to the document …
 /// let verifier = verifier.with_well_known_metadata();
 /// // … which says what the verifier checks.
@@ -61,44 +60,41 @@ pub struct ResourceMetadata {
 impl ResourceMetadata {
     /// What this verifier checks, and the issuers that it knows. The `resource` is its first public
     /// URL.
-    pub fn of<V: TokenIssuers, R>(verifier: &Verifier<V, R>) -> Self {
-        let mut metadata = Self::without_issuers(verifier);
-        for issuer in verifier.tokens().issuers() {
-            metadata = metadata.add_authorization_server(issuer);
-        }
-        metadata
-    }
-
-    /// What this verifier checks, where its issuers are not known to it.
-    pub fn without_issuers<V, R>(verifier: &Verifier<V, R>) -> Self {
-        let path = verifier.public_url().well_known_path(WELL_KNOWN);
+    pub fn of<C>(verifier: &Verifier<C>) -> Self {
+        let policy = verifier.policy();
+        let resource = policy.rules.public_url();
+        let path = resource.well_known_path(WELL_KNOWN);
         let mut members = Map::new();
-        members.insert("resource".into(), json!(verifier.public_url().to_string()));
+        members.insert("resource".into(), json!(resource.to_string()));
         // RFC 9728 section 2: an empty list says that no bearer method is supported.
-        let bearer_methods: &[&str] = if verifier.allows_bearer() {
+        let bearer_methods: &[&str] = if policy.allows_bearer() {
             &["header"]
         } else {
             &[]
         };
         members.insert("bearer_methods_supported".into(), json!(bearer_methods));
-        let algorithms = verifier.algorithms().to_string();
+        let algorithms = policy.rules.algorithms().to_string();
         let algorithms: Vec<_> = algorithms.split(' ').collect();
         members.insert(
             "dpop_signing_alg_values_supported".into(),
             json!(algorithms),
         );
         // RFC 9728 section 3.2: what has its default value may be left out.
-        if !verifier.allows_bearer() {
+        if !policy.allows_bearer() {
             members.insert("dpop_bound_access_tokens_required".into(), json!(true));
         }
-        if let Some(scopes) = verifier.scopes() {
+        if let Some(scopes) = &policy.challenges.scope {
             members.insert("scopes_supported".into(), json!(scopes.list()));
         }
-        Self {
-            url: format!("{}{path}", verifier.public_url().origin()),
+        let mut metadata = Self {
+            url: format!("{}{path}", resource.origin()),
             path,
             members,
+        };
+        for issuer in verifier.issuers() {
+            metadata = metadata.add_authorization_server(issuer);
         }
+        metadata
     }
 
     /// Another authorization server whose tokens are accepted.

@@ -9,7 +9,9 @@ pub(crate) mod bound_token;
 pub(crate) mod bearer;
 pub(crate) mod rejection;
 pub(crate) mod challenge;
+pub(crate) mod policy;
 pub(crate) mod verifier;
+pub(crate) mod guard;
 pub(crate) mod layer;
 pub(crate) mod authorization;
 pub(crate) mod metadata;
@@ -20,16 +22,14 @@ pub use crate::resource::authorization::{
 };
 pub use crate::resource::bearer::BearerError;
 pub use crate::resource::bound_token::BindingError;
-pub use crate::resource::layer::{
-    CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture, ReportedRejection,
-};
+pub use crate::resource::guard::ReportedRejection;
+pub use crate::resource::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture};
 pub use crate::resource::metadata::{
     MetadataLayer, MetadataService, ResourceMetadata, WithMetadata, WithMetadataFuture,
 };
 pub use crate::resource::quoted_text::{NotQuotable, QuotedText};
 pub use crate::resource::rejection::Unavailable;
 pub use crate::resource::requirement::{
-    AcrValues, AuthenticationRequirement, AuthorizationError, HasAuthentication, HasScopes,
-    Requirement, ScopeRequirement, Scopes,
+    AcrValues, AuthenticationRequirement, AuthorizationError, Requirement, ScopeRequirement, Scopes,
 };
 pub use crate::resource::verifier::Verified;

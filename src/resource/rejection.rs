@@ -31,15 +31,14 @@ use http::StatusCode;
 
 use crate::credentials::{CredentialsError, Scheme};
 use crate::proof::checks::ProofError;
-use crate::proof::freshness::IatError;
 use crate::proof::nonce::NonceError;
 use crate::proof::replay::store::ReplayStoreError;
-use crate::proof::rules::PolicyError;
+use crate::proof::rules::RuleError;
 use crate::proof::target::TargetError;
 use crate::resource::bearer::BearerError;
 use crate::resource::bound_token::BindingError;
 use crate::resource::requirement::AuthorizationError;
-use crate::telemetry;
+use crate::telemetry::Fault;
 use crate::tokens::access_token::TokenError;
 
 /// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
@@ -123,12 +122,12 @@ impl From<ReplayStoreError> for Rejection {
     }
 }
 
-impl From<PolicyError> for Rejection {
-    fn from(error: PolicyError) -> Self {
+impl From<RuleError> for Rejection {
+    fn from(error: RuleError) -> Self {
         match error {
-            PolicyError::Nonce(error) => error.into(),
-            PolicyError::Proof(error) => error.into(),
-            PolicyError::Replay(error) => error.into(),
+            RuleError::Nonce(error) => error.into(),
+            RuleError::Proof(error) => error.into(),
+            RuleError::Replay(error) => error.into(),
         }
     }
 }
@@ -199,46 +198,16 @@ impl Rejection {
     /// underscores (`proof_replayed`, `token_expired`). The names are stable.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Credentials(error) => match error {
-                CredentialsError::Ambiguous => "credentials_ambiguous",
-                CredentialsError::Bearer => "credentials_bearer",
-                CredentialsError::Malformed => "credentials_malformed",
-                CredentialsError::Missing => "credentials_missing",
-                CredentialsError::TokenTooLong => "credentials_token_too_long",
-            },
-            Self::Target(error) => match error {
-                TargetError::Connect => "target_connect",
-                TargetError::Misdirected => "target_misdirected",
-                TargetError::NotRfc3986 => "target_not_rfc3986",
-                TargetError::Unresolved => "target_unresolved",
-            },
-            Self::Proof(error) => proof_reason(error),
-            Self::Token(error) => token_reason(error),
-            Self::Binding(error) => match error {
-                BindingError::OtherKey => "binding_other_key",
-                BindingError::Unbound => "binding_unbound",
-                BindingError::Unconfirmable => "binding_unconfirmable",
-            },
-            Self::Nonce(error) => match error {
-                NonceError::Foreign => "nonce_foreign",
-                NonceError::InTheFuture => "nonce_in_the_future",
-                NonceError::Missing => "nonce_missing",
-                NonceError::Stale => "nonce_stale",
-            },
-            Self::Bearer(error) => match error {
-                BearerError::TooLong => "bearer_too_long",
-                BearerError::Token(error) => token_reason(error),
-                BearerError::Bound => "bearer_bound",
-                BearerError::Unconfirmable => "bearer_unconfirmable",
-                BearerError::Unbound => "bearer_unbound",
-                BearerError::Authorization(error) => authorization_reason(error),
-            },
-            Self::Authorization(error) => authorization_reason(error),
-            Self::Unavailable(error) => match error {
-                Unavailable::Replay(ReplayStoreError::Full) => "unavailable_replay_full",
-                Unavailable::Replay(ReplayStoreError::Unavailable) => "unavailable_replay",
-                Unavailable::Token => "unavailable_token",
-            },
+            Self::Credentials(error) => error.reason(),
+            Self::Target(error) => error.reason(),
+            Self::Proof(error) => error.reason(),
+            Self::Token(error) => error.reason(),
+            Self::Binding(error) => error.reason(),
+            Self::Nonce(error) => error.reason(),
+            Self::Bearer(error) => error.reason(),
+            Self::Authorization(error) => error.reason(),
+            Self::Unavailable(Unavailable::Replay(error)) => error.reason(),
+            Self::Unavailable(Unavailable::Token) => "unavailable_token",
         }
     }
 
@@ -252,92 +221,11 @@ impl Rejection {
         }
     }
 
-    /// One event per decision against a request. A rejection holds nothing of the request but by how
-    /// much a time is off and which part of the URL differs.
-    pub(crate) fn report(&self, consequence: Consequence) {
-        let scheme = self.scheme().map_or("none", Scheme::name);
-        let message = match consequence {
-            Consequence::Refused => "request refused",
-            Consequence::Reported => "request would be refused, and passes",
-        };
-        let reason = self.reason();
-        telemetry::decision(consequence.name(), scheme, reason);
-        if let Self::Unavailable(_) = self {
-            tracing::error!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}: cannot decide");
-        } else {
-            tracing::info!(target: "tower_dpop", reason, description = %self, scheme, detail = ?self, "{message}");
-        }
-    }
-}
-
-/// What comes of a decision against a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Consequence {
-    Refused,
-    /// Report-only mode.
-    Reported,
-}
-
-impl Consequence {
-    /// For metrics.
-    pub(crate) const fn name(self) -> &'static str {
+    /// Whose fault it is.
+    pub(crate) const fn fault(&self) -> Fault {
         match self {
-            Self::Refused => "refused",
-            Self::Reported => "reported",
+            Self::Unavailable(_) => Fault::Server,
+            _ => Fault::Client,
         }
-    }
-}
-
-const fn proof_reason(error: &ProofError) -> &'static str {
-    match error {
-        ProofError::Missing => "proof_missing",
-        ProofError::Several => "proof_several",
-        ProofError::TooLong => "proof_too_long",
-        ProofError::NotAJwt => "proof_not_a_jwt",
-        ProofError::HeaderNotJson => "proof_header",
-        ProofError::PayloadNotJson => "proof_payload",
-        ProofError::ClaimMissing => "proof_claim_missing",
-        ProofError::NoKey => "proof_no_key",
-        ProofError::JtiLength => "proof_jti_length",
-        ProofError::Type => "proof_typ",
-        ProofError::Extension => "proof_extension",
-        ProofError::Algorithm => "proof_algorithm",
-        ProofError::Signature => "proof_signature",
-        ProofError::Key(_) => "proof_key",
-        ProofError::Method => "proof_htm",
-        ProofError::Url(_) => "proof_htu",
-        ProofError::Iat(IatError::InTheFuture { .. }) => "proof_iat_in_the_future",
-        ProofError::Iat(IatError::TooOld { .. }) => "proof_iat_too_old",
-        ProofError::Expired => "proof_expired",
-        ProofError::NotYetValid => "proof_not_yet_valid",
-        ProofError::TokenHash => "proof_ath",
-        ProofError::Replayed => "proof_replayed",
-    }
-}
-
-const fn token_reason(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::Algorithm => "token_algorithm",
-        TokenError::Audience => "token_audience",
-        TokenError::Claims => "token_claims",
-        TokenError::Expired => "token_expired",
-        TokenError::InsufficientScope => "token_insufficient_scope",
-        TokenError::Invalid => "token_invalid",
-        TokenError::Issuer => "token_issuer",
-        TokenError::Key => "token_key",
-        TokenError::Malformed => "token_malformed",
-        TokenError::NotYetValid => "token_not_yet_valid",
-        TokenError::Signature => "token_signature",
-        TokenError::TokenType => "token_type_mismatch",
-        TokenError::Type => "token_typ",
-        TokenError::Unavailable => "token_unavailable",
-    }
-}
-
-const fn authorization_reason(error: &AuthorizationError) -> &'static str {
-    match error {
-        AuthorizationError::Authentication { .. } => "authorization_authentication",
-        AuthorizationError::NotMet => "authorization_denied",
-        AuthorizationError::Scope { .. } => "authorization_scope",
     }
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use crate::resource::quoted_text::{NotQuotable, QuotedText};
 use crate::time::Timestamp;
-#[cfg(feature = "introspection")]
-use crate::tokens::introspection::verifier::IntrospectedClaims;
-use crate::tokens::jwt::Claims;
+use crate::tokens::claims::{HasAuthentication, HasScopes};
 
 /// A decision about the claims of an access token that was presented by its holder.
 ///
@@ -45,88 +43,6 @@ impl<C, F: Fn(&C) -> bool + Send + Sync + 'static> Requirement<C> for F {
         } else {
             Err(AuthorizationError::NotMet)
         }
-    }
-}
-
-/// Claims that hold scopes.
-///
-/// # Example
-///
-/// An issuer that writes them as an array named `scp`:
-///
-/// ```
-/// use tower_dpop::resource::HasScopes;
-/// use tower_dpop::{JwtVerifier, KeySet, RequireScopes};
-///
-/// #[derive(serde::Deserialize)]
-/// struct OktaClaims {
-///     sub: String,
-///     #[serde(default)]
-///     scp: Vec<String>,
-/// }
-///
-/// impl HasScopes for OktaClaims {
-///     fn has_scope(&self, scope: &str) -> bool {
-///         self.scp.iter().any(|held| held == scope)
-///     }
-/// }
-///
-/// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
-/// // Both are told of the type.
-/// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
-///     .with_lenient_typ()
-///     .with_claims::<OktaClaims>();
-/// let layer = RequireScopes::all_of("orders.read".parse()?).with_claims::<OktaClaims>();
-/// # let _ = (tokens, layer);
-/// # Ok(())
-/// # }
-/// ```
-pub trait HasScopes {
-    /// Whether the token was granted this scope.
-    fn has_scope(&self, scope: &str) -> bool;
-}
-
-/// Claims that say how and when the user was authenticated ([RFC 9470 section
-/// 6](https://www.rfc-editor.org/rfc/rfc9470#section-6)).
-pub trait HasAuthentication {
-    /// Whether the authentication was of this class (`acr`).
-    fn has_acr(&self, acr: &str) -> bool;
-
-    /// When the user was authenticated (`auth_time`), if the token says so.
-    fn auth_time(&self) -> Option<Timestamp>;
-}
-
-impl HasScopes for Claims {
-    fn has_scope(&self, scope: &str) -> bool {
-        Claims::has_scope(self, scope)
-    }
-}
-
-impl HasAuthentication for Claims {
-    fn has_acr(&self, acr: &str) -> bool {
-        self.claim::<String>("acr").is_some_and(|held| held == acr)
-    }
-
-    fn auth_time(&self) -> Option<Timestamp> {
-        self.claim("auth_time").map(Timestamp::from_numeric_date)
-    }
-}
-
-#[cfg(feature = "introspection")]
-impl HasScopes for IntrospectedClaims {
-    fn has_scope(&self, scope: &str) -> bool {
-        IntrospectedClaims::has_scope(self, scope)
-    }
-}
-
-#[cfg(feature = "introspection")]
-impl HasAuthentication for IntrospectedClaims {
-    fn has_acr(&self, acr: &str) -> bool {
-        self.claim::<String>("acr").is_some_and(|held| held == acr)
-    }
-
-    fn auth_time(&self) -> Option<Timestamp> {
-        self.claim("auth_time").map(Timestamp::from_numeric_date)
     }
 }
 
@@ -325,4 +241,15 @@ pub enum AuthorizationError {
         /// `scope` of the challenge.
         required: Scopes,
     },
+}
+
+impl AuthorizationError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Authentication { .. } => "authorization_authentication",
+            Self::NotMet => "authorization_denied",
+            Self::Scope { .. } => "authorization_scope",
+        }
+    }
 }

@@ -2,32 +2,27 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::Response;
 use http::request::Parts;
 
-use crate::credentials::{self, Credentials};
-use crate::jose::algorithm::Algorithms;
-use crate::proof::checks::ProofError;
-use crate::proof::freshness::Freshness;
-use crate::proof::nonce::{Nonce, NoncePolicy, NonceSource};
-use crate::proof::replay::memory::MemoryReplayStore;
-use crate::proof::replay::store::ReplayStore;
-use crate::proof::rules::ProofPolicy;
-use crate::proof::target::{PublicUrl, TargetResolver};
+use crate::credentials::{CredentialsError, Presented, ProofField};
+use crate::jose::key_cache::KeyCache;
+use crate::proof::nonce::Nonce;
+use crate::proof::rules::ProofRules;
 use crate::resource::bearer::{self, AcceptedToken, BearerError, BearerPolicy, BearerToken};
-use crate::resource::bound_token::{self, BoundToken};
+use crate::resource::bound_token::{BoundToken, check_binding_early};
 use crate::resource::challenge::Challenges;
+use crate::resource::policy::Policy;
 use crate::resource::quoted_text::QuotedText;
-use crate::resource::rejection::{Consequence, Rejection};
+use crate::resource::rejection::Rejection;
 use crate::resource::requirement::Scopes;
-use crate::telemetry;
-use crate::time::{Clock, Timestamp};
-use crate::tokens::access_token::AccessTokenVerifier;
+use crate::telemetry::{Decision, Server};
+use crate::tokens::access_token::{AccessTokenVerifier, AnyTokenVerifier};
+use crate::tokens::claims::Claims;
 
 /// Decides whether a request may pass. It works on the head of a request, without tower;
-/// [`DpopLayer`](crate::resource::layer::DpopLayer) wraps it around a service.
+/// [`DpopLayer`](crate::DpopLayer) wraps it around a service.
 ///
 /// # Example
 ///
@@ -64,45 +59,79 @@ use crate::tokens::access_token::AccessTokenVerifier;
 /// fields ([RFC 9449 section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7)). Not
 /// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
 /// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which differ from route to
-/// route ([`authorization`](crate::resource::authorization)).
+/// route ([`RequireScopes`](crate::RequireScopes)).
 ///
 /// Bearer tokens are refused, unless [`allow_bearer`](Self::allow_bearer) was said.
-pub struct Verifier<V, R = MemoryReplayStore> {
-    policy: ProofPolicy<R>,
-    tokens: V,
-    challenges: Challenges,
+pub struct Verifier<C = Claims> {
+    policy: Arc<Policy>,
+    tokens: AnyTokenVerifier<C>,
+    /// The keys of clients whose requests have passed.
+    keys: KeyCache,
 }
 
 /// The name of the document about a protected resource (RFC 9728 section 3).
 pub(crate) const WELL_KNOWN: &str = "oauth-protected-resource";
 
-impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
-    /// Decides about one request under the DPoP scheme: RFC 9449 sections 4.3 and 7.1, cheap checks
-    /// before dear ones.
+impl<C: Send + Sync + 'static> Verifier<C> {
+    /// A verifier by these rules for proofs, whose access tokens another one verifies:
+    /// [`JwtVerifier`](crate::JwtVerifier), [`Issuers`](crate::Issuers), or one of your own.
     ///
-    /// The proof's `jti` is spent last, so a request that is refused for any other reason can be
-    /// sent again with the same proof. A future that is dropped may have spent it.
+    /// A [`PublicUrl`](crate::PublicUrl) stands for rules with every default.
+    pub fn new(rules: impl Into<ProofRules>, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
+        let rules = rules.into();
+        let challenges = Challenges {
+            bearer: BearerPolicy::Refused,
+            algorithms: rules.algorithms(),
+            realm: None,
+            scope: None,
+            resource_metadata: None,
+        };
+        Self {
+            policy: Arc::new(Policy { rules, challenges }),
+            tokens: AnyTokenVerifier::new(tokens),
+            keys: KeyCache::default(),
+        }
+    }
+}
+
+impl<C> Verifier<C> {
+    /// Decides about one request under the DPoP scheme: RFC 9449 sections 4.3 and 7.1, cheap checks
+    /// before expensive ones.
+    ///
+    /// The use of the proof's `jti` is recorded last, so a request that is refused for any other
+    /// reason can be sent again with the same proof. A future that is dropped may have recorded it.
     ///
     /// # Errors
     ///
     /// The first check that fails, for [`Verifier::refuse`] to answer with.
-    pub async fn verify(
+    pub async fn verify(&self, request: &Parts) -> Result<Verified<BoundToken<C>>, Rejection> {
+        match Presented::from_headers(&request.headers)? {
+            Presented::Dpop { token, proof } => self.verify_dpop(request, token, proof).await,
+            Presented::Bearer { .. } => Err(CredentialsError::Bearer.into()),
+        }
+    }
+
+    /// The table of contents: one request's whole path.
+    async fn verify_dpop(
         &self,
         request: &Parts,
-    ) -> Result<Verified<BoundToken<V::Claims>>, Rejection> {
-        let now = self.policy.now();
-        let credentials = Credentials::from_headers(&request.headers)?;
-        let target = self.policy.target(request)?;
-        let claimed = self.policy.read(credentials.proof, &target, now)?;
-        let claimed = claimed.for_token(credentials.token)?;
+        token: &str,
+        proof: ProofField<'_>,
+    ) -> Result<Verified<BoundToken<C>>, Rejection> {
+        let rules = &self.policy.rules;
+        let now = rules.now();
+        let target = rules.target(request)?;
+        let claimed = rules.read(proof, &target, now)?.for_token(token)?;
         let token = self.tokens.verify(claimed.token(), now).await?;
-        bound_token::foresee(&token, &claimed)?;
-        // After the token: a client whose token is dead needs another token, not a nonce.
-        let nonce = self.policy.check_nonce(&claimed, now)?;
-        let proof = self.policy.verify_signature(claimed)?;
+        check_binding_early(&token, &claimed)?;
+        // After the token: a client whose token has expired needs another token, not a nonce.
+        let nonce = rules.check_nonce(&claimed, now)?;
+        let proof = claimed.verify_signature_with(&self.keys)?;
         let token = BoundToken::bind(token, &proof)?;
-        self.policy.spend(&proof, nonce.issued, now).await?;
-        self.policy.conclude(&proof, now);
+        rules.record_use(&proof, nonce.issued, now).await?;
+        // Now only: the keys of strangers must not push out those of clients.
+        proof.remember_key(&self.keys);
+        Decision::Accepted(Some(proof.facts(now))).report(Server::Resource { scheme: "dpop" });
         Ok(Verified {
             token,
             next_nonce: nonce.next,
@@ -118,169 +147,55 @@ impl<V: AccessTokenVerifier, R: ReplayStore> Verifier<V, R> {
     pub async fn verify_either(
         &self,
         request: &Parts,
-    ) -> Result<Verified<AcceptedToken<V::Claims>>, Rejection> {
-        let bearer = match self.challenges.bearer {
-            BearerPolicy::Refused => None,
-            _ => credentials::bearer_token(&request.headers),
-        };
-        if let Some(token) = bearer {
-            return Ok(Verified {
+    ) -> Result<Verified<AcceptedToken<C>>, Rejection> {
+        match Presented::from_headers(&request.headers)? {
+            Presented::Dpop { token, proof } => {
+                let verified = self.verify_dpop(request, token, proof).await?;
+                Ok(Verified {
+                    token: AcceptedToken::Bound(verified.token),
+                    next_nonce: verified.next_nonce,
+                })
+            }
+            Presented::Bearer { token } if self.policy.allows_bearer() => Ok(Verified {
                 token: AcceptedToken::Bearer(self.verify_bearer(token).await?),
                 next_nonce: None,
-            });
+            }),
+            Presented::Bearer { .. } => Err(CredentialsError::Bearer.into()),
         }
-        let verified = self.verify(request).await?;
-        Ok(Verified {
-            token: AcceptedToken::Bound(verified.token),
-            next_nonce: verified.next_nonce,
-        })
     }
 
     /// RFC 9449 section 7.2.
-    async fn verify_bearer(&self, token: &str) -> Result<BearerToken<V::Claims>, BearerError> {
+    async fn verify_bearer(&self, token: &str) -> Result<BearerToken<C>, BearerError> {
         let token = bearer::presented(token)?;
         let token = self.tokens.verify(token, self.policy.now()).await?;
-        let token = BearerToken::accept(token, self.challenges.bearer)?;
-        telemetry::decision("accepted", "bearer", "none");
-        tracing::debug!(target: "tower_dpop", scheme = "bearer", "request accepted");
+        let token = BearerToken::accept(token, self.policy.challenges.bearer)?;
+        Decision::Accepted(None).report(Server::Resource { scheme: "bearer" });
         Ok(token)
     }
-}
 
-impl<V, R> Verifier<V, R> {
     /// The response to a refused request: its status, its challenge, a fresh nonce where one is
     /// demanded, the [`Rejection`] in its extensions, and an empty body. Says so in one `tracing`
     /// event, too.
     pub fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
-        let nonce = self.report(&rejection, Consequence::Refused);
-        self.challenges.refuse(rejection, nonce.as_ref())
-    }
-
-    /// Says what was decided against a request, and gives the nonce that the client needs, if it
-    /// needs one.
-    pub(crate) fn report(&self, rejection: &Rejection, consequence: Consequence) -> Option<Nonce> {
-        rejection.report(consequence);
-        match rejection {
-            Rejection::Nonce(_) => self.issue_nonce(),
-            Rejection::Proof(ProofError::Iat(error)) => {
-                telemetry::clock_skew(consequence.name(), self.policy.freshness.skew(*error));
-                None
-            }
-            _ => None,
-        }
-    }
-
-    pub(crate) const fn tokens(&self) -> &V {
-        &self.tokens
-    }
-
-    pub(crate) fn public_url(&self) -> &PublicUrl {
-        self.policy.targets.public_url()
-    }
-
-    pub(crate) const fn algorithms(&self) -> Algorithms {
-        self.challenges.algorithms
-    }
-
-    pub(crate) const fn scopes(&self) -> Option<&Scopes> {
-        self.challenges.scope.as_ref()
-    }
-
-    pub(crate) fn allows_bearer(&self) -> bool {
-        self.challenges.bearer != BearerPolicy::Refused
-    }
-
-    /// What time it is, for decisions that come after this one.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.policy.now()
+        self.policy.refuse(rejection)
     }
 
     /// The nonce to give out now, where nonces are required: for another endpoint that wants to
     /// spare clients the round trip of a first refusal.
     pub fn issue_nonce(&self) -> Option<Nonce> {
-        self.policy.issue_nonce()
+        self.policy.rules.issue_nonce()
+    }
+
+    pub(crate) const fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    pub(crate) fn issuers(&self) -> Vec<&str> {
+        self.tokens.issuers()
     }
 }
 
-/// A request that may pass.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Verified<T> {
-    /// The access token: a [`BoundToken`], or an [`AcceptedToken`].
-    pub token: T,
-    /// The nonce for the client's next requests, where the one it used is near its end ([RFC 9449
-    /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
-    /// response.
-    pub next_nonce: Option<Nonce>,
-}
-
-impl<V: AccessTokenVerifier> Verifier<V> {
-    /// A verifier for the service under this public URL and tokens of this kind, with every check
-    /// on: replays are remembered in memory, the default [`Algorithms`] and [`Freshness`] apply,
-    /// nonces are not required.
-    pub fn new(public_url: PublicUrl, tokens: V) -> Self {
-        Self {
-            policy: ProofPolicy::new(public_url),
-            tokens,
-            challenges: Challenges {
-                bearer: BearerPolicy::Refused,
-                algorithms: Algorithms::default(),
-                realm: None,
-                scope: None,
-                resource_metadata: None,
-            },
-        }
-    }
-}
-
-impl<V, R> Verifier<V, R> {
-    /// Another URL under which clients reach the same service.
-    #[must_use]
-    pub fn add_public_url(mut self, public_url: PublicUrl) -> Self {
-        self.policy.targets.add(public_url);
-        self
-    }
-
-    /// Finds the original method and URI of requests by another rule than taking them as they are.
-    #[must_use]
-    pub fn with_target_resolver(mut self, resolver: impl TargetResolver + 'static) -> Self {
-        self.policy.targets.resolve_with(Arc::new(resolver));
-        self
-    }
-
-    /// The algorithms by which proofs may be signed. Challenges name them.
-    #[must_use]
-    pub fn with_algorithms(mut self, algorithms: Algorithms) -> Self {
-        self.policy.algorithms = algorithms;
-        self.challenges.algorithms = algorithms;
-        self
-    }
-
-    /// How fresh proofs must be.
-    #[must_use]
-    pub fn with_freshness(mut self, freshness: Freshness) -> Self {
-        self.policy.freshness = freshness;
-        self
-    }
-
-    /// Requires a nonce in every proof ([RFC 9449 section
-    /// 9](https://www.rfc-editor.org/rfc/rfc9449#section-9)).
-    #[must_use]
-    pub fn with_nonces(mut self, nonces: impl NonceSource + 'static) -> Self {
-        self.policy.nonces = NoncePolicy::required(Arc::new(nonces));
-        self
-    }
-
-    /// Remembers used proofs elsewhere than in this process's memory.
-    #[must_use]
-    pub fn with_replay_store<S: ReplayStore>(self, replays: S) -> Verifier<V, S> {
-        Verifier {
-            policy: self.policy.with_replay_store(replays),
-            tokens: self.tokens,
-            challenges: self.challenges,
-        }
-    }
-
+impl<C> Verifier<C> {
     /// How much memory may go to what is computed in advance about clients' keys that recur, in octets;
     /// the default is 16 MiB, enough for some 1,300 keys.
     ///
@@ -291,7 +206,7 @@ impl<V, R> Verifier<V, R> {
     /// of `src/jose/p256_table/mod.rs`.
     #[must_use]
     pub fn with_precomputed_keys(mut self, octets: u64) -> Self {
-        self.policy = self.policy.with_precomputed_keys(octets);
+        self.keys = KeyCache::with_tables(octets);
         self
     }
 
@@ -308,14 +223,14 @@ impl<V, R> Verifier<V, R> {
     /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)).
     #[must_use]
     pub fn with_realm(mut self, realm: QuotedText) -> Self {
-        self.challenges.realm = Some(realm);
+        self.challenges().realm = Some(realm);
         self
     }
 
     /// The `scope` of challenges, and the scopes of the metadata: what a client should ask for.
     #[must_use]
     pub fn with_scope(mut self, scope: Scopes) -> Self {
-        self.challenges.scope = Some(scope);
+        self.challenges().scope = Some(scope);
         self
     }
 
@@ -335,7 +250,7 @@ impl<V, R> Verifier<V, R> {
     /// 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)).
     #[must_use]
     pub fn allow_bearer(mut self) -> Self {
-        self.challenges.bearer = BearerPolicy::Unbound;
+        self.challenges().bearer = BearerPolicy::Unbound;
         self
     }
 
@@ -348,7 +263,7 @@ impl<V, R> Verifier<V, R> {
     /// request (mutual TLS, [RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
     #[must_use]
     pub fn allow_bearer_confirmed_elsewhere(mut self) -> Self {
-        self.challenges.bearer = BearerPolicy::ConfirmedElsewhere;
+        self.challenges().bearer = BearerPolicy::ConfirmedElsewhere;
         self
     }
 
@@ -357,7 +272,7 @@ impl<V, R> Verifier<V, R> {
     /// [`with_well_known_metadata`](Self::with_well_known_metadata) knows it.
     #[must_use]
     pub fn with_resource_metadata(mut self, url: QuotedText) -> Self {
-        self.challenges.resource_metadata = Some(url);
+        self.challenges().resource_metadata = Some(url);
         self
     }
 
@@ -367,7 +282,7 @@ impl<V, R> Verifier<V, R> {
     #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
     #[must_use]
     pub fn with_well_known_metadata(self) -> Self {
-        let resource = self.public_url();
+        let resource = self.policy.rules.public_url();
         let url = format!(
             "{}{}",
             resource.origin(),
@@ -379,18 +294,29 @@ impl<V, R> Verifier<V, R> {
         self.with_resource_metadata(url)
     }
 
-    /// Asks another clock what time it is. For tests.
-    #[must_use]
-    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.policy.clock = Clock::new(clock);
-        self
+    /// While it is built, a verifier shares its policy with none.
+    fn challenges(&mut self) -> &mut Challenges {
+        &mut Arc::make_mut(&mut self.policy).challenges
     }
 }
 
-impl<V, R> fmt::Debug for Verifier<V, R> {
+impl<C> fmt::Debug for Verifier<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier")
-            .field("policy", &self.policy)
+            .field("rules", &self.policy.rules)
+            .field("challenges", &self.policy.challenges)
             .finish_non_exhaustive()
     }
+}
+
+/// A request that may pass.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verified<T> {
+    /// The access token: a [`BoundToken`], or an [`AcceptedToken`].
+    pub token: T,
+    /// The nonce for the client's next requests, where the one it used is near its end ([RFC 9449
+    /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
+    /// response.
+    pub next_nonce: Option<Nonce>,
 }

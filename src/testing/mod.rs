@@ -21,12 +21,12 @@
 //! use http::Method;
 //! use tower::ServiceExt as _;
 //! use tower_dpop::testing::{TestClient, TestIssuer, assert_protected};
-//! use tower_dpop::{DpopLayer, PublicUrl, Verifier};
+//! use tower_dpop::{DpopLayer, ProofRules, Verifier};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com");
-//! let verifier = Verifier::new("https://api.example.com".parse::<PublicUrl>()?, issuer.jwt_verifier())
-//!     .with_clock(issuer.clock().read());
+//! let rules = ProofRules::new("https://api.example.com".parse()?).with_clock(issuer.clock().read());
+//! let verifier = Verifier::new(rules, issuer.jwt_verifier());
 //! let app = Router::new().route("/orders", get(async || "orders")).layer(DpopLayer::new(verifier));
 //!
 //! let request = TestClient::new(&issuer).request(Method::GET, "https://api.example.com/orders");
@@ -97,12 +97,10 @@
 //! ```
 //! # use http::Method;
 //! # use tower_dpop::testing::{Defect, TestClient, TestIssuer};
-//! # use tower_dpop::{NonceSecret, PublicUrl, StatelessNonces, Verifier};
-//! # fn example(issuer: TestIssuer, public_url: PublicUrl) {
+//! # use tower_dpop::{NonceSecret, ProofRules, StatelessNonces, Verifier};
+//! # fn example(issuer: TestIssuer, rules: ProofRules) {
 //! let nonces = StatelessNonces::new(NonceSecret::generate());
-//! let verifier = Verifier::new(public_url, issuer.jwt_verifier())
-//!     .with_clock(issuer.clock().read())
-//!     .with_nonces(nonces.clone());
+//! let verifier = Verifier::new(rules.with_nonces(nonces.clone()), issuer.jwt_verifier());
 //!
 //! let client = TestClient::new(&issuer).with_nonces(nonces);
 //! let request = client.request(Method::GET, "https://api.example.com/orders");

@@ -25,7 +25,7 @@ use crate::testing::request::TestRequest;
 /// [`FromTheFuture`]: crate::testing::Defect::FromTheFuture
 /// [`Freshness::fapi2`]: crate::proof::freshness::Freshness::fapi2
 /// [`TokenWithoutSubject`]: crate::testing::Defect::TokenWithoutSubject
-/// [`Claims`]: crate::tokens::jwt::Claims
+/// [`Claims`]: crate::tokens::claims::Claims
 /// [`TokenTooLong`]: crate::testing::Defect::TokenTooLong
 ///
 /// # Example

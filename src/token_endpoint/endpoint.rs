@@ -1,8 +1,6 @@
 //! Start here: one token request's path, from its header fields to a proven key.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -12,14 +10,11 @@ use serde::{Serialize, Serializer};
 use crate::credentials::ProofField;
 use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::jwk::Thumbprint;
-use crate::proof::checks::{NoToken, Proof};
-use crate::proof::freshness::Freshness;
-use crate::proof::nonce::{AcceptedNonce, Nonce, NoncePolicy, NonceSource};
-use crate::proof::replay::memory::MemoryReplayStore;
-use crate::proof::replay::store::ReplayStore;
-use crate::proof::rules::ProofPolicy;
-use crate::proof::target::{PublicUrl, TargetResolver};
-use crate::time::{Clock, Timestamp};
+use crate::proof::checks::{NoToken, Proof, ProofError};
+use crate::proof::nonce::{AcceptedNonce, Nonce};
+use crate::proof::rules::ProofRules;
+use crate::telemetry::{Consequence, Decision, Server};
+use crate::time::Timestamp;
 use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 
@@ -40,11 +35,19 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// requests outside of [`verify`](Self::verify) and the layer, or take the two halves apart:
 /// [`check`](Self::check), then the client's authentication and a look at its grant, then
 /// [`UnspentProof::spend`].
-pub struct TokenEndpoint<R = MemoryReplayStore> {
-    policy: ProofPolicy<R>,
+pub struct TokenEndpoint {
+    rules: ProofRules,
 }
 
-impl<R: ReplayStore> TokenEndpoint<R> {
+impl TokenEndpoint {
+    /// An authorization server by these rules for proofs. A [`PublicUrl`](crate::PublicUrl) stands for rules with every
+    /// default.
+    pub fn new(rules: impl Into<ProofRules>) -> Self {
+        Self {
+            rules: rules.into(),
+        }
+    }
+
     /// Decides about one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not
     /// used before.
     ///
@@ -69,15 +72,15 @@ impl<R: ReplayStore> TokenEndpoint<R> {
     /// # Errors
     ///
     /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
-    pub fn check(&self, request: &Parts) -> Result<UnspentProof<'_, R>, TokenRequestRejection> {
-        let now = self.policy.now();
+    pub fn check(&self, request: &Parts) -> Result<UnspentProof<'_>, TokenRequestRejection> {
+        let now = self.rules.now();
         let field = ProofField::from_headers(&request.headers);
-        let target = self.policy.target(request)?;
-        let claimed = self.policy.read(field, &target, now)?;
-        let nonce = self.policy.check_nonce(&claimed, now)?;
-        let proof = self.policy.verify_signature(claimed)?;
+        let target = self.rules.target(request)?;
+        let claimed = self.rules.read(field, &target, now)?;
+        let nonce = self.rules.check_nonce(&claimed, now)?;
+        let proof = claimed.verify_signature()?;
         Ok(UnspentProof {
-            policy: &self.policy,
+            rules: &self.rules,
             proof,
             nonce,
             now,
@@ -106,9 +109,6 @@ impl<R: ReplayStore> TokenEndpoint<R> {
             ProofField::One(_) | ProofField::Several => self.verify(request).await.map(Some),
         }
     }
-}
-
-impl<R> TokenEndpoint<R> {
     /// The response to a refused request: its status, its JSON, a fresh nonce where one is demanded,
     /// and the [`TokenRequestRejection`] in its extensions. Says so in one `tracing` event, too.
     ///
@@ -120,7 +120,7 @@ impl<R> TokenEndpoint<R> {
         rejection: impl Into<TokenRequestRejection>,
     ) -> Response<B> {
         let rejection = rejection.into();
-        rejection.report();
+        self.report(&rejection);
         let mut response = Response::new(B::from(rejection.body()));
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
@@ -139,10 +139,27 @@ impl<R> TokenEndpoint<R> {
         response
     }
 
+    fn report(&self, rejection: &TokenRequestRejection) {
+        let skew_seconds = match rejection {
+            TokenRequestRejection::Proof(ProofError::Iat(error)) => {
+                Some(self.rules.freshness().skew(*error))
+            }
+            _ => None,
+        };
+        let decision = Decision::Refused {
+            consequence: Consequence::Refused,
+            reason: rejection.reason(),
+            error: rejection,
+            fault: rejection.fault(),
+            skew_seconds,
+        };
+        decision.report(Server::Token);
+    }
+
     /// The nonce to give out now, where nonces are required: for another endpoint that wants to
     /// spare clients the round trip of a first refusal.
     pub fn issue_nonce(&self) -> Option<Nonce> {
-        self.policy.issue_nonce()
+        self.rules.issue_nonce()
     }
 
     /// What the server's metadata says of DPoP ([RFC 9449 section
@@ -154,6 +171,7 @@ impl<R> TokenEndpoint<R> {
     /// ```
     /// use serde::Serialize;
     /// use tower_dpop::token_endpoint::{AuthorizationServerMetadata, TokenEndpoint};
+    /// use tower_dpop::PublicUrl;
     ///
     /// #[derive(Serialize)]
     /// struct Metadata {
@@ -163,7 +181,7 @@ impl<R> TokenEndpoint<R> {
     /// }
     ///
     /// let issuer = "https://as.example.com";
-    /// let endpoint = TokenEndpoint::new(issuer.parse()?);
+    /// let endpoint = TokenEndpoint::new(issuer.parse::<PublicUrl>()?);
     /// assert_eq!(
     ///     serde_json::to_string(&Metadata { issuer, dpop: endpoint.metadata() })?,
     ///     r#"{"issuer":"https://as.example.com","dpop_signing_alg_values_supported":["ES256","ES384","PS256","Ed25519","EdDSA"]}"#
@@ -172,92 +190,28 @@ impl<R> TokenEndpoint<R> {
     /// ```
     pub const fn metadata(&self) -> AuthorizationServerMetadata {
         AuthorizationServerMetadata {
-            algorithms: self.policy.algorithms,
+            algorithms: self.rules.algorithms(),
         }
     }
 }
 
-impl TokenEndpoint {
-    /// An authorization server under this public URL, with every check on: replays are remembered in
-    /// memory, the default [`Algorithms`] and [`Freshness`] apply, nonces are not required.
-    pub fn new(public_url: PublicUrl) -> Self {
-        Self {
-            policy: ProofPolicy::new(public_url),
-        }
-    }
-}
-
-impl<R> TokenEndpoint<R> {
-    /// Another URL under which clients reach the same server.
-    #[must_use]
-    pub fn add_public_url(mut self, public_url: PublicUrl) -> Self {
-        self.policy.targets.add(public_url);
-        self
-    }
-
-    /// Finds the original method and URI of requests by another rule than taking them as they are.
-    #[must_use]
-    pub fn with_target_resolver(mut self, resolver: impl TargetResolver + 'static) -> Self {
-        self.policy.targets.resolve_with(Arc::new(resolver));
-        self
-    }
-
-    /// The algorithms by which proofs may be signed. The [metadata](TokenEndpoint::metadata) names
-    /// them.
-    #[must_use]
-    pub fn with_algorithms(mut self, algorithms: Algorithms) -> Self {
-        self.policy.algorithms = algorithms;
-        self
-    }
-
-    /// How fresh proofs must be.
-    #[must_use]
-    pub fn with_freshness(mut self, freshness: Freshness) -> Self {
-        self.policy.freshness = freshness;
-        self
-    }
-
-    /// Requires a nonce in every proof ([RFC 9449 section
-    /// 8](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
-    #[must_use]
-    pub fn with_nonces(mut self, nonces: impl NonceSource + 'static) -> Self {
-        self.policy.nonces = NoncePolicy::required(Arc::new(nonces));
-        self
-    }
-
-    /// Remembers used proofs elsewhere than in this process's memory.
-    #[must_use]
-    pub fn with_replay_store<S: ReplayStore>(self, replays: S) -> TokenEndpoint<S> {
-        TokenEndpoint {
-            policy: self.policy.with_replay_store(replays),
-        }
-    }
-
-    /// Asks another clock what time it is. For tests.
-    #[must_use]
-    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.policy.clock = Clock::new(clock);
-        self
-    }
-}
-
-impl<R> fmt::Debug for TokenEndpoint<R> {
+impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
-            .field("policy", &self.policy)
+            .field("rules", &self.rules)
             .finish()
     }
 }
 
 /// A proof that holds, and that may have been used before.
-pub struct UnspentProof<'e, R> {
-    policy: &'e ProofPolicy<R>,
+pub struct UnspentProof<'e> {
+    rules: &'e ProofRules,
     proof: Proof<NoToken>,
     nonce: AcceptedNonce,
     now: Timestamp,
 }
 
-impl<R: ReplayStore> UnspentProof<'_, R> {
+impl UnspentProof<'_> {
     /// The second half of [`TokenEndpoint::verify`]: the proof's one use. Call it soon, and before
     /// the code is consumed or the refresh token rotated; take those atomically after it.
     ///
@@ -267,7 +221,8 @@ impl<R: ReplayStore> UnspentProof<'_, R> {
     /// replay memory could not say.
     pub async fn spend(self) -> Result<ProvenKey, TokenRequestRejection> {
         let issued = self.nonce.issued;
-        self.policy.spend(&self.proof, issued, self.now).await?;
+        self.rules.record_use(&self.proof, issued, self.now).await?;
+        Decision::Accepted(Some(self.proof.facts(self.now))).report(Server::Token);
         Ok(ProvenKey {
             thumbprint: self.proof.thumbprint(),
             algorithm: self.proof.algorithm(),
@@ -276,14 +231,14 @@ impl<R: ReplayStore> UnspentProof<'_, R> {
     }
 }
 
-impl<R> UnspentProof<'_, R> {
+impl UnspentProof<'_> {
     /// The thumbprint (`jkt`) of the key, to look at the grant with.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()
     }
 }
 
-impl<R> fmt::Debug for UnspentProof<'_, R> {
+impl fmt::Debug for UnspentProof<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UnspentProof(..)")
     }

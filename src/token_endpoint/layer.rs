@@ -11,8 +11,6 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::proof::replay::memory::MemoryReplayStore;
-use crate::proof::replay::store::ReplayStore;
 use crate::token_endpoint::endpoint::TokenEndpoint;
 use crate::token_endpoint::proven_key::ProvenKey;
 
@@ -23,8 +21,9 @@ use crate::token_endpoint::proven_key::ProvenKey;
 ///
 /// It goes around any service of `http` requests that can be cloned and whose response body can be
 /// made from a `String`.
-pub struct TokenEndpointLayer<R = MemoryReplayStore> {
-    endpoint: Arc<TokenEndpoint<R>>,
+#[derive(Clone)]
+pub struct TokenEndpointLayer {
+    endpoint: Arc<TokenEndpoint>,
     without_proof: WithoutProof,
 }
 
@@ -34,11 +33,11 @@ enum WithoutProof {
     Refuse,
 }
 
-impl<R> TokenEndpointLayer<R> {
+impl TokenEndpointLayer {
     /// A layer that asks this endpoint. Clones of the layer share it, replay memory included.
     ///
     /// Give an `Arc` where the service uses the endpoint, too ([`refuse`](TokenEndpoint::refuse)).
-    pub fn new(endpoint: impl Into<Arc<TokenEndpoint<R>>>) -> Self {
+    pub fn new(endpoint: impl Into<Arc<TokenEndpoint>>) -> Self {
         Self {
             endpoint: endpoint.into(),
             without_proof: WithoutProof::Refuse,
@@ -63,10 +62,10 @@ impl<R> TokenEndpointLayer<R> {
     }
 }
 
-impl<S, R> Layer<S> for TokenEndpointLayer<R> {
-    type Service = TokenEndpointService<S, R>;
+impl<S> Layer<S> for TokenEndpointLayer {
+    type Service = TokenEndpointService<S>;
 
-    fn layer(&self, inner: S) -> TokenEndpointService<S, R> {
+    fn layer(&self, inner: S) -> TokenEndpointService<S> {
         TokenEndpointService {
             inner,
             endpoint: Arc::clone(&self.endpoint),
@@ -75,16 +74,7 @@ impl<S, R> Layer<S> for TokenEndpointLayer<R> {
     }
 }
 
-impl<R> Clone for TokenEndpointLayer<R> {
-    fn clone(&self) -> Self {
-        Self {
-            endpoint: Arc::clone(&self.endpoint),
-            without_proof: self.without_proof,
-        }
-    }
-}
-
-impl<R> fmt::Debug for TokenEndpointLayer<R> {
+impl fmt::Debug for TokenEndpointLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpointLayer")
             .field("endpoint", &self.endpoint)
@@ -94,16 +84,16 @@ impl<R> fmt::Debug for TokenEndpointLayer<R> {
 }
 
 /// The service that [`TokenEndpointLayer`] makes.
-pub struct TokenEndpointService<S, R = MemoryReplayStore> {
+#[derive(Clone)]
+pub struct TokenEndpointService<S> {
     inner: S,
-    endpoint: Arc<TokenEndpoint<R>>,
+    endpoint: Arc<TokenEndpoint>,
     without_proof: WithoutProof,
 }
 
-impl<S, R, B, D> Service<Request<B>> for TokenEndpointService<S, R>
+impl<S, B, D> Service<Request<B>> for TokenEndpointService<S>
 where
     S: Service<Request<B>, Response = Response<D>, Future: Send> + Clone + Send + 'static,
-    R: ReplayStore,
     B: Send + 'static,
     D: From<String>,
 {
@@ -146,17 +136,7 @@ where
     }
 }
 
-impl<S: Clone, R> Clone for TokenEndpointService<S, R> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            endpoint: Arc::clone(&self.endpoint),
-            without_proof: self.without_proof,
-        }
-    }
-}
-
-impl<S, R> fmt::Debug for TokenEndpointService<S, R> {
+impl<S> fmt::Debug for TokenEndpointService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpointService")
             .field("endpoint", &self.endpoint)

@@ -26,14 +26,15 @@
 //! use http::{Request, Response};
 //! use serde_json::json;
 //! use tower_dpop::token_endpoint::{TOKEN_TYPE, TokenEndpoint};
-//! use tower_dpop::{NonceSecret, PublicUrl, StatelessNonces};
+//! use tower_dpop::{NonceSecret, ProofRules, StatelessNonces};
 //!
 //! # fn redeem(_form: &str) -> Option<&'static str> { None }
 //! # fn sign(_claims: &serde_json::Value) -> String { String::new() }
 //! # async fn example(request: Request<String>) -> Result<(), Box<dyn std::error::Error>> {
 //! // Once, for the token endpoint and the endpoint of pushed authorization requests:
-//! let endpoint = TokenEndpoint::new("https://as.example.com".parse::<PublicUrl>()?)
+//! let rules = ProofRules::new("https://as.example.com".parse()?)
 //!     .with_nonces(StatelessNonces::new(NonceSecret::generate()));
+//! let endpoint = TokenEndpoint::new(rules);
 //!
 //! // POST /token
 //! let (head, form) = request.into_parts();

@@ -6,8 +6,9 @@ use serde_json::json;
 use crate::proof::checks::ProofError;
 use crate::proof::nonce::NonceError;
 use crate::proof::replay::store::ReplayStoreError;
-use crate::proof::rules::PolicyError;
+use crate::proof::rules::RuleError;
 use crate::proof::target::TargetError;
+use crate::telemetry::Fault;
 use crate::token_endpoint::proven_key::{DpopJktError, GrantBindingError};
 
 /// Why a token request, or a pushed authorization request, was refused. Found in the extensions of
@@ -36,12 +37,12 @@ pub enum TokenRequestRejection {
     Unavailable(#[from] ReplayStoreError),
 }
 
-impl From<PolicyError> for TokenRequestRejection {
-    fn from(error: PolicyError) -> Self {
+impl From<RuleError> for TokenRequestRejection {
+    fn from(error: RuleError) -> Self {
         match error {
-            PolicyError::Nonce(error) => error.into(),
-            PolicyError::Proof(error) => error.into(),
-            PolicyError::Replay(error) => error.into(),
+            RuleError::Nonce(error) => error.into(),
+            RuleError::Proof(error) => error.into(),
+            RuleError::Replay(error) => error.into(),
         }
     }
 }
@@ -86,13 +87,31 @@ impl TokenRequestRejection {
         json!({ "error": error, "error_description": description }).to_string()
     }
 
-    /// One event per refusal. A rejection holds nothing of the request but by how much a time is off
-    /// and which part of the URL differs.
-    pub(crate) fn report(&self) {
-        if let Self::Unavailable(_) = self {
-            tracing::error!(description = %self, detail = ?self, "token request refused: cannot decide");
-        } else {
-            tracing::info!(description = %self, detail = ?self, "token request refused");
+    /// A name for the reason, for metrics and alarms: one of a fixed set, lower case with
+    /// underscores (`proof_replayed`, `grant_no_proof`). The names are stable.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Target(error) => error.reason(),
+            Self::Proof(error) => error.reason(),
+            Self::Nonce(error) => error.reason(),
+            Self::DpopJkt(error) => match error {
+                DpopJktError::Contradictory => "dpop_jkt_contradictory",
+                DpopJktError::Malformed => "dpop_jkt_malformed",
+            },
+            Self::GrantBinding(error) => match error {
+                GrantBindingError::CodeOfOtherKey => "grant_code_of_other_key",
+                GrantBindingError::NoProof => "grant_no_proof",
+                GrantBindingError::RefreshTokenOfOtherKey => "grant_refresh_token_of_other_key",
+            },
+            Self::Unavailable(error) => error.reason(),
+        }
+    }
+
+    /// Whose fault it is.
+    pub(crate) const fn fault(&self) -> Fault {
+        match self {
+            Self::Unavailable(_) => Fault::Server,
+            _ => Fault::Client,
         }
     }
 }

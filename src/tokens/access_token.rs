@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use derive_where::derive_where;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
 use crate::credentials::PresentedToken;
 use crate::jose::json::{Text, object};
@@ -27,7 +27,7 @@ use crate::time::{OutOfTime, Timestamp};
 /// ```
 /// use std::collections::HashSet;
 /// use std::sync::{Arc, PoisonError, RwLock};
-/// use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError, TokenIssuers};
+/// use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 /// use tower_dpop::{Claims, Timestamp};
 ///
 /// struct UnlessRevoked<V> {
@@ -52,10 +52,7 @@ use crate::time::{OutOfTime, Timestamp};
 ///             Ok(token)
 ///         }
 ///     }
-/// }
 ///
-/// // For the metadata of the service.
-/// impl<V: TokenIssuers> TokenIssuers for UnlessRevoked<V> {
 ///     fn issuers(&self) -> Vec<&str> {
 ///         self.tokens.issuers()
 ///     }
@@ -78,6 +75,10 @@ pub trait AccessTokenVerifier: Send + Sync + 'static {
         token: PresentedToken<'_>,
         now: Timestamp,
     ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send;
+
+    /// Who issues these tokens: issuer identifiers as they stand in `iss`, for the metadata of the
+    /// service and for [`Issuers`](crate::Issuers). Empty, where they are not known.
+    fn issuers(&self) -> Vec<&str>;
 }
 
 /// A verifier that is used elsewhere, too: by another [`Verifier`](crate::resource::verifier::Verifier), or to
@@ -92,22 +93,62 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
     ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send {
         V::verify(self, token, now)
     }
-}
 
-impl<V: TokenIssuers> TokenIssuers for Arc<V> {
     fn issuers(&self) -> Vec<&str> {
         V::issuers(self)
     }
 }
 
-/// Who issues the tokens that a verifier accepts, for
-/// [`ResourceMetadata`](crate::resource::metadata::ResourceMetadata).
-pub trait TokenIssuers {
-    /// The issuer identifiers, as they stand in `iss`. Empty, where they are not known.
+/// A verifier of whatever type, for tokens whose claims are of one.
+#[derive_where(Clone)]
+pub(crate) struct AnyTokenVerifier<C>(Arc<dyn ErasedTokenVerifier<C>>);
+
+impl<C: Send + Sync + 'static> AnyTokenVerifier<C> {
+    pub(crate) fn new(tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
+        Self(Arc::new(tokens))
+    }
+}
+
+impl<C> AnyTokenVerifier<C> {
+    pub(crate) async fn verify(
+        &self,
+        token: PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<AccessToken<C>, TokenError> {
+        self.0.verify(token, now).await
+    }
+
+    pub(crate) fn issuers(&self) -> Vec<&str> {
+        self.0.issuers()
+    }
+}
+
+trait ErasedTokenVerifier<C>: Send + Sync {
+    fn verify<'v>(
+        &'v self,
+        token: PresentedToken<'v>,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<C>, TokenError>> + Send + 'v>>;
+
     fn issuers(&self) -> Vec<&str>;
 }
 
+impl<V: AccessTokenVerifier> ErasedTokenVerifier<V::Claims> for V {
+    fn verify<'v>(
+        &'v self,
+        token: PresentedToken<'v>,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<V::Claims>, TokenError>> + Send + 'v>> {
+        Box::pin(AccessTokenVerifier::verify(self, token, now))
+    }
+
+    fn issuers(&self) -> Vec<&str> {
+        AccessTokenVerifier::issuers(self)
+    }
+}
+
 /// A good access token: what it is bound to, and what it says. Cloning is cheap.
+#[derive_where(Clone)]
 pub struct AccessToken<C> {
     pub(crate) confirmation: Confirmation,
     pub(crate) claims: Arc<C>,
@@ -145,16 +186,6 @@ impl<C> AccessToken<C> {
     pub fn with_expiry(mut self, expires: Timestamp) -> Self {
         self.expires = Some(expires);
         self
-    }
-}
-
-impl<C> Clone for AccessToken<C> {
-    fn clone(&self) -> Self {
-        Self {
-            confirmation: self.confirmation,
-            claims: Arc::clone(&self.claims),
-            expires: self.expires,
-        }
     }
 }
 
@@ -227,22 +258,6 @@ impl Audience<'_> {
     }
 }
 
-/// What a `scope` claim holds ([RFC 6749 section
-/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
-pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
-    claim
-        .into_iter()
-        .flat_map(|scope| scope.split(' '))
-        .filter(|scope| !scope.is_empty())
-}
-
-/// One of the claims that have no field of their own, if it is there and of this type.
-pub(crate) fn claim<T: DeserializeOwned>(others: &Map<String, Value>, name: &str) -> Option<T> {
-    others
-        .get(name)
-        .and_then(|claim| T::deserialize(claim).ok())
-}
-
 /// Why an access token was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -298,6 +313,28 @@ impl From<OutOfTime> for TokenError {
         match error {
             OutOfTime::Expired => Self::Expired,
             OutOfTime::NotYetValid => Self::NotYetValid,
+        }
+    }
+}
+
+impl TokenError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Algorithm => "token_algorithm",
+            Self::Audience => "token_audience",
+            Self::Claims => "token_claims",
+            Self::Expired => "token_expired",
+            Self::InsufficientScope => "token_insufficient_scope",
+            Self::Invalid => "token_invalid",
+            Self::Issuer => "token_issuer",
+            Self::Key => "token_key",
+            Self::Malformed => "token_malformed",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::Signature => "token_signature",
+            Self::TokenType => "token_type_mismatch",
+            Self::Type => "token_typ",
+            Self::Unavailable => "token_unavailable",
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::cache::Cache;
 use crate::credentials::PresentedToken;
 use crate::telemetry::{self, Cached};
 use crate::time::Timestamp;
-use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
+use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError};
+use derive_where::derive_where;
 
 /// Keeps the verdicts of another verifier for a while.
 ///
@@ -54,6 +55,7 @@ pub struct TokenCache<V: AccessTokenVerifier> {
     generation: AtomicU64,
 }
 
+#[derive_where(Clone)]
 struct Verdict<C> {
     token: AccessToken<C>,
     since: Timestamp,
@@ -126,9 +128,7 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for TokenCache<V> {
         self.verdicts.keep(&token, token.as_str().len(), verdict);
         Ok(good)
     }
-}
 
-impl<V: AccessTokenVerifier + TokenIssuers> TokenIssuers for TokenCache<V> {
     fn issuers(&self) -> Vec<&str> {
         self.verifier.issuers()
     }
@@ -139,15 +139,6 @@ impl<V: AccessTokenVerifier> fmt::Debug for TokenCache<V> {
         f.debug_struct("TokenCache")
             .field("life", &self.life)
             .finish_non_exhaustive()
-    }
-}
-
-impl<C> Clone for Verdict<C> {
-    fn clone(&self) -> Self {
-        Self {
-            token: self.token.clone(),
-            ..*self
-        }
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::credentials::PresentedToken;
@@ -11,7 +9,8 @@ use crate::jose::base64url;
 use crate::jose::json::{Ignored, Text, object, read};
 use crate::jose::jws::CompactJws;
 use crate::time::Timestamp;
-use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError, TokenIssuers};
+use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, AnyTokenVerifier, TokenError};
+use crate::tokens::claims::Claims;
 
 /// One verifier over several, each with its own audience, algorithms, keys and rule for `typ`.
 ///
@@ -39,13 +38,13 @@ use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError, 
 ///
 /// `sub` and `client_id` are names within one issuer: alice of one issuer is not alice of another.
 /// Where identities are compared or stored, take `iss` along
-/// ([`Claims::claim`](crate::tokens::jwt::Claims::claim)).
-pub struct Issuers<C> {
-    by_name: HashMap<String, Arc<dyn Verifies<C>>>,
-    opaque: Option<Arc<dyn Verifies<C>>>,
+/// ([`Claims::claim`](crate::tokens::claims::Claims::claim)).
+pub struct Issuers<C = Claims> {
+    by_name: HashMap<String, AnyTokenVerifier<C>>,
+    opaque: Option<AnyTokenVerifier<C>>,
     /// Whose the tokens are that have passed, by their SHA-256: it stands in the token, so it never
     /// changes, and reading it again costs more than all other checks of a known token.
-    passed: Cache<[u8; 32], Arc<dyn Verifies<C>>>,
+    passed: Cache<[u8; 32], AnyTokenVerifier<C>>,
 }
 
 /// Tokens, at some 150 octets each.
@@ -62,18 +61,15 @@ impl<C: Send + Sync + 'static> Issuers<C> {
     }
 
     /// Also accepts the tokens of the issuer of this verifier, or of each of them
-    /// ([`TokenIssuers`]): a [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), one around it, or
+    /// ([`AccessTokenVerifier::issuers`]): a [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), one around it, or
     /// introspection of JWTs that can be revoked, if it was told its issuer. Of several verifiers for
     /// one issuer, the last counts.
     #[must_use]
-    pub fn add_issuer(
-        mut self,
-        tokens: impl AccessTokenVerifier<Claims = C> + TokenIssuers,
-    ) -> Self {
+    pub fn add_issuer(mut self, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         let names: Vec<_> = tokens.issuers().into_iter().map(str::to_owned).collect();
-        let tokens: Arc<dyn Verifies<C>> = Arc::new(tokens);
+        let tokens = AnyTokenVerifier::new(tokens);
         for name in names {
-            self.by_name.insert(name, Arc::clone(&tokens));
+            self.by_name.insert(name, tokens.clone());
         }
         self.passed.clear();
         self
@@ -81,25 +77,22 @@ impl<C: Send + Sync + 'static> Issuers<C> {
 
     /// Also accepts tokens that are no JWTs, by this verifier.
     #[must_use]
-    pub fn with_opaque_tokens(
-        mut self,
-        tokens: impl AccessTokenVerifier<Claims = C> + TokenIssuers,
-    ) -> Self {
-        self.opaque = Some(Arc::new(tokens));
+    pub fn with_opaque_tokens(mut self, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
+        self.opaque = Some(AnyTokenVerifier::new(tokens));
         self
     }
 
     fn responsible_for(
         &self,
         token: &PresentedToken<'_>,
-    ) -> Result<&Arc<dyn Verifies<C>>, TokenError> {
+    ) -> Result<&AnyTokenVerifier<C>, TokenError> {
         let Ok(jws) = CompactJws::parse(token.as_str()) else {
             return match &self.opaque {
                 Some(opaque) if !begins_as_jws(token.as_str()) => Ok(opaque),
                 _ => Err(TokenError::Malformed),
             };
         };
-        let claims: Claims<'_> = read(jws.payload()).map_err(|_| TokenError::Malformed)?;
+        let claims: IssuerClaim<'_> = read(jws.payload()).map_err(|_| TokenError::Malformed)?;
         claims
             .iss
             .and_then(|iss| self.by_name.get(iss.as_str()))
@@ -127,7 +120,7 @@ object! {
 }
 
 object! {
-    struct Claims<'de> {
+    struct IssuerClaim<'de> {
         iss: Text<'de> = "iss",
     }
 }
@@ -145,19 +138,12 @@ impl<C: Send + Sync + 'static> AccessTokenVerifier for Issuers<C> {
         }
         let tokens = self.responsible_for(&token)?;
         let good = tokens.verify(token, now).await?;
-        self.passed.insert(*token.sha256(), Arc::clone(tokens), 1);
+        self.passed.insert(*token.sha256(), tokens.clone(), 1);
         Ok(good)
     }
-}
 
-impl<C> TokenIssuers for Issuers<C> {
     fn issuers(&self) -> Vec<&str> {
-        let opaque = self.opaque.iter().flat_map(|opaque| opaque.issuers());
-        let mut issuers: Vec<_> = self.by_name.keys().map(String::as_str).collect();
-        issuers.extend(opaque);
-        issuers.sort_unstable();
-        issuers.dedup();
-        issuers
+        self.names()
     }
 }
 
@@ -167,29 +153,21 @@ impl<C: Send + Sync + 'static> Default for Issuers<C> {
     }
 }
 
-impl<C> fmt::Debug for Issuers<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuers")
-            .field("issuers", &self.issuers())
-            .finish()
+impl<C> Issuers<C> {
+    fn names(&self) -> Vec<&str> {
+        let opaque = self.opaque.iter().flat_map(|opaque| opaque.issuers());
+        let mut issuers: Vec<_> = self.by_name.keys().map(String::as_str).collect();
+        issuers.extend(opaque);
+        issuers.sort_unstable();
+        issuers.dedup();
+        issuers
     }
 }
 
-/// An [`AccessTokenVerifier`] of whatever type.
-trait Verifies<C>: TokenIssuers + Send + Sync {
-    fn verify<'v>(
-        &'v self,
-        token: PresentedToken<'v>,
-        now: Timestamp,
-    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<C>, TokenError>> + Send + 'v>>;
-}
-
-impl<V: AccessTokenVerifier + TokenIssuers> Verifies<V::Claims> for V {
-    fn verify<'v>(
-        &'v self,
-        token: PresentedToken<'v>,
-        now: Timestamp,
-    ) -> Pin<Box<dyn Future<Output = Result<AccessToken<V::Claims>, TokenError>> + Send + 'v>> {
-        Box::pin(AccessTokenVerifier::verify(self, token, now))
+impl<C> fmt::Debug for Issuers<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuers")
+            .field("issuers", &self.names())
+            .finish()
     }
 }

@@ -4,9 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use derive_where::derive_where;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::{Algorithm, Algorithms};
@@ -15,9 +14,10 @@ use crate::jose::jws::{CompactJws, NotCompactJws};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
-    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
 use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
+use crate::tokens::claims::Claims;
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 
 /// Verifies access tokens that their issuer signed.
@@ -62,6 +62,7 @@ pub struct JwtVerifier<K, C = Claims> {
 }
 
 /// A token that was found good, and what that rests on.
+#[derive_where(Clone)]
 struct Verdict<C> {
     token: AccessToken<C>,
     validity: Validity,
@@ -366,21 +367,9 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         }
         Ok(good)
     }
-}
 
-impl<K, C> TokenIssuers for JwtVerifier<K, C> {
     fn issuers(&self) -> Vec<&str> {
         vec![&self.issuer]
-    }
-}
-
-impl<C> Clone for Verdict<C> {
-    fn clone(&self) -> Self {
-        Self {
-            token: self.token.clone(),
-            validity: self.validity,
-            keys: self.keys.clone(),
-        }
     }
 }
 
@@ -415,55 +404,5 @@ object! {
         exp: f64 = "exp",
         nbf: f64 = "nbf",
         cnf: Confirmation = "cnf",
-    }
-}
-
-/// The claims of an RFC 9068 access token.
-///
-/// A token without `sub`, or whose `scope` is not one string, is refused; for an issuer that writes
-/// tokens otherwise, use [a type of your own](JwtVerifier::with_claims).
-///
-/// `Debug` shows none of them: they are about a person.
-#[derive(Clone, Deserialize)]
-pub struct Claims {
-    sub: String,
-    #[serde(default)]
-    client_id: Option<String>,
-    #[serde(default)]
-    scope: Option<String>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
-}
-
-impl Claims {
-    /// `sub`: whom the token is about.
-    pub fn subject(&self) -> &str {
-        &self.sub
-    }
-
-    /// `client_id`: the client that the token was issued to.
-    pub fn client_id(&self) -> Option<&str> {
-        self.client_id.as_deref()
-    }
-
-    /// The scopes of the `scope` claim.
-    pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        access_token::scopes(self.scope.as_deref())
-    }
-
-    /// Whether the `scope` claim holds this scope.
-    pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes().any(|held| held == scope)
-    }
-
-    /// Another claim than those above, if it is there and of this type.
-    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        access_token::claim(&self.others, name)
-    }
-}
-
-impl fmt::Debug for Claims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Claims(..)")
     }
 }

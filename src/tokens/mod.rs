@@ -2,6 +2,7 @@
 //! from.
 
 pub(crate) mod access_token;
+pub(crate) mod claims;
 pub(crate) mod cache;
 pub(crate) mod key_set;
 pub(crate) mod jwt;
@@ -14,20 +15,21 @@ pub(crate) mod introspection;
 pub(crate) mod issuers;
 
 pub use crate::credentials::PresentedToken;
-pub use crate::tokens::access_token::{
-    AccessToken, AccessTokenVerifier, Confirmation, TokenError, TokenIssuers,
-};
+pub use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 pub use crate::tokens::cache::TokenCache;
+pub use crate::tokens::claims::{HasAuthentication, HasScopes};
 #[cfg(feature = "_http")]
 pub use crate::tokens::http::{
     EndpointUrl, EndpointUrlError, HttpClient, HttpClientBuilder, HttpClientError,
 };
 #[cfg(feature = "introspection")]
+pub use crate::tokens::introspection::claims::IntrospectedClaims;
+#[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::client_authentication::{
     ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
 };
 #[cfg(feature = "introspection")]
-pub use crate::tokens::introspection::verifier::{IntrospectedClaims, IntrospectionVerifier};
+pub use crate::tokens::introspection::verifier::IntrospectionVerifier;
 #[cfg(feature = "jwks")]
 pub use crate::tokens::jwks::documents::{IssuerDocument, RemoteKeysError};
 #[cfg(feature = "jwks")]

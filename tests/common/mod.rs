@@ -23,8 +23,8 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::testing::{self, TestClient, TestIssuer, TestRequest};
 use tower_dpop::tokens::AccessTokenVerifier;
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, Rejection, ReplayStore,
-    Verifier,
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, Rejection,
+    ReplayStore, Verifier,
 };
 
 pub use keys::{Key, KeyExt};
@@ -37,8 +37,6 @@ pub const AUDIENCE: &str = "https://api.example.com";
 
 /// The issuer's key, `kid` "issuer".
 pub static ISSUER_KEY: LazyLock<Key> = LazyLock::new(Key::es256);
-
-pub type TestVerifier = Verifier<JwtVerifier<KeySet>, MemoryReplayStore>;
 
 /// The issuer of the tokens of good [`Attempt`]s, ten seconds ago.
 static TEST_ISSUER: LazyLock<TestIssuer> = LazyLock::new(|| {
@@ -66,10 +64,20 @@ pub fn jwt_verifier() -> JwtVerifier<KeySet> {
     TEST_ISSUER.jwt_verifier()
 }
 
-/// The verifier that a good [`Attempt`] passes: `https://api.example.com`, every default, the clock
-/// at [`NOW`].
-pub fn verifier() -> TestVerifier {
-    Verifier::new(AUDIENCE.parse().unwrap(), jwt_verifier()).with_clock(|| at(NOW))
+/// What the verifier of a good [`Attempt`] asks of proofs: `https://api.example.com`, every default, the clock at
+/// [`NOW`].
+pub fn rules() -> ProofRules {
+    ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW))
+}
+
+/// The verifier that a good [`Attempt`] passes: [`rules`], and the issuer's tokens.
+pub fn verifier() -> Verifier {
+    verifier_by(|rules| rules)
+}
+
+/// [`verifier`] by other rules.
+pub fn verifier_by(change: impl FnOnce(ProofRules) -> ProofRules) -> Verifier {
+    Verifier::new(change(rules()), jwt_verifier())
 }
 
 pub fn at(seconds: u64) -> SystemTime {
@@ -102,7 +110,7 @@ pub trait AttemptExt: Sized {
     fn request(&self) -> Request<()>;
     /// What a verifier of its own answers, made by [`verifier`].
     fn answer(&self) -> Answer;
-    fn answer_by<V: AccessTokenVerifier, R: ReplayStore>(&self, layer: &DpopLayer<V, R>) -> Answer;
+    fn answer_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Answer;
 }
 
 impl AttemptExt for Attempt {
@@ -136,7 +144,7 @@ impl AttemptExt for Attempt {
     }
 
     #[track_caller]
-    fn answer_by<V: AccessTokenVerifier, R: ReplayStore>(&self, layer: &DpopLayer<V, R>) -> Answer {
+    fn answer_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Answer {
         ask(layer, self.request())
     }
 }
@@ -148,10 +156,7 @@ pub fn field(octets: &[u8]) -> HeaderValue {
 
 /// Sends a request through the layer to a service that answers 200.
 #[track_caller]
-pub fn ask<V: AccessTokenVerifier, R: ReplayStore>(
-    layer: &DpopLayer<V, R>,
-    request: Request<()>,
-) -> Answer {
+pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Answer {
     let service = layer.layer(service_fn(async |request: Request<()>| {
         let mut response = Response::new(());
         if let Some(token) = request.extensions().get::<BoundToken<Claims>>() {
@@ -165,9 +170,7 @@ pub fn ask<V: AccessTokenVerifier, R: ReplayStore>(
 
 /// The nonce that a token without a proof is answered with, where nonces are required.
 #[track_caller]
-pub fn demanded_nonce<V: AccessTokenVerifier, R: ReplayStore>(
-    layer: &DpopLayer<V, R>,
-) -> Option<String> {
+pub fn demanded_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<String> {
     Attempt::but(|a| a.dpop = Some(Vec::new()))
         .answer_by(layer)
         .nonces

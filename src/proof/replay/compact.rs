@@ -29,10 +29,10 @@ use crate::time::Timestamp;
 ///
 /// ```
 /// use tower_dpop::proof::CompactReplayStore;
-/// # use tower_dpop::{JwtVerifier, KeySet, Verifier};
+/// # use tower_dpop::ProofRules;
 ///
-/// # fn example(verifier: Verifier<JwtVerifier<KeySet>>) {
-/// let verifier = verifier.with_replay_store(CompactReplayStore::with_limit(10_000_000));
+/// # fn example(rules: ProofRules) {
+/// let rules = rules.with_replay_store(CompactReplayStore::with_limit(10_000_000));
 /// # }
 /// ```
 ///

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -32,6 +34,45 @@ pub trait ReplayStore: Send + Sync + 'static {
         now: Timestamp,
         expires: Timestamp,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send;
+}
+
+/// A store of whatever type. Clones are handles to the same store.
+#[derive(Clone)]
+pub(crate) struct AnyReplayStore(Arc<dyn ErasedReplayStore>);
+
+impl AnyReplayStore {
+    pub(crate) fn new(store: impl ReplayStore) -> Self {
+        Self(Arc::new(store))
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        key: ReplayKey,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Result<Claim, ReplayStoreError> {
+        self.0.claim(key, now, expires).await
+    }
+}
+
+trait ErasedReplayStore: Send + Sync {
+    fn claim<'s>(
+        &'s self,
+        key: ReplayKey,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>>;
+}
+
+impl<S: ReplayStore> ErasedReplayStore for S {
+    fn claim<'s>(
+        &'s self,
+        key: ReplayKey,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>> {
+        Box::pin(ReplayStore::claim(self, key, now, expires))
+    }
 }
 
 /// What a claim found. There is no third answer, so a `match` may be exhaustive.
@@ -92,4 +133,14 @@ pub enum ReplayStoreError {
     /// The store is out of reach.
     #[error("the replay memory is out of reach")]
     Unavailable,
+}
+
+impl ReplayStoreError {
+    /// A name for the reason, for metrics and logs: one of a fixed set.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Full => "unavailable_replay_full",
+            Self::Unavailable => "unavailable_replay",
+        }
+    }
 }

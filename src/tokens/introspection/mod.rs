@@ -17,4 +17,5 @@
 
 pub(crate) mod client_authentication;
 pub(crate) mod flights;
+pub(crate) mod claims;
 pub(crate) mod verifier;

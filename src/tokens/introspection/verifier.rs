@@ -3,11 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use derive_where::derive_where;
 use form_urlencoded::Serializer;
 use http::{HeaderValue, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time;
 
@@ -16,10 +15,11 @@ use crate::jose::json::{NotStrictJson, Text, object, read};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
-    self, AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError, TokenIssuers,
+    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
 use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
 use crate::tokens::http::{Answer, EndpointUrl, FetchError, HttpClient};
+use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
 use crate::tokens::introspection::flights::Flights;
 
@@ -91,6 +91,7 @@ enum MissingAudience {
 }
 
 /// An active token for this resource server.
+#[derive_where(Clone)]
 struct Verdict<C> {
     token: AccessToken<C>,
     validity: Validity,
@@ -399,9 +400,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
         verdict.validity.check(now, LEEWAY)?;
         Ok(verdict.token)
     }
-}
 
-impl<C> TokenIssuers for IntrospectionVerifier<C> {
     fn issuers(&self) -> Vec<&str> {
         self.issuer.as_deref().into_iter().collect()
     }
@@ -417,15 +416,6 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
             .field("issuer", &self.issuer)
             .field("cache_life", &Duration::from_secs(self.cache_life))
             .finish_non_exhaustive()
-    }
-}
-
-impl<C> Clone for Verdict<C> {
-    fn clone(&self) -> Self {
-        Self {
-            token: self.token.clone(),
-            ..*self
-        }
     }
 }
 
@@ -488,61 +478,5 @@ impl Failure {
         } else {
             tracing::warn!(host, reason = %self, "no answer about a token");
         }
-    }
-}
-
-/// What a server says of an access token ([RFC 7662 section
-/// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). Every member is the server's to leave
-/// out.
-///
-/// A `scope` that is not one string is refused; for a server that writes it otherwise, use [a type
-/// of your own](IntrospectionVerifier::with_claims).
-///
-/// `Debug` shows none of them: they are about a person.
-#[derive(Clone, Deserialize)]
-pub struct IntrospectedClaims {
-    sub: Option<String>,
-    client_id: Option<String>,
-    username: Option<String>,
-    scope: Option<String>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
-}
-
-impl IntrospectedClaims {
-    /// `sub`: whom the token is about.
-    pub fn subject(&self) -> Option<&str> {
-        self.sub.as_deref()
-    }
-
-    /// `client_id`: the client that the token was issued to.
-    pub fn client_id(&self) -> Option<&str> {
-        self.client_id.as_deref()
-    }
-
-    /// `username`: a name that people read. Two people may have the same.
-    pub fn username(&self) -> Option<&str> {
-        self.username.as_deref()
-    }
-
-    /// The scopes of the `scope` member.
-    pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        access_token::scopes(self.scope.as_deref())
-    }
-
-    /// Whether the `scope` member holds this scope.
-    pub fn has_scope(&self, scope: &str) -> bool {
-        self.scopes().any(|held| held == scope)
-    }
-
-    /// Another member than those above, if it is there and of this type.
-    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        access_token::claim(&self.others, name)
-    }
-}
-
-impl fmt::Debug for IntrospectedClaims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IntrospectedClaims(..)")
     }
 }

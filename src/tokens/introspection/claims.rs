@@ -1,0 +1,82 @@
+//! What an authorization server says of a token.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::time::Timestamp;
+use crate::tokens::claims::{HasAuthentication, HasScopes, claim, scopes};
+
+/// What a server says of an access token ([RFC 7662 section
+/// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). Every member is the server's to leave
+/// out.
+///
+/// A `scope` that is not one string is refused; for a server that writes it otherwise, use [a type
+/// of your own](crate::tokens::IntrospectionVerifier::with_claims).
+///
+/// `Debug` shows none of them: they are about a person.
+#[derive(Clone, Deserialize)]
+pub struct IntrospectedClaims {
+    sub: Option<String>,
+    client_id: Option<String>,
+    username: Option<String>,
+    scope: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl IntrospectedClaims {
+    /// `sub`: whom the token is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.sub.as_deref()
+    }
+
+    /// `client_id`: the client that the token was issued to.
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
+
+    /// `username`: a name that people read. Two people may have the same.
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    /// The scopes of the `scope` member.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        scopes(self.scope.as_deref())
+    }
+
+    /// Whether the `scope` member holds this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes().any(|held| held == scope)
+    }
+
+    /// Another member than those above, if it is there and of this type.
+    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        claim(&self.others, name)
+    }
+}
+
+impl fmt::Debug for IntrospectedClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IntrospectedClaims(..)")
+    }
+}
+
+impl HasScopes for IntrospectedClaims {
+    fn has_scope(&self, scope: &str) -> bool {
+        IntrospectedClaims::has_scope(self, scope)
+    }
+}
+
+impl HasAuthentication for IntrospectedClaims {
+    fn has_acr(&self, acr: &str) -> bool {
+        self.claim::<String>("acr").is_some_and(|held| held == acr)
+    }
+
+    fn auth_time(&self) -> Option<Timestamp> {
+        self.claim("auth_time").map(Timestamp::from_numeric_date)
+    }
+}

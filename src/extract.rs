@@ -38,7 +38,6 @@ use http::request::Parts;
 use crate::resource::authorization::{self, Access, Denied};
 use crate::resource::bearer::{AcceptedToken, BearerToken};
 use crate::resource::bound_token::BoundToken;
-#[cfg(feature = "authorization-server")]
 use crate::token_endpoint::proven_key::ProvenKey;
 
 /// Where the verifier allows Bearer, a request under that scheme is refused: 401, with challenges
@@ -151,7 +150,6 @@ impl IntoResponse for Denied {
     }
 }
 
-#[cfg(feature = "authorization-server")]
 impl<S: Sync> FromRequestParts<S> for ProvenKey {
     type Rejection = NotBehindTokenEndpointLayer;
 
@@ -169,7 +167,6 @@ impl<S: Sync> FromRequestParts<S> for ProvenKey {
 
 /// `None` for a request that the layer has let through without a proof. A route without the layer
 /// is refused: a forgotten layer must not make everyone a client without DPoP.
-#[cfg(feature = "authorization-server")]
 impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
     type Rejection = NotBehindTokenEndpointLayer;
 
@@ -224,12 +221,10 @@ impl IntoResponse for NotBehindDpopLayer {
 /// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it (or one that lets
 /// requests without a proof through, and the handler does not take an `Option`). The deployer's
 /// mistake: the client gets a plain 500.
-#[cfg(feature = "authorization-server")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]
 pub struct NotBehindTokenEndpointLayer;
 
-#[cfg(feature = "authorization-server")]
 impl IntoResponse for NotBehindTokenEndpointLayer {
     fn into_response(self) -> Response {
         tracing::error!("{self}");

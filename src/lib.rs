@@ -32,7 +32,7 @@
 //!
 //! With the feature `jwks` the keys come from the issuer itself and follow its rotation; with
 //! `introspection`, tokens may be opaque. With `axum`, handlers take a [`BoundToken`] as an argument.
-//! The other two parties of the protocol are the features `client` and `authorization-server`; `testing` is a kit for the
+//! The other two parties of the protocol are [`token_endpoint`] and the feature `client`; `testing` is a kit for the
 //! tests of your own service.
 //!
 //! # Where to start reading
@@ -47,10 +47,7 @@
 //! | [`proof`] | is the proof good? |
 //! | [`tokens`] | is the access token good? |
 //! | [`resource`] | may the request pass? |
-#![cfg_attr(
-    feature = "authorization-server",
-    doc = "| [`token_endpoint`] | the same at the authorization server |"
-)]
+//! | [`token_endpoint`] | the same at the authorization server |
 #![cfg_attr(
     feature = "client",
     doc = "| [`client`] | the other end: keys, proofs, and layers that sign requests |"
@@ -72,11 +69,12 @@
 //! - `aws-lc-rs` (default): verifies signatures with AWS-LC.
 //! - `rust-crypto`: verifies signatures without C code, for `default-features = false`. Both accept
 //!   and refuse the same.
-//! - `authorization-server`: the proof check of token and pushed authorization requests.
 //! - `axum`: extractors, and the original path of requests inside `Router::nest`.
 //! - `client`: keys, proofs, and tower layers for HTTP clients.
 //! - `introspection`: opaque tokens, asked about at the authorization server.
 //! - `jwks`: discovery of issuers, and their keys as they rotate.
+//! - `precomputed-keys`: ES256 for keys that recur, by multiples of the key's point, which is arithmetic of this crate.
+//!   Without it the engine verifies every signature.
 //! - `metrics`: what is counted and measured goes to the facade of the crate `metrics`.
 //! - `testing`: a kit for the tests of services behind the layer.
 
@@ -90,7 +88,6 @@ pub mod jose;
 pub mod proof;
 pub mod tokens;
 pub mod resource;
-#[cfg(feature = "authorization-server")]
 pub mod token_endpoint;
 #[cfg(feature = "client")]
 pub mod client;
@@ -98,7 +95,7 @@ pub mod client;
 pub mod extract;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, feature = "precomputed-keys"))]
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -6,6 +6,8 @@
 //! which way a proof was verified, so these tests go by the number of requests: whatever is asked is
 //! asked of a key that is new, that is about to have a table, and that has had one for a while.
 
+#![cfg(feature = "precomputed-keys")]
+
 mod common;
 
 use std::thread;

@@ -16,6 +16,7 @@ pub(crate) mod json;
 pub(crate) mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
+#[cfg(feature = "precomputed-keys")]
 pub(crate) mod p256_table;
 pub(crate) mod recurring_key;
 pub(crate) mod key_cache;

@@ -1,34 +1,45 @@
-//! A parsed key that verifies again and again, and what is computed about it for that.
+//! A parsed key that verifies again and again. The engine verifies, and nothing is computed about the
+//! key, but with the feature `precomputed-keys`: then a key that has served a few times gets a table.
 
+#[cfg(feature = "precomputed-keys")]
 use std::sync::OnceLock;
+#[cfg(feature = "precomputed-keys")]
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::engine::{KeyRejected, VerificationKey};
-use crate::jose::jwk::{Jwk, Material, SignatureRejected};
+#[cfg(feature = "precomputed-keys")]
+use crate::jose::jwk::Material;
+use crate::jose::jwk::{Jwk, SignatureRejected};
+#[cfg(feature = "precomputed-keys")]
 use crate::jose::p256_table::P256Table;
 
-/// A key that counts how often it has served. Whoever holds it decides what counts, and where its
-/// table is kept.
+/// A key that counts how often it has served. Its holder decides what counts, and where its table is
+/// kept.
 pub(crate) struct RecurringKey {
     key: VerificationKey,
     /// What a table is made of. `None` for other algorithms than ES256.
+    #[cfg(feature = "precomputed-keys")]
     point: Option<Box<[u8; 65]>>,
+    #[cfg(feature = "precomputed-keys")]
     served: AtomicU32,
 }
 
 /// A table costs as much as it saves in about ten verifications, so it is made for a key that has
 /// served as often. One that was not kept is made again only after twice as many.
+#[cfg(feature = "precomputed-keys")]
 const SERVED_BEFORE_A_TABLE: u32 = 8;
 
 impl RecurringKey {
     pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
         Ok(Self {
             key: VerificationKey::parse(jwk, algorithm)?,
+            #[cfg(feature = "precomputed-keys")]
             point: match (algorithm, jwk.material()) {
                 (Algorithm::Es256, Material::P256(point)) => Some(Box::new(*point)),
                 _ => None,
             },
+            #[cfg(feature = "precomputed-keys")]
             served: AtomicU32::new(0),
         })
     }
@@ -39,6 +50,7 @@ impl RecurringKey {
     }
 
     /// Counts one more time, and gives the key's table when it is time to make it.
+    #[cfg(feature = "precomputed-keys")]
     pub(crate) fn served(&self) -> Option<P256Table> {
         let point = self.point.as_ref()?;
         let served = self
@@ -55,11 +67,13 @@ impl RecurringKey {
 
 /// A key that keeps its own table: one of an issuer, of which there are few, and which the deployer
 /// trusts. Signatures that verified count.
+#[cfg(feature = "precomputed-keys")]
 pub(crate) struct LastingKey {
     key: RecurringKey,
     table: OnceLock<P256Table>,
 }
 
+#[cfg(feature = "precomputed-keys")]
 impl LastingKey {
     pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
         Ok(Self {
@@ -89,3 +103,7 @@ impl LastingKey {
         self.key.verify(message, signature)
     }
 }
+
+/// A key of an issuer.
+#[cfg(not(feature = "precomputed-keys"))]
+pub(crate) type LastingKey = RecurringKey;

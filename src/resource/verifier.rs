@@ -196,24 +196,28 @@ impl<C> Verifier<C> {
 }
 
 impl<C> Verifier<C> {
-    /// How much memory may go to what is computed in advance about clients' keys that recur, in octets;
-    /// the default is 16 MiB, enough for some 1,300 keys.
+    /// How much memory may go to multiples of clients' points, in bytes; the default is 16 MiB, enough
+    /// for some 1,300 keys. (Feature `precomputed-keys`, without which the engine verifies every
+    /// signature.)
     ///
     /// For a P-256 key by which nine requests have passed, multiples of its point are kept, so that the
     /// next proofs by it take four tenths less time to verify. More keys than there is room for
     /// do no harm: they are verified as the first requests were. Verifying by the table does not go
     /// through the engine; what it computes with instead, and why that is right, is said at the head
     /// of `src/jose/p256_table/mod.rs`.
+    #[cfg(feature = "precomputed-keys")]
     #[must_use]
-    pub fn with_precomputed_keys(mut self, octets: u64) -> Self {
-        self.keys = KeyCache::with_tables(octets);
+    pub fn with_precomputed_keys(mut self, bytes: u64) -> Self {
+        self.keys = KeyCache::with_tables(bytes);
         self
     }
 
-    /// Verifies every proof by the engine, whatever key signed it: where only a certified
-    /// implementation may, or where the memory is needed. Tokens are verified by another one, with a
+    /// Verifies every proof by the engine all the same, whatever key signed it: where only a certified
+    /// implementation may, or where the memory is needed, in a build that has the feature
+    /// `precomputed-keys`. Tokens are verified by another one, with a
     /// switch of its own
-    /// ([`JwtVerifier::without_precomputed_keys`](crate::tokens::jwt::JwtVerifier::without_precomputed_keys)).
+    /// ([`JwtVerifier::without_precomputed_keys`](crate::JwtVerifier::without_precomputed_keys)).
+    #[cfg(feature = "precomputed-keys")]
     #[must_use]
     pub fn without_precomputed_keys(self) -> Self {
         self.with_precomputed_keys(0)

@@ -1,6 +1,6 @@
 //! The authorization server: checks the proofs of token and pushed authorization requests, so that
 //! tokens can be bound to the keys that signed them ([RFC 9449 sections 5, 8 and
-//! 10](https://www.rfc-editor.org/rfc/rfc9449#section-5)). (Feature `authorization-server`.)
+//! 10](https://www.rfc-editor.org/rfc/rfc9449#section-5)).
 //!
 //! | the request | is answered with |
 //! |---|---|

@@ -57,6 +57,7 @@ pub struct JwtVerifier<K, C = Claims> {
     leeway: Duration,
     typ: TypCheck,
     keys: K,
+    #[cfg(feature = "precomputed-keys")]
     precomputes: bool,
     verdicts: Option<Verdicts<Verdict<C>>>,
 }
@@ -89,6 +90,7 @@ impl<K: KeySource> JwtVerifier<K> {
             leeway: Duration::from_secs(30),
             typ: TypCheck::AtJwt,
             keys,
+            #[cfg(feature = "precomputed-keys")]
             precomputes: true,
             verdicts: Some(Verdicts::with_capacity(DEFAULT_CAPACITY)),
         }
@@ -145,12 +147,13 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
-    /// Verifies every token by the engine, as
-    /// [`Verifier::without_precomputed_keys`](crate::resource::verifier::Verifier::without_precomputed_keys) does every
-    /// proof.
+    /// Verifies every token by the engine all the same, as
+    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does every
+    /// proof. (Feature `precomputed-keys`.)
     ///
-    /// Otherwise multiples of a P-256 key's point, 12 KiB, are kept with the key after eight tokens that
-    /// it has verified, and the next ones take four tenths less time.
+    /// Otherwise, with that feature, multiples of a P-256 key's point, 12 KiB, are kept with the key after eight
+    /// tokens that it has verified, and the next ones take four tenths less time.
+    #[cfg(feature = "precomputed-keys")]
     #[must_use]
     pub fn without_precomputed_keys(self) -> Self {
         Self {
@@ -193,25 +196,16 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     /// ```
     #[must_use]
     pub fn with_claims<D: DeserializeOwned + Send + Sync + 'static>(self) -> JwtVerifier<K, D> {
-        let Self {
-            issuer,
-            audiences,
-            algorithms,
-            leeway,
-            typ,
-            keys,
-            precomputes,
-            verdicts,
-        } = self;
         JwtVerifier {
-            issuer,
-            audiences,
-            algorithms,
-            leeway,
-            typ,
-            keys,
-            precomputes,
-            verdicts: verdicts.as_ref().map(Verdicts::renewed),
+            issuer: self.issuer,
+            audiences: self.audiences,
+            algorithms: self.algorithms,
+            leeway: self.leeway,
+            typ: self.typ,
+            keys: self.keys,
+            #[cfg(feature = "precomputed-keys")]
+            precomputes: self.precomputes,
+            verdicts: self.verdicts.as_ref().map(Verdicts::renewed),
         }
     }
 
@@ -305,11 +299,11 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         let (message, signature) = (jws.signing_input.as_bytes(), jws.signature());
         let verify = |keys: &KeySet| {
             keys.verify(kid, algorithm, |key| {
-                if self.precomputes {
-                    key.verify(message, signature)
-                } else {
-                    key.verify_by_engine(message, signature)
+                #[cfg(feature = "precomputed-keys")]
+                if !self.precomputes {
+                    return key.verify_by_engine(message, signature);
                 }
+                key.verify(message, signature)
             })
         };
         let keys = self.keys.key_set(now).await.map_err(unavailable)?;

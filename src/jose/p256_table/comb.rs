@@ -52,7 +52,7 @@ impl Layout {
         1 << (self.teeth - 1)
     }
 
-    pub(super) const fn octets(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.blocks() * self.points_a_block() * size_of::<AffinePoint>()
     }
 

@@ -16,7 +16,7 @@
 //! what it says for all inputs below the modulus, with outputs below the modulus. `field.rs` and
 //! `scalar.rs` give names to its functions and make sure that what goes in is below the modulus. As
 //! a residue has one representation, `==` of limbs is equality of residues. The inverse of s comes
-//! from crypto-bigint, and is used only if fiat-crypto's product of the two is one, which is what
+//! from ruint, and is used only if fiat-crypto's product of the two is one, which is what
 //! an inverse is. There is no other arithmetic on large integers in this folder.
 //!
 //! **The group law** is two functions in `point.rs`, transcribed operation for operation from
@@ -48,8 +48,10 @@
 //! **What may use it.** A client's key by which an engine has verified proofs of requests that passed
 //! ([`KeyCache`](super::key_cache::KeyCache)), where the table is found by the key's thumbprint, a
 //! SHA-256; and an issuer's key by which an engine has verified tokens, where the table stands beside
-//! the key ([`LastingKey`](super::recurring_key::LastingKey)). `Verifier::without_precomputed_keys` and
-//! `JwtVerifier::without_precomputed_keys` switch it off.
+//! the key ([`LastingKey`](super::recurring_key::LastingKey)). Both only in builds with the feature
+//! `precomputed-keys`; without it this folder is not compiled, and the engine verifies every signature.
+//! `Verifier::without_precomputed_keys` and `JwtVerifier::without_precomputed_keys` switch it off in a build that has
+//! the feature.
 //!
 //! **What was tried.** `tests.rs`: all of Wycheproof for this curve and hash; signatures with
 //! r, s, u1, u2, Q and R at every edge, good and mutated, against AWS-LC and p256, which has
@@ -82,7 +84,7 @@ use self::point::AffinePoint;
 use self::scalar::Scalar;
 use crate::jose::jwk::SignatureRejected;
 
-/// The multiples of one key's point: [`P256Table::OCTETS`] of memory.
+/// The multiples of one key's point: [`P256Table::BYTES`] of memory.
 pub(crate) struct P256Table {
     generator: &'static Comb,
     key: Comb,
@@ -90,7 +92,7 @@ pub(crate) struct P256Table {
 
 impl P256Table {
     /// The memory of one table.
-    pub(crate) const OCTETS: usize = Layout::KEY.octets();
+    pub(crate) const BYTES: usize = Layout::KEY.bytes();
 
     /// Takes as long as some four verifications. `None` if the octets are no point of the curve.
     ///

@@ -60,8 +60,8 @@ fn constants_are_what_they_say() {
     assert_eq!(integer(Scalar::ONE.integer()), BigUint::from(1_u32));
     assert_eq!(integer(Scalar::ZERO.integer()), BigUint::ZERO);
     assert!(AffinePoint::GENERATOR == ours(ProjectivePoint::GENERATOR));
-    assert_eq!(P256Table::OCTETS, 12 * 1024);
-    assert_eq!(Layout::GENERATOR.octets(), 64 * 1024);
+    assert_eq!(P256Table::BYTES, 12 * 1024);
+    assert_eq!(Layout::GENERATOR.bytes(), 64 * 1024);
 }
 
 #[test]

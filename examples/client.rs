@@ -30,9 +30,10 @@ use tokio::sync::Mutex;
 use tower::{Layer, ServiceExt};
 use tower_dpop::PublicUrl;
 use tower_dpop::client::{
-    AccessTokenText, DpopClientLayer, ProofKey, TokenErrorResponse, TokenRequestLayer,
-    TokenRequests, TokenResponse, TokenSource, TokenSourceError,
+    AccessTokenText, DpopClientLayer, TokenErrorResponse, TokenRequestLayer, TokenRequests,
+    TokenResponse, TokenSource, TokenSourceError,
 };
+use tower_dpop::jose::SigningKey;
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -77,11 +78,11 @@ async fn run(options: Options) -> Result<bool> {
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let server = discover(&http, &options.issuer).await?;
     let key = match &options.alg {
-        Some(alg) => ProofKey::generate_for(alg.parse()?)?,
+        Some(alg) => SigningKey::generate_for(alg.parse()?)?,
         // RFC 9449 section 5.1: by the algorithms that the server says it knows.
         None => match &server.dpop_signing_alg_values_supported {
-            Some(algs) => ProofKey::generate_for_one_of(&algs.join(" "))?,
-            None => ProofKey::generate()?,
+            Some(algs) => SigningKey::generate_for_one_of(&algs.join(" "))?,
+            None => SigningKey::generate()?,
         },
     };
     println!(
@@ -156,7 +157,7 @@ async fn discover(http: &Http, issuer: &str) -> Result<ServerMetadata> {
 /// A source that asks for a token when there is none, or none that lives on for a while. Requests
 /// that come meanwhile wait for the same answer.
 struct Tokens {
-    service: TokenRequests<Http, ProofKey>,
+    service: TokenRequests<Http, SigningKey>,
     request: Request<Full<Bytes>>,
     latest: Mutex<Option<(AccessTokenText, Instant)>>,
 }

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_dpop::PublicUrl;
-use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey};
+use tower_dpop::client::{AccessTokenText, DpopClientLayer};
+use tower_dpop::jose::SigningKey;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -23,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let [url, token, key] = arguments.as_slice() else {
         return Err("usage: reqwest URL ACCESS-TOKEN KEY.pem".into());
     };
-    let key = ProofKey::from_pkcs8_pem(&fs::read_to_string(key)?)?;
+    let key = SigningKey::from_pkcs8_pem(&fs::read_to_string(key)?)?;
     let token: AccessTokenText = token.parse()?;
     let url: Uri = url.parse()?;
 

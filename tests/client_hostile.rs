@@ -22,9 +22,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::client::{
-    AccessTokenText, ClientError, DpopClientLayer, ProofKey, TokenRequestLayer,
-};
+use tower_dpop::client::{AccessTokenText, ClientError, DpopClientLayer, TokenRequestLayer};
+use tower_dpop::jose::SigningKey;
 use tower_dpop::{DpopLayer, NonceSecret, PublicUrl, StatelessNonces};
 use tower_http::follow_redirect::FollowRedirectLayer;
 
@@ -117,8 +116,8 @@ fn token() -> AccessTokenText {
     TOKEN.parse().unwrap()
 }
 
-fn key() -> ProofKey {
-    ProofKey::generate().unwrap()
+fn key() -> SigningKey {
+    SigningKey::generate().unwrap()
 }
 
 async fn ask_resource(server: &RawServer) -> Result<Response<Incoming>, ClientError> {

@@ -25,11 +25,10 @@ use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::client::{
-    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer, ProofKey,
-    ProofSigner, RequestUrlError, SigningError, TokenRequestLayer, TokenResponse, TokenSource,
-    TokenSourceError,
+    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer, ProofSigner,
+    RequestUrlError, TokenRequestLayer, TokenResponse, TokenSource, TokenSourceError,
 };
-use tower_dpop::jose::Jwk;
+use tower_dpop::jose::{Jwk, SigningError, SigningKey};
 use tower_dpop::token_endpoint::{
     ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, check_code_binding,
     check_refresh_binding,
@@ -57,8 +56,8 @@ fn token() -> AccessTokenText {
     TOKEN.parse().unwrap()
 }
 
-fn key() -> ProofKey {
-    ProofKey::generate().unwrap()
+fn key() -> SigningKey {
+    SigningKey::generate().unwrap()
 }
 
 /// A second of the day of [`NOW`], as `Date` has it.
@@ -2417,7 +2416,7 @@ fn concurrent_requests_share_the_newest_nonce() {
 }
 
 /// An access token of our issuer, bound to the key.
-fn bound_to(key: &ProofKey) -> AccessTokenText {
+fn bound_to(key: &SigningKey) -> AccessTokenText {
     let jkt = key.thumbprint().to_string();
     let attempt = Attempt::but(|a| {
         a.token_claims["cnf"]["jkt"] = jkt.into();
@@ -2567,8 +2566,8 @@ fn without_a_token_nothing_is_sent() {
 
 /// A key that is elsewhere: it takes a while, and can fail.
 struct Remote {
-    key: ProofKey,
-    answer: fn(&ProofKey, &[u8]) -> Result<Vec<u8>, SigningError>,
+    key: SigningKey,
+    answer: fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
 }
 
 impl ProofSigner for Remote {
@@ -2593,11 +2592,11 @@ impl ProofSigner for Remote {
 fn a_remote_signer_signs_or_nothing_is_sent() {
     type Row = (
         &'static str,
-        fn(&ProofKey, &[u8]) -> Result<Vec<u8>, SigningError>,
+        fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
         bool,
     );
     let rows: [Row; 4] = [
-        ("good", ProofKey::sign_now, true),
+        ("good", SigningKey::sign_now, true),
         (
             "out of reach",
             |_, _| Err(SigningError::new("timeout")),
@@ -2687,7 +2686,7 @@ fn a_client_gets_a_token_refreshes_it_and_uses_it() {
         let server = authorization_server(nonces);
         let key = key();
         let jkt = key.thumbprint().to_string();
-        let tokens = |key: &ProofKey| {
+        let tokens = |key: &SigningKey| {
             TokenRequestLayer::new(key.clone(), url(ISSUER))
                 .with_clock(|| at(NOW))
                 .layer(server.clone())
@@ -2729,7 +2728,7 @@ fn a_client_gets_a_token_refreshes_it_and_uses_it() {
             assert_eq!(response.status(), 200, "C-13: {name}");
         }
         // Another key has a good proof, and no right to what is bound to the first.
-        let other = tokens(&ProofKey::generate().unwrap());
+        let other = tokens(&SigningKey::generate().unwrap());
         for (name, headers, _) in &rows[1..] {
             let response = block_on(other.clone().oneshot(request(headers))).unwrap();
             assert_eq!(response.status(), 400, "{name}");

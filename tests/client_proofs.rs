@@ -15,11 +15,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use proptest::prelude::*;
 use tower_dpop::client::{
-    AccessTokenText, Challenge, ClientError, NewProof, NotAnAccessToken, ProofKey, ProofSigner,
-    RequestUrlError, SignedProof, SigningError, TokenErrorResponse, TokenResponse,
-    TokenResponseError, TokenSourceError,
+    AccessTokenText, Challenge, ClientError, NewProof, NotAnAccessToken, ProofSigner,
+    RequestUrlError, SignedProof, TokenErrorResponse, TokenResponse, TokenResponseError,
+    TokenSourceError,
 };
-use tower_dpop::jose::Jwk;
+use tower_dpop::jose::{Jwk, SigningError, SigningKey};
 use tower_dpop::{Algorithm, Algorithms, Timestamp};
 
 use common::{Attempt, AttemptExt as _, NOW, at, block_on, field, verifier_by};
@@ -65,7 +65,7 @@ fn the_header_names_the_algorithm_and_the_public_key_and_nothing_else() {
     for (algorithm, members) in rows {
         let name = algorithm.name();
         // C-18: the server's list decides, and what is unknown in it is skipped.
-        let key = ProofKey::generate_for_one_of(&format!("none ML-DSA-44 {name}")).unwrap();
+        let key = SigningKey::generate_for_one_of(&format!("none ML-DSA-44 {name}")).unwrap();
         let proof = signed(&good(), &key);
         assert_eq!(
             names(&proof.header),
@@ -91,7 +91,7 @@ fn the_header_names_the_algorithm_and_the_public_key_and_nothing_else() {
 /// C-9, C-10, C-11: what is not asked for is not said.
 #[test]
 fn the_claims_are_those_asked_for_and_no_others() {
-    let key = ProofKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     let nonce = "eyJ7S_zG.eyJH0-Z.HX4w-7v";
     let with_token = |proof: NewProof| proof.with_access_token(&token(TOKEN));
     let with_nonce = |proof: NewProof| proof.with_nonce(nonce.parse().unwrap());
@@ -134,7 +134,7 @@ fn the_last_token_and_nonce_count() {
         .with_nonce("two".parse().unwrap())
         .with_access_token(&token("other"))
         .with_access_token(&token(TOKEN));
-    let proof = signed(&proof, &ProofKey::generate().unwrap());
+    let proof = signed(&proof, &SigningKey::generate().unwrap());
     assert_eq!(proof.payload.matches("nonce").count(), 1);
     assert_eq!(proof.nonce(), Some("two"));
     assert_eq!(proof.claim("ath"), Some(common::ath(TOKEN).as_str()));
@@ -145,7 +145,7 @@ struct Instant(Jwk);
 
 impl Instant {
     fn new() -> Self {
-        Self(ProofKey::generate().unwrap().public_key().clone())
+        Self(SigningKey::generate().unwrap().public_key().clone())
     }
 }
 
@@ -365,7 +365,7 @@ fn the_verifier_takes_each_proof_once() {
     let verifier = verifier_by(|rules| rules.with_algorithms(Algorithms::default()));
     for algorithm in [Algorithm::Es256, Algorithm::Es384, Algorithm::Ed25519] {
         let name = algorithm.name();
-        let key = ProofKey::generate_for(algorithm).unwrap();
+        let key = SigningKey::generate_for(algorithm).unwrap();
         let token = token(
             &Attempt::but(|a| a.token_claims["cnf"]["jkt"] = key.thumbprint().to_string().into())
                 .token(),
@@ -394,13 +394,13 @@ fn the_verifier_takes_each_proof_once() {
 
 /// A signer far away: it takes a while, and then does as it is told.
 struct Remote<F> {
-    key: ProofKey,
+    key: SigningKey,
     answer: F,
 }
 
 impl<F> ProofSigner for Remote<F>
 where
-    F: Fn(&ProofKey, &[u8]) -> Result<Vec<u8>, SigningError> + Send + Sync + 'static,
+    F: Fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError> + Send + Sync + 'static,
 {
     fn algorithm(&self) -> Algorithm {
         self.key.algorithm()
@@ -418,9 +418,9 @@ where
 
 #[test]
 fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
-    type Answer = fn(&ProofKey, &[u8]) -> Result<Vec<u8>, SigningError>;
+    type Answer = fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>;
     let rows: [(&str, Algorithm, Answer, bool); 10] = [
-        ("good", Algorithm::Es256, ProofKey::sign_now, true),
+        ("good", Algorithm::Es256, SigningKey::sign_now, true),
         (
             "out of reach",
             Algorithm::Es256,
@@ -462,7 +462,7 @@ fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
         ),
     ];
     for (name, algorithm, answer, passes) in rows {
-        let key = ProofKey::generate_for(algorithm).unwrap();
+        let key = SigningKey::generate_for(algorithm).unwrap();
         match block_on(good().sign(&Remote { key, answer }, now())) {
             Ok(proof) => {
                 assert!(passes, "{name}: signed");
@@ -971,7 +971,7 @@ proptest! {
 fn debug_and_errors_show_no_secret() {
     let nonce = "nonce-of-the-server-1234";
     let refresh = "Q..Zkm29lexi8VnWg2zPW1x-tgGad0Ibc3s3EwM_Ni4-g";
-    let key = ProofKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     let private = key.to_jwk().unwrap().as_str().to_owned();
     let private: serde_json::Value = serde_json::from_str(&private).unwrap();
     let jwk = serde_json::to_value(key.public_key()).unwrap();
@@ -1002,7 +1002,7 @@ fn debug_and_errors_show_no_secret() {
         ("its field", signed.as_header_value()),
         ("TokenResponse", &response),
         ("Challenge", &challenge),
-        ("ProofKey", &key),
+        ("SigningKey", &key),
         ("SecretText", &key.to_jwk().unwrap()),
         ("SecretBytes", &key.to_pkcs8_der().unwrap()),
         ("RequestUrlError", &RequestUrlError::Path),

@@ -26,12 +26,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::jose::{Jwk, JwkError, SigningKey, SigningKeyError};
 use tower_dpop::resource::{BindingError, Unavailable};
 use tower_dpop::testing::{self, TestClock};
 use tower_dpop::tokens::{
-    AccessTokenVerifier, ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
-    HttpClient, IntrospectedClaims, IntrospectionVerifier, PresentedToken, TokenError,
+    AccessTokenVerifier, ClientAuthentication, HttpClient, IntrospectedClaims,
+    IntrospectionVerifier, PresentedToken, TokenError,
 };
 use tower_dpop::{
     Algorithm, BoundToken, DpopLayer, Issuers, ProofRules, Rejection, Timestamp, Verifier,
@@ -1084,8 +1084,8 @@ fn an_answer_that_breaks_off_is_no_answer() {
 /// and the credentials.
 #[test]
 fn shows_who_is_asking_in_each_of_three_ways() {
-    fn assertion_key(key: &Key) -> ClientAssertionKey {
-        ClientAssertionKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap()
+    fn assertion_key(key: &Key) -> SigningKey {
+        SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap()
     }
     fn by_key(key: &Key, kid: Option<&'static str>) -> Registered {
         Registered::Key(CLIENT_ID.into(), key.public_key().clone(), kid)
@@ -1128,8 +1128,8 @@ fn shows_who_is_asking_in_each_of_three_ways() {
         ));
     }
     let key = Key::es256();
-    let der = ClientAssertionKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes());
-    let jwk = ClientAssertionKey::from_jwk(key.to_jwk().unwrap().as_str());
+    let der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes());
+    let jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str());
     for (name, own, kid) in [
         ("from PEM", assertion_key(&key), None),
         ("from DER", der.unwrap(), None),
@@ -1166,9 +1166,7 @@ fn shows_who_is_asking_in_each_of_three_ways() {
 #[test]
 fn the_server_of_these_tests_refuses_other_assertions() {
     let key = Key::es256();
-    let own = |key: &Key| {
-        ClientAssertionKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap()
-    };
+    let own = |key: &Key| SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
     let server = Server::start(Registered::Key("id".into(), key.public_key().clone(), None));
     block_on(async {
         for (name, client) in [
@@ -1194,36 +1192,32 @@ fn the_server_of_these_tests_refuses_other_assertions() {
 
 #[test]
 fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
-    use ClientAssertionKeyError as E;
+    use SigningKeyError as E;
 
     let key = Key::es256();
     let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
     let with = |change: &dyn Fn(&mut Value)| {
         let mut jwk = private.clone();
         change(&mut jwk);
-        ClientAssertionKey::from_jwk(&jwk.to_string()).map(drop)
+        SigningKey::from_jwk(&jwk.to_string()).map(drop)
     };
-    let pem = |text: &str| ClientAssertionKey::from_pkcs8_pem(text).map(drop);
+    let pem = |text: &str| SigningKey::from_pkcs8_pem(text).map(drop);
     let long = "x".repeat(17 * 1024);
     for (name, found, error) in [
-        (
-            "no JSON",
-            ClientAssertionKey::from_jwk("key").map(drop),
-            E::Json,
-        ),
-        ("no d", with(&|jwk| remove(jwk, "d")), E::Numbers),
+        ("no JSON", SigningKey::from_jwk("key").map(drop), E::Json),
+        ("no d", with(&|jwk| remove(jwk, "d")), E::Missing),
         (
             "another d",
             with(&|jwk| jwk["d"] = json!(common::base64url([1; 32]))),
-            E::Numbers,
+            E::Mismatch,
         ),
         (
             "a d of zero",
             with(&|jwk| jwk["d"] = json!(common::base64url([0; 32]))),
-            E::Numbers,
+            E::Scalar,
         ),
-        ("a short d", with(&|jwk| jwk["d"] = json!("AQ")), E::Numbers),
-        ("a broken d", with(&|jwk| jwk["d"] = json!("!")), E::Numbers),
+        ("a short d", with(&|jwk| jwk["d"] = json!("AQ")), E::Length),
+        ("a broken d", with(&|jwk| jwk["d"] = json!("!")), E::Member),
         (
             "for encryption",
             with(&|jwk| jwk["use"] = json!("enc")),
@@ -1252,7 +1246,7 @@ fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
         ),
         (
             "no DER",
-            ClientAssertionKey::from_pkcs8_der(b"key").map(drop),
+            SigningKey::from_pkcs8_der(b"key").map(drop),
             E::Pkcs8,
         ),
         ("too long", pem(&long), E::TooLong),
@@ -1264,7 +1258,7 @@ fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
             "{name}: {shown}"
         );
     }
-    let own = ClientAssertionKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
     assert_eq!(
         own.with_algorithm(Algorithm::Ps256).unwrap_err(),
         E::Algorithm
@@ -1874,7 +1868,7 @@ fn clients() -> Vec<(Registered, ClientAuthentication, Vec<String>)> {
     let key = Key::es256();
     let pem = key.to_pkcs8_pem().unwrap();
     let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
-    let own = ClientAssertionKey::from_pkcs8_pem(pem.as_str()).unwrap();
+    let own = SigningKey::from_pkcs8_pem(pem.as_str()).unwrap();
     let encoded: String = form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let id: String = form_urlencoded::byte_serialize(CLIENT_ID.as_bytes()).collect();
     let secrets = vec![
@@ -1917,13 +1911,13 @@ fn debug_shows_neither_secrets_nor_people() {
         show(&server.verifier_as(client.clone()));
         show(&layer(server.verifier_as(client.clone())));
         show(&claims);
-        show(&ClientAssertionKeyError::Numbers);
+        show(&SigningKeyError::Mismatch);
         assert!(shown.contains("IntrospectionVerifier"), "{shown}");
         secrets.extend(["Alice L.", "orders.read"].map(str::to_owned));
         assert_shows_nothing("Debug", &shown, &secrets);
     }
     let key = Key::es256();
-    let own = ClientAssertionKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
     let shown = format!("{:?}", own.with_key_id("2025-11"));
     let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
     let secrets = ["d", "x", "y"].map(|member| private[member].as_str().unwrap().to_owned());

@@ -19,8 +19,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use num_bigint::BigUint;
 use serde_json::{Value, json};
-use tower_dpop::client::{ProofKey, ProofKeyError, ProofSigner, SigningError};
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::client::ProofSigner;
+use tower_dpop::jose::{Jwk, JwkError, SigningError, SigningKey, SigningKeyError};
 use tower_dpop::{Algorithm, Thumbprint};
 
 use common::base64url;
@@ -58,16 +58,16 @@ const RFC_8037: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuws
 const RFC_7515: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
 
 /// One RSA key for all tests: they are dear to make.
-fn rsa() -> ProofKey {
-    static RSA: LazyLock<ProofKey> =
-        LazyLock::new(|| ProofKey::generate_for(Algorithm::Ps256).unwrap());
+fn rsa() -> SigningKey {
+    static RSA: LazyLock<SigningKey> =
+        LazyLock::new(|| SigningKey::generate_for(Algorithm::Ps256).unwrap());
     RSA.clone()
 }
 
-fn key_for(algorithm: Algorithm) -> ProofKey {
+fn key_for(algorithm: Algorithm) -> SigningKey {
     match rsa().with_algorithm(algorithm) {
         Ok(key) => key,
-        Err(_) => ProofKey::generate_for(algorithm).unwrap(),
+        Err(_) => SigningKey::generate_for(algorithm).unwrap(),
     }
 }
 
@@ -83,16 +83,16 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn der(pem: &str) -> Vec<u8> {
-    let key = ProofKey::from_pkcs8_pem(pem).unwrap();
+    let key = SigningKey::from_pkcs8_pem(pem).unwrap();
     key.to_pkcs8_der().unwrap().as_bytes().to_vec()
 }
 
-fn jwk(key: &ProofKey) -> Value {
+fn jwk(key: &SigningKey) -> Value {
     serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap()
 }
 
 #[track_caller]
-fn assert_signs(name: &str, key: &ProofKey, public: &Jwk) {
+fn assert_signs(name: &str, key: &SigningKey, public: &Jwk) {
     let signature = key.sign_now(MESSAGE).unwrap();
     let verified = public.verify(key.algorithm(), MESSAGE, &signature);
     assert!(verified.is_ok(), "{name}");
@@ -109,10 +109,10 @@ fn every_algorithm_signs_and_outlives_its_process() {
         assert_eq!(key.thumbprint(), key.public_key().thumbprint(), "{name}");
         assert_signs(name, &key, key.public_key());
 
-        let from_jwk = ProofKey::from_jwk(key.to_jwk().unwrap().as_str()).unwrap();
+        let from_jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str()).unwrap();
         assert_eq!(from_jwk.algorithm(), algorithm, "the JWK names it");
-        let from_der = ProofKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes()).unwrap();
-        let from_pem = ProofKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+        let from_der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes()).unwrap();
+        let from_pem = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
         for (form, read) in [("JWK", from_jwk), ("DER", from_der), ("PEM", from_pem)] {
             let name = format!("{name}: {form}");
             assert_eq!(read.thumbprint(), key.thumbprint(), "{name}");
@@ -126,10 +126,13 @@ fn every_algorithm_signs_and_outlives_its_process() {
 #[test]
 fn generated_keys_are_new_ones() {
     for algorithm in [Algorithm::Es256, Algorithm::Ed25519] {
-        let [one, other] = [(); 2].map(|()| ProofKey::generate_for(algorithm).unwrap());
+        let [one, other] = [(); 2].map(|()| SigningKey::generate_for(algorithm).unwrap());
         assert_ne!(one.thumbprint(), other.thumbprint(), "{algorithm}");
     }
-    assert_eq!(ProofKey::generate().unwrap().algorithm(), Algorithm::Es256);
+    assert_eq!(
+        SigningKey::generate().unwrap().algorithm(),
+        Algorithm::Es256
+    );
     let n = decoded(jwk(&rsa())["n"].as_str().unwrap());
     assert_eq!((n.len(), n[0] >> 7), (256, 1), "2048 bits");
 }
@@ -168,7 +171,7 @@ fn reads_the_keys_of_openssl() {
             "MpRUOwPvGrAbkixaIMgXivsoqhPWgOSO9RZnI3ldIjc",
         ),
     ] {
-        let key = ProofKey::from_pkcs8_pem(document).unwrap();
+        let key = SigningKey::from_pkcs8_pem(document).unwrap();
         assert_eq!(key.algorithm(), algorithm);
         assert_eq!(serde_json::to_string(key.public_key()).unwrap(), public);
         assert_eq!(key.thumbprint().to_string(), thumbprint, "{algorithm}");
@@ -183,7 +186,7 @@ fn reads_the_keys_of_openssl() {
 /// RFC 8037 appendix A, RFC 7515 appendix A.3, RFC 8410 section 10.3.
 #[test]
 fn reads_the_keys_of_the_standards() {
-    let key = ProofKey::from_jwk(RFC_8037).unwrap();
+    let key = SigningKey::from_jwk(RFC_8037).unwrap();
     let thumbprint = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
     assert_eq!(key.thumbprint().to_string(), thumbprint);
     let signature = key.sign_now(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc");
@@ -192,7 +195,7 @@ fn reads_the_keys_of_the_standards() {
         "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
     );
 
-    let key = ProofKey::from_jwk(RFC_7515).unwrap();
+    let key = SigningKey::from_jwk(RFC_7515).unwrap();
     assert_signs("RFC 7515", &key, key.public_key());
     let input = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     let signature = decoded(
@@ -213,7 +216,7 @@ fn reads_the_keys_of_the_standards() {
         -----END PRIVATE KEY-----\n";
     let x = hex("19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
     for document in [version_1, version_2_with_attributes] {
-        let key = ProofKey::from_pkcs8_pem(document).unwrap();
+        let key = SigningKey::from_pkcs8_pem(document).unwrap();
         assert_eq!(jwk(&key)["x"], base64url(&x), "{document}");
     }
 }
@@ -317,7 +320,7 @@ fn signatures_are_deterministic() {
              18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
         ),
     ] {
-        let key = ProofKey::from_jwk(&jwk.to_string()).unwrap();
+        let key = SigningKey::from_jwk(&jwk.to_string()).unwrap();
         for _ in 0..2 {
             assert_eq!(key.sign_now(message).unwrap(), hex(signature), "{name}");
         }
@@ -343,7 +346,7 @@ fn aws_lc_reads_what_is_written_and_signs_with_it() {
         (Algorithm::Es512, &ECDSA_P521_SHA512_FIXED_SIGNING),
     ];
     for (algorithm, signing) in ecdsa {
-        let key = ProofKey::generate_for(algorithm).unwrap();
+        let key = SigningKey::generate_for(algorithm).unwrap();
         let document = key.to_pkcs8_der().unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(signing, document.as_bytes()).unwrap();
         let signature = pair.sign(&random, MESSAGE).unwrap();
@@ -353,19 +356,19 @@ fn aws_lc_reads_what_is_written_and_signs_with_it() {
         assert!(verified.is_ok(), "{algorithm}");
 
         let theirs = EcdsaKeyPair::generate_pkcs8(signing, &random).unwrap();
-        let key = ProofKey::from_pkcs8_der(theirs.as_ref()).unwrap();
+        let key = SigningKey::from_pkcs8_der(theirs.as_ref()).unwrap();
         assert_eq!(key.algorithm(), algorithm);
         assert_signs("theirs", &key, key.public_key());
     }
 
-    let key = ProofKey::generate_for(Algorithm::Ed25519).unwrap();
+    let key = SigningKey::generate_for(Algorithm::Ed25519).unwrap();
     let document = key.to_pkcs8_der().unwrap();
     let pair = Ed25519KeyPair::from_pkcs8(document.as_bytes()).unwrap();
     let signature = pair.sign(MESSAGE);
     assert_eq!(signature.as_ref(), key.sign_now(MESSAGE).unwrap());
     // The second version of PKCS#8, with the public half.
     let theirs = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-    let key = ProofKey::from_pkcs8_der(theirs.as_ref()).unwrap();
+    let key = SigningKey::from_pkcs8_der(theirs.as_ref()).unwrap();
     assert_signs("theirs", &key, key.public_key());
 
     let key = rsa();
@@ -379,7 +382,7 @@ fn aws_lc_reads_what_is_written_and_signs_with_it() {
         .verify(Algorithm::Ps256, MESSAGE, &signature);
     assert!(verified.is_ok());
     let theirs = rsa_by_aws_lc(KeySize::Rsa2048);
-    let key = ProofKey::from_pkcs8_der(&theirs).unwrap();
+    let key = SigningKey::from_pkcs8_der(&theirs).unwrap();
     assert_signs("theirs", &key, key.public_key());
 }
 
@@ -393,8 +396,8 @@ fn rsa_by_aws_lc(size: KeySize) -> Vec<u8> {
 /// Each row reads one document.
 #[track_caller]
 fn assert_refused<D: AsRef<T>, T: ?Sized>(
-    read: fn(&T) -> Result<ProofKey, ProofKeyError>,
-    rows: impl IntoIterator<Item = (&'static str, D, ProofKeyError)>,
+    read: fn(&T) -> Result<SigningKey, SigningKeyError>,
+    rows: impl IntoIterator<Item = (&'static str, D, SigningKeyError)>,
 ) {
     for (name, document, expected) in rows {
         assert_eq!(read(document.as_ref()).unwrap_err(), expected, "{name}");
@@ -410,37 +413,37 @@ fn order() -> Vec<u8> {
 fn refuses_what_is_no_pkcs8() {
     let p256 = der(P256);
     assert_refused(
-        ProofKey::from_pkcs8_der,
+        SigningKey::from_pkcs8_der,
         [
-            ("nothing", vec![], ProofKeyError::Pkcs8),
-            ("garbage", b"garbage".to_vec(), ProofKeyError::Pkcs8),
+            ("nothing", vec![], SigningKeyError::Pkcs8),
+            ("garbage", b"garbage".to_vec(), SigningKeyError::Pkcs8),
             (
                 "an octet behind it",
                 [p256.as_slice(), &[0]].concat(),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
             (
                 "an ECPrivateKey alone",
                 p256[29..].to_vec(),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
             (
                 "version 3",
                 replaced(&p256, &hex("020100"), &hex("020102")),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
             (
                 "version 2 without a public half",
                 replaced(&p256, &hex("020100"), &hex("020101")),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
-            ("megabytes", vec![0x30; 4 << 20], ProofKeyError::TooLong),
+            ("megabytes", vec![0x30; 4 << 20], SigningKeyError::TooLong),
         ],
     );
     for document in [p256, der(ED25519), der(RSA_2048)] {
         for end in 0..document.len() {
-            let read = ProofKey::from_pkcs8_der(&document[..end]);
-            assert_eq!(read.unwrap_err(), ProofKeyError::Pkcs8, "{end} octets");
+            let read = SigningKey::from_pkcs8_der(&document[..end]);
+            assert_eq!(read.unwrap_err(), SigningKeyError::Pkcs8, "{end} octets");
         }
     }
 }
@@ -448,13 +451,13 @@ fn refuses_what_is_no_pkcs8() {
 #[test]
 fn refuses_broken_ec_keys_in_pkcs8() {
     let p256 = der(P256);
-    let key = jwk(&ProofKey::from_pkcs8_pem(P256).unwrap());
+    let key = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let (d, x) = (number(&key, "d"), number(&key, "x"));
     let other_x = number(&serde_json::from_str(RFC_7515).unwrap(), "x");
     let mut other_d = order();
     *other_d.last_mut().unwrap() -= 1;
     assert_refused(
-        ProofKey::from_pkcs8_der,
+        SigningKey::from_pkcs8_der,
         [
             (
                 "a curve without a name here",
@@ -463,7 +466,7 @@ fn refuses_broken_ec_keys_in_pkcs8() {
                     &hex("06082a8648ce3d030107"),
                     &hex("06082a8648ce3d030101"),
                 ),
-                ProofKeyError::KeyType,
+                SigningKeyError::KeyType,
             ),
             (
                 "the OID of no algorithm here",
@@ -472,82 +475,82 @@ fn refuses_broken_ec_keys_in_pkcs8() {
                     &hex("06072a8648ce3d0201"),
                     &hex("06072a8648ce3d0202"),
                 ),
-                ProofKeyError::KeyType,
+                SigningKeyError::KeyType,
             ),
             (
                 "an ECPrivateKey of version 2",
                 replaced(&p256, &hex("0201010420"), &hex("0201020420")),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
             (
                 "another curve in the ECPrivateKey",
                 with_curve(&d, "06052b81040022"),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "a scalar of zero",
                 replaced(&p256, &d, &[0; 32]),
-                ProofKeyError::Scalar,
+                SigningKeyError::Scalar,
             ),
             (
                 "a scalar of n",
                 replaced(&p256, &d, &order()),
-                ProofKeyError::Scalar,
+                SigningKeyError::Scalar,
             ),
             (
                 "a scalar above n",
                 replaced(&p256, &d, &[0xff; 32]),
-                ProofKeyError::Scalar,
+                SigningKeyError::Scalar,
             ),
             (
                 "a scalar of 31 octets",
                 short_scalar(&p256),
-                ProofKeyError::Length,
+                SigningKeyError::Length,
             ),
             (
                 "another's scalar",
                 replaced(&p256, &d, &other_d),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "another's x",
                 replaced(&p256, &x, &other_x),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
         ],
     );
-    assert!(ProofKey::from_pkcs8_der(&with_curve(&d, "06082a8648ce3d030107")).is_ok());
-    assert!(ProofKey::from_pkcs8_der(&with_curve(&other_d, "06082a8648ce3d030107")).is_ok());
+    assert!(SigningKey::from_pkcs8_der(&with_curve(&d, "06082a8648ce3d030107")).is_ok());
+    assert!(SigningKey::from_pkcs8_der(&with_curve(&other_d, "06082a8648ce3d030107")).is_ok());
 }
 
 #[test]
 fn refuses_broken_ed25519_keys_in_pkcs8() {
     let ed25519 = der(ED25519);
-    let key = jwk(&ProofKey::from_pkcs8_pem(ED25519).unwrap());
+    let key = jwk(&SigningKey::from_pkcs8_pem(ED25519).unwrap());
     // The public half behind it: [1], 33 octets.
     let version_2 = |unused_bits: u8, x: &[u8]| {
         let head = hex("3051020101300506032b657004220420");
         [&head, &number(&key, "d"), &[0x81, 0x21, unused_bits][..], x].concat()
     };
     let x = number(&key, "x");
-    assert!(ProofKey::from_pkcs8_der(&version_2(0, &x)).is_ok());
+    assert!(SigningKey::from_pkcs8_der(&version_2(0, &x)).is_ok());
     assert_refused(
-        ProofKey::from_pkcs8_der,
+        SigningKey::from_pkcs8_der,
         [
             (
                 "the OID of Ed448",
                 replaced(&ed25519, &hex("2b6570"), &hex("2b6571")),
-                ProofKeyError::KeyType,
+                SigningKeyError::KeyType,
             ),
             (
                 "a seed of 31 octets",
                 short_seed(&ed25519),
-                ProofKeyError::Pkcs8,
+                SigningKeyError::Pkcs8,
             ),
             (
                 "another's public half",
                 version_2(0, &[7; 32]),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "a public half of 31 octets",
@@ -556,12 +559,12 @@ fn refuses_broken_ed25519_keys_in_pkcs8() {
                     &hex("8121"),
                     &hex("8120"),
                 ),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "a public half of 255 bits",
                 version_2(1, &[&x[..31], &[0]].concat()),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
         ],
     );
@@ -570,9 +573,9 @@ fn refuses_broken_ed25519_keys_in_pkcs8() {
 #[test]
 fn refuses_broken_rsa_keys_in_pkcs8() {
     let rsa_2048 = der(RSA_2048);
-    let key = jwk(&ProofKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let key = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     assert_refused(
-        ProofKey::from_pkcs8_der,
+        SigningKey::from_pkcs8_der,
         [(
             "the OID of RSASSA-PSS",
             replaced(
@@ -580,7 +583,7 @@ fn refuses_broken_rsa_keys_in_pkcs8() {
                 &hex("2a864886f70d010101"),
                 &hex("2a864886f70d01010a"),
             ),
-            ProofKeyError::KeyType,
+            SigningKeyError::KeyType,
         )],
     );
     for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
@@ -589,8 +592,8 @@ fn refuses_broken_rsa_keys_in_pkcs8() {
         changed[20] ^= 1;
         let document = replaced(&rsa_2048, &octets, &changed);
         assert_refused(
-            ProofKey::from_pkcs8_der,
-            [(member, document, ProofKeyError::Mismatch)],
+            SigningKey::from_pkcs8_der,
+            [(member, document, SigningKeyError::Mismatch)],
         );
     }
 }
@@ -645,50 +648,58 @@ fn with_curve(d: &[u8], oid: &str) -> Vec<u8> {
 fn refuses_pem_of_another_kind() {
     let label = |label: &str| P256.replace("PRIVATE KEY", label);
     assert_refused(
-        ProofKey::from_pkcs8_pem,
+        SigningKey::from_pkcs8_pem,
         [
-            ("nothing", String::new(), ProofKeyError::Pem),
-            ("garbage", "garbage".into(), ProofKeyError::Pem),
-            ("a public key", label("PUBLIC KEY"), ProofKeyError::Pem),
-            ("SEC 1", label("EC PRIVATE KEY"), ProofKeyError::Pem),
-            ("PKCS#1", label("RSA PRIVATE KEY"), ProofKeyError::Pem),
+            ("nothing", String::new(), SigningKeyError::Pem),
+            ("garbage", "garbage".into(), SigningKeyError::Pem),
+            ("a public key", label("PUBLIC KEY"), SigningKeyError::Pem),
+            ("SEC 1", label("EC PRIVATE KEY"), SigningKeyError::Pem),
+            ("PKCS#1", label("RSA PRIVATE KEY"), SigningKeyError::Pem),
             (
                 "encrypted",
                 label("ENCRYPTED PRIVATE KEY"),
-                ProofKeyError::Pem,
+                SigningKeyError::Pem,
             ),
             (
                 "labels that differ",
                 P256.replace("END PRIVATE", "END PUBLIC"),
-                ProofKeyError::Pem,
+                SigningKeyError::Pem,
             ),
             (
                 "no end",
                 P256[..P256.find("-----END").unwrap()].into(),
-                ProofKeyError::Pem,
+                SigningKeyError::Pem,
             ),
-            ("base64url", P256.replace('/', "_"), ProofKeyError::Pem),
-            ("two documents", format!("{P256}{P256}"), ProofKeyError::Pem),
-            ("another curve", SECP256K1.into(), ProofKeyError::KeyType),
-            ("a key for agreement", X25519.into(), ProofKeyError::KeyType),
+            ("base64url", P256.replace('/', "_"), SigningKeyError::Pem),
+            (
+                "two documents",
+                format!("{P256}{P256}"),
+                SigningKeyError::Pem,
+            ),
+            ("another curve", SECP256K1.into(), SigningKeyError::KeyType),
+            (
+                "a key for agreement",
+                X25519.into(),
+                SigningKeyError::KeyType,
+            ),
             (
                 "RSA of 1024 bits",
                 RSA_1024.into(),
-                ProofKeyError::Public(JwkError::RsaSize),
+                SigningKeyError::Public(JwkError::RsaSize),
             ),
             (
                 "RSA with three primes",
                 RSA_THREE_PRIMES.into(),
-                ProofKeyError::Primes,
+                SigningKeyError::Primes,
             ),
-            ("megabytes", "A".repeat(4 << 20), ProofKeyError::TooLong),
+            ("megabytes", "A".repeat(4 << 20), SigningKeyError::TooLong),
         ],
     );
     for (name, document) in [
         ("white space around it", format!("\n\n{P256}\n\n")),
         ("line ends of another system", P256.replace('\n', "\r\n")),
     ] {
-        assert!(ProofKey::from_pkcs8_pem(&document).is_ok(), "{name}");
+        assert!(SigningKey::from_pkcs8_pem(&document).is_ok(), "{name}");
     }
 }
 
@@ -722,8 +733,8 @@ fn longer(jwk: &Value, member: &str) -> String {
 
 #[test]
 fn refuses_what_is_no_jwk_for_signing() {
-    let ec = jwk(&ProofKey::from_jwk(RFC_7515).unwrap());
-    let rsa = jwk(&ProofKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let duplicate = |member: &str| {
         let text = ec.to_string();
         format!("{},\"{member}\":{}}}", &text[..text.len() - 1], ec[member])
@@ -734,53 +745,57 @@ fn refuses_what_is_no_jwk_for_signing() {
         ec.to_string().replace(d, &escaped)
     };
     assert_refused(
-        ProofKey::from_jwk,
+        SigningKey::from_jwk,
         [
-            ("nothing", String::new(), ProofKeyError::Json),
-            ("garbage", "garbage".into(), ProofKeyError::Json),
-            ("an array", format!("[{ec}]"), ProofKeyError::Json),
-            ("two of them", format!("{ec}{ec}"), ProofKeyError::Json),
-            ("a duplicate d", duplicate("d"), ProofKeyError::Json),
-            ("a duplicate x", duplicate("x"), ProofKeyError::Json),
+            ("nothing", String::new(), SigningKeyError::Json),
+            ("garbage", "garbage".into(), SigningKeyError::Json),
+            ("an array", format!("[{ec}]"), SigningKeyError::Json),
+            ("two of them", format!("{ec}{ec}"), SigningKeyError::Json),
+            ("a duplicate d", duplicate("d"), SigningKeyError::Json),
+            ("a duplicate x", duplicate("x"), SigningKeyError::Json),
             (
                 "a duplicate unknown member",
                 ec.to_string().replacen('{', r#"{"a":1,"a":1,"#, 1),
-                ProofKeyError::Json,
+                SigningKeyError::Json,
             ),
-            ("d is a number", but(&ec, "d", 1), ProofKeyError::Json),
-            ("d is null", but(&ec, "d", Value::Null), ProofKeyError::Json),
-            ("d with an escape", escaped, ProofKeyError::Json),
-            ("megabytes", " ".repeat(4 << 20), ProofKeyError::TooLong),
-            ("use is enc", but(&ec, "use", "enc"), ProofKeyError::Use),
+            ("d is a number", but(&ec, "d", 1), SigningKeyError::Json),
+            (
+                "d is null",
+                but(&ec, "d", Value::Null),
+                SigningKeyError::Json,
+            ),
+            ("d with an escape", escaped, SigningKeyError::Json),
+            ("megabytes", " ".repeat(4 << 20), SigningKeyError::TooLong),
+            ("use is enc", but(&ec, "use", "enc"), SigningKeyError::Use),
             (
                 "key_ops is verify",
                 but(&ec, "key_ops", json!(["verify"])),
-                ProofKeyError::Use,
+                SigningKeyError::Use,
             ),
             (
                 "key_ops is empty",
                 but(&ec, "key_ops", json!([])),
-                ProofKeyError::Use,
+                SigningKeyError::Use,
             ),
             (
                 "alg of another curve",
                 but(&ec, "alg", "ES384"),
-                ProofKeyError::Algorithm,
+                SigningKeyError::Algorithm,
             ),
             (
                 "alg of another type",
                 but(&rsa, "alg", "ES256"),
-                ProofKeyError::Algorithm,
+                SigningKeyError::Algorithm,
             ),
             (
                 "alg of an encryption",
                 but(&ec, "alg", "ECDH-ES"),
-                ProofKeyError::Algorithm,
+                SigningKeyError::Algorithm,
             ),
             (
                 "alg none",
                 but(&ec, "alg", "none"),
-                ProofKeyError::Algorithm,
+                SigningKeyError::Algorithm,
             ),
         ],
     );
@@ -788,9 +803,9 @@ fn refuses_what_is_no_jwk_for_signing() {
 
 #[test]
 fn accepts_what_does_not_contradict_a_jwk_for_signing() {
-    let ec = jwk(&ProofKey::from_jwk(RFC_7515).unwrap());
-    let okp = jwk(&ProofKey::from_jwk(RFC_8037).unwrap());
-    let rsa = jwk(&ProofKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     for (name, text, algorithm) in [
         ("kid", but(&ec, "kid", "1"), Algorithm::Es256),
         ("use is sig", but(&ec, "use", "sig"), Algorithm::Es256),
@@ -805,26 +820,26 @@ fn accepts_what_does_not_contradict_a_jwk_for_signing() {
         ("EdDSA", but(&okp, "alg", "EdDSA"), Algorithm::EdDsa),
         ("RS384", but(&rsa, "alg", "RS384"), Algorithm::Rs384),
     ] {
-        let key = ProofKey::from_jwk(&text).unwrap();
+        let key = SigningKey::from_jwk(&text).unwrap();
         assert_eq!(key.algorithm(), algorithm, "{name}");
     }
 }
 
 #[test]
 fn refuses_broken_ec_and_okp_jwks() {
-    let ec = jwk(&ProofKey::from_jwk(RFC_7515).unwrap());
-    let okp = jwk(&ProofKey::from_jwk(RFC_8037).unwrap());
-    let another = jwk(&ProofKey::from_pkcs8_pem(P256).unwrap());
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let another = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let padded = format!("{}=", ec["d"].as_str().unwrap());
-    let no_type = ProofKeyError::Public(JwkError::KeyType);
-    let no_coordinate = ProofKeyError::Public(JwkError::Coordinate);
+    let no_type = SigningKeyError::Public(JwkError::KeyType);
+    let no_coordinate = SigningKeyError::Public(JwkError::Coordinate);
     assert_refused(
-        ProofKey::from_jwk,
+        SigningKey::from_jwk,
         [
             (
                 "no kty",
                 without(&ec, "kty"),
-                ProofKeyError::Public(JwkError::Missing),
+                SigningKeyError::Public(JwkError::Missing),
             ),
             ("a symmetric key", but(&ec, "kty", "oct"), no_type),
             ("no curve", without(&ec, "crv"), no_type),
@@ -833,47 +848,55 @@ fn refuses_broken_ec_and_okp_jwks() {
             ("no x", without(&ec, "x"), no_coordinate),
             ("no y", without(&ec, "y"), no_coordinate),
             ("a longer x", longer(&ec, "x"), no_coordinate),
-            ("no d", without(&ec, "d"), ProofKeyError::Missing),
-            ("OKP: no d", without(&okp, "d"), ProofKeyError::Missing),
+            ("no d", without(&ec, "d"), SigningKeyError::Missing),
+            ("OKP: no d", without(&okp, "d"), SigningKeyError::Missing),
             (
                 "d with padding",
                 but(&ec, "d", padded),
-                ProofKeyError::Member,
+                SigningKeyError::Member,
             ),
-            ("an empty d", but(&ec, "d", ""), ProofKeyError::Length),
-            ("a longer d", longer(&ec, "d"), ProofKeyError::Length),
-            ("OKP: a longer d", longer(&okp, "d"), ProofKeyError::Length),
+            ("an empty d", but(&ec, "d", ""), SigningKeyError::Length),
+            ("a longer d", longer(&ec, "d"), SigningKeyError::Length),
+            (
+                "OKP: a longer d",
+                longer(&okp, "d"),
+                SigningKeyError::Length,
+            ),
             (
                 "a shorter d",
                 but(&ec, "d", base64url([1; 31])),
-                ProofKeyError::Length,
+                SigningKeyError::Length,
             ),
             (
                 "a d of zero",
                 but(&ec, "d", base64url([0; 32])),
-                ProofKeyError::Scalar,
+                SigningKeyError::Scalar,
             ),
             (
                 "a d of n",
                 but(&ec, "d", base64url(order())),
-                ProofKeyError::Scalar,
+                SigningKeyError::Scalar,
             ),
-            ("another d", turned(&ec, "d"), ProofKeyError::Mismatch),
-            ("OKP: another d", turned(&okp, "d"), ProofKeyError::Mismatch),
+            ("another d", turned(&ec, "d"), SigningKeyError::Mismatch),
+            (
+                "OKP: another d",
+                turned(&okp, "d"),
+                SigningKeyError::Mismatch,
+            ),
             (
                 "another's d",
                 but(&ec, "d", another["d"].clone()),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "another's x",
                 but(&ec, "x", another["x"].clone()),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
             (
                 "another's y",
                 but(&ec, "y", another["y"].clone()),
-                ProofKeyError::Mismatch,
+                SigningKeyError::Mismatch,
             ),
         ],
     );
@@ -881,7 +904,7 @@ fn refuses_broken_ec_and_okp_jwks() {
 
 #[test]
 fn refuses_broken_rsa_jwks() {
-    let rsa = jwk(&ProofKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let swapped = {
         let mut changed = rsa.clone();
         changed["p"] = rsa["q"].clone();
@@ -895,38 +918,42 @@ fn refuses_broken_rsa_jwks() {
         assert!(d > number("n"));
         but(&rsa, "d", base64url(d.to_bytes_be()))
     };
-    let integer = ProofKeyError::Public(JwkError::Integer);
-    let missing = ProofKeyError::Public(JwkError::Missing);
+    let integer = SigningKeyError::Public(JwkError::Integer);
+    let missing = SigningKeyError::Public(JwkError::Missing);
     assert_refused(
-        ProofKey::from_jwk,
+        SigningKey::from_jwk,
         [
             ("no n", without(&rsa, "n"), missing),
             ("no e", without(&rsa, "e"), missing),
             ("a longer n", longer(&rsa, "n"), integer),
             ("an e of one", but(&rsa, "e", "AQ"), integer),
-            ("another e", but(&rsa, "e", "Aw"), ProofKeyError::Mismatch),
-            ("a longer p", longer(&rsa, "p"), ProofKeyError::Length),
-            ("an empty qi", but(&rsa, "qi", ""), ProofKeyError::Length),
-            ("a p of three", but(&rsa, "p", "Aw"), ProofKeyError::Primes),
+            ("another e", but(&rsa, "e", "Aw"), SigningKeyError::Mismatch),
+            ("a longer p", longer(&rsa, "p"), SigningKeyError::Length),
+            ("an empty qi", but(&rsa, "qi", ""), SigningKeyError::Length),
+            (
+                "a p of three",
+                but(&rsa, "p", "Aw"),
+                SigningKeyError::Primes,
+            ),
             (
                 "other primes",
                 but(&rsa, "oth", json!([])),
-                ProofKeyError::Primes,
+                SigningKeyError::Primes,
             ),
-            ("a d above n", long_exponent, ProofKeyError::Mismatch),
-            ("p and q swapped", swapped, ProofKeyError::Mismatch),
+            ("a d above n", long_exponent, SigningKeyError::Mismatch),
+            ("p and q swapped", swapped, SigningKeyError::Mismatch),
         ],
     );
     for member in ["d", "p", "q", "dp", "dq", "qi"] {
         assert_refused(
-            ProofKey::from_jwk,
-            [(member, without(&rsa, member), ProofKeyError::Missing)],
+            SigningKey::from_jwk,
+            [(member, without(&rsa, member), SigningKeyError::Missing)],
         );
     }
     for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
         assert_refused(
-            ProofKey::from_jwk,
-            [(member, turned(&rsa, member), ProofKeyError::Mismatch)],
+            SigningKey::from_jwk,
+            [(member, turned(&rsa, member), SigningKeyError::Mismatch)],
         );
     }
 }
@@ -934,7 +961,7 @@ fn refuses_broken_rsa_jwks() {
 /// n is the product of p and q, d is an inverse of e, the other numbers follow: only q is no prime.
 #[test]
 fn refuses_rsa_keys_whose_primes_are_none() {
-    let rsa = jwk(&ProofKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let number = |name: &str| BigUint::from_bytes_be(&decoded(rsa[name].as_str().unwrap()));
     let one = BigUint::from(1_u8);
     let (p, e) = (number("p"), number("e"));
@@ -958,15 +985,15 @@ fn refuses_rsa_keys_whose_primes_are_none() {
     ] {
         composite[name] = json!(base64url(value.to_bytes_be()));
     }
-    let read = ProofKey::from_jwk(&composite.to_string());
-    assert_eq!(read.unwrap_err(), ProofKeyError::Mismatch);
+    let read = SigningKey::from_jwk(&composite.to_string());
+    assert_eq!(read.unwrap_err(), SigningKeyError::Mismatch);
 }
 
 /// Whatever is read in spite of a turned octet is still the same key.
 #[test]
 fn no_changed_document_panics_or_becomes_another_key() {
     for (pem, step) in [(P256, 1), (ED25519, 1), (RSA_2048, 13)] {
-        let key = ProofKey::from_pkcs8_pem(pem).unwrap();
+        let key = SigningKey::from_pkcs8_pem(pem).unwrap();
         let thumbprint = key.thumbprint();
         let private = jwk(&key);
         let document = der(pem);
@@ -975,7 +1002,7 @@ fn no_changed_document_panics_or_becomes_another_key() {
             for mask in [0x01, 0x80, 0xff] {
                 let mut changed = document.clone();
                 changed[at] ^= mask;
-                if let Ok(key) = ProofKey::from_pkcs8_der(&changed) {
+                if let Ok(key) = SigningKey::from_pkcs8_der(&changed) {
                     // A version 1 document of Ed25519 has no public half that could contradict.
                     let seed = pem == ED25519 && at >= document.len() - 32;
                     assert!(seed || key.thumbprint() == thumbprint, "octet {at}");
@@ -985,7 +1012,7 @@ fn no_changed_document_panics_or_becomes_another_key() {
         for at in (0..text.as_str().len()).step_by(step) {
             let mut changed = text.as_str().to_owned();
             changed.replace_range(at..=at, "~");
-            if let Ok(key) = ProofKey::from_jwk(&changed) {
+            if let Ok(key) = SigningKey::from_jwk(&changed) {
                 assert_eq!(key.thumbprint(), thumbprint, "character {at}");
                 assert_eq!(jwk(&key)["d"], private["d"], "character {at}");
             }
@@ -1016,7 +1043,7 @@ fn another_algorithm_must_fit_the_key() {
             }
             Err(error) => {
                 assert!(!fits, "{from} to {to}");
-                assert_eq!(error, ProofKeyError::Algorithm);
+                assert_eq!(error, SigningKeyError::Algorithm);
             }
         }
     }
@@ -1031,12 +1058,12 @@ fn picks_an_algorithm_of_the_servers_list() {
         ("ES512 ES384 none", Ok(Algorithm::Es384)),
         (" EdDSA  ES384 ", Ok(Algorithm::EdDsa)),
         ("EdDSA Ed25519", Ok(Algorithm::Ed25519)),
-        ("none HS256 foo", Err(ProofKeyError::NoCommonAlgorithm)),
-        ("es256", Err(ProofKeyError::NoCommonAlgorithm)),
-        ("ES256,ES384", Err(ProofKeyError::NoCommonAlgorithm)),
-        ("", Err(ProofKeyError::NoCommonAlgorithm)),
+        ("none HS256 foo", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("es256", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("ES256,ES384", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("", Err(SigningKeyError::NoCommonAlgorithm)),
     ] {
-        let picked = ProofKey::generate_for_one_of(algs).map(|key| key.algorithm());
+        let picked = SigningKey::generate_for_one_of(algs).map(|key| key.algorithm());
         assert_eq!(picked, expected, "{algs:?}");
     }
 }
@@ -1045,7 +1072,7 @@ fn picks_an_algorithm_of_the_servers_list() {
 #[tokio::test]
 async fn keys_and_whoever_keeps_them_sign_alike() {
     /// Answers later, as something remote does.
-    struct Remote(ProofKey);
+    struct Remote(SigningKey);
 
     impl ProofSigner for Remote {
         fn algorithm(&self) -> Algorithm {
@@ -1070,7 +1097,7 @@ async fn keys_and_whoever_keeps_them_sign_alike() {
             .is_ok()
     }
 
-    let key = ProofKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     let clone = key.clone();
     assert!(verifies(key).await);
     // On another thread, after the first clone is gone.
@@ -1135,7 +1162,7 @@ fn nothing_shows_a_key() {
     }
     // Whoever tries to read a key must not find it in the error.
     let broken = RFC_7515.replace("\"P-256\"", "7");
-    let error = ProofKey::from_jwk(&broken).unwrap_err();
+    let error = SigningKey::from_jwk(&broken).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the key is not a JSON object without duplicate members"

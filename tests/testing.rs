@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::client::ProofKey;
+use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{
     IatError, NonceError, NonceSource as _, ProofError, ReplayStoreError, TargetError,
 };
@@ -200,13 +200,13 @@ fn each_defect_is_the_only_thing_wrong_under_every_public_url() {
 }
 
 /// A key for the algorithm. RSA keys take long to make, so there is one.
-fn key_for(algorithm: Algorithm) -> ProofKey {
-    static RSA: LazyLock<ProofKey> =
-        LazyLock::new(|| ProofKey::generate_for(Algorithm::Ps256).unwrap());
+fn key_for(algorithm: Algorithm) -> SigningKey {
+    static RSA: LazyLock<SigningKey> =
+        LazyLock::new(|| SigningKey::generate_for(Algorithm::Ps256).unwrap());
     if algorithm.name().starts_with(['P', 'R']) {
         RSA.clone().with_algorithm(algorithm).unwrap()
     } else {
-        ProofKey::generate_for(algorithm).unwrap()
+        SigningKey::generate_for(algorithm).unwrap()
     }
 }
 
@@ -355,7 +355,7 @@ fn a_request_as_bearer_passes_where_bearer_is_allowed() {
         ),
         (
             "by another key",
-            |r| r.token_key = ProofKey::generate().unwrap(),
+            |r| r.token_key = SigningKey::generate().unwrap(),
             TokenError::Signature,
         ),
     ];
@@ -605,7 +605,7 @@ fn any_field_of_a_request_can_be_changed() {
         ),
         (
             "the proof's key",
-            |r| r.key = ProofKey::generate().unwrap(),
+            |r| r.key = SigningKey::generate().unwrap(),
             Some(ProofError::Signature.into()),
         ),
     ];
@@ -709,8 +709,10 @@ fn the_clock_is_one_for_service_issuer_and_client() {
 #[test]
 fn an_issuer_rotates_its_keys() {
     let first = issuer();
-    let second = first.clone().add_key("2", ProofKey::generate().unwrap());
-    let third = second.clone().with_key("3", ProofKey::generate().unwrap());
+    let second = first.clone().add_key("2", SigningKey::generate().unwrap());
+    let third = second
+        .clone()
+        .with_key("3", SigningKey::generate().unwrap());
     let issuers = [first, second, third];
     let passes = |signer: &TestIssuer, verifying: &TestIssuer| {
         let request = TestClient::new(signer).request(Method::GET, ORDERS);
@@ -770,7 +772,7 @@ fn a_token_can_be_changed_in_everything() {
         ),
         (
             "another key",
-            |t| t.signed_by(ProofKey::generate().unwrap()),
+            |t| t.signed_by(SigningKey::generate().unwrap()),
             Some(TokenError::Signature),
         ),
         (
@@ -783,7 +785,7 @@ fn a_token_can_be_changed_in_everything() {
         ),
     ];
     let issuer = issuer();
-    let key = ProofKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     for (name, change, refused) in rows {
         let token = change(issuer.token_for(key.thumbprint())).to_text();
         let verified = block_on(
@@ -1190,7 +1192,7 @@ fn parts_of_the_kit_work_by_themselves() {
     let nonces = nonces();
     let issuer = issuer();
     let verifier = verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone()));
-    let key = ProofKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     let by_hand = nonces.issue(issuer.clock().now());
     let client = TestClient::new(&issuer)
         .with_key(key.clone())
@@ -1200,7 +1202,7 @@ fn parts_of_the_kit_work_by_themselves() {
         Ok(())
     );
 
-    let thief = ProofKey::generate().unwrap();
+    let thief = SigningKey::generate().unwrap();
     let stolen = issuer.token_for(key.thumbprint());
     let stolen = sign_jws(&stolen.key, &stolen.header, &stolen.claims);
     let thief = client.with_key(thief).with_token(stolen);

@@ -6,10 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
 use http::{Method, Request};
-use tower_dpop::client::ProofKey;
+use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, ReplayKey};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
-use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore, Timestamp};
+use tower_dpop::{
+    Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore,
+    Timestamp,
+};
 
 use crate::timing::REQUESTS;
 
@@ -92,12 +95,12 @@ impl Parties {
 
     /// A client with a new key and a token that is bound to it.
     pub fn client(&self, algorithm: Algorithm) -> Client {
-        let key = ProofKey::generate_for(algorithm).expect("the system gives randomness");
+        let key = SigningKey::generate_for(algorithm).expect("the system gives randomness");
         self.client_with(key)
     }
 
     /// A client with this key and a new token that is bound to it.
-    pub fn client_with(&self, key: ProofKey) -> Client {
+    pub fn client_with(&self, key: SigningKey) -> Client {
         let client = TestClient::new(&self.issuer)
             .with_key(key)
             .with_claim("exp", self.now().plus(24 * 60 * 60).as_unix())

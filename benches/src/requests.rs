@@ -8,7 +8,7 @@ use std::mem;
 use http::request::Parts;
 use http::{Request, Response};
 use tower::{Layer as _, Service, service_fn};
-use tower_dpop::client::ProofKey;
+use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::CompactReplayStore;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, MemoryReplayStore, ReplayStore};
 
@@ -224,7 +224,7 @@ impl<'p> Passing<'p> {
     /// Of a client that is known, each with a token that was never seen.
     fn renewing(parties: &'p Parties) -> Self {
         let verifier = parties.verifier();
-        let key = ProofKey::generate().expect("the system gives randomness");
+        let key = SigningKey::generate().expect("the system gives randomness");
         warm_up(&verifier, &[parties.client_with(key.clone())]);
         Self::new(verifier, move || parties.client_with(key.clone()))
     }

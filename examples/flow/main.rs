@@ -27,7 +27,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
-use tower_dpop::client::{AccessTokenText, DpopClientLayer, NewProof, ProofKey, TokenResponse};
+use tower_dpop::client::{AccessTokenText, DpopClientLayer, NewProof, TokenResponse};
+use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{ProofError, UrlMismatch};
 use tower_dpop::resource::{BindingError, CredentialsError};
 use tower_dpop::testing::{Answer, Defect, TestClient, TestClock};
@@ -71,7 +72,7 @@ async fn main() -> Result<()> {
     line("resource", &api);
     line("client", CLIENT);
 
-    let key = ProofKey::generate()?;
+    let key = SigningKey::generate()?;
     let token = obtain_token(&story, &issuer, &key).await?;
     let orders: Uri = format!("{api}/orders").parse()?;
     let overheard = use_token(&story, &orders, &key, &token).await?;
@@ -111,7 +112,7 @@ async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
 }
 
 /// Steps 1 to 6: from a key to a token that is bound to it.
-async fn obtain_token(story: &Narrator, issuer: &str, key: &ProofKey) -> Result<AccessTokenText> {
+async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Result<AccessTokenText> {
     step("1. The client generates a key pair.");
     let jkt = key.thumbprint().to_string();
     line("jkt", &jkt);
@@ -198,7 +199,7 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &ProofKey) -> Result<
 async fn use_token(
     story: &Narrator,
     url: &Uri,
-    key: &ProofKey,
+    key: &SigningKey,
     token: &AccessTokenText,
 ) -> Result<Request<String>> {
     step("7. The client asks for its orders, with the token and a proof that names it (ath).");
@@ -225,7 +226,7 @@ async fn attack(
     story: &Narrator,
     api: &str,
     token: &AccessTokenText,
-    key: &ProofKey,
+    key: &SigningKey,
     overheard: Request<String>,
 ) -> Result<()> {
     println!("\nA thief has read that request. Five attacks:");

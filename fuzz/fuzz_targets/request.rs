@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
-use tower_dpop::client::ProofKey;
+use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
 use tower_dpop::{JwtVerifier, KeySet, ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
@@ -237,13 +237,13 @@ fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
 }
 
 /// A key of this number.
-fn key(d: [u8; 32]) -> ProofKey {
+fn key(d: [u8; 32]) -> SigningKey {
     let secret = p256::SecretKey::from_slice(&d).expect("a number below n");
     let point = secret.public_key().to_uncompressed_point();
     let [x, y] = [&point[1..33], &point[33..]].map(|octets| URL_SAFE_NO_PAD.encode(octets));
     let d = URL_SAFE_NO_PAD.encode(d);
     let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{d}"}}"#);
-    ProofKey::from_jwk(&jwk).expect("a private key")
+    SigningKey::from_jwk(&jwk).expect("a private key")
 }
 
 /// What can be emptied, so that each input is the first.

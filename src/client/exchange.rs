@@ -18,11 +18,12 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use crate::client::body::BodyCopy;
-use crate::client::key::{ProofSigner, SigningError};
 use crate::client::new_proof::{Htu, NewProof, RequestUrlError, SignedProof};
 use crate::client::servers::{ClockOffset, Server, Servers};
+use crate::client::signer::ProofSigner;
 use crate::client::token::{AccessTokenText, TokenSourceError};
 use crate::credentials::DPOP;
+use crate::jose::signing_key::SigningError;
 use crate::proof::target::PublicUrl;
 use crate::time::Clock;
 use crate::uri::Origin;

@@ -3,15 +3,15 @@
 //!
 //! | module | question |
 //! |---|---|
-//! | [`key`] | which key signs? |
-//! | [`token`] | which access token is presented? |
-//! | [`new_proof`] | what does a proof say? |
-//! | [`challenge`] | what does a refusal say? |
-//! | [`body`] | how is a body kept, and looked into? |
+//! | `signer` | which key signs? |
+//! | `token` | which access token is presented? |
+//! | `new_proof` | what does a proof say? |
+//! | `challenge` | what does a refusal say? |
+//! | `body` | how is a body kept, and looked into? |
 //! | `servers` | what is known of each server: its latest nonce, its clock? |
-//! | [`exchange`] | how often is a request sent, and where to? |
-//! | [`resources`] | tower, for requests with an access token |
-//! | [`token_requests`] | tower, for requests to the authorization server |
+//! | `exchange` | how often is a request sent, and where to? |
+//! | `resources` | tower, for requests with an access token |
+//! | `token_requests` | tower, for requests to the authorization server |
 //!
 //! # Example
 //!
@@ -24,13 +24,14 @@
 //! use hyper_util::client::legacy::Client;
 //! use hyper_util::rt::TokioExecutor;
 //! use tower::{Service, ServiceBuilder, ServiceExt};
-//! use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey, TokenRequestLayer, TokenResponse};
+//! use tower_dpop::client::{AccessTokenText, DpopClientLayer, TokenRequestLayer, TokenResponse};
+//! use tower_dpop::jose::SigningKey;
 //! use tower_dpop::PublicUrl;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! // In earnest with a connector for HTTPS, hyper-rustls for instance.
 //! let http: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-//! let key = ProofKey::generate()?;
+//! let key = SigningKey::generate()?;
 //!
 //! // A token that is bound to the key. A demand for a nonce is answered by the layer.
 //! let authorization_server: PublicUrl = "https://as.example.com".parse()?;
@@ -63,7 +64,7 @@
 //! neither token nor proof. A client that follows redirects by itself, inside of the layer, must be
 //! told not to (reqwest: `redirect::Policy::none()`): it would send the proof on.
 
-pub(crate) mod key;
+pub(crate) mod signer;
 pub(crate) mod token;
 pub(crate) mod new_proof;
 pub(crate) mod challenge;
@@ -76,9 +77,9 @@ pub(crate) mod token_requests;
 pub use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
 pub use crate::client::challenge::Challenge;
 pub use crate::client::exchange::ClientError;
-pub use crate::client::key::{ProofKey, ProofKeyError, ProofSigner, SigningError};
 pub use crate::client::new_proof::{NewProof, RequestUrlError, SignedProof};
 pub use crate::client::resources::{DpopClient, DpopClientLayer};
+pub use crate::client::signer::ProofSigner;
 pub use crate::client::token::{
     AccessTokenText, NotAnAccessToken, TokenErrorResponse, TokenResponse, TokenResponseError,
     TokenSource, TokenSourceError,

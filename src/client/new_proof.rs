@@ -8,11 +8,12 @@ use http::uri::Uri;
 use http::{HeaderValue, Method};
 use serde::Serialize;
 
-use crate::client::key::{ProofSigner, SigningError};
+use crate::client::signer::ProofSigner;
 use crate::client::token::AccessTokenText;
 use crate::jose::algorithm::Algorithm;
-use crate::jose::base64url;
 use crate::jose::jwk::Jwk;
+use crate::jose::jws;
+use crate::jose::signing_key::SigningError;
 use crate::proof::nonce::Nonce;
 use crate::time::Timestamp;
 use crate::uri::{Origin, normalise_path};
@@ -24,11 +25,12 @@ use crate::uri::{Origin, normalise_path};
 ///
 /// ```
 /// use http::{Method, Uri};
-/// use tower_dpop::client::{AccessTokenText, NewProof, ProofKey};
+/// use tower_dpop::client::{AccessTokenText, NewProof};
+/// use tower_dpop::jose::SigningKey;
 /// use tower_dpop::Timestamp;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let key = ProofKey::generate()?;
+/// let key = SigningKey::generate()?;
 /// let token: AccessTokenText = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU".parse()?;
 /// let uri: Uri = "https://api.example.com/orders?page=2".parse()?;
 ///
@@ -164,20 +166,21 @@ impl NewProof {
             jwk: key.public_key(),
         };
         let claims = Claims {
-            jti: fresh_jti()?,
+            jti: jws::fresh_jti().map_err(SigningError::new)?,
             htm: self.htm.as_str(),
             htu: format!("{}{}", self.htu.origin, self.htu.path),
             iat: now.as_unix(),
             ath: self.ath.as_ref().map(AccessTokenText::ath),
             nonce: self.nonce.as_ref().map(Nonce::as_str),
         };
-        let mut proof = format!("{}.{}", encode(&header)?, encode(&claims)?);
-        let signature = key.sign(proof.as_bytes()).await?;
+        let header = serde_json::to_vec(&header).map_err(SigningError::new)?;
+        let claims = serde_json::to_vec(&claims).map_err(SigningError::new)?;
+        let input = jws::signing_input(header, claims);
+        let signature = key.sign(input.as_bytes()).await?;
         if !signature_lengths(key.algorithm()).contains(&signature.len()) {
             return Err(SigningError::new(NotASignature));
         }
-        proof.push('.');
-        proof.push_str(&base64url::encode(signature));
+        let proof = jws::with_signature(input, &signature);
         let mut field = HeaderValue::from_str(&proof).map_err(SigningError::new)?;
         field.set_sensitive(true);
         Ok(SignedProof(field))
@@ -204,19 +207,6 @@ const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
 #[derive(Debug, thiserror::Error)]
 #[error("not a signature by the key's algorithm as a JWS has it")]
 struct NotASignature;
-
-/// RFC 9449 section 4.2 asks for 96 bits at least.
-pub(crate) fn fresh_jti() -> Result<String, SigningError> {
-    let mut octets = [0; 16];
-    getrandom::fill(&mut octets).map_err(SigningError::new)?;
-    Ok(base64url::encode(octets))
-}
-
-fn encode(part: &impl Serialize) -> Result<String, SigningError> {
-    serde_json::to_vec(part)
-        .map(base64url::encode)
-        .map_err(SigningError::new)
-}
 
 impl fmt::Debug for NewProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,7 +18,7 @@ use crate::client::challenge::Challenge;
 use crate::client::exchange::{
     ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
 };
-use crate::client::key::ProofSigner;
+use crate::client::signer::ProofSigner;
 use crate::client::token::TokenSource;
 use crate::proof::target::PublicUrl;
 use crate::time::Clock;

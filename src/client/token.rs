@@ -226,10 +226,11 @@ impl fmt::Debug for TokenErrorResponse {
 ///
 /// ```
 /// use tokio::sync::watch;
-/// use tower_dpop::client::{AccessTokenText, DpopClientLayer, ProofKey, TokenSourceError};
+/// use tower_dpop::client::{AccessTokenText, DpopClientLayer, TokenSourceError};
+/// use tower_dpop::jose::SigningKey;
 /// use tower_dpop::PublicUrl;
 ///
-/// # fn example(key: ProofKey, api: PublicUrl, tokens: watch::Receiver<Option<AccessTokenText>>) {
+/// # fn example(key: SigningKey, api: PublicUrl, tokens: watch::Receiver<Option<AccessTokenText>>) {
 /// let layer = DpopClientLayer::new(key, move || {
 ///     let latest = tokens.borrow().clone();
 ///     async move { latest.ok_or_else(|| TokenSourceError::new("not logged in")) }

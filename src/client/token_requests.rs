@@ -21,7 +21,7 @@ use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
 use crate::client::exchange::{
     ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
 };
-use crate::client::key::ProofSigner;
+use crate::client::signer::ProofSigner;
 use crate::client::token::TokenErrorResponse;
 use crate::proof::target::PublicUrl;
 use crate::time::Clock;

@@ -54,3 +54,53 @@ impl<'a> CompactJws<'a> {
 /// token at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotCompactJws;
+
+/// What a JWS of these two texts signs: its first two segments.
+#[cfg(feature = "_signing")]
+pub(crate) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+    format!(
+        "{}.{}",
+        base64url::encode(header),
+        base64url::encode(payload)
+    )
+}
+
+/// The whole JWS.
+#[cfg(feature = "_signing")]
+pub(crate) fn with_signature(mut signing_input: String, signature: &[u8]) -> String {
+    signing_input.push('.');
+    signing_input.push_str(&base64url::encode(signature));
+    signing_input
+}
+
+/// A new identifier for a JWT (`jti`): 128 random bits. RFC 9449 section 4.2 asks for 96 at least.
+#[cfg(feature = "_signing")]
+pub(crate) fn fresh_jti() -> Result<String, getrandom::Error> {
+    let mut octets = [0; 16];
+    getrandom::fill(&mut octets)?;
+    Ok(base64url::encode(octets))
+}
+
+/// Defines the header of a JWS that is verified here: an object by [`object!`], and whether it has a
+/// member that would change what was signed (RFC 7515 section 4.1.11, RFC 7797), or says that it is
+/// encrypted.
+macro_rules! jws_header {
+    (struct $name:ident<$de:lifetime> { $($field:ident: $type:ty = $member:literal,)* }) => {
+        $crate::jose::json::object! {
+            struct $name<$de> {
+                $($field: $type = $member,)*
+                crit: $crate::jose::json::Ignored = "crit",
+                b64: $crate::jose::json::Ignored = "b64",
+                enc: $crate::jose::json::Ignored = "enc",
+                zip: $crate::jose::json::Ignored = "zip",
+            }
+        }
+
+        impl $name<'_> {
+            fn is_extended(&self) -> bool {
+                self.crit.is_some() || self.b64.is_some() || self.enc.is_some() || self.zip.is_some()
+            }
+        }
+    };
+}
+pub(crate) use jws_header;

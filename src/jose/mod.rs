@@ -7,6 +7,7 @@
 //! - `p256_table`: ES256 for keys that recur, by precomputed multiples of the key's point;
 //! - `signing`: the only file that names a cryptography crate for signing;
 //! - `private_key`: private keys as documents, PKCS#8 and JWK;
+//! - [`SigningKey`]: the key that signs proofs and client assertions;
 //! - `recurring_key`: a parsed key, and when it is worth a table;
 //! - `key_cache`: the keys of clients whose requests have passed.
 
@@ -21,21 +22,15 @@ pub(crate) mod p256_table;
 pub(crate) mod recurring_key;
 pub(crate) mod key_cache;
 #[cfg(feature = "_signing")]
-#[cfg_attr(
-    not(feature = "client"),
-    allow(dead_code, reason = "only clients make keys and hand them out")
-)]
 pub(crate) mod signing;
 #[cfg(feature = "_signing")]
-#[cfg_attr(
-    not(feature = "client"),
-    allow(
-        dead_code,
-        unreachable_pub,
-        reason = "only clients make keys and hand them out"
-    )
-)]
 pub(crate) mod private_key;
+#[cfg(feature = "_signing")]
+pub(crate) mod signing_key;
 
 pub use crate::jose::algorithm::{AlgorithmsError, UnknownAlgorithm};
 pub use crate::jose::jwk::{Jwk, JwkError, NotAThumbprint, SignatureRejected};
+#[cfg(feature = "_signing")]
+pub use crate::jose::private_key::SigningKeyError;
+#[cfg(feature = "_signing")]
+pub use crate::jose::signing_key::{SecretBytes, SecretText, SigningError, SigningKey};

@@ -66,39 +66,39 @@ object! {
     }
 }
 
-pub(crate) fn from_pkcs8_der(der: &[u8]) -> Result<PrivateKey, ProofKeyError> {
+pub(crate) fn from_pkcs8_der(der: &[u8]) -> Result<PrivateKey, SigningKeyError> {
     if der.len() > MAX_DOCUMENT {
-        return Err(ProofKeyError::TooLong);
+        return Err(SigningKeyError::TooLong);
     }
-    let info = PrivateKeyInfoRef::try_from(der).map_err(|_| ProofKeyError::Pkcs8)?;
+    let info = PrivateKeyInfoRef::try_from(der).map_err(|_| SigningKeyError::Pkcs8)?;
     let key = from_algorithm(info.algorithm, info.private_key.as_bytes())?;
     if info.public_key.is_some_and(|bits| !is_public(bits, &key)) {
-        return Err(ProofKeyError::Mismatch);
+        return Err(SigningKeyError::Mismatch);
     }
     Ok(key)
 }
 
-pub(crate) fn from_pkcs8_pem(text: &str) -> Result<PrivateKey, ProofKeyError> {
+pub(crate) fn from_pkcs8_pem(text: &str) -> Result<PrivateKey, SigningKeyError> {
     if text.len() > MAX_DOCUMENT {
-        return Err(ProofKeyError::TooLong);
+        return Err(SigningKeyError::TooLong);
     }
     let text = text.trim_ascii().as_bytes();
     let mut buffer = Zeroizing::new(vec![0; text.len()]);
     match pem::decode(text, &mut buffer) {
         Ok((PEM_LABEL, der)) => from_pkcs8_der(der),
-        _ => Err(ProofKeyError::Pem),
+        _ => Err(SigningKeyError::Pem),
     }
 }
 
 /// The key, and the algorithm that its `alg` names.
-pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), ProofKeyError> {
+pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), SigningKeyError> {
     if json.len() > MAX_DOCUMENT {
-        return Err(ProofKeyError::TooLong);
+        return Err(SigningKeyError::TooLong);
     }
     let members: PrivateMembers<'_> =
-        read(json.as_bytes()).map_err(|NotStrictJson| ProofKeyError::Json)?;
+        read(json.as_bytes()).map_err(|NotStrictJson| SigningKeyError::Json)?;
     if members.oth.is_some() {
-        return Err(ProofKeyError::Primes);
+        return Err(SigningKeyError::Primes);
     }
     let forbids_signing = members
         .usage
@@ -109,14 +109,14 @@ pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), Pr
             .as_ref()
             .is_some_and(|ops| !ops.iter().any(|op| op.as_str() == "sign"));
     if forbids_signing {
-        return Err(ProofKeyError::Use);
+        return Err(SigningKeyError::Use);
     }
     let algorithm = match &members.alg {
         None => None,
         Some(name) => Some(
             name.as_str()
                 .parse::<Algorithm>()
-                .map_err(|UnknownAlgorithm| ProofKeyError::Algorithm)?,
+                .map_err(|UnknownAlgorithm| SigningKeyError::Algorithm)?,
         ),
     };
     let declared = Jwk::from_parameters(&Parameters {
@@ -127,19 +127,19 @@ pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), Pr
         n: text(members.n.as_ref()),
         e: text(members.e.as_ref()),
     })
-    .map_err(ProofKeyError::Public)?;
+    .map_err(SigningKeyError::Public)?;
     if algorithm.is_some_and(|algorithm| !declared.goes_with(algorithm)) {
-        return Err(ProofKeyError::Algorithm);
+        return Err(SigningKeyError::Algorithm);
     }
     let key = from_members(&declared, &members)?;
     if key.thumbprint() == declared.thumbprint() {
         Ok((key, algorithm))
     } else {
-        Err(ProofKeyError::Mismatch)
+        Err(SigningKeyError::Mismatch)
     }
 }
 
-pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, ProofKeyError> {
+pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
     let secret = key.secret();
     let ec = |curve, point: &[u8]| {
         let algorithm = AlgorithmIdentifierRef {
@@ -163,29 +163,29 @@ pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, Proof
         }
         Material::Rsa { .. } => Ok((pkcs1::ALGORITHM_ID, secret)),
     }
-    .map_err(|_| ProofKeyError::Export)?;
+    .map_err(|_| SigningKeyError::Export)?;
     OctetStringRef::new(&private_key)
         .and_then(|private_key| PrivateKeyInfoRef::new(algorithm, private_key).to_der())
         .map(Zeroizing::new)
-        .map_err(|_| ProofKeyError::Export)
+        .map_err(|_| SigningKeyError::Export)
 }
 
-pub(crate) fn to_pkcs8_pem(key: &PrivateKey) -> Result<Zeroizing<String>, ProofKeyError> {
+pub(crate) fn to_pkcs8_pem(key: &PrivateKey) -> Result<Zeroizing<String>, SigningKeyError> {
     pem::encode_string(PEM_LABEL, LineEnding::LF, &to_pkcs8_der(key)?)
         .map(Zeroizing::new)
-        .map_err(|_| ProofKeyError::Export)
+        .map_err(|_| SigningKeyError::Export)
 }
 
 /// The private JWK, which names the algorithm.
 pub(crate) fn to_jwk(
     key: &PrivateKey,
     algorithm: Algorithm,
-) -> Result<Zeroizing<String>, ProofKeyError> {
+) -> Result<Zeroizing<String>, SigningKeyError> {
     let secret = key.secret();
     let encode = |octets: &[u8]| Zeroizing::new(base64url::encode(octets));
     let private = if key.key_type() == KeyType::Rsa {
         let numbers =
-            RsaPrivateKeyRef::try_from(secret.as_slice()).map_err(|_| ProofKeyError::Export)?;
+            RsaPrivateKeyRef::try_from(secret.as_slice()).map_err(|_| SigningKeyError::Export)?;
         vec![
             ("d", encode(numbers.private_exponent.as_bytes())),
             ("p", encode(numbers.prime1.as_bytes())),
@@ -208,22 +208,22 @@ pub(crate) fn to_jwk(
 fn from_algorithm(
     algorithm: AlgorithmIdentifierRef<'_>,
     private_key: &[u8],
-) -> Result<PrivateKey, ProofKeyError> {
+) -> Result<PrivateKey, SigningKeyError> {
     if algorithm.oid == EC_OID {
         let curve = algorithm
             .parameters_oid()
-            .map_err(|_| ProofKeyError::KeyType)?;
+            .map_err(|_| SigningKeyError::KeyType)?;
         let key_type = match curve {
             P256_OID => KeyType::P256,
             P384_OID => KeyType::P384,
             P521_OID => KeyType::P521,
-            _ => return Err(ProofKeyError::KeyType),
+            _ => return Err(SigningKeyError::KeyType),
         };
-        let sec1 = Sec1::from_der(private_key).map_err(|_| ProofKeyError::Pkcs8)?;
+        let sec1 = Sec1::from_der(private_key).map_err(|_| SigningKeyError::Pkcs8)?;
         let key = PrivateKey::from_secret(key_type, sec1.scalar.as_bytes())?;
         let other_curve = sec1.curve.is_some_and(|oid| oid != curve);
         if other_curve || sec1.public.is_some_and(|bits| !is_public(bits, &key)) {
-            return Err(ProofKeyError::Mismatch);
+            return Err(SigningKeyError::Mismatch);
         }
         Ok(key)
     } else if algorithm.oid == ED25519_OID {
@@ -232,17 +232,20 @@ fn from_algorithm(
             (None, [0x04, 0x20, seed @ ..]) if seed.len() == 0x20 => {
                 Ok(PrivateKey::from_secret(KeyType::Ed25519, seed)?)
             }
-            _ => Err(ProofKeyError::Pkcs8),
+            _ => Err(SigningKeyError::Pkcs8),
         }
     } else if algorithm == pkcs1::ALGORITHM_ID {
         Ok(PrivateKey::from_secret(KeyType::Rsa, private_key)?)
     } else {
-        Err(ProofKeyError::KeyType)
+        Err(SigningKeyError::KeyType)
     }
 }
 
 /// The private members of a key of the declared type.
-fn from_members(declared: &Jwk, members: &PrivateMembers<'_>) -> Result<PrivateKey, ProofKeyError> {
+fn from_members(
+    declared: &Jwk,
+    members: &PrivateMembers<'_>,
+) -> Result<PrivateKey, SigningKeyError> {
     let d = secret(members.d)?;
     let Material::Rsa { n, e } = declared.material() else {
         return Ok(PrivateKey::from_secret(declared.material().key_type(), &d)?);
@@ -260,7 +263,7 @@ fn from_members(declared: &Jwk, members: &PrivateMembers<'_>) -> Result<PrivateK
         coefficient: uint(&qi)?,
         other_prime_infos: None,
     };
-    let pkcs1 = Zeroizing::new(numbers.to_der().map_err(|_| ProofKeyError::Export)?);
+    let pkcs1 = Zeroizing::new(numbers.to_der().map_err(|_| SigningKeyError::Export)?);
     Ok(PrivateKey::from_secret(KeyType::Rsa, &pkcs1)?)
 }
 
@@ -353,22 +356,22 @@ fn explicit<T>(number: u32, value: Option<T>) -> Option<ContextSpecific<T>> {
 }
 
 /// Decodes a private member into a buffer that is wiped even when the text is refused.
-fn secret(member: Option<&str>) -> Result<Zeroizing<Vec<u8>>, ProofKeyError> {
-    let member = member.ok_or(ProofKeyError::Missing)?;
+fn secret(member: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
+    let member = member.ok_or(SigningKeyError::Missing)?;
     let mut octets = Zeroizing::new(vec![0; member.len()]);
     let length = URL_SAFE_NO_PAD
         .decode_slice(member, &mut octets)
-        .map_err(|_| ProofKeyError::Member)?;
+        .map_err(|_| SigningKeyError::Member)?;
     octets.truncate(length);
     Ok(octets)
 }
 
 /// RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
-fn uint(octets: &[u8]) -> Result<UintRef<'_>, ProofKeyError> {
+fn uint(octets: &[u8]) -> Result<UintRef<'_>, SigningKeyError> {
     if octets.first().is_none_or(|first| *first == 0) {
-        return Err(ProofKeyError::Length);
+        return Err(SigningKeyError::Length);
     }
-    UintRef::new(octets).map_err(|_| ProofKeyError::Length)
+    UintRef::new(octets).map_err(|_| SigningKeyError::Length)
 }
 
 /// Writes members whose names and values need no escapes.
@@ -394,7 +397,7 @@ fn write_object(members: &[(&str, &str)]) -> Zeroizing<String> {
 /// Why a private key was not made, read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProofKeyError {
+pub enum SigningKeyError {
     /// The algorithm asked for, or that the JWK names in `alg`, is not one for keys of this type.
     #[error("the key does not go with the algorithm")]
     Algorithm,
@@ -453,7 +456,7 @@ pub enum ProofKeyError {
     Use,
 }
 
-impl From<KeyRefused> for ProofKeyError {
+impl From<KeyRefused> for SigningKeyError {
     fn from(refused: KeyRefused) -> Self {
         match refused {
             KeyRefused::Length => Self::Length,

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::jose::algorithm::Algorithm;
 use crate::jose::engine::{KeyRejected, VerificationKey};
 #[cfg(feature = "precomputed-keys")]
-use crate::jose::jwk::Material;
-use crate::jose::jwk::{Jwk, SignatureRejected};
+use crate::jose::jwk::{Jwk, Material, SignatureRejected};
 #[cfg(feature = "precomputed-keys")]
 use crate::jose::p256_table::P256Table;
 

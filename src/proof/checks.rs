@@ -14,9 +14,9 @@ use crate::credentials::{PresentedToken, ProofField};
 use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::base64url;
 use crate::jose::engine::KeyRejected;
-use crate::jose::json::{Ignored, Text, object, read};
+use crate::jose::json::{Text, object, read};
 use crate::jose::jwk::{Jwk, JwkError, JwkMembers, SignatureRejected, Thumbprint};
-use crate::jose::jws::{CompactJws, NotCompactJws};
+use crate::jose::jws::{CompactJws, NotCompactJws, jws_header};
 use crate::jose::key_cache::{CachedKey, KeyCache};
 use crate::proof::freshness::{Freshness, IatError};
 use crate::proof::target::{Target, UrlMismatch};
@@ -29,16 +29,12 @@ const MAX_LENGTH: usize = 8 * 1024;
 /// RFC 9449 section 11.1: "reject unnecessarily large" identifiers.
 const MAX_JTI_LENGTH: usize = 512;
 
-object! {
+jws_header! {
     struct Header<'de> {
         typ: Text<'de> = "typ",
         alg: Text<'de> = "alg",
         jwk: JwkMembers<'de> = "jwk",
         cty: Text<'de> = "cty",
-        crit: Ignored = "crit",
-        b64: Ignored = "b64",
-        enc: Ignored = "enc",
-        zip: Ignored = "zip",
     }
 }
 
@@ -214,18 +210,12 @@ fn check_header(
     if header.typ.as_ref().map(Text::as_str) != Some("dpop+jwt") {
         return Err(ProofError::Type);
     }
-    // RFC 7515 section 4.1.11 and RFC 7797: extensions we would have to understand. `cty: JWT`
-    // announces a nested token.
+    // `cty: JWT` announces a nested token.
     let nested = header
         .cty
         .as_ref()
         .is_some_and(|cty| cty.as_str().eq_ignore_ascii_case("JWT"));
-    if nested
-        || header.crit.is_some()
-        || header.b64.is_some()
-        || header.enc.is_some()
-        || header.zip.is_some()
-    {
+    if nested || header.is_extended() {
         return Err(ProofError::Extension);
     }
     let members = header.jwk.as_ref().ok_or(ProofError::NoKey)?;

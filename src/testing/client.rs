@@ -7,8 +7,8 @@ use http::{HeaderValue, Method, Uri};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::client::key::ProofKey;
 use crate::client::new_proof::Htu;
+use crate::jose::signing_key::SigningKey;
 use crate::proof::nonce::NonceSource;
 use crate::testing::clock::TestClock;
 use crate::testing::issuer::{TestIssuer, remove, to_json};
@@ -30,7 +30,7 @@ use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
 #[derive(Clone)]
 pub struct TestClient {
     issuer: TestIssuer,
-    key: ProofKey,
+    key: SigningKey,
     claims: Vec<(String, Value)>,
     token: Option<String>,
     nonces: Nonces,
@@ -47,7 +47,7 @@ impl TestClient {
     /// The operating system has no randomness to give.
     pub fn new(issuer: &TestIssuer) -> Self {
         Self {
-            key: ProofKey::generate().expect("the operating system gives randomness"),
+            key: SigningKey::generate().expect("the operating system gives randomness"),
             claims: Vec::new(),
             token: None,
             nonces: Nonces::None,
@@ -69,7 +69,7 @@ impl TestClient {
 
     /// Signs proofs with this key, to which the issuer's tokens are then bound.
     #[must_use]
-    pub fn with_key(self, key: ProofKey) -> Self {
+    pub fn with_key(self, key: SigningKey) -> Self {
         Self { key, ..self }
     }
 
@@ -133,7 +133,7 @@ impl TestClient {
     }
 
     /// What signs the proofs.
-    pub const fn key(&self) -> &ProofKey {
+    pub const fn key(&self) -> &SigningKey {
         &self.key
     }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::client::key::ProofKey;
 use crate::jose::jwk::Thumbprint;
+use crate::jose::signing_key::SigningKey;
 use crate::testing::clock::TestClock;
 use crate::testing::jws::{fresh_id, sign_jws};
 use crate::tokens::jwt::JwtVerifier;
@@ -17,20 +17,20 @@ use crate::tokens::key_set::KeySet;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::ProofKey;
+/// use tower_dpop::jose::SigningKey;
 /// use tower_dpop::testing::TestIssuer;
 ///
 /// let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com");
 /// let tokens = issuer.jwt_verifier(); // for the service under test
 ///
-/// let client = ProofKey::generate()?;
+/// let client = SigningKey::generate()?;
 /// let token = issuer.token_for(client.thumbprint()).with_claim("scope", "orders.read").to_text();
 /// # let _ = (tokens, token);
 ///
 /// // A new key signs; what the old one signed is still good.
-/// let rotated = issuer.clone().add_key("2", ProofKey::generate()?);
+/// let rotated = issuer.clone().add_key("2", SigningKey::generate()?);
 /// assert!(rotated.key_set().has_kid("1") && rotated.key_set().has_kid("2"));
-/// # Ok::<(), tower_dpop::client::ProofKeyError>(())
+/// # Ok::<(), tower_dpop::jose::SigningKeyError>(())
 /// ```
 #[derive(Clone)]
 pub struct TestIssuer {
@@ -43,7 +43,7 @@ pub struct TestIssuer {
 #[derive(Clone)]
 struct IssuerKey {
     kid: String,
-    key: ProofKey,
+    key: SigningKey,
 }
 
 impl TestIssuer {
@@ -53,7 +53,7 @@ impl TestIssuer {
     ///
     /// The operating system has no randomness to give.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        let key = ProofKey::generate().expect("the operating system gives randomness");
+        let key = SigningKey::generate().expect("the operating system gives randomness");
         Self {
             issuer: issuer.into(),
             audience: audience.into(),
@@ -67,14 +67,14 @@ impl TestIssuer {
 
     /// Signs with this key, and publishes no other: what was signed before is no longer good.
     #[must_use]
-    pub fn with_key(mut self, kid: impl Into<String>, key: ProofKey) -> Self {
+    pub fn with_key(mut self, kid: impl Into<String>, key: SigningKey) -> Self {
         self.keys.clear();
         self.add_key(kid, key)
     }
 
     /// Signs with this key from now on, and publishes it beside those that are there.
     #[must_use]
-    pub fn add_key(mut self, kid: impl Into<String>, key: ProofKey) -> Self {
+    pub fn add_key(mut self, kid: impl Into<String>, key: SigningKey) -> Self {
         self.keys.push(IssuerKey {
             kid: kid.into(),
             key,
@@ -158,7 +158,7 @@ impl fmt::Debug for TestIssuer {
 }
 
 /// The public half of a key, for headers and key sets that a test changes.
-pub(super) fn public_jwk(key: &ProofKey) -> Value {
+pub(super) fn public_jwk(key: &SigningKey) -> Value {
     serde_json::to_value(key.public_key()).expect("a public key can be written as JSON")
 }
 
@@ -167,10 +167,10 @@ pub(super) fn public_jwk(key: &ProofKey) -> Value {
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::ProofKey;
+/// use tower_dpop::jose::SigningKey;
 /// use tower_dpop::testing::TestIssuer;
 ///
-/// # fn example(issuer: TestIssuer, client: ProofKey) {
+/// # fn example(issuer: TestIssuer, client: SigningKey) {
 /// let another_tenants = issuer.token_for(client.thumbprint()).with_claim("tenant", 2).to_text();
 /// let without_tenant = issuer.token_for(client.thumbprint()).without_claim("tenant").to_text();
 /// # let _ = (another_tenants, without_tenant);
@@ -184,7 +184,7 @@ pub struct TestToken {
     /// The claims.
     pub claims: Value,
     /// What signs.
-    pub key: ProofKey,
+    pub key: SigningKey,
 }
 
 impl TestToken {
@@ -226,7 +226,7 @@ impl TestToken {
 
     /// Signs with another key. The header's `alg` and `kid` stay as they are.
     #[must_use]
-    pub fn signed_by(self, key: ProofKey) -> Self {
+    pub fn signed_by(self, key: SigningKey) -> Self {
         Self { key, ..self }
     }
 

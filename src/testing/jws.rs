@@ -2,16 +2,15 @@
 
 use serde_json::Value;
 
-use crate::client::key::ProofKey;
-use crate::client::new_proof::fresh_jti;
-use crate::jose::base64url;
+use crate::jose::jws;
+use crate::jose::signing_key::SigningKey;
 
 /// A compact JWS over any two JSON values.
 ///
 /// # Panics
 ///
 /// The key cannot sign.
-pub fn sign_jws(key: &ProofKey, header: &Value, claims: &Value) -> String {
+pub fn sign_jws(key: &SigningKey, header: &Value, claims: &Value) -> String {
     sign_text(key, header.to_string(), claims.to_string())
 }
 
@@ -21,31 +20,27 @@ pub fn sign_jws(key: &ProofKey, header: &Value, claims: &Value) -> String {
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::ProofKey;
+/// use tower_dpop::jose::SigningKey;
 /// use tower_dpop::testing::sign_text;
 ///
-/// let key = ProofKey::generate()?;
+/// let key = SigningKey::generate()?;
 /// let proof = sign_text(&key, r#"{"typ":"dpop+jwt","typ":"JWT"}"#, "no JSON at all");
 /// assert_eq!(proof.split('.').count(), 3);
-/// # Ok::<(), tower_dpop::client::ProofKeyError>(())
+/// # Ok::<(), tower_dpop::jose::SigningKeyError>(())
 /// ```
 ///
 /// # Panics
 ///
 /// The key cannot sign.
-pub fn sign_text(key: &ProofKey, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
-    let input = format!(
-        "{}.{}",
-        base64url::encode(header),
-        base64url::encode(payload)
-    );
+pub fn sign_text(key: &SigningKey, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+    let input = jws::signing_input(header, payload);
     let signature = key
         .sign_now(input.as_bytes())
         .expect("a key in memory signs");
-    format!("{input}.{}", base64url::encode(signature))
+    jws::with_signature(input, &signature)
 }
 
 /// 128 random bits, for a `jti` that no run before has used.
 pub(super) fn fresh_id() -> String {
-    fresh_jti().expect("the operating system gives randomness")
+    jws::fresh_jti().expect("the operating system gives randomness")
 }

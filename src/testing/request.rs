@@ -8,9 +8,9 @@ use http::{HeaderValue, Method, Request, Version};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::client::key::ProofKey;
 use crate::credentials::DPOP;
 use crate::jose::base64url;
+use crate::jose::signing_key::SigningKey;
 use crate::proof::nonce::NonceSource;
 use crate::testing::defect::Defect;
 use crate::testing::issuer::{TestToken, public_jwk, remove};
@@ -51,13 +51,13 @@ pub struct TestRequest {
     /// The version that is sent.
     pub version: Version,
     /// What signs the proof.
-    pub key: ProofKey,
+    pub key: SigningKey,
     /// The JOSE header of the proof: `typ`, `alg`, `jwk`.
     pub proof_header: Value,
     /// The claims of the proof. An `ath` of `"auto"` becomes the hash of the token that is sent.
     pub proof_claims: Value,
     /// What signs the access token.
-    pub token_key: ProofKey,
+    pub token_key: SigningKey,
     /// The JOSE header of the access token.
     pub token_header: Value,
     /// The claims of the access token.
@@ -138,7 +138,7 @@ impl TestRequest {
         method: Method,
         uri: String,
         htu: &str,
-        key: ProofKey,
+        key: SigningKey,
         token: TestToken,
         now: Timestamp,
     ) -> Self {

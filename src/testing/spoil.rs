@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::client::key::ProofKey;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
+use crate::jose::signing_key::SigningKey;
 use crate::resource::bearer::BearerError;
 use crate::resource::rejection::Rejection;
 use crate::sync::Mutex;
@@ -223,14 +223,15 @@ struct Htu {
 }
 
 /// A key for the same algorithm. RSA keys take long to make, so the thief has one of each type.
-fn thiefs_key(algorithm: Algorithm) -> ProofKey {
-    static KEYS: Mutex<Vec<ProofKey>> = Mutex::new(Vec::new());
+fn thiefs_key(algorithm: Algorithm) -> SigningKey {
+    static KEYS: Mutex<Vec<SigningKey>> = Mutex::new(Vec::new());
     let mut keys = KEYS.lock();
     let known = keys
         .iter()
         .find_map(|key| key.clone().with_algorithm(algorithm).ok());
     known.unwrap_or_else(|| {
-        let key = ProofKey::generate_for(algorithm).expect("the operating system gives randomness");
+        let key =
+            SigningKey::generate_for(algorithm).expect("the operating system gives randomness");
         keys.push(key.clone());
         key
     })

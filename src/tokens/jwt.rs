@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::{Algorithm, Algorithms};
-use crate::jose::json::{Ignored, Text, object, read};
-use crate::jose::jws::{CompactJws, NotCompactJws};
+use crate::jose::json::{Text, object, read};
+use crate::jose::jws::{CompactJws, NotCompactJws, jws_header};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
@@ -216,11 +216,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
             (Some(typ), TypCheck::Lenient) if typ.eq_ignore_ascii_case("JWT") => {}
             _ => return Err(TokenError::Type),
         }
-        if header.crit.is_some()
-            || header.b64.is_some()
-            || header.enc.is_some()
-            || header.zip.is_some()
-        {
+        if header.is_extended() {
             return Err(TokenError::Malformed);
         }
         let algorithm = header
@@ -379,15 +375,11 @@ impl<K, C> fmt::Debug for JwtVerifier<K, C> {
     }
 }
 
-object! {
+jws_header! {
     struct Header<'de> {
         typ: Text<'de> = "typ",
         alg: Text<'de> = "alg",
         kid: Text<'de> = "kid",
-        crit: Ignored = "crit",
-        b64: Ignored = "b64",
-        enc: Ignored = "enc",
-        zip: Ignored = "zip",
     }
 }
 

@@ -25,9 +25,7 @@ pub use crate::tokens::http::{
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::claims::IntrospectedClaims;
 #[cfg(feature = "introspection")]
-pub use crate::tokens::introspection::client_authentication::{
-    ClientAssertionKey, ClientAssertionKeyError, ClientAuthentication,
-};
+pub use crate::tokens::introspection::client_authentication::ClientAuthentication;
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::verifier::IntrospectionVerifier;
 #[cfg(feature = "jwks")]

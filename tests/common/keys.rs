@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tower_dpop::Algorithm;
-use tower_dpop::client::ProofKey;
+use tower_dpop::jose::SigningKey;
 use tower_dpop::testing::{sign_jws, sign_text};
 
 use super::base64url;
 
 /// A private key with the algorithm it signs by.
-pub type Key = ProofKey;
+pub type Key = SigningKey;
 
 /// One ES256 key for all tests that do not care which.
 pub fn client() -> Key {

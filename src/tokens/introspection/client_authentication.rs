@@ -2,7 +2,6 @@
 //! 2.1](https://www.rfc-editor.org/rfc/rfc7662#section-2.1)).
 
 use std::fmt;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,10 +11,8 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::base64url;
-use crate::jose::jwk::JwkError;
-use crate::jose::private_key::{self, ProofKeyError};
-use crate::jose::signing::PrivateKey;
+use crate::jose::jws;
+use crate::jose::signing_key::SigningKey;
 use crate::time::Timestamp;
 
 /// The credentials of this service at the authorization server.
@@ -23,12 +20,13 @@ use crate::time::Timestamp;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::tokens::{ClientAssertionKey, ClientAuthentication};
+/// use tower_dpop::jose::SigningKey;
+/// use tower_dpop::tokens::ClientAuthentication;
 ///
 /// # fn example(secret: String, pem: &str) -> Result<(), Box<dyn std::error::Error>> {
 /// let by_secret = ClientAuthentication::basic("orders-api", secret);
 ///
-/// let key = ClientAssertionKey::from_pkcs8_pem(pem)?.with_key_id("2025-11");
+/// let key = SigningKey::from_pkcs8_pem(pem)?.with_key_id("2025-11");
 /// let by_key = ClientAuthentication::private_key_jwt("orders-api", key, "https://as.example.com");
 /// # let _ = (by_secret, by_key);
 /// # Ok(())
@@ -51,7 +49,7 @@ enum Method {
     },
     PrivateKeyJwt {
         id: String,
-        key: ClientAssertionKey,
+        key: SigningKey,
         audience: String,
     },
 }
@@ -90,7 +88,7 @@ impl ClientAuthentication {
     /// servers want the URL of their token endpoint.
     pub fn private_key_jwt(
         client_id: impl Into<String>,
-        key: ClientAssertionKey,
+        key: SigningKey,
         audience: impl Into<String>,
     ) -> Self {
         Self(Method::PrivateKeyJwt {
@@ -122,7 +120,7 @@ impl ClientAuthentication {
                         "client_assertion_type",
                         "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
                     )
-                    .append_pair("client_assertion", &key.assertion(id, audience, now)?);
+                    .append_pair("client_assertion", &assertion(key, id, audience, now)?);
             }
         }
         Ok(None)
@@ -139,120 +137,30 @@ impl fmt::Debug for ClientAuthentication {
     }
 }
 
-/// The private key that signs this service's assertions. Its public half is registered at the
-/// authorization server.
-///
-/// Clones share the key.
-///
-/// # Security
-///
-/// This is no key of a client's proofs: whoever has it can ask about tokens in this service's name.
-/// RSA signs with AWS-LC where the feature `aws-lc-rs` is on; without it, the time that a signature
-/// takes depends on the private key, blinding notwithstanding (RUSTSEC-2023-0071): prefer another
-/// kind of key in such a build.
-#[derive(Clone)]
-pub struct ClientAssertionKey {
-    algorithm: Algorithm,
-    key: Arc<PrivateKey>,
-    kid: Option<String>,
-}
-
-impl ClientAssertionKey {
-    /// Reads an unencrypted PKCS#8 private key in PEM, with the label `PRIVATE KEY` and lines of 64
-    /// characters ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468)), as
-    /// [`from_pkcs8_der`](Self::from_pkcs8_der) does.
-    pub fn from_pkcs8_pem(document: &str) -> Result<Self, ClientAssertionKeyError> {
-        let key = private_key::from_pkcs8_pem(document).map_err(refused)?;
-        Ok(Self::imported(key, None))
-    }
-
-    /// Reads an unencrypted PKCS#8 private key ([RFC
-    /// 5958](https://www.rfc-editor.org/rfc/rfc5958)): EC with P-256, P-384 or P-521, Ed25519, or
-    /// RSA of 2048 to 8192 bits.
-    ///
-    /// PKCS#8 does not name an algorithm: the key is for the ES algorithm of its curve, Ed25519, or
-    /// PS256. See [`with_algorithm`](Self::with_algorithm).
-    pub fn from_pkcs8_der(document: &[u8]) -> Result<Self, ClientAssertionKeyError> {
-        let key = private_key::from_pkcs8_der(document).map_err(refused)?;
-        Ok(Self::imported(key, None))
-    }
-
-    /// Reads a private JWK ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
-    ///
-    /// Its `alg` is the key's algorithm; without one, the algorithm is that of
-    /// [`from_pkcs8_der`](Self::from_pkcs8_der). Its `kid` is not read: see
-    /// [`with_key_id`](Self::with_key_id).
-    pub fn from_jwk(json: &str) -> Result<Self, ClientAssertionKeyError> {
-        let (key, algorithm) = private_key::from_jwk(json).map_err(refused)?;
-        Ok(Self::imported(key, algorithm))
-    }
-
-    fn imported(key: PrivateKey, named: Option<Algorithm>) -> Self {
-        Self {
-            algorithm: named.unwrap_or_else(|| key.default_algorithm()),
-            key: Arc::new(key),
-            kid: None,
-        }
-    }
-
-    /// Signs by another algorithm for the same type of key: RS256 in place of PS256, EdDSA in place
-    /// of Ed25519.
-    pub fn with_algorithm(self, algorithm: Algorithm) -> Result<Self, ClientAssertionKeyError> {
-        if algorithm.key_type() == self.key.key_type() {
-            Ok(Self { algorithm, ..self })
-        } else {
-            Err(ClientAssertionKeyError::Algorithm)
-        }
-    }
-
-    /// The `kid` under which the key is registered at the authorization server.
-    #[must_use]
-    pub fn with_key_id(self, kid: impl Into<String>) -> Self {
-        Self {
-            kid: Some(kid.into()),
-            ..self
-        }
-    }
-
-    fn assertion(&self, id: &str, audience: &str, now: Timestamp) -> Result<String, NoAssertion> {
-        let header = Header {
-            alg: self.algorithm,
-            kid: self.kid.as_deref(),
-        };
-        let mut jti = [0; 16];
-        getrandom::fill(&mut jti).map_err(|_| NoAssertion)?;
-        let claims = Claims {
-            iss: id,
-            sub: id,
-            aud: audience,
-            jti: base64url::encode(jti),
-            iat: now.as_unix(),
-            exp: now.plus(60).as_unix(),
-        };
-        let mut assertion = format!("{}.{}", encode(&header)?, encode(&claims)?);
-        let signature = self
-            .key
-            .sign(self.algorithm, assertion.as_bytes())
-            .map_err(|_| NoAssertion)?;
-        assertion.push('.');
-        assertion.push_str(&base64url::encode(signature));
-        Ok(assertion)
-    }
-}
-
-fn encode(part: &impl Serialize) -> Result<String, NoAssertion> {
-    serde_json::to_vec(part)
-        .map(base64url::encode)
-        .map_err(|_| NoAssertion)
-}
-
-impl fmt::Debug for ClientAssertionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientAssertionKey")
-            .field("algorithm", &self.algorithm)
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
-    }
+/// An assertion by this key, for one request (RFC 7523 section 3).
+fn assertion(
+    key: &SigningKey,
+    id: &str,
+    audience: &str,
+    now: Timestamp,
+) -> Result<String, NoAssertion> {
+    let header = Header {
+        alg: key.algorithm(),
+        kid: key.key_id(),
+    };
+    let claims = Claims {
+        iss: id,
+        sub: id,
+        aud: audience,
+        jti: jws::fresh_jti().map_err(|_| NoAssertion)?,
+        iat: now.as_unix(),
+        exp: now.plus(60).as_unix(),
+    };
+    let header = serde_json::to_vec(&header).map_err(|_| NoAssertion)?;
+    let claims = serde_json::to_vec(&claims).map_err(|_| NoAssertion)?;
+    let input = jws::signing_input(header, claims);
+    let signature = key.sign_now(input.as_bytes()).map_err(|_| NoAssertion)?;
+    Ok(jws::with_signature(input, &signature))
 }
 
 #[derive(Serialize)]
@@ -276,62 +184,3 @@ struct Claims<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no client assertion could be signed")]
 pub(crate) struct NoAssertion;
-
-/// Why a text is not a [`ClientAssertionKey`]. The deployer's mistake, seen at start-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientAssertionKeyError {
-    /// The algorithm asked for, or that the JWK names in `alg`, is not one for keys of this type.
-    #[error("the key does not go with the algorithm")]
-    Algorithm,
-    /// Not a JSON object without duplicate members.
-    #[error("the key is not a JSON object without duplicate members")]
-    Json,
-    /// Neither ECDSA with P-256, P-384 or P-521, nor Ed25519, nor RSA (`rsaEncryption`).
-    #[error("the key type is not supported")]
-    KeyType,
-    /// The private numbers of the key are missing, malformed or out of range, or do not belong to
-    /// the public ones.
-    #[error("the numbers of the key make no private key")]
-    Numbers,
-    /// Not one PEM document with the label `PRIVATE KEY`. Keys of other labels, encrypted ones
-    /// among them, are turned into it by `openssl pkcs8 -topk8 -nocrypt`.
-    #[error("not a PEM document with the label PRIVATE KEY")]
-    Pem,
-    /// Not the DER of an unencrypted PKCS#8 private key.
-    #[error("not a PKCS#8 private key")]
-    Pkcs8,
-    /// The public half is refused: an RSA modulus outside 2048 to 8192 bits, a coordinate that is
-    /// malformed or missing, an unknown key type.
-    #[error("the public half of the key is refused")]
-    Public(#[source] JwkError),
-    /// Longer than any key that is supported.
-    #[error("the document is too long")]
-    TooLong,
-    /// `use` or `key_ops` say that the key is not for signing.
-    #[error("the key is not meant for signing")]
-    Use,
-}
-
-fn refused(error: ProofKeyError) -> ClientAssertionKeyError {
-    match error {
-        ProofKeyError::Algorithm | ProofKeyError::NoCommonAlgorithm => {
-            ClientAssertionKeyError::Algorithm
-        }
-        ProofKeyError::Json => ClientAssertionKeyError::Json,
-        ProofKeyError::KeyType => ClientAssertionKeyError::KeyType,
-        ProofKeyError::Pem => ClientAssertionKeyError::Pem,
-        ProofKeyError::Pkcs8 => ClientAssertionKeyError::Pkcs8,
-        ProofKeyError::Public(why) => ClientAssertionKeyError::Public(why),
-        ProofKeyError::TooLong => ClientAssertionKeyError::TooLong,
-        ProofKeyError::Use => ClientAssertionKeyError::Use,
-        ProofKeyError::Export
-        | ProofKeyError::Generation
-        | ProofKeyError::Length
-        | ProofKeyError::Member
-        | ProofKeyError::Mismatch
-        | ProofKeyError::Missing
-        | ProofKeyError::Primes
-        | ProofKeyError::Scalar => ClientAssertionKeyError::Numbers,
-    }
-}

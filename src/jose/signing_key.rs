@@ -1,46 +1,48 @@
-//! The key pair of a client.
+//! The private keys that this process signs with: a client's proofs, a service's client assertions.
 
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, ready};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::{Jwk, Thumbprint};
-use crate::jose::private_key;
+use crate::jose::private_key::{self, SigningKeyError};
 use crate::jose::signing::PrivateKey;
 
-pub use crate::jose::private_key::ProofKeyError;
-
-/// A private key of this process, the algorithm it signs by, and its public half.
+/// A private key of this process, the algorithm it signs by, and its public half: a client's, for its
+/// proofs and its assertions at an authorization server (`private_key_jwt`, [RFC 7523 section
+/// 2.2](https://www.rfc-editor.org/rfc/rfc7523#section-2.2)). (Features `client` and `introspection`.)
+///
+/// Use one key for one purpose: the holder of a key of proofs can use every token that is bound to it, and
+/// the holder of a key of assertions can act in the client's name.
 ///
 /// Clones share the key.
 ///
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::ProofKey;
+/// use tower_dpop::jose::SigningKey;
 ///
-/// let key = ProofKey::generate()?;
+/// let key = SigningKey::generate()?;
 /// let pem = key.to_pkcs8_pem()?; // keep it where only this client can read it
 ///
-/// let again = ProofKey::from_pkcs8_pem(pem.as_str())?;
+/// let again = SigningKey::from_pkcs8_pem(pem.as_str())?;
 /// assert_eq!(again.thumbprint(), key.thumbprint());
 ///
 /// let signature = again.sign_now(b"signing input")?;
 /// assert!(key.public_key().verify(key.algorithm(), b"signing input", &signature).is_ok());
 ///
-/// assert!(ProofKey::from_pkcs8_pem("-----BEGIN PUBLIC KEY-----").is_err());
+/// assert!(SigningKey::from_pkcs8_pem("-----BEGIN PUBLIC KEY-----").is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Security
 ///
 /// Whoever has the private key can use every token that is bound to it. A key that cannot leave its
-/// place (an HSM, a platform's keystore) is safer than one in memory: implement [`ProofSigner`] for
-/// it ([RFC 9449 section 11.4](https://www.rfc-editor.org/rfc/rfc9449#section-11.4)).
+/// place (an HSM, a platform's keystore) is safer than one in memory: implement `client::ProofSigner`
+/// for it ([RFC 9449 section 11.4](https://www.rfc-editor.org/rfc/rfc9449#section-11.4)).
 ///
 /// The private key is wiped from memory when the last clone is dropped, and so is every buffer of
 /// this crate that it passed through, in imports and exports too. What cannot be promised: copies
@@ -53,9 +55,10 @@ pub use crate::jose::private_key::ProofKeyError;
 /// takes depends on the private key, blinding notwithstanding (RUSTSEC-2023-0071): prefer another
 /// kind of key in such a build.
 #[derive(Clone)]
-pub struct ProofKey {
+pub struct SigningKey {
     algorithm: Algorithm,
     key: Arc<PrivateKey>,
+    key_id: Option<String>,
 }
 
 /// What is taken of a server's list first: the list has no order of its own, and these are from
@@ -74,9 +77,9 @@ const PREFERENCE: [Algorithm; 11] = [
     Algorithm::Rs512,
 ];
 
-impl ProofKey {
+impl SigningKey {
     /// Makes a new key for ES256, which every server with DPoP is likely to accept.
-    pub fn generate() -> Result<Self, ProofKeyError> {
+    pub fn generate() -> Result<Self, SigningKeyError> {
         Self::generate_for(Algorithm::Es256)
     }
 
@@ -88,13 +91,14 @@ impl ProofKey {
     ///
     /// For RSA without AWS-LC: the operating system has given randomness, and stops while the key is
     /// being made. `rsa` cannot be told of it.
-    pub fn generate_for(algorithm: Algorithm) -> Result<Self, ProofKeyError> {
+    pub fn generate_for(algorithm: Algorithm) -> Result<Self, SigningKeyError> {
         PrivateKey::generate(algorithm.key_type())
             .map(|key| Self {
                 algorithm,
                 key: Arc::new(key),
+                key_id: None,
             })
-            .ok_or(ProofKeyError::Generation)
+            .ok_or(SigningKeyError::Generation)
     }
 
     /// Makes a new key for one of the algorithms that a server accepts: the `algs` of its challenge
@@ -107,17 +111,17 @@ impl ProofKey {
     /// # Example
     ///
     /// ```
-    /// use tower_dpop::client::{ProofKey, ProofKeyError};
+    /// use tower_dpop::jose::{SigningKey, SigningKeyError};
     /// use tower_dpop::Algorithm;
     ///
-    /// let key = ProofKey::generate_for_one_of("RS256 ES256 ML-DSA-44")?;
+    /// let key = SigningKey::generate_for_one_of("RS256 ES256 ML-DSA-44")?;
     /// assert_eq!(key.algorithm(), Algorithm::Es256);
     ///
-    /// let refused = ProofKey::generate_for_one_of("none HS256").unwrap_err();
-    /// assert_eq!(refused, ProofKeyError::NoCommonAlgorithm);
-    /// # Ok::<(), ProofKeyError>(())
+    /// let refused = SigningKey::generate_for_one_of("none HS256").unwrap_err();
+    /// assert_eq!(refused, SigningKeyError::NoCommonAlgorithm);
+    /// # Ok::<(), SigningKeyError>(())
     /// ```
-    pub fn generate_for_one_of(algs: &str) -> Result<Self, ProofKeyError> {
+    pub fn generate_for_one_of(algs: &str) -> Result<Self, SigningKeyError> {
         let accepted: Vec<Algorithm> = PREFERENCE
             .into_iter()
             .filter(|algorithm| {
@@ -127,7 +131,7 @@ impl ProofKey {
             .collect();
         match accepted.first() {
             Some(algorithm) => Self::generate_for(*algorithm),
-            None => Err(ProofKeyError::NoCommonAlgorithm),
+            None => Err(SigningKeyError::NoCommonAlgorithm),
         }
     }
 
@@ -137,14 +141,14 @@ impl ProofKey {
     ///
     /// PKCS#8 does not name an algorithm: the key is for the ES algorithm of its curve, Ed25519, or
     /// PS256. See [`with_algorithm`](Self::with_algorithm).
-    pub fn from_pkcs8_der(document: &[u8]) -> Result<Self, ProofKeyError> {
+    pub fn from_pkcs8_der(document: &[u8]) -> Result<Self, SigningKeyError> {
         private_key::from_pkcs8_der(document).map(|key| Self::imported(key, None))
     }
 
     /// Reads an unencrypted PKCS#8 private key in PEM, with the label `PRIVATE KEY` and lines of 64
     /// characters ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468)), as
     /// [`from_pkcs8_der`](Self::from_pkcs8_der) does.
-    pub fn from_pkcs8_pem(document: &str) -> Result<Self, ProofKeyError> {
+    pub fn from_pkcs8_pem(document: &str) -> Result<Self, SigningKeyError> {
         private_key::from_pkcs8_pem(document).map(|key| Self::imported(key, None))
     }
 
@@ -152,8 +156,9 @@ impl ProofKey {
     /// [`Jwk`] is read.
     ///
     /// Its `alg` is the key's algorithm; without one, the algorithm is that of
-    /// [`from_pkcs8_der`](Self::from_pkcs8_der). Unknown members are ignored, `kid` among them.
-    pub fn from_jwk(json: &str) -> Result<Self, ProofKeyError> {
+    /// [`from_pkcs8_der`](Self::from_pkcs8_der). Unknown members are ignored, `kid` among them: see
+    /// [`with_key_id`](Self::with_key_id).
+    pub fn from_jwk(json: &str) -> Result<Self, SigningKeyError> {
         private_key::from_jwk(json).map(|(key, algorithm)| Self::imported(key, algorithm))
     }
 
@@ -162,37 +167,53 @@ impl ProofKey {
         Self {
             algorithm,
             key: Arc::new(key),
+            key_id: None,
         }
     }
 
     /// Signs by another algorithm for the same type of key: RS256 in place of PS256, EdDSA in place
     /// of Ed25519.
-    pub fn with_algorithm(self, algorithm: Algorithm) -> Result<Self, ProofKeyError> {
+    pub fn with_algorithm(self, algorithm: Algorithm) -> Result<Self, SigningKeyError> {
         if algorithm.key_type() == self.key.key_type() {
             Ok(Self { algorithm, ..self })
         } else {
-            Err(ProofKeyError::Algorithm)
+            Err(SigningKeyError::Algorithm)
+        }
+    }
+
+    /// The `kid` under which the key is registered at an authorization server, for client assertions. A
+    /// proof has none: it carries the public key itself.
+    #[must_use]
+    pub fn with_key_id(self, key_id: impl Into<String>) -> Self {
+        Self {
+            key_id: Some(key_id.into()),
+            ..self
         }
     }
 
     /// The key as unencrypted PKCS#8, which does not name the algorithm.
-    pub fn to_pkcs8_der(&self) -> Result<SecretBytes, ProofKeyError> {
+    pub fn to_pkcs8_der(&self) -> Result<SecretBytes, SigningKeyError> {
         private_key::to_pkcs8_der(&self.key).map(SecretBytes)
     }
 
     /// The key as unencrypted PKCS#8 in PEM, which does not name the algorithm.
-    pub fn to_pkcs8_pem(&self) -> Result<SecretText, ProofKeyError> {
+    pub fn to_pkcs8_pem(&self) -> Result<SecretText, SigningKeyError> {
         private_key::to_pkcs8_pem(&self.key).map(SecretText)
     }
 
     /// The key as a private JWK, with the algorithm in `alg`.
-    pub fn to_jwk(&self) -> Result<SecretText, ProofKeyError> {
+    pub fn to_jwk(&self) -> Result<SecretText, SigningKeyError> {
         private_key::to_jwk(&self.key, self.algorithm).map(SecretText)
     }
 
     /// The algorithm that the key signs by.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The `kid` that client assertions name.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
     }
 
     /// The public half, for the `jwk` of a proof's header.
@@ -222,87 +243,13 @@ impl ProofKey {
     }
 }
 
-impl ProofSigner for ProofKey {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
-    fn public_key(&self) -> &Jwk {
-        self.key.public()
-    }
-
-    fn sign(
-        &self,
-        signing_input: &[u8],
-    ) -> impl Future<Output = Result<Vec<u8>, SigningError>> + Send {
-        ready(self.sign_now(signing_input))
-    }
-}
-
-impl fmt::Debug for ProofKey {
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProofKey")
+        f.debug_struct("SigningKey")
             .field("algorithm", &self.algorithm)
+            .field("key_id", &self.key_id)
             .finish_non_exhaustive()
     }
-}
-
-/// What signs proofs: a [`ProofKey`], or a key that this process cannot read, in an HSM, a key
-/// management service, or a platform's keystore.
-///
-/// The algorithm and the public key must not change during the signer's life: tokens are bound to
-/// the public key.
-///
-/// # Example
-///
-/// ```
-/// use tower_dpop::client::{ProofSigner, SigningError};
-/// use tower_dpop::jose::Jwk;
-/// use tower_dpop::Algorithm;
-///
-/// struct KmsKey {
-///     client: KmsClient,
-///     key_id: String,
-///     public_key: Jwk, // fetched once, at start-up
-/// }
-///
-/// impl ProofSigner for KmsKey {
-///     fn algorithm(&self) -> Algorithm {
-///         Algorithm::Es256
-///     }
-///
-///     fn public_key(&self) -> &Jwk {
-///         &self.public_key
-///     }
-///
-///     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SigningError> {
-///         // r and s, 32 octets each: a service that answers in DER needs a conversion here.
-///         self.client.sign(&self.key_id, signing_input).await.map_err(SigningError::new)
-///     }
-/// }
-/// # struct KmsClient;
-/// # impl KmsClient {
-/// #     async fn sign(&self, _: &str, _: &[u8]) -> Result<Vec<u8>, std::io::Error> {
-/// #         Err(std::io::ErrorKind::TimedOut.into())
-/// #     }
-/// # }
-/// ```
-pub trait ProofSigner: Send + Sync + 'static {
-    /// The algorithm of the signatures.
-    fn algorithm(&self) -> Algorithm;
-
-    /// The public key that verifies them.
-    fn public_key(&self) -> &Jwk;
-
-    /// Signs the first two segments of a proof.
-    ///
-    /// The signature is as a JWS has it, not yet base64url. ECDSA signatures are `r ‖ s` at full
-    /// length ([RFC 7518 section 3.4](https://www.rfc-editor.org/rfc/rfc7518#section-3.4)), never
-    /// DER.
-    fn sign(
-        &self,
-        signing_input: &[u8],
-    ) -> impl Future<Output = Result<Vec<u8>, SigningError>> + Send;
 }
 
 /// Octets with a private key in them, wiped when they are dropped.

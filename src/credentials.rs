@@ -104,7 +104,7 @@ pub struct PresentedToken<'r> {
 }
 
 impl<'r> PresentedToken<'r> {
-    /// A token, for those who call an [`AccessTokenVerifier`](crate::tokens::access_token::AccessTokenVerifier)
+    /// A token, for those who call an [`AccessTokenVerifier`](crate::tokens::AccessTokenVerifier)
     /// themselves.
     pub fn new(text: &'r str) -> Self {
         Self {

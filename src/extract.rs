@@ -35,7 +35,7 @@ use ::axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::resource::authorization::{self, Access, Denied};
+use crate::resource::access::{self, Access, Denied};
 use crate::resource::bearer::{AcceptedToken, BearerToken};
 use crate::resource::bound_token::BoundToken;
 use crate::token_endpoint::proven_key::ProvenKey;
@@ -48,7 +48,7 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     async fn from_request_parts(request: &mut Parts, _state: &S) -> Result<Self, NoBoundToken> {
         match request.extensions.get::<Self>() {
             Some(token) => Ok(token.clone()),
-            None => Err(authorization::deny_bearer::<C>(&request.extensions)
+            None => Err(access::deny_bearer::<C>(&request.extensions)
                 .map_or(NoBoundToken::NotBehindDpopLayer, NoBoundToken::Bearer)),
         }
     }
@@ -137,7 +137,7 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Access<C
 
 /// Nothing, only where the layer has let the request by without a token.
 fn optional<T>(found: Option<T>, request: &Parts) -> Result<Option<T>, NotBehindDpopLayer> {
-    if found.is_some() || authorization::may_lack_token(&request.extensions) {
+    if found.is_some() || access::may_lack_token(&request.extensions) {
         Ok(found)
     } else {
         Err(NotBehindDpopLayer)
@@ -203,7 +203,7 @@ impl IntoResponse for NoBoundToken {
     }
 }
 
-/// The handler takes a token, but no [`DpopLayer`](crate::resource::layer::DpopLayer) with this claims type is
+/// The handler takes a token, but no [`DpopLayer`](crate::DpopLayer) with this claims type is
 /// around it, or one that lets requests without a token through (in report-only mode, for one), and
 /// the handler does not take an `Option`. The deployer's mistake: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

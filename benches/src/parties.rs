@@ -9,10 +9,7 @@ use http::{Method, Request};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, ReplayKey};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
-use tower_dpop::{
-    Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore,
-    Timestamp,
-};
+use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore, Timestamp};
 
 use crate::timing::REQUESTS;
 

@@ -19,7 +19,8 @@
 //! With both features on, AWS-LC verifies; there is no process-wide choice.
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::{Jwk, Material, SignatureRejected, ed25519_is_small_order};
+use crate::jose::ed25519;
+use crate::jose::jwk::{Jwk, Material, SignatureRejected};
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
 compile_error!(
@@ -67,22 +68,12 @@ impl VerificationKey {
             self.algorithm,
             signature.first_chunk(),
             signature.last_chunk(),
-        ) && (ed25519_is_small_order(r) || !ed25519_is_reduced(s))
+        ) && (ed25519::is_small_order(r) || !ed25519::is_reduced(s))
         {
             return Err(SignatureRejected);
         }
         self.key.verify(message, signature)
     }
-}
-
-/// Whether S is below L, the order of the base point (RFC 8032 section 5.1.7). One engine stops
-/// asking when another crate of the build switches on its feature `legacy_compatibility`.
-fn ed25519_is_reduced(s: &[u8; 32]) -> bool {
-    const L: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
-        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
-    ];
-    s.iter().rev().lt(L.iter().rev())
 }
 
 impl Jwk {

@@ -11,8 +11,9 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::jose::algorithm::{Algorithm, KeyType};
-use crate::jose::base64url;
 use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
+use crate::jose::thumbprint::Thumbprint;
+use crate::jose::{base64url, ed25519};
 
 /// A public key, as the `jwk` header parameter of a proof carries it ([RFC
 /// 7517](https://www.rfc-editor.org/rfc/rfc7517), [RFC 9449 section
@@ -238,7 +239,7 @@ impl Material {
                     .x
                     .and_then(base64url::decode_exact)
                     .ok_or(JwkError::Coordinate)?;
-                if ed25519_is_canonical(&x) && !ed25519_is_small_order(&x) {
+                if ed25519::is_canonical(&x) && !ed25519::is_small_order(&x) {
                     Ok(Self::Ed25519(x))
                 } else {
                     Err(JwkError::Coordinate)
@@ -369,53 +370,6 @@ pub(crate) fn bits(integer: &[u8]) -> usize {
     })
 }
 
-/// Whether the y coordinate is below the field's prime, 2^255 - 19 (RFC 8032 section 5.1.3).
-/// Engines differ here; a second spelling of a key would have a second thumbprint.
-fn ed25519_is_canonical(encoding: &[u8; 32]) -> bool {
-    let top = encoding[31] & 0x7f;
-    !(top == 0x7f && encoding[1..31].iter().all(|octet| *octet == 0xff) && encoding[0] >= 0xed)
-}
-
-/// Whether the encoding is of a point whose order divides 8, in canonical form or not. Under such a
-/// key one signature can fit every message, and with such an R a signature says less than it seems
-/// to.
-pub(crate) fn ed25519_is_small_order(encoding: &[u8; 32]) -> bool {
-    /// y coordinates, the sign bit clear: 0, 1, the two of order 8, p - 1, p, p + 1.
-    const Y: [[u8; 32]; 7] = {
-        const fn edge(first: u8) -> [u8; 32] {
-            let mut y = [0xff; 32];
-            y[0] = first;
-            y[31] = 0x7f;
-            y
-        }
-        const fn small(first: u8) -> [u8; 32] {
-            let mut y = [0; 32];
-            y[0] = first;
-            y
-        }
-        [
-            small(0),
-            small(1),
-            [
-                0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
-                0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
-                0x6d, 0x53, 0xfc, 0x05,
-            ],
-            [
-                0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
-                0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
-                0x92, 0xac, 0x03, 0x7a,
-            ],
-            edge(0xec),
-            edge(0xed),
-            edge(0xee),
-        ]
-    };
-    let mut y = *encoding;
-    y[31] &= 0x7f;
-    Y.contains(&y)
-}
-
 /// Why a `jwk` was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -455,68 +409,3 @@ pub enum JwkError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not verify")]
 pub struct SignatureRejected;
-
-/// A key's SHA-256 thumbprint ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), `jkt` in DPoP.
-///
-/// `Display` writes, and `FromStr` reads, the 43 characters of canonical base64url. `Debug` shows
-/// nothing of it.
-///
-/// # Example
-///
-/// ```
-/// use tower_dpop::Thumbprint;
-///
-/// let jkt: Thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse()?;
-/// assert_eq!(jkt.to_string(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
-/// assert!("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4J".parse::<Thumbprint>().is_err()); // stray bits
-/// # Ok::<(), tower_dpop::jose::NotAThumbprint>(())
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Thumbprint([u8; 32]);
-
-impl Thumbprint {
-    /// The hash itself.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl FromStr for Thumbprint {
-    type Err = NotAThumbprint;
-
-    fn from_str(jkt: &str) -> Result<Self, NotAThumbprint> {
-        base64url::decode_exact(jkt).map(Self).ok_or(NotAThumbprint)
-    }
-}
-
-impl fmt::Display for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&base64url::encode(self.0))
-    }
-}
-
-impl Serialize for Thumbprint {
-    /// Writes the 43 characters, as `jkt` has them.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&base64url::encode(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Thumbprint {
-    /// Reads the 43 characters, as strictly as [`FromStr`].
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let jkt = Text::deserialize(deserializer)?;
-        jkt.as_str().parse().map_err(D::Error::custom)
-    }
-}
-
-impl fmt::Debug for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Thumbprint(..)")
-    }
-}
-
-/// The text is not the 43 characters of a base64url SHA-256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a base64url SHA-256 thumbprint")]
-pub struct NotAThumbprint;

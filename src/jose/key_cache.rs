@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::engine::KeyRejected;
-use crate::jose::jwk::{Jwk, SignatureRejected, Thumbprint};
+use crate::jose::jwk::{Jwk, SignatureRejected};
 #[cfg(feature = "precomputed-keys")]
 use crate::jose::p256_table::P256Table;
 use crate::jose::recurring_key::RecurringKey;
+use crate::jose::thumbprint::Thumbprint;
 
 /// A client uses one key for many requests. Parsing a point costs about a tenth of a verification; a
 /// table of its multiples (feature `precomputed-keys`) makes each later one cheaper by four tenths

@@ -1,19 +1,20 @@
-//! What a proof is made of: algorithms, public keys and signed objects, read strictly.
+//! What are keys, algorithms and signed objects, read strictly? What a proof and a token are made of.
 //!
-//! - [`algorithm`]: which signature algorithms exist here, and which keys each goes with;
-//! - [`jwk`]: a client's public key and its thumbprint (`jkt`);
-//! - `json`, `jws`: the strict readers underneath;
-//! - `engine`: the only file that names a cryptography crate for verifying, but for
-//! - `p256_table`: ES256 for keys that recur, by precomputed multiples of the key's point;
-//! - `signing`: the only file that names a cryptography crate for signing;
-//! - `private_key`: private keys as documents, PKCS#8 and JWK;
-//! - [`SigningKey`]: the key that signs proofs and client assertions;
-//! - `recurring_key`: a parsed key, and when it is worth a table;
-//! - `key_cache`: the keys of clients whose requests have passed.
+//! - `algorithm`: which signature algorithms exist here, and which keys each goes with;
+//! - `base64url`, `json`, `jws`: the strict readers underneath, and the one signer of compact JWSs;
+//! - `jwk`, `thumbprint`: a client's public key, and its thumbprint (`jkt`);
+//! - `engine`: the only file that names a cryptography crate for verifying; `ed25519` decides before it what engines judge
+//!   differently; `p256_table` (feature `precomputed-keys`) verifies ES256 for keys that recur;
+//! - `recurring_key`, `key_cache`: parsed keys, and the keys of clients whose requests have passed;
+//! - `signing`, `rsa_signing`: the only files that name a cryptography crate for signing;
+//! - `sec1`, `private_key`: private keys as documents, PKCS#8 and JWK;
+//! - `signing_key`: the key that signs proofs and client assertions.
 
 pub(crate) mod algorithm;
 pub(crate) mod base64url;
 pub(crate) mod json;
+pub(crate) mod ed25519;
+pub(crate) mod thumbprint;
 pub(crate) mod jwk;
 pub(crate) mod jws;
 pub(crate) mod engine;
@@ -22,15 +23,20 @@ pub(crate) mod p256_table;
 pub(crate) mod recurring_key;
 pub(crate) mod key_cache;
 #[cfg(feature = "_signing")]
+pub(crate) mod rsa_signing;
+#[cfg(feature = "_signing")]
 pub(crate) mod signing;
+#[cfg(feature = "_signing")]
+pub(crate) mod sec1;
 #[cfg(feature = "_signing")]
 pub(crate) mod private_key;
 #[cfg(feature = "_signing")]
 pub(crate) mod signing_key;
 
 pub use crate::jose::algorithm::{AlgorithmsError, UnknownAlgorithm};
-pub use crate::jose::jwk::{Jwk, JwkError, NotAThumbprint, SignatureRejected};
+pub use crate::jose::jwk::{Jwk, JwkError, SignatureRejected};
 #[cfg(feature = "_signing")]
 pub use crate::jose::private_key::SigningKeyError;
 #[cfg(feature = "_signing")]
 pub use crate::jose::signing_key::{SecretBytes, SecretText, SigningError, SigningKey};
+pub use crate::jose::thumbprint::NotAThumbprint;

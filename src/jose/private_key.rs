@@ -16,12 +16,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pkcs1::{RsaPrivateKeyRef, RsaPublicKeyRef, UintRef};
-use pkcs8::der::asn1::{BitStringRef, ContextSpecific, OctetStringRef};
+use pkcs8::der::asn1::{BitStringRef, OctetStringRef};
 use pkcs8::der::pem::{self, LineEnding};
-use pkcs8::der::{
-    self, AnyRef, Decode as _, DecodeValue, Encode as _, EncodeValue, Header, Length, Reader,
-    Sequence, Tag, TagMode, TagNumber, Writer,
-};
+use pkcs8::der::{AnyRef, Decode as _, Encode as _};
 use pkcs8::{AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
@@ -29,6 +26,7 @@ use crate::jose::algorithm::{Algorithm, KeyType, UnknownAlgorithm};
 use crate::jose::base64url;
 use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
 use crate::jose::jwk::{Jwk, JwkError, Material, Parameters, text};
+use crate::jose::sec1::Sec1;
 use crate::jose::signing::{KeyRefused, PrivateKey};
 
 const EC_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -291,68 +289,6 @@ fn is_point(octets: &[u8], point: &[u8]) -> bool {
         || octets
             .split_first()
             .is_some_and(|(first, rest)| *first == sign && rest == x)
-}
-
-/// An `ECPrivateKey` (RFC 5915 section 3).
-struct Sec1<'a> {
-    scalar: &'a OctetStringRef,
-    /// Left out in what is written here: PKCS#8 names the curve itself.
-    curve: Option<ObjectIdentifier>,
-    public: Option<BitStringRef<'a>>,
-}
-
-const SEC1_VERSION: u8 = 1;
-
-impl Sec1<'_> {
-    fn write(scalar: &[u8], public: &[u8]) -> der::Result<Zeroizing<Vec<u8>>> {
-        let sec1 = Sec1 {
-            scalar: OctetStringRef::new(scalar)?,
-            curve: None,
-            public: Some(BitStringRef::from_bytes(public)?),
-        };
-        sec1.to_der().map(Zeroizing::new)
-    }
-}
-
-impl<'a> DecodeValue<'a> for Sec1<'a> {
-    type Error = der::Error;
-
-    fn decode_value<R: Reader<'a>>(fields: &mut R, _: Header) -> der::Result<Self> {
-        if u8::decode(fields)? != SEC1_VERSION {
-            return Err(fields.error(Tag::Integer.value_error()));
-        }
-        Ok(Self {
-            scalar: <&OctetStringRef>::decode(fields)?,
-            curve: fields.context_specific(TagNumber(0), TagMode::Explicit)?,
-            public: fields.context_specific(TagNumber(1), TagMode::Explicit)?,
-        })
-    }
-}
-
-impl EncodeValue for Sec1<'_> {
-    fn value_len(&self) -> der::Result<Length> {
-        SEC1_VERSION.encoded_len()?
-            + self.scalar.encoded_len()?
-            + explicit(0, self.curve).encoded_len()?
-            + explicit(1, self.public).encoded_len()?
-    }
-
-    fn encode_value(&self, writer: &mut impl Writer) -> der::Result<()> {
-        SEC1_VERSION.encode(writer)?;
-        self.scalar.encode(writer)?;
-        explicit(0, self.curve).encode(writer)?;
-        explicit(1, self.public).encode(writer)
-    }
-}
-
-impl Sequence<'_> for Sec1<'_> {}
-
-fn explicit<T>(number: u32, value: Option<T>) -> Option<ContextSpecific<T>> {
-    value.map(|value| ContextSpecific {
-        tag_number: TagNumber(number),
-        tag_mode: TagMode::Explicit,
-        value,
-    })
 }
 
 /// Decodes a private member into a buffer that is wiped even when the text is refused.

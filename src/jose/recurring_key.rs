@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::jose::algorithm::Algorithm;
 use crate::jose::engine::{KeyRejected, VerificationKey};
 #[cfg(feature = "precomputed-keys")]
-use crate::jose::jwk::{Jwk, Material, SignatureRejected};
+use crate::jose::jwk::Material;
+use crate::jose::jwk::{Jwk, SignatureRejected};
 #[cfg(feature = "precomputed-keys")]
 use crate::jose::p256_table::P256Table;
 

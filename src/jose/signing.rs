@@ -1,4 +1,4 @@
-//! Private keys: the only file that names a cryptography crate for signing.
+//! Private keys. With `rsa_signing.rs`, the only files that name a cryptography crate for signing.
 //!
 //! | key | signs with | why |
 //! |---|---|---|
@@ -26,13 +26,9 @@ use pkcs1::RsaPrivateKeyRef;
 use zeroize::Zeroizing;
 
 use crate::jose::algorithm::{Algorithm, KeyType};
-use crate::jose::base64url;
-use crate::jose::jwk::{Jwk, JwkError, Parameters, Thumbprint, bits};
-
-#[cfg(feature = "aws-lc-rs")]
-use self::aws_lc as rsa_engine;
-#[cfg(not(feature = "aws-lc-rs"))]
-use self::rust_crypto as rsa_engine;
+use crate::jose::jwk::{Jwk, JwkError, Parameters, bits};
+use crate::jose::thumbprint::Thumbprint;
+use crate::jose::{base64url, rsa_signing};
 
 /// A private key and its public half, computed from it.
 pub(crate) struct PrivateKey {
@@ -49,7 +45,7 @@ enum Half {
 }
 
 struct RsaKey {
-    engine: rsa_engine::Key,
+    engine: rsa_signing::Key,
     /// The numbers, for exports: an engine does not hand all of them out again.
     pkcs1: Zeroizing<Vec<u8>>,
 }
@@ -109,7 +105,7 @@ impl PrivateKey {
                 getrandom::fill(seed.as_mut_slice()).ok()?;
                 Self::ed25519(&seed).ok()
             }
-            KeyType::Rsa => Self::rsa(&rsa_engine::generate()?).ok(),
+            KeyType::Rsa => Self::rsa(&rsa_signing::generate()?).ok(),
         }
     }
 
@@ -177,7 +173,7 @@ impl PrivateKey {
         if (d.len(), d) >= (n.len(), n) {
             return Err(KeyRefused::Mismatch);
         }
-        let engine = rsa_engine::Key::parse(&numbers, pkcs1).ok_or(KeyRefused::Mismatch)?;
+        let engine = rsa_signing::Key::parse(&numbers, pkcs1).ok_or(KeyRefused::Mismatch)?;
         // No engine asks whether the primes are prime. Both verify what they sign, and by a key
         // with others nothing verifies.
         engine
@@ -289,199 +285,3 @@ pub(crate) enum KeyRefused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the engine made no signature")]
 pub(crate) struct SigningFailed;
-
-#[cfg(feature = "aws-lc-rs")]
-mod aws_lc {
-    use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::rsa::KeySize;
-    use aws_lc_rs::signature::{
-        RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-        RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
-    };
-    use pkcs1::RsaPrivateKeyRef;
-    use pkcs8::PrivateKeyInfoRef;
-    use zeroize::Zeroizing;
-
-    use super::Algorithm;
-
-    pub(super) struct Key(RsaKeyPair);
-
-    /// The PKCS#1 of a new key of 2048 bits.
-    pub(super) fn generate() -> Option<Zeroizing<Vec<u8>>> {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).ok()?;
-        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-        let info = PrivateKeyInfoRef::try_from(pkcs8.as_ref()).ok()?;
-        Some(Zeroizing::new(info.private_key.as_bytes().to_vec()))
-    }
-
-    impl Key {
-        pub(super) fn parse(_: &RsaPrivateKeyRef<'_>, pkcs1: &[u8]) -> Option<Self> {
-            RsaKeyPair::from_der(pkcs1).ok().map(Self)
-        }
-
-        pub(super) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
-            let encoding: &'static dyn RsaEncoding = match algorithm {
-                Algorithm::Ps256 => &RSA_PSS_SHA256,
-                Algorithm::Ps384 => &RSA_PSS_SHA384,
-                Algorithm::Ps512 => &RSA_PSS_SHA512,
-                Algorithm::Rs256 => &RSA_PKCS1_SHA256,
-                Algorithm::Rs384 => &RSA_PKCS1_SHA384,
-                Algorithm::Rs512 => &RSA_PKCS1_SHA512,
-                _ => return None,
-            };
-            let mut signature = vec![0; self.0.public_modulus_len()];
-            self.0
-                .sign(encoding, &SystemRandom::new(), message, &mut signature)
-                .ok()?;
-            Some(signature)
-        }
-    }
-}
-
-#[cfg(not(feature = "aws-lc-rs"))]
-mod rust_crypto {
-    use pkcs1::{RsaPrivateKeyRef, UintRef};
-    use pkcs8::der::Encode as _;
-    use rsa::rand_core::{CryptoRng, Error, RngCore, impls};
-    use rsa::sha2::{Digest as _, Sha256, Sha384, Sha512};
-    use rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
-    use rsa::{BigUint, Pkcs1v15Sign, Pss, RsaPrivateKey};
-    use zeroize::Zeroizing;
-
-    use super::Algorithm;
-
-    pub(super) struct Key(RsaPrivateKey);
-
-    /// The PKCS#1 of a new key of 2048 bits.
-    pub(super) fn generate() -> Option<Zeroizing<Vec<u8>>> {
-        let key = RsaPrivateKey::new(&mut OsRandom::new()?, 2048).ok()?;
-        let [prime1, prime2] = key.primes() else {
-            return None;
-        };
-        let coefficient = Zeroizing::new(key.crt_coefficient()?);
-        let [
-            modulus,
-            public_exponent,
-            private_exponent,
-            prime1,
-            prime2,
-            exponent1,
-            exponent2,
-            coefficient,
-        ] = [
-            key.n(),
-            key.e(),
-            key.d(),
-            prime1,
-            prime2,
-            key.dp()?,
-            key.dq()?,
-            &coefficient,
-        ]
-        .map(|number| Zeroizing::new(number.to_bytes_be()));
-        let numbers = RsaPrivateKeyRef {
-            modulus: UintRef::new(&modulus).ok()?,
-            public_exponent: UintRef::new(&public_exponent).ok()?,
-            private_exponent: UintRef::new(&private_exponent).ok()?,
-            prime1: UintRef::new(&prime1).ok()?,
-            prime2: UintRef::new(&prime2).ok()?,
-            exponent1: UintRef::new(&exponent1).ok()?,
-            exponent2: UintRef::new(&exponent2).ok()?,
-            coefficient: UintRef::new(&coefficient).ok()?,
-            other_prime_infos: None,
-        };
-        numbers.to_der().ok().map(Zeroizing::new)
-    }
-
-    impl Key {
-        /// Checks what AWS-LC checks: that n = pq, that d is an inverse of e, and that the other
-        /// three numbers follow from these.
-        pub(super) fn parse(numbers: &RsaPrivateKeyRef<'_>, _: &[u8]) -> Option<Self> {
-            let number = |octets: UintRef<'_>| BigUint::from_bytes_be(octets.as_bytes());
-            let key = RsaPrivateKey::from_components(
-                number(numbers.modulus),
-                number(numbers.public_exponent),
-                number(numbers.private_exponent),
-                vec![number(numbers.prime1), number(numbers.prime2)],
-            )
-            .ok()?;
-            let [dp, dq, qi] = [numbers.exponent1, numbers.exponent2, numbers.coefficient]
-                .map(|octets| Zeroizing::new(number(octets)));
-            let coefficient = Zeroizing::new(key.crt_coefficient()?);
-            (key.dp() == Some(&*dp) && key.dq() == Some(&*dq) && *coefficient == *qi)
-                .then_some(Self(key))
-        }
-
-        pub(super) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
-            let key = &self.0;
-            let mut random = OsRandom::new()?;
-            match algorithm {
-                Algorithm::Ps256 => key.sign_with_rng(
-                    &mut random,
-                    Pss::new_blinded::<Sha256>(),
-                    &Sha256::digest(message),
-                ),
-                Algorithm::Ps384 => key.sign_with_rng(
-                    &mut random,
-                    Pss::new_blinded::<Sha384>(),
-                    &Sha384::digest(message),
-                ),
-                Algorithm::Ps512 => key.sign_with_rng(
-                    &mut random,
-                    Pss::new_blinded::<Sha512>(),
-                    &Sha512::digest(message),
-                ),
-                Algorithm::Rs256 => key.sign_with_rng(
-                    &mut random,
-                    Pkcs1v15Sign::new::<Sha256>(),
-                    &Sha256::digest(message),
-                ),
-                Algorithm::Rs384 => key.sign_with_rng(
-                    &mut random,
-                    Pkcs1v15Sign::new::<Sha384>(),
-                    &Sha384::digest(message),
-                ),
-                Algorithm::Rs512 => key.sign_with_rng(
-                    &mut random,
-                    Pkcs1v15Sign::new::<Sha512>(),
-                    &Sha512::digest(message),
-                ),
-                _ => return None,
-            }
-            .ok()
-        }
-    }
-
-    /// The operating system's randomness under the trait of `rsa`, which cannot report a failure.
-    struct OsRandom;
-
-    impl OsRandom {
-        /// `None` where there is no randomness to be had. An operating system that has given some
-        /// does not stop.
-        fn new() -> Option<Self> {
-            getrandom::fill(&mut [0]).ok().map(|()| Self)
-        }
-    }
-
-    impl RngCore for OsRandom {
-        fn next_u32(&mut self) -> u32 {
-            impls::next_u32_via_fill(self)
-        }
-
-        fn next_u64(&mut self) -> u64 {
-            impls::next_u64_via_fill(self)
-        }
-
-        fn fill_bytes(&mut self, octets: &mut [u8]) {
-            getrandom::fill(octets).expect("the operating system goes on giving randomness");
-        }
-
-        fn try_fill_bytes(&mut self, octets: &mut [u8]) -> Result<(), Error> {
-            self.fill_bytes(octets);
-            Ok(())
-        }
-    }
-
-    impl CryptoRng for OsRandom {}
-}

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::{Jwk, Thumbprint};
+use crate::jose::jwk::Jwk;
 use crate::jose::private_key::{self, SigningKeyError};
 use crate::jose::signing::PrivateKey;
+use crate::jose::thumbprint::Thumbprint;
 
 /// A private key of this process, the algorithm it signs by, and its public half: a client's, for its
 /// proofs and its assertions at an authorization server (`private_key_jwt`, [RFC 7523 section

@@ -1,18 +1,4 @@
-//! Authorization behind the [`DpopLayer`](crate::resource::layer::DpopLayer): whether a token that was
-//! accepted is enough for a route.
-//!
-//! A request that is refused here gets its answer in the name of the layer outside, in the scheme
-//! that was used: `403 insufficient_scope` ([RFC 6750 section
-//! 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)) or `401
-//! insufficient_user_authentication` ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
-//!
-//! ```text
-//! WWW-Authenticate: DPoP error="insufficient_scope",
-//!     error_description="the access token lacks a scope", scope="orders.write", algs="ES256 PS256"
-//! ```
-//!
-//! The proof is spent by then, as by every request that was accepted: a client that comes back with
-//! a better token signs a new one.
+//! Layers behind [`DpopLayer`](crate::DpopLayer): whether a token that was accepted is enough for a route.
 
 use std::fmt;
 use std::future::Future;
@@ -28,17 +14,29 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::resource::bearer::{AcceptedToken, BearerError};
+use crate::resource::access::Access;
 use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
-use crate::resource::rejection::Rejection;
 use crate::resource::requirement::{
-    AcrValues, AuthenticationRequirement, AuthorizationError, Requirement, ScopeRequirement, Scopes,
+    AcrValues, AuthenticationRequirement, Requirement, ScopeRequirement, Scopes,
 };
 use crate::telemetry::Consequence;
 use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 
 /// Lets a request through to the service only when its access token holds scopes. It goes inside of
-/// [`DpopLayer`](crate::resource::layer::DpopLayer), around a route or around many.
+/// [`DpopLayer`](crate::DpopLayer), around a route or around many.
+///
+/// A request that is refused gets its answer in the name of the layer outside, in the scheme
+/// that was used: `403 insufficient_scope` ([RFC 6750 section
+/// 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)) or `401
+/// insufficient_user_authentication` ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
+///
+/// ```text
+/// WWW-Authenticate: DPoP error="insufficient_scope",
+///     error_description="the access token lacks a scope", scope="orders.write", algs="ES256 PS256"
+/// ```
+///
+/// The proof is spent by then, as by every request that was accepted: a client that comes back with
+/// a better token signs a new one.
 ///
 /// # Example
 ///
@@ -75,7 +73,7 @@ impl RequireScopes {
 
 impl<C> RequireScopes<C> {
     /// For tokens whose claims are of another type
-    /// ([`JwtVerifier::with_claims`](crate::tokens::jwt::JwtVerifier::with_claims)).
+    /// ([`JwtVerifier::with_claims`](crate::JwtVerifier::with_claims)).
     #[must_use]
     pub fn with_claims<D: HasScopes>(self) -> RequireScopes<D> {
         RequireScopes(self.0.with_claims())
@@ -280,121 +278,6 @@ fn say_misplaced() {
     tracing::error!("a requirement stands behind no DpopLayer with its claims type");
 }
 
-/// The access token of a request, and the means to refuse it where a handler decides for itself.
-///
-/// # Example
-///
-/// ```
-/// use http::{Request, Response};
-/// use tower_dpop::resource::{Access, ScopeRequirement};
-/// use tower_dpop::Claims;
-///
-/// fn orders(request: &Request<String>, needed: &ScopeRequirement) -> Response<String> {
-///     let Some(access) = Access::<Claims>::of(request.extensions()) else {
-///         unreachable!("the layer has put it there");
-///     };
-///     match access.check(needed) {
-///         Ok(()) => Response::new(format!("hello {}", access.token().claims().subject())),
-///         Err(denied) => denied.into_response(), // 403, in the scheme that was used
-///     }
-/// }
-/// # let _ = orders;
-/// ```
-pub struct Access<C = Claims> {
-    token: AcceptedToken<C>,
-    guard: Guard,
-}
-
-impl<C: Send + Sync + 'static> Access<C> {
-    /// That of a request which the layer has let through with a token.
-    pub fn of(extensions: &Extensions) -> Option<Self> {
-        Some(Self {
-            token: AcceptedToken::of(extensions)?,
-            guard: extensions.get::<Guard>()?.clone(),
-        })
-    }
-}
-
-impl<C> Access<C> {
-    /// The token.
-    pub const fn token(&self) -> &AcceptedToken<C> {
-        &self.token
-    }
-
-    /// What the token says.
-    pub fn claims(&self) -> &C {
-        self.token.claims()
-    }
-
-    /// Whether the token is enough. In report-only mode it always is, and what speaks against it is
-    /// reported, by an event and the metrics.
-    pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
-        match (self.judge(requirement), self.guard.enforcement) {
-            (Ok(()), _) => Ok(()),
-            (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
-            (Err(rejection), _) => {
-                self.guard.policy.report(&rejection, Consequence::Reported);
-                Ok(())
-            }
-        }
-    }
-
-    fn judge(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
-        let now = self.guard.policy.now();
-        let told_in_its_scheme = |error: AuthorizationError| match self.token {
-            AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
-            AcceptedToken::Bound(_) => Rejection::Authorization(error),
-        };
-        requirement
-            .check(self.token.claims(), now)
-            .map_err(told_in_its_scheme)
-    }
-}
-
-/// Whether the layer outside lets requests by without a token, so that a handler may find none.
-#[cfg(feature = "axum")]
-pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
-    extensions
-        .get::<Guard>()
-        .is_some_and(|guard| guard.enforcement != Enforcement::Enforced)
-}
-
-/// The refusal of a request under the Bearer scheme, where the token must be bound. `None` for any
-/// other request, and in report-only mode.
-#[cfg(feature = "axum")]
-pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> Option<Denied> {
-    extensions.get::<crate::resource::bearer::BearerToken<C>>()?;
-    let guard = extensions.get::<Guard>()?;
-    (guard.enforcement == Enforcement::Enforced)
-        .then(|| Denied::by(guard, BearerError::Unbound.into()))
-}
-
-/// The refusal of a request whose token is not enough.
-#[derive(Debug)]
-pub struct Denied {
-    rejection: Box<Rejection>,
-    response: Response<()>,
-}
-
-impl Denied {
-    fn by(guard: &Guard, rejection: Rejection) -> Self {
-        Self {
-            response: guard.policy.refuse(rejection.clone()),
-            rejection: Box::new(rejection),
-        }
-    }
-
-    /// Why.
-    pub fn rejection(&self) -> &Rejection {
-        &self.rejection
-    }
-
-    /// The response: status, challenge, the [`Rejection`] in its extensions, and an empty body.
-    pub fn into_response<B: Default>(self) -> Response<B> {
-        self.response.map(|()| B::default())
-    }
-}
-
 pin_project! {
     /// The future of [`Authorized`].
     pub struct AuthorizedFuture<F> {
@@ -464,14 +347,6 @@ impl<C> fmt::Debug for RequireAuthentication<C> {
 impl<S, Q, C> fmt::Debug for Authorized<S, Q, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Authorized(..)")
-    }
-}
-
-impl<C> fmt::Debug for Access<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
-            .field("token", &self.token)
-            .finish_non_exhaustive()
     }
 }
 

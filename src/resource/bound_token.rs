@@ -7,7 +7,7 @@ use derive_where::derive_where;
 
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::Thumbprint;
+use crate::jose::thumbprint::Thumbprint;
 use crate::proof::checks::{ClaimedProof, Proof};
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, Confirmation};

@@ -1,20 +1,4 @@
 //! The tower layer: all the tower there is.
-//!
-//! # Behind other layers
-//!
-//! - **CORS** goes outside of this layer: a preflight (`OPTIONS` without `Authorization`) is the
-//!   CORS layer's to answer, and its answer must also be on refusals. Let it expose
-//!   [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. Where that order cannot be had,
-//!   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
-//! - **Logging and metrics** go outside, too: they find the
-//!   [`Rejection`] in the response's extensions.
-//! - **Authorization** goes inside: the layers of [`authorization`](crate::resource::authorization) answer in
-//!   the name of this one.
-//! - **One layer per request.** A layer around a router and a clone of it inside share one replay
-//!   memory: the inner one would see every proof a second time.
-//! - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
-//!   are opened; [`BoundToken::expires`](crate::resource::bound_token::BoundToken::expires) says when to end
-//!   them.
 
 use std::fmt;
 use std::future::Future;
@@ -50,8 +34,8 @@ pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
 pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
 /// Lets a request through to the service only when its DPoP proof and access token hold together,
-/// with a [`BoundToken`](crate::resource::bound_token::BoundToken) in its extensions. Where the verifier allows
-/// Bearer, a request may come with a [`BearerToken`](crate::resource::bearer::BearerToken) instead.
+/// with a [`BoundToken`](crate::BoundToken) in its extensions. Where the verifier allows
+/// Bearer, a request may come with a [`BearerToken`](crate::BearerToken) instead.
 ///
 /// It goes around any service of `http` requests that can be cloned and whose response body has a
 /// `Default`, the empty body of refusals.
@@ -72,6 +56,22 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// # let _ = service;
 /// # }
 /// ```
+///
+/// # Behind other layers
+///
+/// - **CORS** goes outside of this layer: a preflight (`OPTIONS` without `Authorization`) is the
+///   CORS layer's to answer, and its answer must also be on refusals. Let it expose
+///   [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. Where that order cannot be had,
+///   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
+/// - **Logging and metrics** go outside, too: they find the
+///   [`Rejection`] in the response's extensions.
+/// - **Authorization** goes inside: [`RequireScopes`](crate::RequireScopes) and its kin answer in
+///   the name of this one.
+/// - **One layer per request.** A layer around a router and a clone of it inside share one replay
+///   memory: the inner one would see every proof a second time.
+/// - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
+///   are opened; [`BoundToken::expires`](crate::BoundToken::expires) says when to end
+///   them.
 #[derive_where(Clone)]
 pub struct DpopLayer<C = Claims> {
     verifier: Arc<Verifier<C>>,
@@ -103,7 +103,7 @@ impl<C> DpopLayer<C> {
     /// request and of its response, an event, and the metric's decision `reported`. Requests that
     /// hold bring their token as ever; a client that needs a nonce is given one.
     ///
-    /// The layers of [`authorization`](crate::resource::authorization) inside report as well. A handler that
+    /// The layers inside, [`RequireScopes`](crate::RequireScopes) and its kin, report as well. A handler that
     /// takes a token as its argument takes an `Option` of it meanwhile: without one, axum's
     /// extractors answer a plain 500.
     ///

@@ -1,10 +1,5 @@
 //! Protected resource metadata: what a client must know of this service before it asks for a token
 //! ([RFC 9728](https://www.rfc-editor.org/rfc/rfc9728)).
-//!
-//! The document is made from the [`Verifier`], so that it says of schemes and algorithms what is
-//! checked. (Not that a layer [only reports](crate::resource::layer::DpopLayer::with_insecure_report_only):
-//! publish it when the layer decides, or let the verifier allow Bearer.) It is served at its well-known path, outside of the
-//! [`DpopLayer`](crate::resource::layer::DpopLayer): a client that has no token yet must be able to read it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,6 +18,11 @@ use tower_service::Service;
 use crate::resource::verifier::{Verifier, WELL_KNOWN};
 
 /// The metadata of a service, and where it is served.
+///
+/// The document is made from the [`Verifier`], so that it says of schemes and algorithms what is
+/// checked. (Not that a layer [only reports](crate::DpopLayer::with_insecure_report_only):
+/// publish it when the layer decides, or let the verifier allow Bearer.) It is served at its well-known path, outside of the
+/// [`DpopLayer`](crate::DpopLayer): a client that has no token yet must be able to read it.
 ///
 /// # Example
 ///
@@ -161,7 +161,7 @@ impl ResourceMetadata {
 }
 
 /// Answers requests for the metadata itself, and passes all others on. It goes outside of the
-/// [`DpopLayer`](crate::resource::layer::DpopLayer).
+/// [`DpopLayer`](crate::DpopLayer).
 ///
 /// Only the path counts, and it is compared as it came. The body of the service behind it must be
 /// made from a `String`; where it is not, [`ResourceMetadata::to_json`] serves the document by hand,

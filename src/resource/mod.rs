@@ -12,13 +12,15 @@ pub(crate) mod challenge;
 pub(crate) mod policy;
 pub(crate) mod verifier;
 pub(crate) mod guard;
+pub(crate) mod access;
 pub(crate) mod layer;
 pub(crate) mod authorization;
 pub(crate) mod metadata;
 
 pub use crate::credentials::{CredentialsError, Scheme};
+pub use crate::resource::access::{Access, Denied};
 pub use crate::resource::authorization::{
-    Access, Authorized, AuthorizedFuture, Denied, Require, RequireAuthentication,
+    Authorized, AuthorizedFuture, Require, RequireAuthentication,
 };
 pub use crate::resource::bearer::BearerError;
 pub use crate::resource::bound_token::BindingError;

@@ -1,31 +1,4 @@
 //! Why a request was refused, whose fault it is, and what the client is told.
-//!
-//! | fault | status | `error` |
-//! |---|---|---|
-//! | no access token | 401 | none |
-//! | an access token under the Bearer scheme where that is not spoken, or longer than 32 KiB | 401 | `invalid_token` |
-//! | broken or several `Authorization` fields | 400 | `invalid_request` |
-//! | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
-//! | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
-//! | the access token, or its binding | 401 | `invalid_token` |
-//! | a bound access token under the Bearer scheme | 401 | `invalid_token` |
-//! | the access token does not allow the request | 403 | `insufficient_scope` |
-//! | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
-//! | ours | 503 | no challenge, `Retry-After` |
-//!
-//! ```text
-//! challenge = "DPoP" 1*SP #auth-param
-//!
-//! WWW-Authenticate: DPoP error="invalid_token", error_description="Invalid DPoP key binding",
-//!     algs="ES256 PS256"
-//! ```
-//!
-//! [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
-//! challenge. Nothing of the request is ever repeated in one.
-//!
-//! Where Bearer is spoken too, a 401 has a challenge of each scheme, and the error stands in that of
-//! the scheme that was used; in both, where the request leaves that open ([section
-//! 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
 
 use http::StatusCode;
 
@@ -43,6 +16,33 @@ use crate::tokens::access_token::TokenError;
 
 /// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
 /// and bodies. The variants stand in the order in which a request is checked.
+///
+/// | fault | status | `error` |
+/// |---|---|---|
+/// | no access token | 401 | none |
+/// | an access token under the Bearer scheme where that is not spoken, or longer than 32 KiB | 401 | `invalid_token` |
+/// | broken or several `Authorization` fields | 400 | `invalid_request` |
+/// | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
+/// | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
+/// | the access token, or its binding | 401 | `invalid_token` |
+/// | a bound access token under the Bearer scheme | 401 | `invalid_token` |
+/// | the access token does not allow the request | 403 | `insufficient_scope` |
+/// | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
+/// | ours | 503 | no challenge, `Retry-After` |
+///
+/// ```text
+/// challenge = "DPoP" 1*SP #auth-param
+///
+/// WWW-Authenticate: DPoP error="invalid_token", error_description="Invalid DPoP key binding",
+///     algs="ES256 PS256"
+/// ```
+///
+/// [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
+/// challenge. Nothing of the request is ever repeated in one.
+///
+/// Where Bearer is spoken too, a 401 has a challenge of each scheme, and the error stands in that of
+/// the scheme that was used; in both, where the request leaves that open ([section
+/// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
 ///
 /// # Example
 ///

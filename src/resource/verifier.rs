@@ -282,7 +282,7 @@ impl<C> Verifier<C> {
 
     /// Lets challenges point to the well-known place of this service's metadata ([RFC 9728 section
     /// 3.1](https://www.rfc-editor.org/rfc/rfc9728#section-3.1)), where
-    /// [`ResourceMetadata`](crate::resource::metadata::ResourceMetadata) is served.
+    /// [`ResourceMetadata`](crate::resource::ResourceMetadata) is served.
     #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
     #[must_use]
     pub fn with_well_known_metadata(self) -> Self {

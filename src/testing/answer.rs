@@ -317,7 +317,7 @@ impl Answer {
     }
 }
 
-/// Apart from the seconds, which the [`Freshness`](crate::proof::freshness::Freshness) of the service
+/// Apart from the seconds, which the [`Freshness`](crate::Freshness) of the service
 /// decides.
 fn is_same(found: &Rejection, expected: &Rejection) -> bool {
     match (found, expected) {

@@ -115,7 +115,7 @@ impl TestClient {
     }
 
     /// Expects the service to take bearer tokens, too
-    /// ([`Verifier::allow_bearer`](crate::resource::verifier::Verifier::allow_bearer)): a bound token under the
+    /// ([`Verifier::allow_bearer`](crate::Verifier::allow_bearer)): a bound token under the
     /// Bearer scheme is refused there for another reason.
     #[must_use]
     pub fn with_bearer_allowed(self) -> Self {

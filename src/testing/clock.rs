@@ -49,7 +49,7 @@ impl TestClock {
     }
 
     /// The clock as a server asks it, for
-    /// [`Verifier::with_clock`](crate::resource::verifier::Verifier::with_clock).
+    /// [`ProofRules::with_clock`](crate::ProofRules::with_clock).
     pub fn read(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let clock = self.clone();
         move || UNIX_EPOCH + Duration::from_secs(clock.now().as_unix())

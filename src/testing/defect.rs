@@ -1,4 +1,6 @@
 //! What can be wrong with a request, by name.
+//!
+//! Longer than other files: a table of more than fifty rows, in the docs and in the code.
 
 use std::fmt;
 
@@ -132,7 +134,7 @@ macro_rules! defects {
             }
 
             /// How a service answers that demands no nonces. The seconds by which an `iat` is off
-            /// are those of the default [`Freshness`](crate::proof::freshness::Freshness);
+            /// are those of the default [`Freshness`](crate::Freshness);
             /// [`Answer::assert_reason`](crate::testing::Answer::assert_reason) does not compare
             /// them.
             pub fn rejection(self) -> Rejection {

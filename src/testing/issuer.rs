@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::jose::jwk::Thumbprint;
 use crate::jose::signing_key::SigningKey;
+use crate::jose::thumbprint::Thumbprint;
 use crate::testing::clock::TestClock;
 use crate::testing::jws::{fresh_id, sign_jws};
 use crate::tokens::jwt::JwtVerifier;

@@ -114,7 +114,7 @@
 //!
 //! # With bearer tokens
 //!
-//! Where [`allow_bearer`](crate::resource::verifier::Verifier::allow_bearer) was said, tell the client: a bound
+//! Where [`allow_bearer`](crate::Verifier::allow_bearer) was said, tell the client: a bound
 //! token under the Bearer scheme is refused there for another reason. What passes is the
 //! [`as_bearer`](TestRequest::as_bearer) of a request:
 //!

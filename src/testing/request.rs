@@ -186,7 +186,7 @@ impl TestRequest {
 
     /// The request of a client that does not speak DPoP yet: a token that is bound to nothing, under
     /// the Bearer scheme, and no proof. It passes where
-    /// [`Verifier::allow_bearer`](crate::resource::verifier::Verifier::allow_bearer) was said, any number of
+    /// [`Verifier::allow_bearer`](crate::Verifier::allow_bearer) was said, any number of
     /// times. It can have none of the defects; its token is changed by hand.
     ///
     /// # Example

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::credentials::ProofField;
 use crate::jose::algorithm::{Algorithm, Algorithms};
-use crate::jose::jwk::Thumbprint;
+use crate::jose::thumbprint::Thumbprint;
 use crate::proof::checks::{NoToken, Proof, ProofError};
 use crate::proof::nonce::{AcceptedNonce, Nonce};
 use crate::proof::rules::ProofRules;

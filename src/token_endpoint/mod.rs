@@ -80,7 +80,7 @@
 //!
 //! - **Clients** that registered `dpop_bound_access_tokens` must send a proof ([section
 //!   5.2](https://www.rfc-editor.org/rfc/rfc9449#section-5.2)); where others are served as well
-//!   ([`TokenEndpoint::verify_if_present`]), refuse them with [`ProofError::Missing`](crate::proof::checks::ProofError::Missing).
+//!   ([`TokenEndpoint::verify_if_present`]), refuse them with [`ProofError::Missing`](crate::proof::ProofError::Missing).
 //! - **Codes**: keep what [`authorization_request_key`] says with the code, and hold it against the
 //!   token request ([`check_code_binding`]).
 //! - **Refresh tokens** of public clients are bound to [`ProvenKey::thumbprint`]; hold it against

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::{NotAThumbprint, Thumbprint};
+use crate::jose::thumbprint::{NotAThumbprint, Thumbprint};
 use crate::proof::nonce::Nonce;
 
 /// The `token_type` of a bound access token ([RFC 9449 section

@@ -10,19 +10,19 @@ use serde::{Deserialize, Deserializer};
 
 use crate::credentials::PresentedToken;
 use crate::jose::json::{Text, object};
-use crate::jose::jwk::Thumbprint;
+use crate::jose::thumbprint::Thumbprint;
 use crate::time::{OutOfTime, Timestamp};
 
 /// Decides whether an access token is good, and says to which key it is bound.
 ///
-/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier) is the one for signed tokens; implement this for tokens
+/// [`JwtVerifier`](crate::JwtVerifier) is the one for signed tokens; implement this for tokens
 /// of another kind. The binding itself is checked by the caller,
-/// [`Verifier::verify`](crate::resource::verifier::Verifier::verify).
+/// [`Verifier::verify`](crate::Verifier::verify).
 ///
 /// # Example
 ///
 /// A rule of one's own around another verifier, which has a say with every request. (Scopes are
-/// another matter: [`requirement`](crate::resource::requirement).)
+/// another matter: [`RequireScopes`](crate::RequireScopes).)
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -81,7 +81,7 @@ pub trait AccessTokenVerifier: Send + Sync + 'static {
     fn issuers(&self) -> Vec<&str>;
 }
 
-/// A verifier that is used elsewhere, too: by another [`Verifier`](crate::resource::verifier::Verifier), or to
+/// A verifier that is used elsewhere, too: by another [`Verifier`](crate::Verifier), or to
 /// clear its cache.
 impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
     type Claims = V::Claims;

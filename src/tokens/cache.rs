@@ -1,16 +1,4 @@
-//! Verdicts about access tokens that are kept, so that a token is verified once and not with every
-//! request.
-//!
-//! A verdict is found by the SHA-256 of the token, which `ath` needs anyway, so a token that differs
-//! in one character is another token. It ends when the token expires, and with what it rests on: the
-//! issuer's key set for [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), a short life for everything else.
-//! Only good tokens are kept; eviction harms nobody, for the token is then verified again.
-//!
-//! # Revocation
-//!
-//! A JWT is good until it expires, cached or not: nobody is asked about it. Where tokens can be
-//! revoked, ask about them (feature `introspection`), and choose the life of a verdict as the time
-//! for which a revoked token may go on.
+//! Tokens that were found good, kept so that a token is verified once and not with every request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +13,7 @@ use derive_where::derive_where;
 
 /// Keeps the verdicts of another verifier for a while.
 ///
-/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier) and introspection keep their own: this is for verifiers
+/// [`JwtVerifier`](crate::JwtVerifier) and introspection keep their own: this is for verifiers
 /// of yours.
 ///
 /// # Example
@@ -40,12 +28,18 @@ use derive_where::derive_where;
 /// # let _ = cached::<tower_dpop::JwtVerifier<tower_dpop::KeySet>>;
 /// ```
 ///
+/// # Revocation
+///
+/// A JWT is good until it expires, cached or not: nobody is asked about it. Where tokens can be
+/// revoked, ask about them (feature `introspection`), and choose the life of a verdict as the time
+/// for which a revoked token may go on.
+///
 /// # Security
 ///
 /// While a verdict lives, nothing inside of the cache is asked about the token: neither a list of
 /// revoked tokens, nor keys that have changed. Choose the life accordingly, put checks that must run
 /// with every request around the cache, and call [`clear`](Self::clear) when the rules change (give
-/// the [`Verifier`](crate::resource::verifier::Verifier) an `Arc` of the cache, and keep another).
+/// the [`Verifier`](crate::Verifier) an `Arc` of the cache, and keep another).
 pub struct TokenCache<V: AccessTokenVerifier> {
     verifier: V,
     verdicts: Verdicts<Verdict<V::Claims>>,

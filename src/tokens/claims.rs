@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// The claims of an RFC 9068 access token.
 ///
 /// A token without `sub`, or whose `scope` is not one string, is refused; for an issuer that writes
-/// tokens otherwise, use [a type of your own](JwtVerifier::with_claims).
+/// tokens otherwise, use [a type of your own](crate::JwtVerifier::with_claims).
 ///
 /// `Debug` shows none of them: they are about a person.
 #[derive(Clone, Deserialize)]

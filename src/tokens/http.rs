@@ -15,7 +15,7 @@ use http::{HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
 
-/// The client that [`RemoteKeys`](crate::tokens::jwks::RemoteKeys) and introspection ask with. Clones share
+/// The client that [`RemoteKeys`](crate::RemoteKeys) and introspection ask with. Clones share
 /// their connections.
 ///
 /// TLS is rustls, with the process's default `CryptoProvider` if one is installed and AWS-LC

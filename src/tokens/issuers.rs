@@ -38,7 +38,7 @@ use crate::tokens::claims::Claims;
 ///
 /// `sub` and `client_id` are names within one issuer: alice of one issuer is not alice of another.
 /// Where identities are compared or stored, take `iss` along
-/// ([`Claims::claim`](crate::tokens::claims::Claims::claim)).
+/// ([`Claims::claim`](crate::Claims::claim)).
 pub struct Issuers<C = Claims> {
     by_name: HashMap<String, AnyTokenVerifier<C>>,
     opaque: Option<AnyTokenVerifier<C>>,
@@ -61,7 +61,7 @@ impl<C: Send + Sync + 'static> Issuers<C> {
     }
 
     /// Also accepts the tokens of the issuer of this verifier, or of each of them
-    /// ([`AccessTokenVerifier::issuers`]): a [`JwtVerifier`](crate::tokens::jwt::JwtVerifier), one around it, or
+    /// ([`AccessTokenVerifier::issuers`]): a [`JwtVerifier`](crate::JwtVerifier), one around it, or
     /// introspection of JWTs that can be revoked, if it was told its issuer. Of several verifiers for
     /// one issuer, the last counts.
     #[must_use]

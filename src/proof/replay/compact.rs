@@ -19,7 +19,7 @@ use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreErro
 use crate::sync::Mutex;
 use crate::time::Timestamp;
 
-/// As [`MemoryReplayStore`](crate::proof::replay::memory::MemoryReplayStore), in a tenth of its memory, and in
+/// As [`MemoryReplayStore`](crate::MemoryReplayStore), in a tenth of its memory, and in
 /// a fraction of its time. Cloning gives another handle to the same memory.
 ///
 /// The default is the other one because many watch over the map in it (moka's), and this is code of
@@ -40,7 +40,7 @@ use crate::time::Timestamp;
 ///
 /// Serves one process only: behind a load balancer, two processes with a memory each accept a proof
 /// once each. And it starts empty: a proof from within the last
-/// [`retention`](crate::proof::freshness::Freshness::retention) before a restart passes once more
+/// [`retention`](crate::Freshness::retention) before a restart passes once more
 /// after it. Where either matters, use a shared store.
 #[derive(Clone)]
 pub struct CompactReplayStore(Arc<Memory>);

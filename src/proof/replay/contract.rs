@@ -67,27 +67,25 @@ pub async fn check<S: ReplayStore>(store: &S) {
     );
 
     for _ in 0..50 {
-        let contended = fresh_key();
-        let claims = at_once(
-            (0..16)
-                .map(|_| store.claim(contended, now, later))
-                .collect(),
-        )
-        .await;
-        let winners = claims
-            .iter()
-            .filter(|claim| **claim == Ok(Claim::First))
-            .count();
-        let losers = claims
-            .iter()
-            .filter(|claim| **claim == Ok(Claim::Replayed))
-            .count();
-        assert_eq!(
-            (winners, losers),
-            (1, 15),
-            "of simultaneous claims of one key exactly one is first"
-        );
+        assert_one_wins(store, now, later).await;
     }
+}
+
+async fn assert_one_wins<S: ReplayStore>(store: &S, now: Timestamp, expires: Timestamp) {
+    let contended = fresh_key();
+    let claims = (0..16).map(|_| store.claim(contended, now, expires));
+    let claims = at_once(claims.collect()).await;
+    let found = |expected| {
+        claims
+            .iter()
+            .filter(|claim| **claim == Ok(expected))
+            .count()
+    };
+    assert_eq!(
+        (found(Claim::First), found(Claim::Replayed)),
+        (1, 15),
+        "of simultaneous claims of one key exactly one is first"
+    );
 }
 
 /// A key that no store has seen.

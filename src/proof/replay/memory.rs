@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 /// Remembers proofs in this process's memory. Cloning gives another handle to the same memory.
 ///
 /// Many watch over the map in it, which is moka's. Where a service has many records,
-/// [`CompactReplayStore`](crate::proof::replay::compact::CompactReplayStore) keeps them in a tenth of the
+/// [`CompactReplayStore`](crate::proof::CompactReplayStore) keeps them in a tenth of the
 /// memory, and no claim in it takes long: this one, with a million records, now and then stops for
 /// milliseconds to tidy up (measured once; no benchmark here shows it).
 ///
@@ -32,7 +32,7 @@ use crate::time::Timestamp;
 ///
 /// Serves one process only: behind a load balancer, two processes with a memory each accept a proof
 /// once each. And it starts empty: a proof from within the last
-/// [`retention`](crate::proof::freshness::Freshness::retention) before a restart passes once more after
+/// [`retention`](crate::Freshness::retention) before a restart passes once more after
 /// it. Where either matters, use a shared store.
 #[derive(Clone)]
 pub struct MemoryReplayStore(Arc<Memory>);

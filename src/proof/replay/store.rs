@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::jose::jwk::Thumbprint;
+use crate::jose::thumbprint::Thumbprint;
 use crate::time::Timestamp;
 
 /// Remembers which proofs were used.
 ///
-/// [`MemoryReplayStore`](memory::MemoryReplayStore) serves one process. Implement this over a
-/// shared store where several processes serve the same public URL, and run [`contract::check`]
+/// [`MemoryReplayStore`](crate::MemoryReplayStore) serves one process. Implement this over a
+/// shared store where several processes serve the same public URL, and run [`replay_contract::check`](crate::proof::replay_contract::check)
 /// against it.
 ///
 /// # Security

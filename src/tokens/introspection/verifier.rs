@@ -18,9 +18,10 @@ use crate::tokens::access_token::{
     AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
 use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
-use crate::tokens::http::{Answer, EndpointUrl, FetchError, HttpClient};
+use crate::tokens::http::{Answer, EndpointUrl, HttpClient};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
+use crate::tokens::introspection::failure::{Failure, is_unsupported_token_type};
 use crate::tokens::introspection::flights::Flights;
 
 /// Verifies access tokens by asking the authorization server about them.
@@ -52,6 +53,17 @@ use crate::tokens::introspection::flights::Flights;
 /// Requests with one token at one time share one question, and its answer serves for
 /// [ten seconds](Self::with_cache_life) more.
 ///
+/// | the server says | a request with the token is |
+/// |---|---|
+/// | `"active": true`, and the other members allow it | let through, if its proof is by the key of `cnf.jkt` |
+/// | `"active": false`, or 400 with the error `unsupported_token_type` | refused with 401: [`TokenError::Invalid`] |
+/// | `"active": true`, with another `aud`, `exp` past, a `cnf` that is malformed … | refused with 401: the other [`TokenError`]s |
+/// | nothing in time, another status than 200, not a JSON object without duplicate members of at most 64 KiB, one whose `active` is missing or is not a JSON boolean | refused with 503: [`TokenError::Unavailable`] |
+///
+/// The last row is a fault of ours or of the server's, a 401 included: what it refuses then is this
+/// service's own credentials. The log has it at `error` for 401 and 403, at `warn` otherwise,
+/// and never shows a token or a secret.
+///
 /// # Panics
 ///
 /// Questions are asked within a tokio runtime that has I/O and timers; outside of one they panic.
@@ -66,9 +78,7 @@ use crate::tokens::introspection::flights::Flights;
 ///
 /// A refresh token is active, too. It is refused where the answer tells it apart: by `token_type` (which
 /// must be `DPoP` for a bound token and `Bearer` for any other), by `token_use` (`access_token`), or by
-/// `aud`.
-///
-/// Not checked: scopes (the application's decision), `iat`, `jti`.
+/// `aud`. Not checked: scopes (the application's decision), `iat`, `jti`.
 pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     endpoint: EndpointUrl,
     client: ClientAuthentication,
@@ -102,7 +112,7 @@ struct Verdict<C> {
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// How far the server's clock may be off: as with
-/// [`JwtVerifier`](crate::tokens::jwt::JwtVerifier).
+/// [`JwtVerifier`](crate::JwtVerifier).
 const LEEWAY: Duration = Duration::from_secs(30);
 
 const DEFAULT_CACHE_LIFE: u64 = 10;
@@ -195,7 +205,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
 
     /// How many questions may be under way at one time, one at least. The default is 64. Requests
     /// beyond it wait for a place, at most for as long as a question [may
-    /// take](crate::tokens::http::HttpClientBuilder::with_timeout), and are then answered 503.
+    /// take](crate::tokens::HttpClientBuilder::with_timeout), and are then answered 503.
     #[must_use]
     pub fn with_concurrency(self, most: usize) -> Self {
         Self {
@@ -435,48 +445,5 @@ object! {
         cnf: Confirmation = "cnf",
         token_type: Text<'de> = "token_type",
         token_use: Text<'de> = "token_use",
-    }
-}
-
-object! {
-    /// RFC 6749 section 5.2.
-    struct ErrorResponse<'de> {
-        error: Text<'de> = "error",
-    }
-}
-
-/// RFC 7009 section 2.2.1.
-fn is_unsupported_token_type(body: &[u8]) -> bool {
-    let error = read(body)
-        .ok()
-        .and_then(|body: ErrorResponse<'_>| body.error);
-    error.is_some_and(|error| error.as_str() == "unsupported_token_type")
-}
-
-/// Why nobody knows whether a token is good. For the log: clients are told nothing of it.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Assertion(#[from] NoAssertion),
-    #[error("too many questions are under way")]
-    Crowded,
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error("the answer is not an introspection response")]
-    NotAnAnswer,
-    #[error("the answer has the status {0}")]
-    Status(StatusCode),
-}
-
-impl Failure {
-    fn report(&self, endpoint: &EndpointUrl) {
-        telemetry::introspection("failed");
-        let host = endpoint.url().host_str();
-        // Other 4xx may be about the token, which is anybody's.
-        if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
-            tracing::error!(host, reason = %self, "this service may not ask about tokens");
-        } else {
-            tracing::warn!(host, reason = %self, "no answer about a token");
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! All is made by p256 and num-bigint, from the number of a batch: the same number, the same cases.
 //! Where the client's private key d is known, u1 G + u2 Q = (u1 + u2 d) G, so that a good signature
 //! exists for any u1 and u2 one chooses: r is the x of that point, s = r / u2, z = u1 s.
+//!
+//! Longer than other files: one family of cases, of which each part uses the others.
 
 use num_bigint::BigUint;
 use p256::elliptic_curve::group::Group as _;

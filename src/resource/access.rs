@@ -1,0 +1,136 @@
+//! The token of a request for those who decide behind the layer, and the means to refuse it in the
+//! layer's name.
+
+use std::fmt;
+
+use http::{Extensions, Response};
+
+use crate::resource::bearer::{AcceptedToken, BearerError};
+use crate::resource::guard::{Enforcement, Guard};
+use crate::resource::rejection::Rejection;
+use crate::resource::requirement::{AuthorizationError, Requirement};
+use crate::telemetry::Consequence;
+use crate::tokens::claims::Claims;
+
+/// The access token of a request, and the means to refuse it where a handler decides for itself.
+///
+/// # Example
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_dpop::resource::{Access, ScopeRequirement};
+/// use tower_dpop::Claims;
+///
+/// fn orders(request: &Request<String>, needed: &ScopeRequirement) -> Response<String> {
+///     let Some(access) = Access::<Claims>::of(request.extensions()) else {
+///         unreachable!("the layer has put it there");
+///     };
+///     match access.check(needed) {
+///         Ok(()) => Response::new(format!("hello {}", access.token().claims().subject())),
+///         Err(denied) => denied.into_response(), // 403, in the scheme that was used
+///     }
+/// }
+/// # let _ = orders;
+/// ```
+pub struct Access<C = Claims> {
+    token: AcceptedToken<C>,
+    guard: Guard,
+}
+
+impl<C: Send + Sync + 'static> Access<C> {
+    /// That of a request which the layer has let through with a token.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        Some(Self {
+            token: AcceptedToken::of(extensions)?,
+            guard: extensions.get::<Guard>()?.clone(),
+        })
+    }
+}
+
+impl<C> Access<C> {
+    /// The token.
+    pub const fn token(&self) -> &AcceptedToken<C> {
+        &self.token
+    }
+
+    /// What the token says.
+    pub fn claims(&self) -> &C {
+        self.token.claims()
+    }
+
+    /// Whether the token is enough. In report-only mode it always is, and what speaks against it is
+    /// reported, by an event and the metrics.
+    pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
+        match (self.judge(requirement), self.guard.enforcement) {
+            (Ok(()), _) => Ok(()),
+            (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
+            (Err(rejection), _) => {
+                self.guard.policy.report(&rejection, Consequence::Reported);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn judge(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
+        let now = self.guard.policy.now();
+        let told_in_its_scheme = |error: AuthorizationError| match self.token {
+            AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
+            AcceptedToken::Bound(_) => Rejection::Authorization(error),
+        };
+        requirement
+            .check(self.token.claims(), now)
+            .map_err(told_in_its_scheme)
+    }
+}
+
+/// Whether the layer outside lets requests by without a token, so that a handler may find none.
+#[cfg(feature = "axum")]
+pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
+    extensions
+        .get::<Guard>()
+        .is_some_and(|guard| guard.enforcement != Enforcement::Enforced)
+}
+
+/// The refusal of a request under the Bearer scheme, where the token must be bound. `None` for any
+/// other request, and in report-only mode.
+#[cfg(feature = "axum")]
+pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> Option<Denied> {
+    extensions.get::<crate::resource::bearer::BearerToken<C>>()?;
+    let guard = extensions.get::<Guard>()?;
+    (guard.enforcement == Enforcement::Enforced)
+        .then(|| Denied::by(guard, BearerError::Unbound.into()))
+}
+
+/// The refusal of a request whose token is not enough.
+#[derive(Debug)]
+pub struct Denied {
+    rejection: Box<Rejection>,
+    response: Response<()>,
+}
+
+impl Denied {
+    fn by(guard: &Guard, rejection: Rejection) -> Self {
+        Self {
+            response: guard.policy.refuse(rejection.clone()),
+            rejection: Box::new(rejection),
+        }
+    }
+
+    /// Why.
+    pub fn rejection(&self) -> &Rejection {
+        &self.rejection
+    }
+
+    /// The response: status, challenge, the [`Rejection`] in its extensions, and an empty body.
+    pub fn into_response<B: Default>(self) -> Response<B> {
+        self.response.map(|()| B::default())
+    }
+}
+
+impl<C> fmt::Debug for Access<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}

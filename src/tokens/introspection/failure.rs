@@ -1,0 +1,51 @@
+//! Why an authorization server could not be asked, or said nothing of use.
+
+use http::StatusCode;
+
+use crate::jose::json::{Text, object, read};
+use crate::telemetry;
+use crate::tokens::http::{EndpointUrl, FetchError};
+use crate::tokens::introspection::client_authentication::NoAssertion;
+
+object! {
+    /// RFC 6749 section 5.2.
+    struct ErrorResponse<'de> {
+        error: Text<'de> = "error",
+    }
+}
+
+/// RFC 7009 section 2.2.1.
+pub(crate) fn is_unsupported_token_type(body: &[u8]) -> bool {
+    let error = read(body)
+        .ok()
+        .and_then(|body: ErrorResponse<'_>| body.error);
+    error.is_some_and(|error| error.as_str() == "unsupported_token_type")
+}
+
+/// Why nobody knows whether a token is good. For the log: clients are told nothing of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Assertion(#[from] NoAssertion),
+    #[error("too many questions are under way")]
+    Crowded,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the answer is not an introspection response")]
+    NotAnAnswer,
+    #[error("the answer has the status {0}")]
+    Status(StatusCode),
+}
+
+impl Failure {
+    pub(crate) fn report(&self, endpoint: &EndpointUrl) {
+        telemetry::introspection("failed");
+        let host = endpoint.url().host_str();
+        // Other 4xx may be about the token, which is anybody's.
+        if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
+            tracing::error!(host, reason = %self, "this service may not ask about tokens");
+        } else {
+            tracing::warn!(host, reason = %self, "no answer about a token");
+        }
+    }
+}

@@ -202,7 +202,7 @@ pub enum CredentialsError {
 
 impl CredentialsError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
-    pub(crate) const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Ambiguous => "credentials_ambiguous",
             Self::Bearer => "credentials_bearer",

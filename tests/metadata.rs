@@ -66,13 +66,13 @@ fn default_document() -> Value {
     })
 }
 
-/// P-1, P-2, P-3, P-4, P-6: one setting of the verifier, or of the document, in each row.
-#[expect(clippy::too_many_lines, reason = "a table")]
 /// A verifier that knows no issuer.
 fn without_issuers() -> Verifier {
     Verifier::new(common::rules(), Issuers::<Claims>::new())
 }
 
+/// P-1, P-2, P-3, P-4, P-6: one setting of the verifier, or of the document, in each row.
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn the_document_says_what_the_verifier_checks() {
     type Make = fn() -> ResourceMetadata;

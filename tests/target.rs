@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower_dpop::proof::{ProofError, PublicUrlError, RequestTarget, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, ProofRules, PublicUrl, Rejection};
 
-use common::{Answer, Attempt, AttemptExt as _, ask, verifier, verifier_by};
+use common::{Answer, Attempt, AttemptExt as _, ask, verifier_by};
 
 type TestLayer = DpopLayer;
 
@@ -1524,7 +1524,7 @@ fn inside_axums_nest_the_original_path_counts() {
     use axum::routing::get;
     use tower::ServiceExt;
 
-    let layer = DpopLayer::new(verifier());
+    let layer = DpopLayer::new(common::verifier());
     let app = axum::Router::new().nest(
         "/v1",
         axum::Router::new()

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use tower_dpop::jose::Jwk;
 use tower_dpop::Algorithm;
+use tower_dpop::jose::Jwk;
 
 use crate::parties::{Client, Parties, proof};
 use crate::raw::{Signed, signed};

@@ -9,12 +9,9 @@ use http::{Method, Request};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, ReplayKey};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
-use tower_dpop::{Algorithm, JwtVerifier, KeySet, MemoryReplayStore, ProofRules, PublicUrl, ReplayStore, Timestamp};
+use tower_dpop::{Algorithm, MemoryReplayStore, ProofRules, ReplayStore, Timestamp, Verifier};
 
 use crate::timing::REQUESTS;
-
-/// A verifier as the README makes it: signed tokens, and the replay memory of one process.
-pub type Verifier<R = MemoryReplayStore> = tower_dpop::Verifier;
 
 /// The URL of every request, as clients write it.
 pub const URL: &str = "https://api.example.com/orders";
@@ -56,38 +53,48 @@ impl Parties {
         self.issuer.clock().set(now.as_unix());
     }
 
-    /// A verifier with every default that has served for a while: its memory holds what so many
-    /// requests a second leave behind, and loses a record for each that enters.
+    /// A verifier with every default that has served for a while: its replay store holds what so many
+    /// requests per second leave behind, and loses a record for each that enters. The engine verifies.
     pub fn verifier(&self) -> Verifier {
-        self.verifier_with(MemoryReplayStore::default())
+        self.verifier_by(|rules| rules)
     }
 
-    /// The same, which computes nothing about keys in advance, neither clients' nor the issuer's.
-    pub fn verifier_by_the_engine(&self) -> Verifier {
+    /// The same by other rules.
+    pub fn verifier_by(&self, change: impl FnOnce(ProofRules) -> ProofRules) -> Verifier {
+        let rules = change(self.rules(MemoryReplayStore::default()));
+        self.by_the_engine(rules)
+    }
+
+    /// The same with another replay store.
+    pub fn verifier_with(&self, replays: impl ReplayStore) -> Verifier {
+        self.by_the_engine(self.rules(replays))
+    }
+
+    /// The same as [`verifier`](Self::verifier) with precomputed keys, clients' and the issuer's.
+    pub fn precomputing(&self) -> Verifier {
+        self.precomputing_with(MemoryReplayStore::default())
+    }
+
+    /// The same with another replay store.
+    pub fn precomputing_with(&self, replays: impl ReplayStore) -> Verifier {
+        Verifier::new(self.rules(replays), self.issuer.jwt_verifier())
+    }
+
+    fn by_the_engine(&self, rules: ProofRules) -> Verifier {
         let tokens = self.issuer.jwt_verifier().without_precomputed_keys();
-        self.served(tokens, MemoryReplayStore::default())
-            .without_precomputed_keys()
+        Verifier::new(rules, tokens).without_precomputed_keys()
     }
 
-    /// The same with another replay memory, which is empty yet.
-    pub fn verifier_with<R: ReplayStore>(&self, replays: R) -> Verifier<R> {
-        self.served(self.issuer.jwt_verifier(), replays)
-    }
-
-    fn served<R: ReplayStore>(&self, tokens: JwtVerifier<KeySet>, replays: R) -> Verifier<R> {
+    fn rules(&self, replays: impl ReplayStore) -> ProofRules {
         for second in 0..REMEMBERED_SECONDS {
             for _ in 0..REQUESTS {
                 let claim = replays.claim(random_key(), self.now(), self.now().plus(second));
-                assert_eq!(ready(claim), Ok(Claim::First), "the memory has room");
+                assert_eq!(ready(claim), Ok(Claim::First), "the store has room");
             }
         }
-        let public_url: PublicUrl = AUDIENCE.parse().expect("a URL");
-        tower_dpop::Verifier::new(
-            ProofRules::new(public_url)
-                .with_clock(self.issuer.clock().read())
-                .with_replay_store(replays),
-            tokens,
-        )
+        ProofRules::new(AUDIENCE.parse().expect("a URL"))
+            .with_clock(self.issuer.clock().read())
+            .with_replay_store(replays)
     }
 
     /// A client with a new key and a token that is bound to it.

@@ -13,11 +13,12 @@ use http::request::Parts;
 use tower_dpop::Algorithm;
 use turbomcp_dpop::{DpopKeyManager, DpopProofGenerator, ProofContext};
 
-use crate::parties::{Client, Parties, URL, Verifier, proof, ready};
+use crate::parties::{Client, Parties, URL, proof, ready};
 use crate::raw::{Signed, signed};
 use crate::requests::warm_up;
 use crate::results::{Label, Party, Rows, Section};
 use crate::timing::{REQUESTS, Row, Subject, measure};
+use tower_dpop::Verifier;
 
 const LEFT_OUT: &str = "left out: the token's signature and claims, `cnf`";
 
@@ -32,9 +33,9 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
             TowerDpop::new(parties, &client),
         ),
         row(
-            Label::new("tower-dpop, without precomputed keys").note("the same"),
+            Label::new("tower-dpop, `precomputed-keys`").note("the same"),
             &client,
-            TowerDpop::without_precomputed_keys(parties, &client),
+            TowerDpop::precomputing(parties, &client),
         ),
         row(
             Label::new("turbomcp-dpop")
@@ -125,8 +126,8 @@ impl TowerDpop {
         Self::knowing(parties.verifier(), client)
     }
 
-    fn without_precomputed_keys(parties: &Parties, client: &Client) -> Self {
-        Self::knowing(parties.verifier().without_precomputed_keys(), client)
+    fn precomputing(parties: &Parties, client: &Client) -> Self {
+        Self::knowing(parties.precomputing(), client)
     }
 
     fn knowing(verifier: Verifier, client: &Client) -> Self {

@@ -7,11 +7,12 @@ use tower_dpop::proof::ProofError;
 use tower_dpop::testing::{Defect, TestRequest};
 use tower_dpop::{Algorithm, NonceSecret, Rejection, StatelessNonces};
 
-use crate::parties::{Client, Parties, Verifier, proof, ready};
+use crate::parties::{Client, Parties, proof, ready};
 use crate::raw::{Signed, signed};
 use crate::requests::warm_up;
 use crate::results::{Label, Party, Rows, Section};
 use crate::timing::{REQUESTS, Row, Subject, measure};
+use tower_dpop::Verifier;
 
 /// What is looked at before each defect is found, in the order in which a request is checked. Each
 /// row does what those above it do.
@@ -90,14 +91,15 @@ struct Refused {
 impl Refused {
     fn new(parties: &Parties, defect: Defect) -> Self {
         let mut client = parties.client(Algorithm::Es256);
-        let mut verifier = parties.verifier();
         // Nonces are required only where one of them is the defect: a request without a proof, say,
         // would be refused for the nonce that it lacks.
-        if defect == Defect::ForeignNonce {
+        let verifier = if defect == Defect::ForeignNonce {
             let nonces = StatelessNonces::new(NonceSecret::generate());
             client = Client(client.0.with_nonces(nonces.clone()));
-            verifier = verifier.with_nonces(nonces);
-        }
+            parties.verifier_by(|rules| rules.with_nonces(nonces))
+        } else {
+            parties.verifier()
+        };
         warm_up(&verifier, std::slice::from_ref(&client));
         Self {
             verifier,

@@ -10,9 +10,9 @@ use http::{Request, Response};
 use tower::{Layer as _, Service, service_fn};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::CompactReplayStore;
-use tower_dpop::{Algorithm, Algorithms, DpopLayer, MemoryReplayStore, ReplayStore};
+use tower_dpop::{Algorithm, Algorithms, DpopLayer, Verifier};
 
-use crate::parties::{Client, Parties, Verifier, proof, ready};
+use crate::parties::{Client, Parties, proof, ready};
 use crate::raw::{Signed, signed};
 use crate::results::{Label, Party, Rows, Section};
 use crate::timing::{REQUESTS, Row, Subject, measure};
@@ -30,12 +30,11 @@ pub const ENGINE: &str = if cfg!(feature = "aws-lc-rs") {
 /// Whole requests by the engine `aws-lc-rs`.
 pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
     let warm = |verifier, clients| Passing::warm(verifier, es256(parties, clients));
-    let compact = || parties.verifier_with(CompactReplayStore::default());
     let rows = vec![
         Row::new(
             Label::new("warm")
                 .note("known key, known token")
-                .at_most(0.75, "warm request")
+                .at_most(1.08, "warm request")
                 .charted(Party::Ours),
             warm(parties.verifier(), 1),
         ),
@@ -46,56 +45,58 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
             Layered::warm(parties, &parties.client(Algorithm::Es256)),
         ),
         Row::new(
-            Label::new("warm, 100 keys in turn").note("known keys and tokens"),
-            warm(parties.verifier(), 100),
-        ),
-        Row::new(
             Label::new("warm, 1,000 keys in turn")
                 .note("known keys and tokens")
                 .charted(Party::Ours),
             warm(parties.verifier(), 1_000),
         ),
         Row::new(
-            Label::new("warm, without precomputed keys")
-                .note("`Verifier::without_precomputed_keys`")
-                .at_most(1.08, "warm request without precomputed keys")
-                .charted(Party::Ours),
-            warm(parties.verifier().without_precomputed_keys(), 1),
-        ),
-        Row::new(
             Label::new("warm, `CompactReplayStore`")
-                .note("known key, known token; the smaller replay memory")
-                .at_most(0.75, "warm request with `CompactReplayStore`")
+                .note("known key, known token; the smaller replay store")
+                .at_most(1.08, "warm request with `CompactReplayStore`")
                 .charted(Party::Ours),
-            Passing::warm(compact(), es256(parties, 1)),
+            Passing::warm(
+                parties.verifier_with(CompactReplayStore::default()),
+                es256(parties, 1),
+            ),
         ),
         Row::new(
-            Label::new("warm, `CompactReplayStore`, without precomputed keys").at_most(
-                1.08,
-                "warm request with `CompactReplayStore`, without precomputed keys",
-            ),
-            Passing::warm(compact().without_precomputed_keys(), es256(parties, 1)),
-        ),
-        Row::new(
-            Label::new("a token renewed with each request").note(
-                "known key; the token's signature is verified, too, by the issuer's, which recurs",
-            ),
+            Label::new("a token renewed with each request")
+                .note("known key; the token's signature is verified, too"),
             Passing::renewing(parties),
         ),
         Row::new(
             Label::new("cold")
-                .note(
-                    "a new key and a new token: two signatures, and the key of one is parsed; the \
-                     issuer's key recurs",
-                )
+                .note("a new key and a new token: two signatures, and the key of one is parsed")
                 .at_most(2.15, "cold request")
                 .charted(Party::Ours),
             Passing::cold(parties, parties.verifier()),
         ),
         Row::new(
-            Label::new("cold, without precomputed keys")
-                .note("`JwtVerifier::without_precomputed_keys` as well"),
-            Passing::cold(parties, parties.verifier_by_the_engine()),
+            Label::new("warm, `precomputed-keys`")
+                .note("known key, known token")
+                .at_most(0.75, "warm request with `precomputed-keys`")
+                .charted(Party::Ours),
+            warm(parties.precomputing(), 1),
+        ),
+        Row::new(
+            Label::new("warm, 1,000 keys in turn, `precomputed-keys`")
+                .note("known keys and tokens"),
+            warm(parties.precomputing(), 1_000),
+        ),
+        Row::new(
+            Label::new("warm, `CompactReplayStore`, `precomputed-keys`").at_most(
+                0.75,
+                "warm request with `CompactReplayStore` and `precomputed-keys`",
+            ),
+            Passing::warm(
+                parties.precomputing_with(CompactReplayStore::default()),
+                es256(parties, 1),
+            ),
+        ),
+        Row::new(
+            Label::new("cold, `precomputed-keys`").note("the issuer's key recurs"),
+            Passing::cold(parties, parties.precomputing()),
         ),
     ];
     let text = "\
@@ -116,25 +117,23 @@ pub fn by_rust_crypto(parties: &Parties, rounds: usize) -> Section {
         Row::new(
             Label::new("warm")
                 .note("known key, known token")
-                .at_most(1.4, "warm request by `rust-crypto`")
                 .charted(Party::Ours),
             warm(parties.verifier()),
         ),
         Row::new(
-            Label::new("warm, without precomputed keys")
-                .note("`Verifier::without_precomputed_keys`")
-                .charted(Party::Ours),
-            warm(parties.verifier().without_precomputed_keys()),
-        ),
-        Row::new(
-            Label::new("cold")
-                .note("a new key and a new token with each request; the issuer's key recurs"),
+            Label::new("cold").note("a new key and a new token with each request"),
             Passing::cold(parties, parties.verifier()),
         ),
         Row::new(
-            Label::new("cold, without precomputed keys")
-                .note("`JwtVerifier::without_precomputed_keys` as well"),
-            Passing::cold(parties, parties.verifier_by_the_engine()),
+            Label::new("warm, `precomputed-keys`")
+                .note("known key, known token")
+                .at_most(1.4, "warm request by `rust-crypto` with `precomputed-keys`")
+                .charted(Party::Ours),
+            warm(parties.precomputing()),
+        ),
+        Row::new(
+            Label::new("cold, `precomputed-keys`").note("the issuer's key recurs"),
+            Passing::cold(parties, parties.precomputing()),
         ),
     ];
     let text = "\
@@ -161,7 +160,7 @@ pub fn by_algorithm(parties: &Parties, rounds: usize) -> Section {
     let rows = rows
         .into_iter()
         .map(|algorithm| {
-            let verifier = parties.verifier().with_algorithms(algorithms);
+            let verifier = parties.verifier_by(|rules| rules.with_algorithms(algorithms));
             let clients = vec![parties.client(algorithm)];
             let note = match algorithm {
                 Algorithm::Ps256 | Algorithm::Rs256 => "2048 bits",
@@ -191,22 +190,22 @@ fn es256(parties: &Parties, clients: usize) -> Vec<Client> {
 }
 
 /// Requests that pass.
-struct Passing<'p, R = MemoryReplayStore> {
-    verifier: Verifier<R>,
+struct Passing<'p> {
+    verifier: Verifier,
     /// Whose request is the next.
     next: Box<dyn FnMut() -> Client + 'p>,
     heads: Vec<Parts>,
 }
 
-impl<'p, R: ReplayStore> Passing<'p, R> {
+impl<'p> Passing<'p> {
     /// Of clients in turn, whose keys and tokens the verifier knows well.
-    fn warm(verifier: Verifier<R>, clients: Vec<Client>) -> Self {
+    fn warm(verifier: Verifier, clients: Vec<Client>) -> Self {
         warm_up(&verifier, &clients);
         let mut turns = clients.into_iter().cycle();
         Self::new(verifier, move || turns.next().expect("there are clients"))
     }
 
-    fn new(verifier: Verifier<R>, next: impl FnMut() -> Client + 'p) -> Self {
+    fn new(verifier: Verifier, next: impl FnMut() -> Client + 'p) -> Self {
         Self {
             verifier,
             next: Box::new(next),
@@ -230,7 +229,7 @@ impl<'p> Passing<'p> {
     }
 }
 
-impl<R: ReplayStore> Subject for Passing<'_, R> {
+impl Subject for Passing<'_> {
     fn prepare(&mut self) -> Vec<Signed> {
         self.heads = (0..REQUESTS).map(|_| (self.next)().head()).collect();
         signed(self.heads.iter().map(proof))
@@ -244,7 +243,7 @@ impl<R: ReplayStore> Subject for Passing<'_, R> {
 }
 
 /// Makes the verifier know these clients.
-pub fn warm_up<R: ReplayStore>(verifier: &Verifier<R>, clients: &[Client]) {
+pub fn warm_up(verifier: &Verifier, clients: &[Client]) {
     for _ in 0..WARM_UP {
         for client in clients {
             ready(verifier.verify(&client.head())).expect("the request passes");

@@ -19,7 +19,7 @@ use p256::elliptic_curve::sec1::ToSec1Point as _;
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
-use tower_dpop::{JwtVerifier, KeySet, ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
+use tower_dpop::{ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
 
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");

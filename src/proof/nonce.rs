@@ -318,7 +318,7 @@ pub enum NonceError {
 
 impl NonceError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
-    pub(crate) const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Foreign => "nonce_foreign",
             Self::InTheFuture => "nonce_in_the_future",

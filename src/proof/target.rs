@@ -405,7 +405,7 @@ pub enum TargetError {
 
 impl TargetError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
-    pub(crate) const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Connect => "target_connect",
             Self::Misdirected => "target_misdirected",

@@ -110,7 +110,7 @@ pub enum BindingError {
 
 impl BindingError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
-    pub(crate) const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::OtherKey => "binding_other_key",
             Self::Unbound => "binding_unbound",

@@ -137,7 +137,7 @@ pub enum ReplayStoreError {
 
 impl ReplayStoreError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
-    pub(crate) const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Full => "unavailable_replay_full",
             Self::Unavailable => "unavailable_replay",

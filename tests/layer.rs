@@ -24,12 +24,12 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::proof::{Claim, CompactReplayStore, ProofError, ReplayKey, ReplayStoreError};
 use tower_dpop::resource::{CredentialsError, Dpop, DpopFuture, Unavailable};
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
-    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, ProofRules,
-    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+    BoundToken, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
+    ProofRules, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
 type Tokens = JwtVerifier<KeySet>;
@@ -218,6 +218,51 @@ impl ReplayStore for BrokenStore {
         _: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
         Err(self.0)
+    }
+}
+
+/// What is chosen at run time shows in no type: one struct holds the layer, whatever verifies tokens and remembers
+/// proofs.
+#[test]
+fn one_type_holds_the_layer_whatever_is_chosen() {
+    struct App {
+        dpop: DpopLayer,
+    }
+
+    let broken = BrokenStore(ReplayStoreError::Unavailable);
+    let rows: [(&str, App, Option<Rejection>); 4] = [
+        ("signed tokens", App { dpop: layer() }, None),
+        (
+            "several issuers",
+            App {
+                dpop: DpopLayer::new(verifier_of(
+                    Issuers::new().add_issuer(jwt_verifier()),
+                    CompactReplayStore::default(),
+                )),
+            },
+            None,
+        ),
+        (
+            "a verifier of one's own",
+            App {
+                dpop: DpopLayer::new(verifier_of(
+                    Says(TokenError::Invalid),
+                    MemoryReplayStore::default(),
+                )),
+            },
+            Some(TokenError::Invalid.into()),
+        ),
+        (
+            "a store of one's own",
+            App {
+                dpop: DpopLayer::new(verifier_of(jwt_verifier(), broken)),
+            },
+            Some(ReplayStoreError::Unavailable.into()),
+        ),
+    ];
+    for (name, app, rejection) in rows {
+        let answer = Attempt::good().answer_by(&app.dpop);
+        assert_eq!(answer.rejection, rejection, "{name}");
     }
 }
 

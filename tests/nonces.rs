@@ -6,8 +6,11 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 use tower_dpop::proof::{Nonce, NonceError, NonceSecretError, NonceSource, ProofError};
+use tower_dpop::testing::TestClient;
+use tower_dpop::token_endpoint::TokenEndpoint;
 use tower_dpop::{
-    DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
+    Verifier,
 };
 
 use common::{
@@ -256,6 +259,30 @@ fn nodes_with_the_same_secret_accept_each_others_nonces() {
     with_nonce(&of_early, start)
         .answer_by(&other)
         .assert_passed("T-22: from a node behind");
+}
+
+/// Both servers of one process, made by one value of rules: a nonce of either is good at the other, and one store
+/// remembers the proofs of both.
+#[test]
+fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
+    let memory = MemoryReplayStore::default();
+    let rules = common::rules()
+        .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        .with_replay_store(memory.clone());
+    let endpoint = TokenEndpoint::new(rules.clone());
+    let layer = DpopLayer::new(Verifier::new(rules, common::jwt_verifier()));
+
+    let of_the_endpoint = endpoint.issue_nonce().unwrap();
+    let attempt = with_nonce(of_the_endpoint.as_str(), NOW);
+    attempt.answer_by(&layer).assert_passed("its nonce");
+    assert_eq!(memory.usage().live, 1);
+
+    let of_the_layer = demanded_nonce(&layer).unwrap();
+    let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(of_the_layer);
+    let request = client.token_request("https://api.example.com/token");
+    let (head, ()) = request.build::<()>().into_parts();
+    assert!(common::block_on(endpoint.verify(&head)).is_ok());
+    assert_eq!(memory.usage().live, 2);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tower_dpop::proof::{
 use tower_dpop::resource::{
     AuthorizationError, BearerError, BindingError, CredentialsError, Unavailable,
 };
+use tower_dpop::token_endpoint::{DpopJktError, GrantBindingError, TokenRequestRejection};
 use tower_dpop::tokens::TokenError;
 
 fn of_credentials() -> Vec<(Rejection, &'static str)> {
@@ -169,6 +170,40 @@ fn details_are_no_part_of_a_name() {
             Rejection::from(ProofError::Url(mismatch)).reason(),
             "proof_htu"
         );
+    }
+}
+
+/// The reasons of the authorization server: those of proofs under the same names, and its own.
+#[test]
+fn token_requests_have_reasons_of_the_same_set() {
+    let shared: [(TokenRequestRejection, &str); 4] = [
+        (TargetError::Misdirected.into(), "target_misdirected"),
+        (ProofError::Replayed.into(), "proof_replayed"),
+        (NonceError::Missing.into(), "nonce_missing"),
+        (ReplayStoreError::Full.into(), "unavailable_replay_full"),
+    ];
+    let own: [(TokenRequestRejection, &str); 5] = [
+        (DpopJktError::Contradictory.into(), "dpop_jkt_contradictory"),
+        (DpopJktError::Malformed.into(), "dpop_jkt_malformed"),
+        (
+            GrantBindingError::CodeOfOtherKey.into(),
+            "grant_code_of_other_key",
+        ),
+        (GrantBindingError::NoProof.into(), "grant_no_proof"),
+        (
+            GrantBindingError::RefreshTokenOfOtherKey.into(),
+            "grant_refresh_token_of_other_key",
+        ),
+    ];
+    let of_the_resource_server: BTreeSet<&str> =
+        reasons().into_iter().map(|(_, name)| name).collect();
+    for (rejection, name) in shared {
+        assert_eq!(rejection.reason(), name);
+        assert!(of_the_resource_server.contains(name), "{name}");
+    }
+    for (rejection, name) in own {
+        assert_eq!(rejection.reason(), name);
+        assert!(!of_the_resource_server.contains(name), "{name}");
     }
 }
 

@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
+use derive_where::derive_where;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -33,6 +34,7 @@ use crate::uri::Origin;
 const MAX_NONCE_RETRIES: usize = 2;
 
 /// What a layer knows: whose key, which servers, how bodies are kept, what time it is.
+#[derive_where(Clone)]
 pub(crate) struct Exchange<K, P> {
     pub(crate) key: Arc<K>,
     pub(crate) servers: Servers,
@@ -323,19 +325,6 @@ fn remove_dpop_token(headers: &mut HeaderMap) {
         headers.remove(AUTHORIZATION);
         for field in others {
             headers.append(AUTHORIZATION, field);
-        }
-    }
-}
-
-impl<K, P> Clone for Exchange<K, P> {
-    fn clone(&self) -> Self {
-        Self {
-            key: Arc::clone(&self.key),
-            servers: self.servers.clone(),
-            bodies: Arc::clone(&self.bodies),
-            elsewhere: self.elsewhere,
-            clock: self.clock.clone(),
-            correction: self.correction,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
+use derive_where::derive_where;
 use http::{Request, Response, StatusCode};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -52,6 +53,7 @@ use crate::time::Clock;
 /// that server, and use it later. Nonces are the remedy ([RFC 9449
 /// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)), or
 /// [`without_clock_correction`](Self::without_clock_correction).
+#[derive_where(Clone)]
 pub struct DpopClientLayer<K, T, P = CloneBody> {
     exchange: Exchange<K, P>,
     tokens: Arc<T>,
@@ -123,15 +125,6 @@ impl<S, K, T, P> Layer<S> for DpopClientLayer<K, T, P> {
     }
 }
 
-impl<K, T, P> Clone for DpopClientLayer<K, T, P> {
-    fn clone(&self) -> Self {
-        Self {
-            exchange: self.exchange.clone(),
-            tokens: Arc::clone(&self.tokens),
-        }
-    }
-}
-
 impl<K: ProofSigner, T, P> fmt::Debug for DpopClientLayer<K, T, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DpopClientLayer")
@@ -141,6 +134,7 @@ impl<K: ProofSigner, T, P> fmt::Debug for DpopClientLayer<K, T, P> {
 }
 
 /// The service that [`DpopClientLayer`] makes.
+#[derive_where(Clone; S)]
 pub struct DpopClient<S, K, T, P = CloneBody> {
     inner: S,
     signing: Arc<DpopClientLayer<K, T, P>>,
@@ -193,15 +187,6 @@ where
                 }
             }
         })
-    }
-}
-
-impl<S: Clone, K, T, P> Clone for DpopClient<S, K, T, P> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            signing: Arc::clone(&self.signing),
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use derive_where::derive_where;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
@@ -51,6 +52,7 @@ use crate::time::Clock;
 /// # Security
 ///
 /// As for [`DpopClientLayer`](crate::client::DpopClientLayer).
+#[derive_where(Clone)]
 pub struct TokenRequestLayer<K, P = CloneBody> {
     exchange: Exchange<K, P>,
 }
@@ -119,14 +121,6 @@ impl<S, K, P> Layer<S> for TokenRequestLayer<K, P> {
     }
 }
 
-impl<K, P> Clone for TokenRequestLayer<K, P> {
-    fn clone(&self) -> Self {
-        Self {
-            exchange: self.exchange.clone(),
-        }
-    }
-}
-
 impl<K: ProofSigner, P> fmt::Debug for TokenRequestLayer<K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenRequestLayer")
@@ -136,6 +130,7 @@ impl<K: ProofSigner, P> fmt::Debug for TokenRequestLayer<K, P> {
 }
 
 /// The service that [`TokenRequestLayer`] makes.
+#[derive_where(Clone; S)]
 pub struct TokenRequests<S, K, P = CloneBody> {
     inner: S,
     exchange: Arc<Exchange<K, P>>,
@@ -187,15 +182,6 @@ where
                 }
             }
         })
-    }
-}
-
-impl<S: Clone, K, P> Clone for TokenRequests<S, K, P> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            exchange: Arc::clone(&self.exchange),
-        }
     }
 }
 

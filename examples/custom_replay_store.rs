@@ -29,7 +29,7 @@ use tower_dpop::{
 struct UsedProofs(Mutex<HashMap<ReplayKey, Timestamp>>);
 
 /// Proofs come from anyone who has a token, so the memory needs a bound.
-const MOST: usize = 100_000;
+const MAX_RECORDS: usize = 100_000;
 
 impl ReplayStore for UsedProofs {
     async fn claim(
@@ -43,11 +43,11 @@ impl ReplayStore for UsedProofs {
         if used.contains_key(&key) {
             return Ok(Claim::Replayed);
         }
-        if used.len() >= MOST {
+        if used.len() >= MAX_RECORDS {
             used.retain(|_, expires| now <= *expires);
         }
         // To make room by forgetting a live record would let its proof pass again.
-        if used.len() >= MOST {
+        if used.len() >= MAX_RECORDS {
             return Err(ReplayStoreError::Full);
         }
         used.insert(key, expires);

@@ -32,8 +32,8 @@ struct Entry<V> {
 }
 
 /// Locks that do not stand in each other's way; fewer, where a share would be of a few entries only.
-const MOST_SHARDS: u64 = 16;
-const LEAST_ENTRIES_A_SHARE: u64 = 16;
+const MAX_SHARDS: u64 = 16;
+const MIN_ENTRIES_PER_SHARD: u64 = 16;
 
 /// Entries that one insertion lets stand because they were read: no request waits for a long walk.
 const SPARED: usize = 16;
@@ -43,7 +43,7 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
     /// divided, and nothing else.
     pub(crate) fn new(capacity: u64, typical_weight: u64) -> Self {
         let entries = capacity / typical_weight.max(1);
-        let shards = (entries / LEAST_ENTRIES_A_SHARE).clamp(1, MOST_SHARDS);
+        let shards = (entries / MIN_ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| RwLock::new(Shard::new())).collect(),
             hasher: RandomState::new(),

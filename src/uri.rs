@@ -163,11 +163,11 @@ pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
 
 /// What stands in a path for itself (RFC 3986 section 3.3): `pchar` and the slash.
 fn is_path_character(octet: u8) -> bool {
-    IN_A_PATH[usize::from(octet)]
+    IS_PATH_CHARACTER[usize::from(octet)]
 }
 
 /// A table, because every request has two paths.
-const IN_A_PATH: [bool; 256] = {
+const IS_PATH_CHARACTER: [bool; 256] = {
     let mut table = [false; 256];
     let mut octet = 0_u8;
     while octet < 128 {

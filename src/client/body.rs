@@ -37,10 +37,10 @@ impl<B, F: Fn(&B) -> Option<B> + Send + Sync + 'static> BodyCopy<B> for F {
 }
 
 /// No error response is longer. One that is says nothing to the layer.
-const LOOKED_INTO: usize = 16 * 1024;
+const MAX_INSPECTED_BYTES: usize = 16 * 1024;
 
 /// Frames may be empty, without end.
-const FRAMES_LOOKED_INTO: usize = 256;
+const MAX_INSPECTED_FRAMES: usize = 256;
 
 /// The body of a response, of which the layer may have read the beginning. Whoever reads it gets the
 /// whole, a failure in its place included.
@@ -67,7 +67,7 @@ impl<D: Body<Data = Bytes>> AnswerBody<D> {
     /// seen: half of it says nothing.
     pub(crate) async fn look_into(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
-        while self.read.len() < FRAMES_LOOKED_INTO {
+        while self.read.len() < MAX_INSPECTED_FRAMES {
             let Some(frame) = poll_fn(|context| self.rest.as_mut().poll_frame(context)).await
             else {
                 self.ended = true;
@@ -75,8 +75,10 @@ impl<D: Body<Data = Bytes>> AnswerBody<D> {
             };
             let goes_on = frame.as_ref().is_ok_and(|frame| {
                 let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
-                seen.extend_from_slice(&data[..data.len().min(LOOKED_INTO + 1 - seen.len())]);
-                seen.len() <= LOOKED_INTO
+                seen.extend_from_slice(
+                    &data[..data.len().min(MAX_INSPECTED_BYTES + 1 - seen.len())],
+                );
+                seen.len() <= MAX_INSPECTED_BYTES
             });
             self.read.push_back(frame);
             if !goes_on {

@@ -28,7 +28,7 @@ pub(crate) struct RecurringKey {
 /// A table costs as much as it saves in about ten verifications, so it is made for a key that has
 /// served as often. One that was not kept is made again only after twice as many.
 #[cfg(feature = "precomputed-keys")]
-const SERVED_BEFORE_A_TABLE: u32 = 8;
+const USES_BEFORE_TABLE: u32 = 8;
 
 impl RecurringKey {
     pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
@@ -57,7 +57,7 @@ impl RecurringKey {
             .served
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        if served >= SERVED_BEFORE_A_TABLE && served.is_power_of_two() {
+        if served >= USES_BEFORE_TABLE && served.is_power_of_two() {
             P256Table::new(point)
         } else {
             None

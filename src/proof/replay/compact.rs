@@ -78,9 +78,9 @@ struct Record {
 type Half = [u8; 16];
 
 /// Live records a bucket when the memory is full: few, since each claim looks at all of a bucket.
-const RECORDS_A_BUCKET: usize = 32;
+const RECORDS_PER_BUCKET: usize = 32;
 /// Beyond so many (2.6 MB, for 2 million records) the lists get longer instead.
-const MOST_BUCKETS: usize = 1 << 16;
+const MAX_BUCKETS: usize = 1 << 16;
 /// Room by which a list grows. Doubling would leave a third of the memory unused.
 const ROOM: usize = 8;
 
@@ -93,7 +93,7 @@ impl CompactReplayStore {
     /// requests a second. One client with a good token can fill it for all; where clients are not
     /// trusted that far, limit the rate of each in a layer outside of this one.
     pub fn with_limit(limit: usize) -> Self {
-        let buckets = (limit / RECORDS_A_BUCKET).clamp(1, MOST_BUCKETS);
+        let buckets = (limit / RECORDS_PER_BUCKET).clamp(1, MAX_BUCKETS);
         Self(Arc::new(Memory {
             ledger: Mutex::new(Ledger {
                 live: 0,

@@ -116,7 +116,7 @@ impl ReplayStore for MemoryReplayStore {
 
 /// Records dropped along with each new one: more than one, so that the memory empties faster than it
 /// fills; few, so that no request waits for another's past.
-const DROPPED_A_CLAIM: usize = 16;
+const DROPPED_PER_CLAIM: usize = 16;
 
 impl Memory {
     fn claim(
@@ -190,7 +190,7 @@ impl Lists {
     /// Takes some keys of proofs that are no longer accepted off the lists.
     fn take_passed(&mut self, now: Timestamp) -> Vec<Half> {
         let mut passed = Vec::new();
-        while passed.len() < DROPPED_A_CLAIM
+        while passed.len() < DROPPED_PER_CLAIM
             && let Some(mut oldest) = self.by_last_second.first_entry()
             && *oldest.key() < now
         {
@@ -198,7 +198,7 @@ impl Lists {
             // not leave everyone refused until it gets there again.
             self.dropped_before = self.dropped_before.max(oldest.key().plus(1));
             let keys = oldest.get_mut();
-            let kept = keys.len().saturating_sub(DROPPED_A_CLAIM - passed.len());
+            let kept = keys.len().saturating_sub(DROPPED_PER_CLAIM - passed.len());
             passed.extend(keys.drain(kept..));
             if keys.is_empty() {
                 oldest.remove();

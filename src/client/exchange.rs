@@ -39,14 +39,14 @@ pub(crate) struct Exchange<K, P> {
     pub(crate) key: Arc<K>,
     pub(crate) servers: Servers,
     pub(crate) bodies: Arc<P>,
-    pub(crate) elsewhere: Elsewhere,
+    pub(crate) other_origins: OtherOrigins,
     pub(crate) clock: Clock,
     pub(crate) correction: ClockCorrection,
 }
 
 /// What becomes of a request to a server that is none of ours.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Elsewhere {
+pub(crate) enum OtherOrigins {
     /// It goes out without token and proof.
     PassUnsigned,
     Refuse,
@@ -61,13 +61,13 @@ pub(crate) enum ClockCorrection {
 
 /// Where a request goes.
 pub(crate) enum Destination<'e> {
-    Elsewhere,
+    OtherOrigin,
     Server(&'e Server, Htu),
 }
 
 /// What the response to a signed request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Demand {
     /// `invalid_dpop_proof`.
     InvalidProof,
     /// `use_dpop_nonce`.
@@ -76,7 +76,7 @@ pub(crate) enum Verdict {
     Other,
 }
 
-impl Verdict {
+impl Demand {
     /// What an `error` code asks for, if it is one of DPoP's.
     pub(crate) fn of_error(code: &str) -> Option<Self> {
         match code {
@@ -92,7 +92,7 @@ pub(crate) trait Reads<D> {
     /// The body of the response when it has been looked into.
     type Body;
 
-    fn read(response: Response<D>) -> impl Future<Output = (Verdict, Response<Self::Body>)> + Send;
+    fn read(response: Response<D>) -> impl Future<Output = (Demand, Response<Self::Body>)> + Send;
 }
 
 impl<K, P> Exchange<K, P> {
@@ -101,7 +101,7 @@ impl<K, P> Exchange<K, P> {
             key: Arc::new(key),
             servers: Servers::new(url),
             bodies: Arc::new(bodies),
-            elsewhere: Elsewhere::Refuse,
+            other_origins: OtherOrigins::Refuse,
             clock: Clock::default(),
             correction: ClockCorrection::ByDate,
         }
@@ -112,7 +112,7 @@ impl<K, P> Exchange<K, P> {
             key: self.key,
             servers: self.servers,
             bodies: Arc::new(bodies),
-            elsewhere: self.elsewhere,
+            other_origins: self.other_origins,
             clock: self.clock,
             correction: self.correction,
         }
@@ -128,11 +128,11 @@ impl<K, P> Exchange<K, P> {
         } else {
             None
         };
-        match (destination, self.elsewhere) {
+        match (destination, self.other_origins) {
             (Some(_), _) if !names_only(&head.headers, &origin) => Err(ClientError::OtherHost),
             (Some((server, htu)), _) => Ok(Destination::Server(server, htu)),
-            (None, Elsewhere::PassUnsigned) => Ok(Destination::Elsewhere),
-            (None, Elsewhere::Refuse) => Err(ClientError::OtherServer),
+            (None, OtherOrigins::PassUnsigned) => Ok(Destination::OtherOrigin),
+            (None, OtherOrigins::Refuse) => Err(ClientError::OtherServer),
         }
     }
 }
@@ -175,11 +175,11 @@ impl<K: ProofSigner, P> Exchange<K, P> {
                 .map_err(ClientError::transport)?;
             server.learn_nonce(response.headers(), &used);
             let theirs = self.clock_of_server(response.headers());
-            let (verdict, response) = R::read(response).await;
+            let (demand, response) = R::read(response).await;
             // Another request's response may have brought the newer nonce.
             let newer_nonce = server.latest_nonce().nonce != used.nonce;
-            if !retries.go_on(verdict, theirs, newer_nonce) {
-                let outcome = Outcome::of(verdict, response.status());
+            if !retries.go_on(demand, theirs, newer_nonce) {
+                let outcome = Outcome::of(demand, response.status());
                 retries.settle_clock(server, outcome, theirs);
                 return Ok(response);
             }
@@ -231,13 +231,13 @@ impl Retries {
     }
 
     /// Whether to send the request again after this response.
-    fn go_on(&mut self, verdict: Verdict, theirs: Option<ClockOffset>, newer_nonce: bool) -> bool {
-        match (verdict, theirs) {
-            (Verdict::UseNonce, _) if newer_nonce && self.for_nonces > 0 => {
+    fn go_on(&mut self, demand: Demand, theirs: Option<ClockOffset>, newer_nonce: bool) -> bool {
+        match (demand, theirs) {
+            (Demand::UseNonce, _) if newer_nonce && self.for_nonces > 0 => {
                 self.for_nonces -= 1;
                 true
             }
-            (Verdict::InvalidProof, Some(theirs))
+            (Demand::InvalidProof, Some(theirs))
                 if self.tried.is_none() && theirs.differs_from(self.kept) =>
             {
                 self.tried = Some(theirs);
@@ -272,11 +272,11 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn of(verdict: Verdict, status: StatusCode) -> Self {
-        match verdict {
-            Verdict::InvalidProof => Self::ProofRefused,
-            Verdict::Other if status.is_success() => Self::Success,
-            Verdict::Other | Verdict::UseNonce => Self::Unclear,
+    fn of(demand: Demand, status: StatusCode) -> Self {
+        match demand {
+            Demand::InvalidProof => Self::ProofRefused,
+            Demand::Other if status.is_success() => Self::Success,
+            Demand::Other | Demand::UseNonce => Self::Unclear,
         }
     }
 }
@@ -334,7 +334,7 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
         f.debug_struct("Exchange")
             .field("algorithm", &self.key.algorithm())
             .field("servers", &self.servers)
-            .field("elsewhere", &self.elsewhere)
+            .field("other_origins", &self.other_origins)
             .finish_non_exhaustive()
     }
 }

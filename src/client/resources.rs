@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::client::body::{BodyCopy, CloneBody};
 use crate::client::challenge::Challenge;
 use crate::client::exchange::{
-    ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
+    ClientError, ClockCorrection, Demand, Destination, Exchange, OtherOrigins, Reads,
 };
 use crate::client::signer::ProofSigner;
 use crate::client::token::TokenSource;
@@ -85,7 +85,7 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
     /// are an error ([`ClientError::OtherServer`]).
     #[must_use]
     pub fn with_other_servers_unsigned(mut self) -> Self {
-        self.exchange.elsewhere = Elsewhere::PassUnsigned;
+        self.exchange.other_origins = OtherOrigins::PassUnsigned;
         self
     }
 
@@ -169,7 +169,7 @@ where
         Box::pin(async move {
             let (head, body) = request.into_parts();
             match signing.exchange.destination(&head)? {
-                Destination::Elsewhere => inner
+                Destination::OtherOrigin => inner
                     .call(Request::from_parts(head, body))
                     .await
                     .map_err(ClientError::transport),
@@ -204,18 +204,18 @@ struct ResourceServer;
 impl<D: Send> Reads<D> for ResourceServer {
     type Body = D;
 
-    fn read(response: Response<D>) -> impl Future<Output = (Verdict, Response<D>)> + Send {
-        future::ready((verdict(&response), response))
+    fn read(response: Response<D>) -> impl Future<Output = (Demand, Response<D>)> + Send {
+        future::ready((demand(&response), response))
     }
 }
 
-fn verdict<D>(response: &Response<D>) -> Verdict {
+fn demand<D>(response: &Response<D>) -> Demand {
     if response.status() != StatusCode::UNAUTHORIZED {
-        return Verdict::Other;
+        return Demand::Other;
     }
     Challenge::from_headers(response.headers())
         .iter()
         .filter(|challenge| challenge.is_scheme("DPoP"))
-        .find_map(|challenge| Verdict::of_error(challenge.parameter("error")?))
-        .unwrap_or(Verdict::Other)
+        .find_map(|challenge| Demand::of_error(challenge.parameter("error")?))
+        .unwrap_or(Demand::Other)
 }

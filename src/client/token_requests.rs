@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
 use crate::client::exchange::{
-    ClientError, ClockCorrection, Destination, Elsewhere, Exchange, Reads, Verdict,
+    ClientError, ClockCorrection, Demand, Destination, Exchange, OtherOrigins, Reads,
 };
 use crate::client::signer::ProofSigner;
 use crate::client::token::TokenErrorResponse;
@@ -83,7 +83,7 @@ impl<K, P> TokenRequestLayer<K, P> {
     /// error ([`ClientError::OtherServer`]).
     #[must_use]
     pub fn with_other_servers_unsigned(mut self) -> Self {
-        self.exchange.elsewhere = Elsewhere::PassUnsigned;
+        self.exchange.other_origins = OtherOrigins::PassUnsigned;
         self
     }
 
@@ -165,7 +165,7 @@ where
         Box::pin(async move {
             let (head, body) = request.into_parts();
             match exchange.destination(&head)? {
-                Destination::Elsewhere => inner
+                Destination::OtherOrigin => inner
                     .call(Request::from_parts(head, body))
                     .await
                     .map(|response| response.map(AnswerBody::untouched))
@@ -203,7 +203,7 @@ where
 {
     type Body = AnswerBody<D>;
 
-    async fn read(response: Response<D>) -> (Verdict, Response<AnswerBody<D>>) {
+    async fn read(response: Response<D>) -> (Demand, Response<AnswerBody<D>>) {
         // RFC 6749 section 5.2 has 401 for a client that authenticated in the Authorization field.
         let refused = matches!(
             response.status(),
@@ -218,15 +218,15 @@ where
         });
         let (head, body) = response.into_parts();
         let mut body = AnswerBody::untouched(body);
-        let verdict = if refused && is_json {
+        let demand = if refused && is_json {
             let seen = body.look_into().await;
             TokenErrorResponse::from_json(&seen)
-                .and_then(|response| Verdict::of_error(response.error()))
+                .and_then(|response| Demand::of_error(response.error()))
         } else {
             None
         };
         (
-            verdict.unwrap_or(Verdict::Other),
+            demand.unwrap_or(Demand::Other),
             Response::from_parts(head, body),
         )
     }

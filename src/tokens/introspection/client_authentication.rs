@@ -99,7 +99,7 @@ impl ClientAuthentication {
     }
 
     /// Writes what belongs into the form. What belongs into the `Authorization` field is returned.
-    pub(crate) fn introduce(
+    pub(crate) fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
         now: Timestamp,

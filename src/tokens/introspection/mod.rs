@@ -6,6 +6,6 @@
 
 pub(crate) mod client_authentication;
 pub(crate) mod failure;
-pub(crate) mod flights;
+pub(crate) mod in_flight;
 pub(crate) mod claims;
 pub(crate) mod verifier;

@@ -22,7 +22,7 @@ use crate::tokens::http::{Answer, EndpointUrl, HttpClient};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
 use crate::tokens::introspection::failure::{Failure, is_unsupported_token_type};
-use crate::tokens::introspection::flights::Flights;
+use crate::tokens::introspection::in_flight::InFlight;
 
 /// Verifies access tokens by asking the authorization server about them.
 ///
@@ -90,7 +90,7 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     /// Whole seconds. Zero is no cache.
     cache_life: u64,
     verdicts: Verdicts<Verdict<C>>,
-    flights: Flights<Result<Verdict<C>, TokenError>>,
+    in_flight: InFlight<Result<Verdict<C>, TokenError>>,
 }
 
 /// What becomes of a token whose answer has no `aud`.
@@ -139,7 +139,7 @@ impl IntrospectionVerifier {
             places: Semaphore::new(DEFAULT_CONCURRENCY),
             cache_life: DEFAULT_CACHE_LIFE,
             verdicts: Verdicts::with_capacity(DEFAULT_CAPACITY),
-            flights: Flights::default(),
+            in_flight: InFlight::default(),
         }
     }
 }
@@ -251,7 +251,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             places: self.places,
             cache_life: self.cache_life,
             verdicts: self.verdicts.renewed(),
-            flights: Flights::default(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -301,7 +301,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let mut form = Serializer::new(String::new());
         form.append_pair("token", token.as_str())
             .append_pair("token_type_hint", "access_token");
-        let authorization = self.client.introduce(&mut form, now)?;
+        let authorization = self.client.authenticate(&mut form, now)?;
         Ok((authorization, form.finish()))
     }
 
@@ -404,7 +404,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
             verdict
         } else {
             let question = self.look_up(&token, now);
-            self.flights.share(token.sha256(), question).await?
+            self.in_flight.share(token.sha256(), question).await?
         };
         // Each request by its own clock, whoever asked.
         verdict.validity.check(now, LEEWAY)?;

@@ -17,18 +17,18 @@ const MAX_KEYS: usize = 128;
 
 /// Whom to ask, and how.
 pub(super) struct Issuer {
-    pub(super) whereabouts: Whereabouts,
+    pub(super) location: KeyLocation,
     pub(super) http: HttpClient,
 }
 
-pub(super) enum Whereabouts {
+pub(super) enum KeyLocation {
     /// Of the keys.
     Given(EndpointUrl),
     /// Of the issuer.
     Discovered(EndpointUrl),
 }
 
-impl Whereabouts {
+impl KeyLocation {
     pub(super) const fn url(&self) -> &EndpointUrl {
         match self {
             Self::Given(url) | Self::Discovered(url) => url,

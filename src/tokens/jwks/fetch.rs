@@ -15,7 +15,7 @@ use crate::telemetry;
 use crate::time::Timestamp;
 use crate::tokens::http::EndpointUrl;
 use crate::tokens::jwks::documents::{
-    Issuer, IssuerDocument, RemoteKeysError, Whereabouts, max_age, read_key_set,
+    Issuer, IssuerDocument, KeyLocation, RemoteKeysError, max_age, read_key_set,
 };
 use crate::tokens::jwks::schedule::{Held, Pending, State, is_within};
 use crate::tokens::key_set::KeySet;
@@ -138,18 +138,18 @@ impl Fetch {
 
     /// Where the keys are, and since when that is known.
     async fn place(&self) -> Result<(Url, Timestamp), RemoteKeysError> {
-        match (&self.issuer.whereabouts, &self.jwks_uri) {
-            (Whereabouts::Given(url), _) => Ok((url.url().clone(), self.began)),
+        match (&self.issuer.location, &self.jwks_uri) {
+            (KeyLocation::Given(url), _) => Ok((url.url().clone(), self.began)),
             (_, Some((url, since))) if is_within(self.longest_life, Some(*since), self.began) => {
                 Ok((url.clone(), *since))
             }
-            (Whereabouts::Discovered(issuer), known) => {
+            (KeyLocation::Discovered(issuer), known) => {
                 let found = self.issuer.discover(issuer).await;
                 match (found, known) {
                     (Ok(url), _) => Ok((url, self.began)),
                     // The keys may still be where they were.
                     (Err(reason), Some((url, _))) if reason.is_outage() => {
-                        let issuer = self.issuer.whereabouts.url();
+                        let issuer = self.issuer.location.url();
                         tracing::warn!(%issuer, %reason, "the issuer's metadata could not be read again");
                         Ok((url.clone(), self.began))
                     }
@@ -189,7 +189,7 @@ impl Fetch {
         drop(state);
         let told = outcome.as_ref().map(drop).map_err(Clone::clone);
         self.outcome.send_replace(Some(told));
-        report(self.issuer.whereabouts.url(), self.cause, known, &outcome);
+        report(self.issuer.location.url(), self.cause, known, &outcome);
     }
 }
 

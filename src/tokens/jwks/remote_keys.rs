@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::sync::Mutex;
 use crate::time::{Clock, Timestamp};
 use crate::tokens::http::{EndpointUrl, HttpClient};
-use crate::tokens::jwks::documents::{Issuer, RemoteKeysError, Whereabouts};
+use crate::tokens::jwks::documents::{Issuer, KeyLocation, RemoteKeysError};
 use crate::tokens::jwks::fetch::{Cause, Fetch, ended, launch};
 use crate::tokens::jwks::schedule::{OUTAGE, Pending, Phase, Settings, State, is_within};
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
@@ -104,7 +104,7 @@ impl RemoteKeys {
     /// another host, and is `https` if the issuer is.
     pub fn discover(issuer: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
-            whereabouts: Whereabouts::Discovered(issuer),
+            location: KeyLocation::Discovered(issuer),
             http,
         })
     }
@@ -112,7 +112,7 @@ impl RemoteKeys {
     /// The keys at this URL. No metadata are read.
     pub fn at(jwks_uri: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
-            whereabouts: Whereabouts::Given(jwks_uri),
+            location: KeyLocation::Given(jwks_uri),
             http,
         })
     }
@@ -358,7 +358,7 @@ impl KeySource for RemoteKeys {
 impl fmt::Debug for RemoteKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteKeys")
-            .field("issuer", self.issuer.whereabouts.url())
+            .field("issuer", self.issuer.location.url())
             .field("settings", &self.settings)
             .field("status", &self.status())
             .finish_non_exhaustive()

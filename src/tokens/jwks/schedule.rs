@@ -63,7 +63,7 @@ const DEFAULT_LIFE: u64 = 600;
 
 /// Requests that had to wait may tell an earlier time than those after them, by so many seconds. A
 /// time that is earlier by more was told by a clock that was set back.
-const STRAGGLING: u64 = 30;
+const MAX_REORDERING: u64 = 30;
 
 /// What those who wait for a fetch look at.
 pub(super) type Pending = watch::Receiver<Option<Result<(), RemoteKeysError>>>;
@@ -123,5 +123,5 @@ pub(super) fn is_within(seconds: u64, then: Option<Timestamp>, now: Timestamp) -
 /// Nothing, if the clock was set back in the meantime.
 fn seconds_since(then: Timestamp, now: Timestamp) -> Option<u64> {
     let (then, now) = (then.as_unix(), now.as_unix());
-    (then <= now.saturating_add(STRAGGLING)).then(|| now.saturating_sub(then))
+    (then <= now.saturating_add(MAX_REORDERING)).then(|| now.saturating_sub(then))
 }

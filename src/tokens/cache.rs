@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError};
 use derive_where::derive_where;
 
-/// Keeps the verdicts of another verifier for a while.
+/// Keeps the cached_tokens of another verifier for a while.
 ///
 /// [`JwtVerifier`](crate::JwtVerifier) and introspection keep their own: this is for verifiers
 /// of yours.
@@ -31,69 +31,69 @@ use derive_where::derive_where;
 /// # Revocation
 ///
 /// A JWT is good until it expires, cached or not: nobody is asked about it. Where tokens can be
-/// revoked, ask about them (feature `introspection`), and choose the life of a verdict as the time
+/// revoked, ask about them (feature `introspection`), and choose the life of a cached as the time
 /// for which a revoked token may go on.
 ///
 /// # Security
 ///
-/// While a verdict lives, nothing inside of the cache is asked about the token: neither a list of
+/// While a cached lives, nothing inside of the cache is asked about the token: neither a list of
 /// revoked tokens, nor keys that have changed. Choose the life accordingly, put checks that must run
 /// with every request around the cache, and call [`clear`](Self::clear) when the rules change (give
 /// the [`Verifier`](crate::Verifier) an `Arc` of the cache, and keep another).
 pub struct TokenCache<V: AccessTokenVerifier> {
     verifier: V,
-    verdicts: Verdicts<Verdict<V::Claims>>,
+    cached_tokens: CachedTokens<CachedToken<V::Claims>>,
     life: Duration,
-    /// Verdicts of an older generation are no longer used, not even those on their way into the
+    /// CachedTokens of an older generation are no longer used, not even those on their way into the
     /// cache when it was cleared.
     generation: AtomicU64,
 }
 
 #[derive_where(Clone)]
-struct Verdict<C> {
+struct CachedToken<C> {
     token: AccessToken<C>,
     since: Timestamp,
     generation: u64,
 }
 
 impl<V: AccessTokenVerifier> TokenCache<V> {
-    /// Keeps the verdicts of this verifier for this long (whole seconds), and never beyond the
+    /// Keeps the cached_tokens of this verifier for this long (whole seconds), and never beyond the
     /// token's expiry.
     pub fn new(verifier: V, life: Duration) -> Self {
         Self {
             verifier,
-            verdicts: Verdicts::with_capacity(DEFAULT_CAPACITY),
+            cached_tokens: CachedTokens::with_capacity(DEFAULT_CAPACITY),
             life,
             generation: AtomicU64::new(0),
         }
     }
 
-    /// How much memory verdicts may take, in octets, by estimate. The default is 16 MiB.
+    /// How much memory cached_tokens may take, in octets, by estimate. The default is 16 MiB.
     #[must_use]
     pub fn with_capacity(mut self, octets: u64) -> Self {
-        self.verdicts = Verdicts::with_capacity(octets);
+        self.cached_tokens = CachedTokens::with_capacity(octets);
         self
     }
 
-    /// Forgets every verdict.
+    /// Forgets every cached.
     pub fn clear(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.verdicts.clear();
+        self.cached_tokens.clear();
     }
 
     fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<AccessToken<V::Claims>> {
-        let verdict = self.verdicts.get(token)?;
-        let until = verdict.since.plus(self.life.as_secs());
-        let lives = verdict.generation == self.generation.load(Ordering::SeqCst)
-            && verdict.since <= now
+        let cached = self.cached_tokens.get(token)?;
+        let until = cached.since.plus(self.life.as_secs());
+        let lives = cached.generation == self.generation.load(Ordering::SeqCst)
+            && cached.since <= now
             && now < until
-            && verdict.token.expires.is_none_or(|expires| now < expires);
+            && cached.token.expires.is_none_or(|expires| now < expires);
         if lives {
-            Some(verdict.token)
+            Some(cached.token)
         } else {
             // A clock that steps back and forth again must not bring it back: the verifier inside
             // may have refused the token meanwhile.
-            self.verdicts.forget(token);
+            self.cached_tokens.forget(token);
             None
         }
     }
@@ -114,12 +114,13 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for TokenCache<V> {
         telemetry::token_cache(Cached::Miss);
         let generation = self.generation.load(Ordering::SeqCst);
         let good = self.verifier.verify(token, now).await?;
-        let verdict = Verdict {
+        let cached = CachedToken {
             token: good.clone(),
             since: now,
             generation,
         };
-        self.verdicts.keep(&token, token.as_str().len(), verdict);
+        self.cached_tokens
+            .keep(&token, token.as_str().len(), cached);
         Ok(good)
     }
 
@@ -147,13 +148,13 @@ const fn weight(octets: usize) -> u64 {
     1024 + 3 * octets as u64
 }
 
-/// A bounded map of verdicts by token. Whether one still holds is for its owner to say.
-pub(crate) struct Verdicts<T> {
+/// A bounded map of cached_tokens by token. Whether one still holds is for its owner to say.
+pub(crate) struct CachedTokens<T> {
     cache: Cache<[u8; 32], T>,
     capacity: u64,
 }
 
-impl<T: Clone + Send + Sync + 'static> Verdicts<T> {
+impl<T: Clone + Send + Sync + 'static> CachedTokens<T> {
     pub(crate) fn with_capacity(octets: u64) -> Self {
         Self {
             cache: Cache::new(octets, weight(TYPICAL_LENGTH)),
@@ -166,8 +167,8 @@ impl<T: Clone + Send + Sync + 'static> Verdicts<T> {
     }
 
     /// Keeps what a text of this many octets said.
-    pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, verdict: T) {
-        self.cache.insert(*token.sha256(), verdict, weight(octets));
+    pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, cached: T) {
+        self.cache.insert(*token.sha256(), cached, weight(octets));
     }
 
     pub(crate) fn forget(&self, token: &PresentedToken<'_>) {
@@ -179,7 +180,7 @@ impl<T: Clone + Send + Sync + 'static> Verdicts<T> {
     }
 
     /// An empty one of the same capacity.
-    pub(crate) fn renewed<U: Clone + Send + Sync + 'static>(&self) -> Verdicts<U> {
-        Verdicts::with_capacity(self.capacity)
+    pub(crate) fn renewed<U: Clone + Send + Sync + 'static>(&self) -> CachedTokens<U> {
+        CachedTokens::with_capacity(self.capacity)
     }
 }

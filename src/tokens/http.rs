@@ -67,7 +67,7 @@ impl HttpClient {
 
     /// Asks for a JSON document of at most this many octets.
     #[cfg(feature = "jwks")]
-    pub(crate) async fn get(&self, url: &Url, most: usize) -> Result<Answer, FetchError> {
+    pub(crate) async fn get(&self, url: &Url, most: usize) -> Result<HttpResponse, FetchError> {
         fetch(self.client.get(url.clone()), most).await
     }
 
@@ -79,7 +79,7 @@ impl HttpClient {
         authorization: Option<HeaderValue>,
         form: String,
         most: usize,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<HttpResponse, FetchError> {
         let mut request = self
             .client
             .post(url.clone())
@@ -96,7 +96,7 @@ impl HttpClient {
     }
 }
 
-async fn fetch(request: RequestBuilder, most: usize) -> Result<Answer, FetchError> {
+async fn fetch(request: RequestBuilder, most: usize) -> Result<HttpResponse, FetchError> {
     let request = request.header(ACCEPT, HeaderValue::from_static("application/json"));
     let mut response = request.send().await.map_err(|error| failed(&error))?;
     let mut body = Vec::new();
@@ -106,7 +106,7 @@ async fn fetch(request: RequestBuilder, most: usize) -> Result<Answer, FetchErro
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
+    Ok(HttpResponse {
         status: response.status(),
         headers: std::mem::take(response.headers_mut()),
         body,
@@ -162,7 +162,7 @@ impl fmt::Debug for HttpClient {
 }
 
 /// What an issuer answered. Nothing is said of its form.
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     #[cfg_attr(
         not(feature = "jwks"),

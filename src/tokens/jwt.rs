@@ -16,7 +16,7 @@ use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
     AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
-use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
+use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
 use crate::tokens::claims::Claims;
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 
@@ -59,12 +59,12 @@ pub struct JwtVerifier<K, C = Claims> {
     keys: K,
     #[cfg(feature = "precomputed-keys")]
     precomputes: bool,
-    verdicts: Option<Verdicts<Verdict<C>>>,
+    cached_tokens: Option<CachedTokens<CachedToken<C>>>,
 }
 
 /// A token that was found good, and what that rests on.
 #[derive_where(Clone)]
-struct Verdict<C> {
+struct CachedToken<C> {
     token: AccessToken<C>,
     validity: Validity,
     keys: KeySet,
@@ -92,7 +92,7 @@ impl<K: KeySource> JwtVerifier<K> {
             keys,
             #[cfg(feature = "precomputed-keys")]
             precomputes: true,
-            verdicts: Some(Verdicts::with_capacity(DEFAULT_CAPACITY)),
+            cached_tokens: Some(CachedTokens::with_capacity(DEFAULT_CAPACITY)),
         }
     }
 }
@@ -142,7 +142,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     #[must_use]
     pub fn without_cache(self) -> Self {
         Self {
-            verdicts: None,
+            cached_tokens: None,
             ..self
         }
     }
@@ -167,14 +167,14 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     #[must_use]
     pub fn with_cache_capacity(self, octets: u64) -> Self {
         Self {
-            verdicts: Some(Verdicts::with_capacity(octets)),
+            cached_tokens: Some(CachedTokens::with_capacity(octets)),
             ..self
         }
     }
 
-    /// By other rules, no verdict is known yet.
+    /// By other rules, no cached is known yet.
     fn renewed(mut self) -> Self {
-        self.verdicts = self.verdicts.as_ref().map(Verdicts::renewed);
+        self.cached_tokens = self.cached_tokens.as_ref().map(CachedTokens::renewed);
         self
     }
 
@@ -205,7 +205,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
             keys: self.keys,
             #[cfg(feature = "precomputed-keys")]
             precomputes: self.precomputes,
-            verdicts: self.verdicts.as_ref().map(Verdicts::renewed),
+            cached_tokens: self.cached_tokens.as_ref().map(CachedTokens::renewed),
         }
     }
 
@@ -253,35 +253,35 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
 }
 
 impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C> {
-    /// The verdict of before, if what it rests on is still so.
+    /// The cached of before, if what it rests on is still so.
     async fn recall(
         &self,
         token: &PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<Option<AccessToken<C>>, TokenError> {
-        let Some(verdicts) = &self.verdicts else {
+        let Some(cached_tokens) = &self.cached_tokens else {
             return Ok(None);
         };
-        let Some(verdict) = verdicts.get(token) else {
+        let Some(cached) = cached_tokens.get(token) else {
             telemetry::token_cache(Cached::Miss);
             return Ok(None);
         };
         // Before the keys, as with a token that is not known: what costs nothing comes first.
-        if let Err(error) = verdict.validity.check(now, self.leeway) {
-            verdicts.forget(token);
+        if let Err(error) = cached.validity.check(now, self.leeway) {
+            cached_tokens.forget(token);
             telemetry::token_cache(Cached::Miss);
             return Err(error.into());
         }
         // The source is asked with every request: it renews its keys when they are asked for, and
         // only it knows whether they have changed.
         let keys = self.keys.key_set(now).await.map_err(unavailable)?;
-        if !keys.is(&verdict.keys) {
-            verdicts.forget(token);
+        if !keys.is(&cached.keys) {
+            cached_tokens.forget(token);
             telemetry::token_cache(Cached::Miss);
             return Ok(None);
         }
         telemetry::token_cache(Cached::Hit);
-        Ok(Some(verdict.token))
+        Ok(Some(cached.token))
     }
 
     /// The keys by which the signature verifies, newer ones than those at hand if need be.
@@ -347,13 +347,13 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         if let Some(expires) = validity.expires {
             good = good.with_expiry(Timestamp::from_numeric_date(expires));
         }
-        if let Some(verdicts) = &self.verdicts {
-            let verdict = Verdict {
+        if let Some(cached_tokens) = &self.cached_tokens {
+            let cached = CachedToken {
                 token: good.clone(),
                 validity,
                 keys,
             };
-            verdicts.keep(&token, token.as_str().len(), verdict);
+            cached_tokens.keep(&token, token.as_str().len(), cached);
         }
         Ok(good)
     }

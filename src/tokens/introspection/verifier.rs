@@ -17,8 +17,8 @@ use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
     AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
-use crate::tokens::cache::{DEFAULT_CAPACITY, Verdicts};
-use crate::tokens::http::{Answer, EndpointUrl, HttpClient};
+use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
+use crate::tokens::http::{EndpointUrl, HttpClient, HttpResponse};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
 use crate::tokens::introspection::failure::{Failure, is_unsupported_token_type};
@@ -89,8 +89,8 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     places: Semaphore,
     /// Whole seconds. Zero is no cache.
     cache_life: u64,
-    verdicts: Verdicts<Verdict<C>>,
-    in_flight: InFlight<Result<Verdict<C>, TokenError>>,
+    cached_tokens: CachedTokens<IntrospectedToken<C>>,
+    in_flight: InFlight<Result<IntrospectedToken<C>, TokenError>>,
 }
 
 /// What becomes of a token whose answer has no `aud`.
@@ -102,7 +102,7 @@ enum MissingAudience {
 
 /// An active token for this resource server.
 #[derive_where(Clone)]
-struct Verdict<C> {
+struct IntrospectedToken<C> {
     token: AccessToken<C>,
     validity: Validity,
     since: Timestamp,
@@ -138,7 +138,7 @@ impl IntrospectionVerifier {
             http,
             places: Semaphore::new(DEFAULT_CONCURRENCY),
             cache_life: DEFAULT_CACHE_LIFE,
-            verdicts: Verdicts::with_capacity(DEFAULT_CAPACITY),
+            cached_tokens: CachedTokens::with_capacity(DEFAULT_CAPACITY),
             in_flight: InFlight::default(),
         }
     }
@@ -198,7 +198,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     #[must_use]
     pub fn with_cache_capacity(self, octets: u64) -> Self {
         Self {
-            verdicts: Verdicts::with_capacity(octets),
+            cached_tokens: CachedTokens::with_capacity(octets),
             ..self
         }
     }
@@ -214,9 +214,9 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// By other rules, no verdict is known yet.
+    /// By other rules, no introspected is known yet.
     fn renewed(mut self) -> Self {
-        self.verdicts = self.verdicts.renewed();
+        self.cached_tokens = self.cached_tokens.renewed();
         self
     }
 
@@ -250,21 +250,21 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             http: self.http,
             places: self.places,
             cache_life: self.cache_life,
-            verdicts: self.verdicts.renewed(),
+            cached_tokens: self.cached_tokens.renewed(),
             in_flight: InFlight::default(),
         }
     }
 
-    /// The verdict of before, if its time has not passed.
-    fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<Verdict<C>> {
-        let verdict = self.verdicts.get(token)?;
-        let lives = verdict.since <= now
-            && now < verdict.since.plus(self.cache_life)
-            && verdict
+    /// The introspected of before, if its time has not passed.
+    fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<IntrospectedToken<C>> {
+        let introspected = self.cached_tokens.get(token)?;
+        let lives = introspected.since <= now
+            && now < introspected.since.plus(self.cache_life)
+            && introspected
                 .validity
                 .expires
                 .is_none_or(|expires| now.as_numeric_date() < expires);
-        lives.then_some(verdict)
+        lives.then_some(introspected)
     }
 
     /// Asks the server: its answer, if the token is active.
@@ -276,7 +276,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let place = time::timeout(self.http.timeout(), self.places.acquire());
         let _place = place.await.map_err(|_| Failure::Crowded)?;
         let (authorization, form) = self.question(token, now)?;
-        let Answer { status, body, .. } = self
+        let HttpResponse { status, body, .. } = self
             .http
             .post(self.endpoint.url(), authorization, form, MAX_ANSWER)
             .await?;
@@ -339,13 +339,13 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         &self,
         token: &PresentedToken<'_>,
         now: Timestamp,
-    ) -> Result<Verdict<C>, TokenError> {
+    ) -> Result<IntrospectedToken<C>, TokenError> {
         // Another question may have been answered since this request looked.
         if let Some(known) = self.recall(token, now) {
             return Ok(known);
         }
         // A clock that steps back must not bring back what the server is about to take back.
-        self.verdicts.forget(token);
+        self.cached_tokens.forget(token);
         let answer = match self.ask(token, now).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -358,14 +358,15 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
             return Err(TokenError::Invalid);
         };
         telemetry::introspection("active");
-        let verdict = self.judge(&answer, now)?;
+        let introspected = self.judge(&answer, now)?;
         if self.cache_life > 0 {
-            self.verdicts.keep(token, answer.len(), verdict.clone());
+            self.cached_tokens
+                .keep(token, answer.len(), introspected.clone());
         }
-        Ok(verdict)
+        Ok(introspected)
     }
 
-    fn judge(&self, answer: &[u8], now: Timestamp) -> Result<Verdict<C>, TokenError> {
+    fn judge(&self, answer: &[u8], now: Timestamp) -> Result<IntrospectedToken<C>, TokenError> {
         let registered: Registered<'_> =
             read(answer).map_err(|NotStrictJson| TokenError::Malformed)?;
         self.check(&registered)?;
@@ -374,7 +375,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         if let Some(expires) = registered.exp {
             token = token.with_expiry(Timestamp::from_numeric_date(expires));
         }
-        Ok(Verdict {
+        Ok(IntrospectedToken {
             token,
             validity: Validity {
                 not_before: registered.nbf,
@@ -400,15 +401,15 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
                 None => Cached::Miss,
             });
         }
-        let verdict = if let Some(verdict) = known {
-            verdict
+        let introspected = if let Some(introspected) = known {
+            introspected
         } else {
             let question = self.look_up(&token, now);
             self.in_flight.share(token.sha256(), question).await?
         };
         // Each request by its own clock, whoever asked.
-        verdict.validity.check(now, LEEWAY)?;
-        Ok(verdict.token)
+        introspected.validity.check(now, LEEWAY)?;
+        Ok(introspected.token)
     }
 
     fn issuers(&self) -> Vec<&str> {

@@ -9,7 +9,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::tokens::http::{Answer, EndpointUrl, EndpointUrlError, FetchError, HttpClient};
+use crate::tokens::http::{EndpointUrl, EndpointUrlError, FetchError, HttpClient, HttpResponse};
 use crate::tokens::key_set::{KeySet, KeySetError};
 
 const MAX_DOCUMENT: usize = 256 * 1024;
@@ -80,7 +80,7 @@ impl Issuer {
         &self,
         url: &Url,
         document: IssuerDocument,
-    ) -> Result<Answer, RemoteKeysError> {
+    ) -> Result<HttpResponse, RemoteKeysError> {
         let answer = self.http.get(url, MAX_DOCUMENT).await;
         let answer = answer.map_err(|error| match error {
             FetchError::Redirected => RemoteKeysError::Redirected(document),

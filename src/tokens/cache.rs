@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError};
 use derive_where::derive_where;
 
-/// Keeps the cached_tokens of another verifier for a while.
+/// Caches the valid tokens of another verifier for a while.
 ///
 /// [`JwtVerifier`](crate::JwtVerifier) and introspection keep their own: this is for verifiers
 /// of yours.
@@ -30,13 +30,13 @@ use derive_where::derive_where;
 ///
 /// # Revocation
 ///
-/// A JWT is good until it expires, cached or not: nobody is asked about it. Where tokens can be
-/// revoked, ask about them (feature `introspection`), and choose the life of a cached as the time
-/// for which a revoked token may go on.
+/// A JWT is valid until it expires, cached or not: no one is asked about it. Where tokens can be
+/// revoked, use introspection, and choose the lifetime of a cached token as the time for which a
+/// revoked token may still be accepted.
 ///
 /// # Security
 ///
-/// While a cached lives, nothing inside of the cache is asked about the token: neither a list of
+/// While a token is cached, nothing inside the cache is asked about it: neither a list of
 /// revoked tokens, nor keys that have changed. Choose the life accordingly, put checks that must run
 /// with every request around the cache, and call [`clear`](Self::clear) when the rules change (give
 /// the [`Verifier`](crate::Verifier) an `Arc` of the cache, and keep another).
@@ -57,7 +57,7 @@ struct CachedToken<C> {
 }
 
 impl<V: AccessTokenVerifier> TokenCache<V> {
-    /// Keeps the cached_tokens of this verifier for this long (whole seconds), and never beyond the
+    /// Caches the valid tokens of this verifier for this long (whole seconds), and never beyond the
     /// token's expiry.
     pub fn new(verifier: V, life: Duration) -> Self {
         Self {
@@ -68,14 +68,14 @@ impl<V: AccessTokenVerifier> TokenCache<V> {
         }
     }
 
-    /// How much memory cached_tokens may take, in octets, by estimate. The default is 16 MiB.
+    /// How much memory cached tokens may take, in bytes, by estimate. The default is 16 MiB.
     #[must_use]
     pub fn with_capacity(mut self, octets: u64) -> Self {
         self.cached_tokens = CachedTokens::with_capacity(octets);
         self
     }
 
-    /// Forgets every cached.
+    /// Forgets every cached token.
     pub fn clear(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.cached_tokens.clear();
@@ -148,7 +148,7 @@ const fn weight(octets: usize) -> u64 {
     1024 + 3 * octets as u64
 }
 
-/// A bounded map of cached_tokens by token. Whether one still holds is for its owner to say.
+/// A bounded map of valid tokens, by their SHA-256. Its owner decides whether one is still valid.
 pub(crate) struct CachedTokens<T> {
     cache: Cache<[u8; 32], T>,
     capacity: u64,

@@ -172,7 +172,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
-    /// By other rules, no cached is known yet.
+    /// Under other rules, no token is cached yet.
     fn renewed(mut self) -> Self {
         self.cached_tokens = self.cached_tokens.as_ref().map(CachedTokens::renewed);
         self
@@ -253,7 +253,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
 }
 
 impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C> {
-    /// The cached of before, if what it rests on is still so.
+    /// The cached token, if it is still valid and the issuer's keys are the same.
     async fn recall(
         &self,
         token: &PresentedToken<'_>,

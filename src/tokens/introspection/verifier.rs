@@ -214,7 +214,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// By other rules, no introspected is known yet.
+    /// Under other rules, no token is cached yet.
     fn renewed(mut self) -> Self {
         self.cached_tokens = self.cached_tokens.renewed();
         self
@@ -255,7 +255,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// The introspected of before, if its time has not passed.
+    /// The cached token, if it may still be used.
     fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<IntrospectedToken<C>> {
         let introspected = self.cached_tokens.get(token)?;
         let lives = introspected.since <= now

@@ -15,7 +15,7 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::proof::NonceSecretError;
+use tower_dpop::proof::InvalidNonceSecret;
 use tower_dpop::{
     BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
     StatelessNonces, Verifier,
@@ -53,7 +53,7 @@ async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!("the orders of {}\n", token.claims().subject())
 }
 
-fn nonce_secret() -> Result<NonceSecret, NonceSecretError> {
+fn nonce_secret() -> Result<NonceSecret, InvalidNonceSecret> {
     match env::var_os("NONCE_SECRET") {
         Some(secret) => NonceSecret::from_bytes(secret.as_encoded_bytes()),
         None => Ok(NonceSecret::generate()),

@@ -128,13 +128,13 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-pub(crate) struct NotAnHttpUrl;
+pub(crate) struct InvalidHttpUrl;
 
 /// An absolute URL, without query and fragment, into its origin and its path as written.
-pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), NotAnHttpUrl> {
-    let (scheme, rest) = url.split_once("://").ok_or(NotAnHttpUrl)?;
+pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), InvalidHttpUrl> {
+    let (scheme, rest) = url.split_once("://").ok_or(InvalidHttpUrl)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let origin = Origin::parse(scheme, authority).ok_or(NotAnHttpUrl)?;
+    let origin = Origin::parse(scheme, authority).ok_or(InvalidHttpUrl)?;
     Ok((origin, path))
 }
 

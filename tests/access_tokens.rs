@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_dpop::tokens::{KeySetError, TokenError};
+use tower_dpop::tokens::{InvalidKeySet, TokenError};
 use tower_dpop::{
     Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, ProofRules, Rejection, Verifier,
 };
@@ -550,19 +550,23 @@ fn the_key_of_the_tokens_kid_comes_first() {
 #[test]
 fn a_document_without_usable_keys_is_refused_at_start_up() {
     let rows = [
-        ("not JSON", "keys", KeySetError::Malformed),
-        ("keys is no array", r#"{"keys":{}}"#, KeySetError::Malformed),
-        ("an empty set", r#"{"keys":[]}"#, KeySetError::NoUsableKey),
-        ("an array", "[]", KeySetError::NoUsableKey),
+        ("not JSON", "keys", InvalidKeySet::Malformed),
+        (
+            "keys is no array",
+            r#"{"keys":{}}"#,
+            InvalidKeySet::Malformed,
+        ),
+        ("an empty set", r#"{"keys":[]}"#, InvalidKeySet::NoUsableKey),
+        ("an array", "[]", InvalidKeySet::NoUsableKey),
         (
             "a symmetric key",
             r#"{"kty":"oct","k":"AAAA"}"#,
-            KeySetError::NoUsableKey,
+            InvalidKeySet::NoUsableKey,
         ),
         (
             "a point off the curve",
             r#"{"kty":"EC","crv":"P-256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
-            KeySetError::NoUsableKey,
+            InvalidKeySet::NoUsableKey,
         ),
     ];
     for (name, document, error) in rows {

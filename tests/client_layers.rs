@@ -25,8 +25,9 @@ use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::client::{
-    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer, ProofSigner,
-    RequestUrlError, TokenRequestLayer, TokenResponse, TokenSource, TokenSourceError,
+    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer,
+    InvalidRequestUrl, ProofSigner, TokenRequestLayer, TokenResponse, TokenSource,
+    TokenSourceError,
 };
 use tower_dpop::jose::{Jwk, SigningError, SigningKey};
 use tower_dpop::token_endpoint::{
@@ -1733,7 +1734,7 @@ fn a_path_with_two_readings_is_not_below_a_prefix() {
 /// C-7: where no proof can be made, nothing is sent.
 #[test]
 fn nothing_is_sent_where_no_proof_can_name_the_url() {
-    use RequestUrlError::{NotHttp, Path};
+    use InvalidRequestUrl::{NotHttp, Path};
     for (uri, expected) in [
         ("/orders", NotHttp),
         ("https://joe@api.example.com/orders", NotHttp),

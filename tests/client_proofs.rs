@@ -15,8 +15,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use proptest::prelude::*;
 use tower_dpop::client::{
-    AccessTokenText, Challenge, ClientError, NewProof, NotAnAccessToken, ProofSigner,
-    RequestUrlError, SignedProof, TokenErrorResponse, TokenResponse, TokenResponseError,
+    AccessTokenText, Challenge, ClientError, InvalidAccessToken, InvalidRequestUrl,
+    InvalidTokenResponse, NewProof, ProofSigner, SignedProof, TokenErrorResponse, TokenResponse,
     TokenSourceError,
 };
 use tower_dpop::jose::{Jwk, SigningError, SigningKey};
@@ -34,7 +34,7 @@ fn token(text: &str) -> AccessTokenText {
     text.parse().unwrap()
 }
 
-fn new_proof(method: &str, url: &str) -> Result<NewProof, RequestUrlError> {
+fn new_proof(method: &str, url: &str) -> Result<NewProof, InvalidRequestUrl> {
     NewProof::new(&method.parse().unwrap(), &url.parse().unwrap())
 }
 
@@ -313,7 +313,7 @@ fn htu_is_the_url_in_its_normal_form() {
 /// C-7: userinfo is never generated, and what is no URL by RFC 3986 is not repaired.
 #[test]
 fn refuses_urls_that_no_proof_can_name() {
-    use RequestUrlError::{NotHttp, Path};
+    use InvalidRequestUrl::{NotHttp, Path};
     let rows = [
         ("userinfo", "https://joe:secret@api.example.com/", NotHttp),
         ("empty userinfo", "https://@api.example.com/", NotHttp),
@@ -501,7 +501,7 @@ fn a_token_is_what_a_field_can_carry() {
     ] {
         assert_eq!(
             text.parse::<AccessTokenText>().map(|_| ()),
-            Err(NotAnAccessToken),
+            Err(InvalidAccessToken),
             "{text:?}"
         );
     }
@@ -518,10 +518,10 @@ type Granted = (
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
-    use TokenResponseError::{Malformed, NotBound};
+    use InvalidTokenResponse::{Malformed, NotBound};
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     let bare = ("t", None, None, None);
-    let rows: [(&str, &str, Result<Granted, TokenResponseError>); 34] = [
+    let rows: [(&str, &str, Result<Granted, InvalidTokenResponse>); 34] = [
         (
             "C-13: RFC 9449, Figure 6",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":2677,"refresh_token":"Q..Zkm","scope":"a b"}"#,
@@ -1005,10 +1005,10 @@ fn debug_and_errors_show_no_secret() {
         ("SigningKey", &key),
         ("SecretText", &key.to_jwk().unwrap()),
         ("SecretBytes", &key.to_pkcs8_der().unwrap()),
-        ("RequestUrlError", &RequestUrlError::Path),
-        ("TokenResponseError", &TokenResponseError::Malformed),
+        ("InvalidRequestUrl", &InvalidRequestUrl::Path),
+        ("InvalidTokenResponse", &InvalidTokenResponse::Malformed),
         (
-            "NotAnAccessToken",
+            "InvalidAccessToken",
             &format!("{TOKEN} ").parse::<AccessTokenText>(),
         ),
         ("SigningError", &SigningError::new("timeout")),
@@ -1020,11 +1020,11 @@ fn debug_and_errors_show_no_secret() {
     let malformed = TokenResponse::from_json(format!(r#"{{"access_token":"{TOKEN}"#).as_bytes());
     let errors: Vec<Box<dyn std::error::Error>> = vec![
         Box::new(malformed.unwrap_err()),
-        Box::new(NotAnAccessToken),
-        Box::new(RequestUrlError::NotHttp),
+        Box::new(InvalidAccessToken),
+        Box::new(InvalidRequestUrl::NotHttp),
         Box::new(ClientError::OtherServer),
         Box::new(ClientError::BodyNotCopyable),
-        Box::new(ClientError::Url(RequestUrlError::Path)),
+        Box::new(ClientError::Url(InvalidRequestUrl::Path)),
     ];
     for error in errors {
         let text = error.to_string();

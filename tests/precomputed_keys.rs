@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p256::ecdsa::Signature;
 use serde_json::{Value, json};
-use tower_dpop::jose::JwkError;
+use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection};
@@ -81,7 +81,7 @@ type Row = (&'static str, fn(&mut Attempt), Option<Rejection>);
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn rows() -> Vec<Row> {
     let signature = Some(ProofError::Signature.into());
-    let algorithm = Some(ProofError::Key(JwkError::Algorithm).into());
+    let algorithm = Some(ProofError::Key(InvalidJwk::Algorithm).into());
     vec![
         ("nothing", |_| {}, None),
         (
@@ -225,7 +225,7 @@ fn rows() -> Vec<Row> {
         (
             "the key is for encryption",
             |a| a.proof_header["jwk"]["use"] = json!("enc"),
-            Some(ProofError::Key(JwkError::Use).into()),
+            Some(ProofError::Key(InvalidJwk::Use).into()),
         ),
         (
             "another method",
@@ -373,7 +373,7 @@ fn a_point_off_the_curve_stays_refused() {
         attempt.proof_header["jwk"] = jwk;
         let answer = attempt.answer_by(layer);
         let name = format!("time {time}");
-        answer.assert_reason(&name, ProofError::Key(JwkError::Coordinate));
+        answer.assert_reason(&name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
 

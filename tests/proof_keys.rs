@@ -20,7 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use num_bigint::BigUint;
 use serde_json::{Value, json};
 use tower_dpop::client::ProofSigner;
-use tower_dpop::jose::{Jwk, JwkError, SigningError, SigningKey, SigningKeyError};
+use tower_dpop::jose::{InvalidJwk, Jwk, SigningError, SigningKey, SigningKeyError};
 use tower_dpop::{Algorithm, Thumbprint};
 
 use common::base64url;
@@ -685,7 +685,7 @@ fn refuses_pem_of_another_kind() {
             (
                 "RSA of 1024 bits",
                 RSA_1024.into(),
-                SigningKeyError::Public(JwkError::RsaSize),
+                SigningKeyError::Public(InvalidJwk::RsaSize),
             ),
             (
                 "RSA with three primes",
@@ -831,15 +831,15 @@ fn refuses_broken_ec_and_okp_jwks() {
     let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
     let another = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let padded = format!("{}=", ec["d"].as_str().unwrap());
-    let no_type = SigningKeyError::Public(JwkError::KeyType);
-    let no_coordinate = SigningKeyError::Public(JwkError::Coordinate);
+    let no_type = SigningKeyError::Public(InvalidJwk::KeyType);
+    let no_coordinate = SigningKeyError::Public(InvalidJwk::Coordinate);
     assert_refused(
         SigningKey::from_jwk,
         [
             (
                 "no kty",
                 without(&ec, "kty"),
-                SigningKeyError::Public(JwkError::Missing),
+                SigningKeyError::Public(InvalidJwk::Missing),
             ),
             ("a symmetric key", but(&ec, "kty", "oct"), no_type),
             ("no curve", without(&ec, "crv"), no_type),
@@ -918,8 +918,8 @@ fn refuses_broken_rsa_jwks() {
         assert!(d > number("n"));
         but(&rsa, "d", base64url(d.to_bytes_be()))
     };
-    let integer = SigningKeyError::Public(JwkError::Integer);
-    let missing = SigningKeyError::Public(JwkError::Missing);
+    let integer = SigningKeyError::Public(InvalidJwk::Integer);
+    let missing = SigningKeyError::Public(InvalidJwk::Missing);
     assert_refused(
         SigningKey::from_jwk,
         [
@@ -1201,43 +1201,43 @@ fn a_jwk_is_written_with_its_required_members_only() {
 fn a_jwk_inside_other_json_is_read_as_strictly_as_alone() {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     for (name, text, expected) in [
-        ("private", RFC_8037.to_owned(), JwkError::Private),
+        ("private", RFC_8037.to_owned(), InvalidJwk::Private),
         (
             "no kty",
             format!(r#"{{"crv":"Ed25519","x":"{x}"}}"#),
-            JwkError::Missing,
+            InvalidJwk::Missing,
         ),
         (
             "X25519",
             format!(r#"{{"kty":"OKP","crv":"X25519","x":"{x}"}}"#),
-            JwkError::KeyType,
+            InvalidJwk::KeyType,
         ),
         (
             "short",
             r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
-            JwkError::Coordinate,
+            InvalidJwk::Coordinate,
         ),
         (
             "enc",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","use":"enc"}}"#),
-            JwkError::Use,
+            InvalidJwk::Use,
         ),
         (
             "twice",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","x":"{x}"}}"#),
-            JwkError::Json,
+            InvalidJwk::Json,
         ),
         (
             "nested twice",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","a":{{"b":1,"b":1}}}}"#),
-            JwkError::Json,
+            InvalidJwk::Json,
         ),
-        ("a string", format!("\"{x}\""), JwkError::Json),
-        ("null", "null".to_owned(), JwkError::Json),
+        ("a string", format!("\"{x}\""), InvalidJwk::Json),
+        ("null", "null".to_owned(), InvalidJwk::Json),
     ] {
         assert_eq!(text.parse::<Jwk>().unwrap_err(), expected, "{name}");
         let inside = serde_json::from_str::<Vec<Jwk>>(&format!("[{text}]")).unwrap_err();
-        if expected != JwkError::Json {
+        if expected != InvalidJwk::Json {
             let message = inside.to_string();
             assert!(
                 message.starts_with(&expected.to_string()),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tower_dpop::Rejection;
-use tower_dpop::jose::JwkError;
+use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::{
     IatError, NonceError, ProofError, ReplayStoreError, TargetError, UrlMismatch,
 };
@@ -46,7 +46,7 @@ fn of_proofs() -> Vec<(Rejection, &'static str)> {
         (ProofError::Extension.into(), "proof_extension"),
         (ProofError::Algorithm.into(), "proof_algorithm"),
         (ProofError::Signature.into(), "proof_signature"),
-        (ProofError::Key(JwkError::Private).into(), "proof_key"),
+        (ProofError::Key(InvalidJwk::Private).into(), "proof_key"),
         (ProofError::Method.into(), "proof_htm"),
         (ProofError::Url(UrlMismatch::Host).into(), "proof_htu"),
         (in_the_future.into(), "proof_iat_in_the_future"),
@@ -159,7 +159,11 @@ fn details_are_no_part_of_a_name() {
         let rejection = Rejection::from(ProofError::Iat(IatError::TooOld { by }));
         assert_eq!(rejection.reason(), "proof_iat_too_old");
     }
-    for error in [JwkError::Json, JwkError::Coordinate, JwkError::RsaSize] {
+    for error in [
+        InvalidJwk::Json,
+        InvalidJwk::Coordinate,
+        InvalidJwk::RsaSize,
+    ] {
         assert_eq!(
             Rejection::from(ProofError::Key(error)).reason(),
             "proof_key"

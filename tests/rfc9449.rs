@@ -8,7 +8,7 @@ mod common;
 use http::{HeaderValue, Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::jose::{InvalidJwk, Jwk};
 use tower_dpop::proof::{IatError, NonceError, ProofError, UrlMismatch};
 use tower_dpop::resource::{BindingError, CredentialsError};
 use tower_dpop::tokens::{
@@ -318,7 +318,7 @@ fn refuses_the_aliases_of_the_rfcs_key() {
         jwk["x"] = alias;
         assert_eq!(
             jwk.to_string().parse::<Jwk>().unwrap_err(),
-            JwkError::Coordinate
+            InvalidJwk::Coordinate
         );
     }
 }
@@ -451,7 +451,7 @@ fn every_check_of_section_4_3_refuses() {
         (
             "R-4.3.7 R-4.2.3 check 7: a private key",
             |a| a.proof_header["jwk"]["d"] = json!("AA"),
-            ProofError::Key(JwkError::Private).into(),
+            ProofError::Key(InvalidJwk::Private).into(),
         ),
         (
             "R-4.3.8 check 8: another method",

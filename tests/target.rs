@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use tower_dpop::proof::{ProofError, PublicUrlError, RequestTarget, TargetError, UrlMismatch};
+use tower_dpop::proof::{InvalidPublicUrl, ProofError, RequestTarget, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, ProofRules, PublicUrl, Rejection};
 
 use common::{Answer, Attempt, AttemptExt as _, ask, verifier_by};
@@ -610,9 +610,9 @@ fn htu_must_be_a_string() {
 
 #[test]
 fn public_urls_are_checked_at_start_up() {
-    use PublicUrlError::{Malformed, NotHttps, QueryOrFragment};
+    use InvalidPublicUrl::{Malformed, NotHttps, QueryOrFragment};
 
-    let rows: &[(&str, &str, Result<&str, PublicUrlError>)] = &[
+    let rows: &[(&str, &str, Result<&str, InvalidPublicUrl>)] = &[
         (
             "plain",
             "https://api.example.com",
@@ -786,9 +786,9 @@ fn http_is_accepted_only_where_it_is_called_insecure() {
     );
     assert_eq!(
         insecure("http://localhost/?x"),
-        Err(PublicUrlError::QueryOrFragment)
+        Err(InvalidPublicUrl::QueryOrFragment)
     );
-    assert_eq!(insecure("ws://localhost"), Err(PublicUrlError::Malformed));
+    assert_eq!(insecure("ws://localhost"), Err(InvalidPublicUrl::Malformed));
     let layer = layer_at(&["http://127.0.0.1:8080"]);
     answer(&layer, "/orders", "http://127.0.0.1:8080/orders")
         .assert_passed("R-2.1: http by explicit configuration");

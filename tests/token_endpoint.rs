@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_dpop::jose::JwkError;
+use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::{
     Claim, IatError, Nonce, NonceError, NonceSource as _, ProofError, ReplayKey, ReplayStoreError,
     RequestTarget, TargetError, UrlMismatch,
@@ -460,17 +460,17 @@ fn bad_proofs() -> Vec<(&'static str, Change, ProofError)> {
         (
             "a private key",
             |a| a.header["jwk"]["d"] = json!("AA"),
-            E::Key(JwkError::Private),
+            E::Key(InvalidJwk::Private),
         ),
         (
             "a key of another type",
             |a| a.header["alg"] = json!("ES384"),
-            E::Key(JwkError::Algorithm),
+            E::Key(InvalidJwk::Algorithm),
         ),
         (
             "half a point",
             |a| remove(&mut a.header["jwk"], "y"),
-            E::Key(JwkError::Coordinate),
+            E::Key(InvalidJwk::Coordinate),
         ),
         ("for GET", |a| a.claims["htm"] = json!("GET"), E::Method),
         ("a GET", |a| a.method = Method::GET, E::Method),

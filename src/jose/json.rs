@@ -17,13 +17,13 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Reads one JSON text with nothing behind it.
-pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, NotStrictJson> {
-    serde_json::from_slice(text).map_err(|_| NotStrictJson)
+pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidJson> {
+    serde_json::from_slice(text).map_err(|_| InvalidJson)
 }
 
 /// Why the text was not read. What serde_json says would quote the text, so it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotStrictJson;
+pub(crate) struct InvalidJson;
 
 /// A string, borrowed from the text unless it holds escapes.
 pub(crate) struct Text<'de>(pub(crate) Cow<'de, str>);

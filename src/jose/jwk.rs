@@ -11,7 +11,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::jose::algorithm::{Algorithm, KeyType};
-use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
+use crate::jose::json::{Ignored, InvalidJson, Text, object, read};
 use crate::jose::thumbprint::Thumbprint;
 use crate::jose::{base64url, ed25519};
 
@@ -33,7 +33,7 @@ use crate::jose::{base64url, ed25519};
 ///
 /// let private = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"AA"}"#;
 /// assert_eq!(private.parse::<Jwk>().unwrap_err().to_string(), "the key holds a private member");
-/// # Ok::<(), tower_dpop::jose::JwkError>(())
+/// # Ok::<(), tower_dpop::jose::InvalidJwk>(())
 /// ```
 #[derive(Clone)]
 pub struct Jwk {
@@ -128,9 +128,9 @@ impl Jwk {
         declared && self.material.key_type() == algorithm.key_type()
     }
 
-    pub(crate) fn from_members(members: &JwkMembers<'_>) -> Result<Self, JwkError> {
+    pub(crate) fn from_members(members: &JwkMembers<'_>) -> Result<Self, InvalidJwk> {
         if members.is_private() {
-            return Err(JwkError::Private);
+            return Err(InvalidJwk::Private);
         }
         let contradicts_signing = members
             .usage
@@ -141,7 +141,7 @@ impl Jwk {
                 .as_ref()
                 .is_some_and(|ops| !ops.iter().any(|op| op.as_str() == "verify"));
         if contradicts_signing {
-            return Err(JwkError::Use);
+            return Err(InvalidJwk::Use);
         }
         let declared = match &members.alg {
             None => Declared::Nothing,
@@ -162,7 +162,7 @@ impl Jwk {
     }
 
     /// A key without an `alg` of its own, from the parameters that its thumbprint covers.
-    pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, JwkError> {
+    pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, InvalidJwk> {
         Ok(Self {
             material: Material::from_parameters(parameters)?,
             declared: Declared::Nothing,
@@ -176,10 +176,10 @@ pub(crate) fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
 }
 
 impl FromStr for Jwk {
-    type Err = JwkError;
+    type Err = InvalidJwk;
 
-    fn from_str(json: &str) -> Result<Self, JwkError> {
-        let members = read(json.as_bytes()).map_err(|NotStrictJson| JwkError::Json)?;
+    fn from_str(json: &str) -> Result<Self, InvalidJwk> {
+        let members = read(json.as_bytes()).map_err(|InvalidJson| InvalidJwk::Json)?;
         Self::from_members(&members)
     }
 }
@@ -229,7 +229,7 @@ pub(crate) struct Parameters<'a> {
 const MAX_MODULUS_OCTETS: usize = 1024;
 
 impl Material {
-    fn from_parameters(jwk: &Parameters<'_>) -> Result<Self, JwkError> {
+    fn from_parameters(jwk: &Parameters<'_>) -> Result<Self, InvalidJwk> {
         match (jwk.kty, jwk.crv) {
             (Some("EC"), Some("P-256")) => Ok(Self::P256(point::<32, 65>(jwk)?)),
             (Some("EC"), Some("P-384")) => Ok(Self::P384(point::<48, 97>(jwk)?)),
@@ -238,16 +238,16 @@ impl Material {
                 let x = jwk
                     .x
                     .and_then(base64url::decode_exact)
-                    .ok_or(JwkError::Coordinate)?;
+                    .ok_or(InvalidJwk::Coordinate)?;
                 if ed25519::is_canonical(&x) && !ed25519::is_small_order(&x) {
                     Ok(Self::Ed25519(x))
                 } else {
-                    Err(JwkError::Coordinate)
+                    Err(InvalidJwk::Coordinate)
                 }
             }
             (Some("RSA"), _) => rsa(jwk),
-            (None, _) => Err(JwkError::Missing),
-            _ => Err(JwkError::KeyType),
+            (None, _) => Err(InvalidJwk::Missing),
+            _ => Err(InvalidJwk::KeyType),
         }
     }
 
@@ -326,35 +326,35 @@ fn encoded(hash: Sha256, octets: &[u8]) -> Sha256 {
 /// fewer.
 fn point<const N: usize, const POINT: usize>(
     jwk: &Parameters<'_>,
-) -> Result<[u8; POINT], JwkError> {
+) -> Result<[u8; POINT], InvalidJwk> {
     let mut point = [4; POINT];
     for (coordinate, place) in [(jwk.x, 1), (jwk.y, 1 + N)] {
         let octets: [u8; N] = coordinate
             .and_then(base64url::decode_exact)
-            .ok_or(JwkError::Coordinate)?;
+            .ok_or(InvalidJwk::Coordinate)?;
         point[place..place + N].copy_from_slice(&octets);
     }
     Ok(point)
 }
 
-fn rsa(jwk: &Parameters<'_>) -> Result<Material, JwkError> {
+fn rsa(jwk: &Parameters<'_>) -> Result<Material, InvalidJwk> {
     let (Some(n), Some(e)) = (jwk.n, jwk.e) else {
-        return Err(JwkError::Missing);
+        return Err(InvalidJwk::Missing);
     };
     if n.len() > MAX_MODULUS_OCTETS.div_ceil(3) * 4 || e.len() > 8 {
-        return Err(JwkError::RsaSize);
+        return Err(InvalidJwk::RsaSize);
     }
     let (Some(n), Some(e)) = (base64url::decode(n), base64url::decode(e)) else {
-        return Err(JwkError::Integer);
+        return Err(InvalidJwk::Integer);
     };
     // RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
     let minimal = |integer: &[u8]| integer.first().is_some_and(|first| *first != 0);
     if !minimal(&n) || !minimal(&e) || !odd(&n) || !odd(&e) || e == [1] {
-        return Err(JwkError::Integer);
+        return Err(InvalidJwk::Integer);
     }
     // Both engines take exponents of up to 33 bits.
     if bits(&n) < 2048 || n.len() > MAX_MODULUS_OCTETS || bits(&e) > 33 {
-        return Err(JwkError::RsaSize);
+        return Err(InvalidJwk::RsaSize);
     }
     Ok(Material::Rsa { n, e })
 }
@@ -373,7 +373,7 @@ pub(crate) fn bits(integer: &[u8]) -> usize {
 /// Why a `jwk` was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum JwkError {
+pub enum InvalidJwk {
     /// The key's own `alg` names another algorithm than the header's (RFC 7517 section 4.4), or the
     /// key is of the wrong type for it.
     #[error("the key does not go with the algorithm")]

@@ -14,16 +14,16 @@ pub(crate) struct CompactJws<'a> {
 
 impl<'a> CompactJws<'a> {
     /// The caller has bounded the length of the text.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, NotCompactJws> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, InvalidJws> {
         // Every separator is looked for at most once, whatever the text holds.
-        let (signing_input, signature) = text.rsplit_once('.').ok_or(NotCompactJws)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(NotCompactJws)?;
+        let (signing_input, signature) = text.rsplit_once('.').ok_or(InvalidJws)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(InvalidJws)?;
         if payload.contains('.') {
-            return Err(NotCompactJws);
+            return Err(InvalidJws);
         }
         let mut octets = Vec::with_capacity(text.len());
         let mut decode = |segment: &str| {
-            base64url::decode_onto(segment, &mut octets).ok_or(NotCompactJws)?;
+            base64url::decode_onto(segment, &mut octets).ok_or(InvalidJws)?;
             Ok(octets.len())
         };
         Ok(Self {
@@ -53,7 +53,7 @@ impl<'a> CompactJws<'a> {
 /// The text is not three segments of canonical base64url: a JWE, the JSON serialisation, or no
 /// token at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotCompactJws;
+pub(crate) struct InvalidJws;
 
 /// What a JWS of these two texts signs: its first two segments.
 #[cfg(feature = "_signing")]

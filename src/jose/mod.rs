@@ -33,10 +33,10 @@ pub(crate) mod private_key;
 #[cfg(feature = "_signing")]
 pub(crate) mod signing_key;
 
-pub use crate::jose::algorithm::{AlgorithmsError, UnknownAlgorithm};
-pub use crate::jose::jwk::{Jwk, JwkError, SignatureRejected};
+pub use crate::jose::algorithm::{InvalidAlgorithm, InvalidAlgorithms};
+pub use crate::jose::jwk::{InvalidJwk, Jwk, SignatureRejected};
 #[cfg(feature = "_signing")]
 pub use crate::jose::private_key::SigningKeyError;
 #[cfg(feature = "_signing")]
 pub use crate::jose::signing_key::{SecretBytes, SecretText, SigningError, SigningKey};
-pub use crate::jose::thumbprint::NotAThumbprint;
+pub use crate::jose::thumbprint::InvalidThumbprint;

@@ -22,10 +22,10 @@ use pkcs8::der::{AnyRef, Decode as _, Encode as _};
 use pkcs8::{AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
-use crate::jose::algorithm::{Algorithm, KeyType, UnknownAlgorithm};
+use crate::jose::algorithm::{Algorithm, InvalidAlgorithm, KeyType};
 use crate::jose::base64url;
-use crate::jose::json::{Ignored, NotStrictJson, Text, object, read};
-use crate::jose::jwk::{Jwk, JwkError, Material, Parameters, text};
+use crate::jose::json::{Ignored, InvalidJson, Text, object, read};
+use crate::jose::jwk::{InvalidJwk, Jwk, Material, Parameters, text};
 use crate::jose::sec1::Sec1;
 use crate::jose::signing::{KeyRefused, PrivateKey};
 
@@ -94,7 +94,7 @@ pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), Si
         return Err(SigningKeyError::TooLong);
     }
     let members: PrivateMembers<'_> =
-        read(json.as_bytes()).map_err(|NotStrictJson| SigningKeyError::Json)?;
+        read(json.as_bytes()).map_err(|InvalidJson| SigningKeyError::Json)?;
     if members.oth.is_some() {
         return Err(SigningKeyError::Primes);
     }
@@ -114,7 +114,7 @@ pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), Si
         Some(name) => Some(
             name.as_str()
                 .parse::<Algorithm>()
-                .map_err(|UnknownAlgorithm| SigningKeyError::Algorithm)?,
+                .map_err(|InvalidAlgorithm| SigningKeyError::Algorithm)?,
         ),
     };
     let declared = Jwk::from_parameters(&Parameters {
@@ -380,7 +380,7 @@ pub enum SigningKeyError {
     /// The public half is refused, as it would be in the header of a proof: an RSA modulus outside
     /// 2048 to 8192 bits, a coordinate that is malformed or missing, an unknown key type.
     #[error("the public half of the key is refused")]
-    Public(#[source] JwkError),
+    Public(#[source] InvalidJwk),
     /// The private scalar is zero, or not below the order of the curve.
     #[error("the private scalar is out of range")]
     Scalar,

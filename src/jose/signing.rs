@@ -26,7 +26,7 @@ use pkcs1::RsaPrivateKeyRef;
 use zeroize::Zeroizing;
 
 use crate::jose::algorithm::{Algorithm, KeyType};
-use crate::jose::jwk::{Jwk, JwkError, Parameters, bits};
+use crate::jose::jwk::{InvalidJwk, Jwk, Parameters, bits};
 use crate::jose::thumbprint::Thumbprint;
 use crate::jose::{base64url, rsa_signing};
 
@@ -276,7 +276,7 @@ pub(crate) enum KeyRefused {
     /// More than two primes, or two of unlike lengths.
     Primes,
     /// The public half would be refused in the header of a proof.
-    Public(JwkError),
+    Public(InvalidJwk),
     /// The scalar is zero, or not below the order of the curve.
     Scalar,
 }

@@ -22,7 +22,7 @@ use crate::jose::json::Text;
 /// let jkt: Thumbprint = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".parse()?;
 /// assert_eq!(jkt.to_string(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
 /// assert!("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4J".parse::<Thumbprint>().is_err()); // stray bits
-/// # Ok::<(), tower_dpop::jose::NotAThumbprint>(())
+/// # Ok::<(), tower_dpop::jose::InvalidThumbprint>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thumbprint(pub(crate) [u8; 32]);
@@ -35,10 +35,12 @@ impl Thumbprint {
 }
 
 impl FromStr for Thumbprint {
-    type Err = NotAThumbprint;
+    type Err = InvalidThumbprint;
 
-    fn from_str(jkt: &str) -> Result<Self, NotAThumbprint> {
-        base64url::decode_exact(jkt).map(Self).ok_or(NotAThumbprint)
+    fn from_str(jkt: &str) -> Result<Self, InvalidThumbprint> {
+        base64url::decode_exact(jkt)
+            .map(Self)
+            .ok_or(InvalidThumbprint)
     }
 }
 
@@ -72,4 +74,4 @@ impl fmt::Debug for Thumbprint {
 /// The text is not the 43 characters of a base64url SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a base64url SHA-256 thumbprint")]
-pub struct NotAThumbprint;
+pub struct InvalidThumbprint;

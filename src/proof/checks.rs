@@ -15,8 +15,8 @@ use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::base64url;
 use crate::jose::engine::KeyRejected;
 use crate::jose::json::{Text, object, read};
-use crate::jose::jwk::{Jwk, JwkError, JwkMembers, SignatureRejected};
-use crate::jose::jws::{CompactJws, NotCompactJws, jws_header};
+use crate::jose::jwk::{InvalidJwk, Jwk, JwkMembers, SignatureRejected};
+use crate::jose::jws::{CompactJws, InvalidJws, jws_header};
 use crate::jose::key_cache::{CachedKey, KeyCache};
 use crate::jose::thumbprint::Thumbprint;
 use crate::proof::freshness::{Freshness, IatError};
@@ -96,7 +96,7 @@ impl<'r> ClaimedProof<'r> {
             }
             ProofField::One(octets) => str::from_utf8(octets).map_err(|_| ProofError::NotAJwt)?,
         };
-        let jws = CompactJws::parse(text).map_err(|NotCompactJws| ProofError::NotAJwt)?;
+        let jws = CompactJws::parse(text).map_err(|InvalidJws| ProofError::NotAJwt)?;
         let header: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
         let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
         let claims: Claims<'_> = read(jws.payload()).map_err(|_| ProofError::PayloadNotJson)?;
@@ -176,7 +176,7 @@ impl<T> ClaimedProof<'_, T> {
         self,
         key: Result<CachedKey, KeyRejected>,
     ) -> Result<Proof<T>, ProofError> {
-        let key = key.map_err(|KeyRejected| ProofError::Key(JwkError::Coordinate))?;
+        let key = key.map_err(|KeyRejected| ProofError::Key(InvalidJwk::Coordinate))?;
         key.verify(self.jws.signing_input.as_bytes(), self.jws.signature())
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
@@ -206,7 +206,7 @@ fn check_header(
 ) -> Result<(Algorithm, Jwk), ProofError> {
     // Told first of all, whatever else is wrong: the key's owner must hear of it.
     if header.jwk.as_ref().is_some_and(JwkMembers::is_private) {
-        return Err(ProofError::Key(JwkError::Private));
+        return Err(ProofError::Key(InvalidJwk::Private));
     }
     if header.typ.as_ref().map(Text::as_str) != Some("dpop+jwt") {
         return Err(ProofError::Type);
@@ -230,7 +230,7 @@ fn check_header(
     if jwk.goes_with(algorithm) {
         Ok((algorithm, jwk))
     } else {
-        Err(ProofError::Key(JwkError::Algorithm))
+        Err(ProofError::Key(InvalidJwk::Algorithm))
     }
 }
 
@@ -384,7 +384,7 @@ pub enum ProofError {
     Signature,
     /// The `jwk` is private (check 7) or not acceptable.
     #[error("the key of the DPoP proof is not accepted: {0}")]
-    Key(JwkError),
+    Key(InvalidJwk),
     /// `htm` is another method (check 8).
     #[error("the DPoP proof is for another method")]
     Method,

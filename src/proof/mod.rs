@@ -12,12 +12,12 @@ pub use crate::credentials::DPOP;
 pub use crate::proof::checks::ProofError;
 pub use crate::proof::freshness::IatError;
 pub use crate::proof::nonce::{
-    DPOP_NONCE, Nonce, NonceError, NonceSecretError, NonceSource, NotANonce,
+    DPOP_NONCE, InvalidNonce, InvalidNonceSecret, Nonce, NonceError, NonceSource,
 };
 pub use crate::proof::replay::compact::CompactReplayStore;
 pub use crate::proof::replay::contract as replay_contract;
 pub use crate::proof::replay::memory::MemoryUsage;
 pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError};
 pub use crate::proof::target::{
-    PublicUrlError, RequestTarget, TargetError, TargetResolver, UrlMismatch,
+    InvalidPublicUrl, RequestTarget, TargetError, TargetResolver, UrlMismatch,
 };

@@ -73,9 +73,9 @@ impl Nonce {
 }
 
 impl FromStr for Nonce {
-    type Err = NotANonce;
+    type Err = InvalidNonce;
 
-    fn from_str(nonce: &str) -> Result<Self, NotANonce> {
+    fn from_str(nonce: &str) -> Result<Self, InvalidNonce> {
         let well_formed = !nonce.is_empty()
             && nonce
                 .bytes()
@@ -83,9 +83,9 @@ impl FromStr for Nonce {
         if well_formed {
             HeaderValue::from_str(nonce)
                 .map(Self)
-                .map_err(|_| NotANonce)
+                .map_err(|_| InvalidNonce)
         } else {
-            Err(NotANonce)
+            Err(InvalidNonce)
         }
     }
 }
@@ -99,7 +99,7 @@ impl fmt::Debug for Nonce {
 /// The text does not follow the grammar of nonces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a nonce: one or more visible ASCII characters without quote and backslash")]
-pub struct NotANonce;
+pub struct InvalidNonce;
 
 /// Nonces without a memory.
 ///
@@ -116,7 +116,7 @@ pub struct NotANonce;
 /// let nonces = nonces.add_accepted(NonceSecret::from_bytes(&old)?);
 ///
 /// assert!(NonceSecret::from_bytes(b"too short").is_err());
-/// # Ok::<(), tower_dpop::proof::NonceSecretError>(())
+/// # Ok::<(), tower_dpop::proof::InvalidNonceSecret>(())
 /// ```
 #[derive(Clone)]
 pub struct StatelessNonces {
@@ -188,12 +188,12 @@ pub struct NonceSecret {
 
 impl NonceSecret {
     /// A secret that all nodes share. Take it from a random source, not from a password.
-    pub fn from_bytes(secret: &[u8]) -> Result<Self, NonceSecretError> {
+    pub fn from_bytes(secret: &[u8]) -> Result<Self, InvalidNonceSecret> {
         if secret.len() < 32 {
-            return Err(NonceSecretError::TooShort);
+            return Err(InvalidNonceSecret::TooShort);
         }
         let keyed =
-            Hmac::<Sha256>::new_from_slice(secret).map_err(|_| NonceSecretError::TooShort)?;
+            Hmac::<Sha256>::new_from_slice(secret).map_err(|_| InvalidNonceSecret::TooShort)?;
         let id = keyed
             .clone()
             .chain_update("tower-dpop nonce key id")
@@ -235,7 +235,7 @@ impl fmt::Debug for NonceSecret {
 /// Why a secret was refused. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NonceSecretError {
+pub enum InvalidNonceSecret {
     /// Fewer than 32 octets.
     #[error("a nonce secret must have at least 32 octets")]
     TooShort,

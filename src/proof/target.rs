@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use crate::uri::{Host, NotAnHttpUrl, Origin, UrlScheme, normalise_path, split};
+use crate::uri::{Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split};
 
 /// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
 /// proxy strips, if one does.
@@ -34,7 +34,7 @@ use crate::uri::{Host, NotAnHttpUrl, Origin, UrlScheme, normalise_path, split};
 /// assert!("http://api.example.com".parse::<PublicUrl>().is_err()); // RFC 9449 section 2: always HTTPS
 /// let in_tests = PublicUrl::http_on_loopback("http://127.0.0.1:8080")?;
 /// # let _ = (plain, behind_a_prefix, in_tests);
-/// # Ok::<(), tower_dpop::proof::PublicUrlError>(())
+/// # Ok::<(), tower_dpop::proof::InvalidPublicUrl>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
@@ -46,7 +46,7 @@ pub struct PublicUrl {
 impl PublicUrl {
     /// A URL that may say `http` where its host is this machine: `localhost`, `127.0.0.0/8` or
     /// `[::1]`.
-    pub fn http_on_loopback(url: &str) -> Result<Self, PublicUrlError> {
+    pub fn http_on_loopback(url: &str) -> Result<Self, InvalidPublicUrl> {
         let parsed = Self::parse(url)?;
         let is_loopback = match &parsed.origin.host {
             Host::Name(name) if name == "localhost" => true,
@@ -56,7 +56,7 @@ impl PublicUrl {
         if is_loopback || parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
-            Err(PublicUrlError::NotHttps)
+            Err(InvalidPublicUrl::NotHttps)
         }
     }
 
@@ -66,7 +66,7 @@ impl PublicUrl {
     ///
     /// DPoP does not protect a token that travels in the clear ([RFC 9449 section
     /// 2](https://www.rfc-editor.org/rfc/rfc9449#section-2)).
-    pub fn insecure_http(url: &str) -> Result<Self, PublicUrlError> {
+    pub fn insecure_http(url: &str) -> Result<Self, InvalidPublicUrl> {
         Self::parse(url)
     }
 
@@ -96,12 +96,12 @@ impl PublicUrl {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn parse(url: &str) -> Result<Self, PublicUrlError> {
-        let (origin, path) = split(url).map_err(|NotAnHttpUrl| PublicUrlError::Malformed)?;
+    fn parse(url: &str) -> Result<Self, InvalidPublicUrl> {
+        let (origin, path) = split(url).map_err(|InvalidHttpUrl| InvalidPublicUrl::Malformed)?;
         if path.contains(['?', '#']) {
-            return Err(PublicUrlError::QueryOrFragment);
+            return Err(InvalidPublicUrl::QueryOrFragment);
         }
-        let path = normalise_path(path).ok_or(PublicUrlError::Malformed)?;
+        let path = normalise_path(path).ok_or(InvalidPublicUrl::Malformed)?;
         Ok(Self {
             origin: origin.into_owned(),
             prefix: path.trim_end_matches('/').to_owned(),
@@ -110,14 +110,14 @@ impl PublicUrl {
 }
 
 impl FromStr for PublicUrl {
-    type Err = PublicUrlError;
+    type Err = InvalidPublicUrl;
 
-    fn from_str(url: &str) -> Result<Self, PublicUrlError> {
+    fn from_str(url: &str) -> Result<Self, InvalidPublicUrl> {
         let parsed = Self::parse(url)?;
         if parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
-            Err(PublicUrlError::NotHttps)
+            Err(InvalidPublicUrl::NotHttps)
         }
     }
 }
@@ -132,7 +132,7 @@ impl fmt::Display for PublicUrl {
 /// Why a text is not a [`PublicUrl`]. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PublicUrlError {
+pub enum InvalidPublicUrl {
     /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
     #[error("not an absolute URL of the form https://host[:port][/prefix]")]
     Malformed,
@@ -324,7 +324,8 @@ impl Target<'_> {
         let without_query = without_fragment
             .split_once('?')
             .map_or(without_fragment, |(before, _)| before);
-        let (origin, path) = split(without_query).map_err(|NotAnHttpUrl| UrlMismatch::Malformed)?;
+        let (origin, path) =
+            split(without_query).map_err(|InvalidHttpUrl| UrlMismatch::Malformed)?;
         let normalised = normalise_path(path).ok_or(UrlMismatch::Malformed)?;
         let mut nearest = UrlMismatch::Scheme;
         for url in self

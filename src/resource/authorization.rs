@@ -92,7 +92,7 @@ impl<C> RequireScopes<C> {
 /// let for_transfers = RequireAuthentication::by_acr("urn:bank:two-factor".parse()?)
 ///     .with_max_age(Duration::from_secs(300));
 /// # let _ = for_transfers;
-/// # Ok::<(), tower_dpop::resource::NotQuotable>(())
+/// # Ok::<(), tower_dpop::resource::InvalidQuotedText>(())
 /// ```
 #[derive_where(Clone)]
 pub struct RequireAuthentication<C = Claims>(Require<AuthenticationRequirement, C>);

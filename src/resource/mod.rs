@@ -29,7 +29,7 @@ pub use crate::resource::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, 
 pub use crate::resource::metadata::{
     MetadataLayer, MetadataService, ResourceMetadata, WithMetadata, WithMetadataFuture,
 };
-pub use crate::resource::quoted_text::{NotQuotable, QuotedText};
+pub use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 pub use crate::resource::rejection::Unavailable;
 pub use crate::resource::requirement::{
     AcrValues, AuthenticationRequirement, AuthorizationError, Requirement, ScopeRequirement, Scopes,

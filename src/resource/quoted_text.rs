@@ -16,16 +16,16 @@ impl QuotedText {
 }
 
 impl FromStr for QuotedText {
-    type Err = NotQuotable;
+    type Err = InvalidQuotedText;
 
-    fn from_str(text: &str) -> Result<Self, NotQuotable> {
+    fn from_str(text: &str) -> Result<Self, InvalidQuotedText> {
         let quotable = text
             .bytes()
             .all(|octet| (octet == b' ' || octet.is_ascii_graphic()) && !b"\"\\".contains(&octet));
         if quotable {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NotQuotable)
+            Err(InvalidQuotedText)
         }
     }
 }
@@ -40,4 +40,4 @@ impl fmt::Display for QuotedText {
 /// one. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a challenge can hold visible ASCII without quotes and backslashes only")]
-pub struct NotQuotable;
+pub struct InvalidQuotedText;

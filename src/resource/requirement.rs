@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::resource::quoted_text::{NotQuotable, QuotedText};
+use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 use crate::time::Timestamp;
 use crate::tokens::claims::{HasAuthentication, HasScopes};
 
@@ -57,7 +57,7 @@ impl<C, F: Fn(&C) -> bool + Send + Sync + 'static> Requirement<C> for F {
 /// let scopes: Scopes = "orders.read orders.write".parse()?;
 /// assert_eq!(scopes.to_string(), "orders.read orders.write");
 /// assert!("orders\"read".parse::<Scopes>().is_err());
-/// # Ok::<(), tower_dpop::resource::NotQuotable>(())
+/// # Ok::<(), tower_dpop::resource::InvalidQuotedText>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes(QuotedText);
@@ -74,12 +74,12 @@ impl Scopes {
 }
 
 impl FromStr for Scopes {
-    type Err = NotQuotable;
+    type Err = InvalidQuotedText;
 
-    fn from_str(text: &str) -> Result<Self, NotQuotable> {
+    fn from_str(text: &str) -> Result<Self, InvalidQuotedText> {
         let scopes: QuotedText = text.parse()?;
         if text.split(' ').any(str::is_empty) {
-            Err(NotQuotable)
+            Err(InvalidQuotedText)
         } else {
             Ok(Self(scopes))
         }
@@ -98,9 +98,9 @@ impl fmt::Display for Scopes {
 pub struct AcrValues(Scopes);
 
 impl FromStr for AcrValues {
-    type Err = NotQuotable;
+    type Err = InvalidQuotedText;
 
-    fn from_str(text: &str) -> Result<Self, NotQuotable> {
+    fn from_str(text: &str) -> Result<Self, InvalidQuotedText> {
         text.parse().map(Self)
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::credentials::CredentialsError;
-use crate::jose::jwk::JwkError;
+use crate::jose::jwk::InvalidJwk;
 use crate::proof::checks::ProofError;
 use crate::proof::freshness::IatError;
 use crate::proof::nonce::NonceError;
@@ -204,15 +204,15 @@ defects! {
     /// A signature with one bit changed (check 6).
     WrongSignature, "a wrong signature", Proof, ProofError::Signature;
     /// The `jwk` holds a private member (check 7).
-    PrivateJwk, "a private jwk", Proof, ProofError::Key(JwkError::Private);
+    PrivateJwk, "a private jwk", Proof, ProofError::Key(InvalidJwk::Private);
     /// The `jwk` has no `kty`.
-    JwkWithoutKty, "a jwk without kty", Proof, ProofError::Key(JwkError::Missing);
+    JwkWithoutKty, "a jwk without kty", Proof, ProofError::Key(InvalidJwk::Missing);
     /// The `kty` of the `jwk` is none that signs.
-    JwkOfUnknownType, "a jwk of an unknown type", Proof, ProofError::Key(JwkError::KeyType);
+    JwkOfUnknownType, "a jwk of an unknown type", Proof, ProofError::Key(InvalidJwk::KeyType);
     /// The `use` of the `jwk` is encryption.
-    JwkForEncryption, "a jwk for encryption", Proof, ProofError::Key(JwkError::Use);
+    JwkForEncryption, "a jwk for encryption", Proof, ProofError::Key(InvalidJwk::Use);
     /// The `alg` of the `jwk` is another than the header's.
-    JwkForOtherAlgorithm, "a jwk for another algorithm", Proof, ProofError::Key(JwkError::Algorithm);
+    JwkForOtherAlgorithm, "a jwk for another algorithm", Proof, ProofError::Key(InvalidJwk::Algorithm);
     /// `htm` is another method (check 8).
     OtherMethod, "another method", Proof, ProofError::Method;
     /// `htu` is not an absolute URL (check 9).
@@ -339,15 +339,15 @@ mod tests {
         ProofError::Extension => "Extension",
         ProofError::Algorithm => "Algorithm",
         ProofError::Signature => "Signature",
-        ProofError::Key(JwkError::Algorithm) => "Key(Algorithm)",
-        ProofError::Key(JwkError::Coordinate) => "Key(Coordinate)",
-        ProofError::Key(JwkError::Integer) => "Key(Integer)",
-        ProofError::Key(JwkError::Json) => "Key(Json)",
-        ProofError::Key(JwkError::KeyType) => "Key(KeyType)",
-        ProofError::Key(JwkError::Missing) => "Key(Missing)",
-        ProofError::Key(JwkError::Private) => "Key(Private)",
-        ProofError::Key(JwkError::RsaSize) => "Key(RsaSize)",
-        ProofError::Key(JwkError::Use) => "Key(Use)",
+        ProofError::Key(InvalidJwk::Algorithm) => "Key(Algorithm)",
+        ProofError::Key(InvalidJwk::Coordinate) => "Key(Coordinate)",
+        ProofError::Key(InvalidJwk::Integer) => "Key(Integer)",
+        ProofError::Key(InvalidJwk::Json) => "Key(Json)",
+        ProofError::Key(InvalidJwk::KeyType) => "Key(KeyType)",
+        ProofError::Key(InvalidJwk::Missing) => "Key(Missing)",
+        ProofError::Key(InvalidJwk::Private) => "Key(Private)",
+        ProofError::Key(InvalidJwk::RsaSize) => "Key(RsaSize)",
+        ProofError::Key(InvalidJwk::Use) => "Key(Use)",
         ProofError::Method => "Method",
         ProofError::Url(UrlMismatch::Malformed) => "Url(Malformed)",
         ProofError::Url(UrlMismatch::Scheme) => "Url(Scheme)",

@@ -34,7 +34,7 @@
 //!     app.clone().oneshot(request).await.unwrap()
 //! })
 //! .await;
-//! # Ok::<(), tower_dpop::proof::PublicUrlError>(())
+//! # Ok::<(), tower_dpop::proof::InvalidPublicUrl>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::thumbprint::{NotAThumbprint, Thumbprint};
+use crate::jose::thumbprint::{InvalidThumbprint, Thumbprint};
 use crate::proof::nonce::Nonce;
 
 /// The `token_type` of a bound access token ([RFC 9449 section
@@ -107,7 +107,7 @@ pub fn authorization_request_key(
     let named: Option<Thumbprint> = dpop_jkt
         .map(str::parse)
         .transpose()
-        .map_err(|NotAThumbprint| DpopJktError::Malformed)?;
+        .map_err(|InvalidThumbprint| DpopJktError::Malformed)?;
     match (key.map(ProvenKey::thumbprint), named) {
         (Some(proven), Some(named)) if proven != named => Err(DpopJktError::Contradictory),
         (proven, named) => Ok(proven.or(named)),

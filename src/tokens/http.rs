@@ -280,7 +280,7 @@ pub enum HttpClientError {
 /// let in_tests: EndpointUrl = "http://127.0.0.1:9000".parse()?;
 /// assert!("http://as.example.com".parse::<EndpointUrl>().is_err());
 /// # let _ = (issuer, in_tests);
-/// # Ok::<(), tower_dpop::tokens::EndpointUrlError>(())
+/// # Ok::<(), tower_dpop::tokens::InvalidEndpointUrl>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl {
@@ -302,7 +302,7 @@ impl EndpointUrl {
     /// # Security
     ///
     /// Whoever stands between can hand out keys of their own, and then tokens for anyone.
-    pub fn insecure_http(url: &str) -> Result<Self, EndpointUrlError> {
+    pub fn insecure_http(url: &str) -> Result<Self, InvalidEndpointUrl> {
         Self::parse(url, PlainHttp::Everywhere)
     }
 
@@ -318,16 +318,16 @@ impl EndpointUrl {
     /// Where the documents of this place may send us. They cannot ask for less than the place
     /// itself has: behind `https`, everything is `https`.
     #[cfg(feature = "jwks")]
-    pub(crate) fn refers_to(&self, url: &str) -> Result<Url, EndpointUrlError> {
+    pub(crate) fn refers_to(&self, url: &str) -> Result<Url, InvalidEndpointUrl> {
         let referred = Self::parse(url, self.plain)?;
         if self.url.scheme() == "https" && referred.url.scheme() != "https" {
-            Err(EndpointUrlError::NotHttps)
+            Err(InvalidEndpointUrl::NotHttps)
         } else {
             Ok(referred.url)
         }
     }
 
-    fn parse(text: &str, plain: PlainHttp) -> Result<Self, EndpointUrlError> {
+    fn parse(text: &str, plain: PlainHttp) -> Result<Self, InvalidEndpointUrl> {
         // The parser is a browser's: it mends what nobody should have written, and the text that an
         // issuer is compared by would not be the place that is asked.
         let is_absolute = text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -339,18 +339,18 @@ impl EndpointUrl {
             || authority.contains(['@', '%'])
             || text.contains(|c: char| !c.is_ascii_graphic() || c == '\\')
         {
-            return Err(EndpointUrlError::Malformed);
+            return Err(InvalidEndpointUrl::Malformed);
         }
-        let url = Url::parse(text).map_err(|_| EndpointUrlError::Malformed)?;
+        let url = Url::parse(text).map_err(|_| InvalidEndpointUrl::Malformed)?;
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err(EndpointUrlError::Malformed);
+            return Err(InvalidEndpointUrl::Malformed);
         }
         let may_be_plain = plain == PlainHttp::Everywhere || is_loopback(&url);
         match url.scheme() {
             "https" => {}
             "http" if may_be_plain => {}
-            "http" => return Err(EndpointUrlError::NotHttps),
-            _ => return Err(EndpointUrlError::Malformed),
+            "http" => return Err(InvalidEndpointUrl::NotHttps),
+            _ => return Err(InvalidEndpointUrl::Malformed),
         }
         Ok(Self {
             text: text.to_owned(),
@@ -371,9 +371,9 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 impl FromStr for EndpointUrl {
-    type Err = EndpointUrlError;
+    type Err = InvalidEndpointUrl;
 
-    fn from_str(url: &str) -> Result<Self, EndpointUrlError> {
+    fn from_str(url: &str) -> Result<Self, InvalidEndpointUrl> {
         Self::parse(url, PlainHttp::OnLoopback)
     }
 }
@@ -393,7 +393,7 @@ impl fmt::Debug for EndpointUrl {
 /// Why a text is not an [`EndpointUrl`]. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum EndpointUrlError {
+pub enum InvalidEndpointUrl {
     /// Not an absolute `http` or `https` URL, or one with userinfo or a fragment.
     #[error("not an absolute URL of the form https://host[:port][/path]")]
     Malformed,

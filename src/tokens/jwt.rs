@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::json::{Text, object, read};
-use crate::jose::jws::{CompactJws, NotCompactJws, jws_header};
+use crate::jose::jws::{CompactJws, InvalidJws, jws_header};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
@@ -38,7 +38,7 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// let keys: KeySet = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.parse()?;
 /// let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys);
 /// # let _ = tokens;
-/// # Ok::<(), tower_dpop::tokens::KeySetError>(())
+/// # Ok::<(), tower_dpop::tokens::InvalidKeySet>(())
 /// ```
 ///
 /// A token that was found good is not verified again while it is good and the issuer's keys are the
@@ -332,8 +332,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         if let Some(known) = self.recall(&token, now).await? {
             return Ok(known);
         }
-        let jws =
-            CompactJws::parse(token.as_str()).map_err(|NotCompactJws| TokenError::Malformed)?;
+        let jws = CompactJws::parse(token.as_str()).map_err(|InvalidJws| TokenError::Malformed)?;
         let header: Header<'_> = read(jws.header()).map_err(|_| TokenError::Malformed)?;
         let algorithm = self.check_header(&header)?;
         let registered: RegisteredClaims<'_> =

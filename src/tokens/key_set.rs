@@ -149,17 +149,17 @@ impl KeySet {
 }
 
 impl FromStr for KeySet {
-    type Err = KeySetError;
+    type Err = InvalidKeySet;
 
-    fn from_str(json: &str) -> Result<Self, KeySetError> {
-        let document: Value = serde_json::from_str(json).map_err(|_| KeySetError::Malformed)?;
+    fn from_str(json: &str) -> Result<Self, InvalidKeySet> {
+        let document: Value = serde_json::from_str(json).map_err(|_| InvalidKeySet::Malformed)?;
         let keys: Vec<_> = match document.get("keys") {
             Some(Value::Array(keys)) => keys.iter().filter_map(IssuerKey::from_json).collect(),
-            Some(_) => return Err(KeySetError::Malformed),
+            Some(_) => return Err(InvalidKeySet::Malformed),
             None => IssuerKey::from_json(&document).into_iter().collect(),
         };
         if keys.is_empty() {
-            Err(KeySetError::NoUsableKey)
+            Err(InvalidKeySet::NoUsableKey)
         } else {
             Ok(Self(keys.into()))
         }
@@ -267,7 +267,7 @@ impl fmt::Debug for KeySet {
 /// Why a document holds no key set. The deployer's mistake, seen at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeySetError {
+pub enum InvalidKeySet {
     /// Neither a JWK Set nor a JWK.
     #[error("not a JWK Set and not a JWK")]
     Malformed,

@@ -20,7 +20,7 @@ pub use crate::tokens::cache::TokenCache;
 pub use crate::tokens::claims::{HasAuthentication, HasScopes};
 #[cfg(feature = "_http")]
 pub use crate::tokens::http::{
-    EndpointUrl, EndpointUrlError, HttpClient, HttpClientBuilder, HttpClientError,
+    EndpointUrl, HttpClient, HttpClientBuilder, HttpClientError, InvalidEndpointUrl,
 };
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::claims::IntrospectedClaims;
@@ -32,4 +32,4 @@ pub use crate::tokens::introspection::verifier::IntrospectionVerifier;
 pub use crate::tokens::jwks::documents::{IssuerDocument, RemoteKeysError};
 #[cfg(feature = "jwks")]
 pub use crate::tokens::jwks::remote_keys::RemoteKeysStatus;
-pub use crate::tokens::key_set::{KeySetError, KeySource, KeySourceError};
+pub use crate::tokens::key_set::{InvalidKeySet, KeySource, KeySourceError};

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use crate::credentials::PresentedToken;
-use crate::jose::json::{NotStrictJson, Text, object, read};
+use crate::jose::json::{InvalidJson, Text, object, read};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
@@ -287,7 +287,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             StatusCode::BAD_REQUEST if is_unsupported_token_type(&body) => return Ok(None),
             status => return Err(Failure::Status(status)),
         }
-        let activity: Activity<'_> = read(&body).map_err(|NotStrictJson| Failure::NotAnAnswer)?;
+        let activity: Activity<'_> = read(&body).map_err(|InvalidJson| Failure::NotAnAnswer)?;
         let active = activity.active.ok_or(Failure::NotAnAnswer)?;
         Ok(active.then_some(body))
     }
@@ -368,7 +368,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
 
     fn judge(&self, answer: &[u8], now: Timestamp) -> Result<IntrospectedToken<C>, TokenError> {
         let registered: Registered<'_> =
-            read(answer).map_err(|NotStrictJson| TokenError::Malformed)?;
+            read(answer).map_err(|InvalidJson| TokenError::Malformed)?;
         self.check(&registered)?;
         let claims = serde_json::from_slice(answer).map_err(|_| TokenError::Claims)?;
         let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);

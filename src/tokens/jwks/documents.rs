@@ -9,8 +9,8 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::tokens::http::{EndpointUrl, EndpointUrlError, FetchError, HttpClient, HttpResponse};
-use crate::tokens::key_set::{KeySet, KeySetError};
+use crate::tokens::http::{EndpointUrl, FetchError, HttpClient, HttpResponse, InvalidEndpointUrl};
+use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
 const MAX_DOCUMENT: usize = 256 * 1024;
 const MAX_KEYS: usize = 128;
@@ -122,8 +122,8 @@ pub(super) fn read_key_set(body: &[u8]) -> Result<KeySet, RemoteKeysError> {
     }
     let text = std::str::from_utf8(body).map_err(|_| MALFORMED)?;
     text.parse().map_err(|error| match error {
-        KeySetError::Malformed => MALFORMED,
-        KeySetError::NoUsableKey => RemoteKeysError::NoUsableKey,
+        InvalidKeySet::Malformed => MALFORMED,
+        InvalidKeySet::NoUsableKey => RemoteKeysError::NoUsableKey,
     })
 }
 
@@ -176,7 +176,7 @@ pub enum RemoteKeysError {
     Issuer,
     /// The metadata point to a place for the keys that is none.
     #[error("the issuer's jwks_uri is refused: {0}")]
-    JwksUri(EndpointUrlError),
+    JwksUri(InvalidEndpointUrl),
     /// The document is not JSON of the expected form.
     #[error("the issuer's {0} is malformed")]
     Malformed(IssuerDocument),

@@ -30,7 +30,7 @@ use tokio::sync::Mutex;
 use tower::{Layer, ServiceExt};
 use tower_dpop::PublicUrl;
 use tower_dpop::client::{
-    AccessTokenText, DpopClientLayer, TokenErrorResponse, TokenRequestLayer, TokenRequests,
+    AccessTokenText, DpopClientLayer, TokenClient, TokenClientLayer, TokenErrorResponse,
     TokenResponse, TokenSource, TokenSourceError,
 };
 use tower_dpop::jose::SigningKey;
@@ -92,7 +92,7 @@ async fn run(options: Options) -> Result<bool> {
 
     let token_endpoint: Uri = server.token_endpoint.parse()?;
     let tokens = Tokens {
-        service: TokenRequestLayer::new(key.clone(), server_of(&token_endpoint)?)
+        service: TokenClientLayer::new(key.clone(), server_of(&token_endpoint)?)
             .layer(http.clone()),
         request: options.token_request(&token_endpoint)?,
         latest: Mutex::new(None),
@@ -157,7 +157,7 @@ async fn discover(http: &Http, issuer: &str) -> Result<ServerMetadata> {
 /// A source that asks for a token when there is none, or none that lives on for a while. Requests
 /// that come meanwhile wait for the same answer.
 struct Tokens {
-    service: TokenRequests<Http, SigningKey>,
+    service: TokenClient<Http, SigningKey>,
     request: Request<Full<Bytes>>,
     latest: Mutex<Option<(AccessTokenText, Instant)>>,
 }

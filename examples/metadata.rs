@@ -17,7 +17,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
-use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopes, Verifier};
+use tower_dpop::{
+    BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopesLayer, Verifier,
+};
 
 /// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
 /// known to all.
@@ -41,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .with_well_known_metadata();
     // Made from the verifier, so it says what is checked.
     let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
-    let writing = RequireScopes::all_of("orders.write".parse()?);
+    let writing = RequireScopesLayer::all_of("orders.write".parse()?);
     let app = Router::new()
         .route("/orders", get(orders))
         .route("/orders/new", get(new_order).layer(writing))

@@ -28,7 +28,7 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{
     AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
-    ProofRules, PublicUrl, RemoteKeys, RequireScopes, StatelessNonces, Verifier,
+    ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer, StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -207,7 +207,7 @@ where
         .route("/protected/", any(protected))
         .route("/protected/{*below}", any(protected));
     if let Some(scopes) = &options.scopes {
-        let required = RequireScopes::all_of(scopes.clone());
+        let required = RequireScopesLayer::all_of(scopes.clone());
         app = app.layer(required.with_claims::<TokenClaims>());
     }
     // Routes that come after the layer are not behind it.

@@ -81,7 +81,9 @@ pub use crate::proof::{freshness::Freshness, rules::ProofRules, target::PublicUr
 #[doc(inline)]
 pub use crate::proof::{nonce::NonceSecret, nonce::StatelessNonces};
 #[doc(inline)]
-pub use crate::resource::{authorization::RequireScopes, layer::DpopLayer, verifier::Verifier};
+pub use crate::resource::{
+    authorization::RequireScopesLayer, layer::DpopLayer, verifier::Verifier,
+};
 #[doc(inline)]
 pub use crate::resource::{bearer::AcceptedToken, bearer::BearerToken, bound_token::BoundToken};
 #[cfg(feature = "jwks")]

@@ -14,7 +14,7 @@
 //! No label comes from a request, so their number is bounded.
 //!
 //! Each decision counts: a request that the layer accepts, and a layer behind it refuses
-//! ([`RequireScopes`](crate::RequireScopes)), counts once as either; and so does a token request that the endpoint accepts and
+//! ([`RequireScopesLayer`](crate::RequireScopesLayer)), counts once as either; and so does a token request that the endpoint accepts and
 //! the application refuses. Preflights that are passed through do not count.
 //!
 //! # `tracing`

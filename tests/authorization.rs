@@ -21,12 +21,12 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::{
-    Access, AcrValues, AuthenticationRequirement, AuthorizationError, Authorized, AuthorizedFuture,
-    BearerError, CredentialsError, Denied, ReportedRejection, Require, RequireAuthentication,
-    Requirement, ScopeRequirement, Scopes,
+    Access, AcrValues, AuthenticationRequirement, AuthorizationError, BearerError,
+    CredentialsError, Denied, ReportedRejection, Require, RequireAuthenticationLayer,
+    RequireFuture, RequireLayer, Requirement, ScopeRequirement, Scopes,
 };
 use tower_dpop::tokens::{HasAuthentication, HasScopes};
-use tower_dpop::{Claims, DpopLayer, Rejection, RequireScopes, Timestamp, Verifier};
+use tower_dpop::{Claims, DpopLayer, Rejection, RequireScopesLayer, Timestamp, Verifier};
 
 /// What every DPoP challenge says by default.
 const ALGS: &str = r#"algs="ES256 ES384 PS256 Ed25519 EdDSA""#;
@@ -243,8 +243,8 @@ fn scopes_are_required_all_or_any() {
     for (held, required, all, any) in rows {
         let change = |a: &mut Attempt| a.token_claims["scope"] = json!(held);
         for (name, layer, enough) in [
-            ("all of", RequireScopes::all_of(scopes(required)), all),
-            ("any of", RequireScopes::any_of(scopes(required)), any),
+            ("all of", RequireScopesLayer::all_of(scopes(required)), all),
+            ("any of", RequireScopesLayer::any_of(scopes(required)), any),
         ] {
             let told = lacks_scope(required);
             let error = (!enough).then_some(&told);
@@ -253,7 +253,7 @@ fn scopes_are_required_all_or_any() {
         }
     }
     let without = |a: &mut Attempt| drop(remove(&mut a.token_claims, "scope"));
-    let layer = RequireScopes::any_of(scopes("a"));
+    let layer = RequireScopesLayer::any_of(scopes("a"));
     assert_decides("no scope claim", &layer, without, Some(&lacks_scope("a")));
 }
 
@@ -329,7 +329,7 @@ fn an_authentication_is_required_by_its_age() {
         ("yes", Some(json!(true)), 300, false),
     ];
     for (name, auth_time, max_age, enough) in rows {
-        let layer = RequireAuthentication::within(Duration::from_secs(max_age));
+        let layer = RequireAuthenticationLayer::within(Duration::from_secs(max_age));
         let change = |a: &mut Attempt| {
             if let Some(auth_time) = &auth_time {
                 a.token_claims["auth_time"] = auth_time.clone();
@@ -338,7 +338,7 @@ fn an_authentication_is_required_by_its_age() {
         let told = needs_authentication(None, Some(max_age));
         assert_decides(name, &layer, change, (!enough).then_some(&told));
     }
-    let layer = RequireAuthentication::within(Duration::from_millis(300_999));
+    let layer = RequireAuthenticationLayer::within(Duration::from_millis(300_999));
     let at = |time: u64| move |a: &mut Attempt| a.token_claims["auth_time"] = json!(time);
     assert_decides("whole seconds", &layer, at(NOW - 300), None);
     let told = needs_authentication(None, Some(300));
@@ -359,7 +359,7 @@ fn an_authentication_is_required_by_its_class() {
         ("a list", Some(json!(["urn:a:2"])), false),
         ("an empty one", Some(json!("")), false),
     ];
-    let layer = RequireAuthentication::by_acr(acrs(REQUIRED));
+    let layer = RequireAuthenticationLayer::by_acr(acrs(REQUIRED));
     for (name, acr, enough) in rows {
         let change = |a: &mut Attempt| {
             if let Some(acr) = &acr {
@@ -374,7 +374,8 @@ fn an_authentication_is_required_by_its_class() {
 /// Both are told, whichever is missing: the client asks for both at once.
 #[test]
 fn an_authentication_is_required_by_class_and_age() {
-    let layer = RequireAuthentication::by_acr(acrs("gold")).with_max_age(Duration::from_secs(60));
+    let layer =
+        RequireAuthenticationLayer::by_acr(acrs("gold")).with_max_age(Duration::from_secs(60));
     let rows = [
         ("both", "gold", NOW - 60, true),
         ("of another class", "silver", NOW - 60, false),
@@ -410,7 +411,7 @@ impl Requirement<Claims> for AfterHours {
 fn a_requirement_of_ones_own() {
     let tenant = |a: &mut Attempt| a.token_claims["tenant"] = json!(7);
     let ours = |claims: &Claims| claims.claim("tenant") == Some(7);
-    let closure = Require::<_, Claims>::new(ours);
+    let closure = RequireLayer::<_, Claims>::new(ours);
     assert_decides("a closure says yes", &closure, tenant, None);
     assert_decides("a closure says no", &closure, |_| {}, Some(&denied()));
 
@@ -420,12 +421,12 @@ fn a_requirement_of_ones_own() {
         needs_authentication(Some("gold"), Some(1)),
         needs_authentication(None, None),
     ] {
-        let layer = Require::<_, Claims>::new(AfterHours(told.error.clone()));
+        let layer = RequireLayer::<_, Claims>::new(AfterHours(told.error.clone()));
         let night = |a: &mut Attempt| a.token_claims["night"] = json!(true);
         assert_decides("a type says yes", &layer, night, None);
         assert_decides("a type says no", &layer, |_| {}, Some(&told));
     }
-    let layer = Require::<_, Claims>::new(ScopeRequirement::all_of(scopes("orders.read")));
+    let layer = RequireLayer::<_, Claims>::new(ScopeRequirement::all_of(scopes("orders.read")));
     assert_decides("one of ours by hand", &layer, |_| {}, None);
 }
 
@@ -468,11 +469,12 @@ fn challenges_say_what_was_configured_as_well() {
             vec![format!("Bearer {parameters}, {metadata}")],
         ]
     };
-    let by_scope = (outer(), RequireScopes::all_of(scopes("admin")));
+    let by_scope = (outer(), RequireScopesLayer::all_of(scopes("admin")));
     assert_eq!(challenges(&|r| outcome(&by_scope, r)), expected(&scope));
-    let by_rule = (outer(), Require::<_, Claims>::new(|_: &Claims| false));
+    let by_rule = (outer(), RequireLayer::<_, Claims>::new(|_: &Claims| false));
     assert_eq!(challenges(&|r| outcome(&by_rule, r)), expected(&denied));
-    let step_up = RequireAuthentication::by_acr(acrs("gold")).with_max_age(Duration::from_secs(5));
+    let step_up =
+        RequireAuthenticationLayer::by_acr(acrs("gold")).with_max_age(Duration::from_secs(5));
     let by_acr = (outer(), step_up);
     assert_eq!(
         challenges(&|r| outcome(&by_acr, r)),
@@ -518,20 +520,21 @@ fn claims_of_another_type() {
     };
     let by_scope = (
         outer(),
-        RequireScopes::all_of(scopes("tenant-7")).with_claims::<Tenant>(),
+        RequireScopesLayer::all_of(scopes("tenant-7")).with_claims::<Tenant>(),
     );
     assert_eq!(status(&|r| outcome(&by_scope, r)), [200, 403]);
-    let by_acr = RequireAuthentication::by_acr(acrs("tenant-7")).with_claims::<Tenant>();
+    let by_acr = RequireAuthenticationLayer::by_acr(acrs("tenant-7")).with_claims::<Tenant>();
     assert_eq!(
         status(&|r| outcome(&(outer(), by_acr.clone()), r)),
         [200, 401]
     );
-    let by_age = RequireAuthentication::within(Duration::from_secs(75)).with_claims::<Tenant>();
+    let by_age =
+        RequireAuthenticationLayer::within(Duration::from_secs(75)).with_claims::<Tenant>();
     assert_eq!(
         status(&|r| outcome(&(outer(), by_age.clone()), r)),
         [200, 401]
     );
-    let later = RequireAuthentication::by_acr(acrs("tenant-7"))
+    let later = RequireAuthenticationLayer::by_acr(acrs("tenant-7"))
         .with_claims::<Tenant>()
         .with_max_age(Duration::from_secs(69));
     assert_eq!(
@@ -540,7 +543,7 @@ fn claims_of_another_type() {
     );
     let by_rule = (
         outer(),
-        Require::<_, Tenant>::new(|claims: &Tenant| claims.tenant == 7),
+        RequireLayer::<_, Tenant>::new(|claims: &Tenant| claims.tenant == 7),
     );
     assert_eq!(status(&|r| outcome(&by_rule, r)), [200, 403]);
 }
@@ -548,12 +551,12 @@ fn claims_of_another_type() {
 /// A forgotten layer, one in the wrong place, and one with another claims type let nothing through.
 #[test]
 fn a_requirement_without_its_layer_refuses_everything() {
-    let requirement = RequireScopes::all_of(scopes("orders.read"));
+    let requirement = RequireScopesLayer::all_of(scopes("orders.read"));
     let other_claims = {
         let tokens = jwt_verifier().with_claims::<Value>();
         DpopLayer::new(Verifier::new(common::rules(), tokens))
     };
-    let anyone = Require::<_, Claims>::new(|_: &Claims| true);
+    let anyone = RequireLayer::<_, Claims>::new(|_: &Claims| true);
     for (name, request) in [
         (
             "a good request",
@@ -595,7 +598,7 @@ fn a_refused_request_does_not_come_to_the_requirement() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counting = {
         let asked = Arc::clone(&asked);
-        Require::<_, Claims>::new(move |_: &Claims| asked.fetch_add(1, Ordering::Relaxed) > 0)
+        RequireLayer::<_, Claims>::new(move |_: &Claims| asked.fetch_add(1, Ordering::Relaxed) > 0)
     };
     let layers = (DpopLayer::new(verifier()), counting);
     let no_proof = under_dpop(|a| a.dpop = Some(vec![]));
@@ -614,7 +617,7 @@ fn a_refused_request_does_not_come_to_the_requirement() {
 fn a_request_that_is_not_allowed_has_spent_its_proof() {
     let layers = (
         DpopLayer::new(verifier()),
-        RequireScopes::all_of(scopes("admin")),
+        RequireScopesLayer::all_of(scopes("admin")),
     );
     let request = under_dpop(|_| {});
     assert_eq!(outcome(&layers, request.clone()).status, 403);
@@ -627,9 +630,9 @@ fn a_request_that_is_not_allowed_has_spent_its_proof() {
 fn requirements_are_asked_from_the_outside() {
     let layers = (
         allowing_bearer(),
-        RequireScopes::all_of(scopes("orders.read")),
-        RequireScopes::all_of(scopes("admin")),
-        RequireAuthentication::by_acr(acrs("gold")),
+        RequireScopesLayer::all_of(scopes("orders.read")),
+        RequireScopesLayer::all_of(scopes("admin")),
+        RequireAuthenticationLayer::by_acr(acrs("gold")),
     );
     let told = lacks_scope("admin");
     let expected = refused(
@@ -649,7 +652,7 @@ fn a_preflight_that_is_let_through_passes_requirements() {
             .body(())
             .unwrap()
     };
-    let requirement = RequireScopes::all_of(scopes("admin"));
+    let requirement = RequireScopesLayer::all_of(scopes("admin"));
     let outer = DpopLayer::new(verifier());
     let passing = (
         outer.clone().with_preflight_pass_through(),
@@ -690,7 +693,7 @@ fn the_refusal_is_in_the_name_of_the_nearest_layer() {
     let layers = (
         named("outside"),
         named("inside"),
-        RequireScopes::all_of(scopes("admin")),
+        RequireScopesLayer::all_of(scopes("admin")),
     );
     let [challenge] = outcome(&layers, under_dpop(|_| {}))
         .challenges
@@ -807,7 +810,7 @@ fn with_scope(scope: &str) -> Request<()> {
 
 #[test]
 fn readiness_is_that_of_the_service() {
-    let layer = RequireScopes::all_of(scopes("a"));
+    let layer = RequireScopesLayer::all_of(scopes("a"));
     let mut pending = layer.layer(Strict {
         first: Some(Poll::Pending),
         ..Strict::default()
@@ -825,7 +828,7 @@ fn readiness_is_that_of_the_service() {
 fn the_very_service_that_was_polled_ready_is_called() {
     let strict = Strict::default();
     let calls = Arc::clone(&strict.calls);
-    let mut service = RequireScopes::all_of(scopes("a")).layer(strict);
+    let mut service = RequireScopesLayer::all_of(scopes("a")).layer(strict);
     for round in 1..=3 {
         assert!(poll_ready(&mut service).is_ready());
         let response = block_on(service.call(with_scope("a"))).unwrap();
@@ -858,7 +861,7 @@ fn the_very_service_that_was_polled_ready_is_called() {
 fn a_refused_request_gives_its_reservation_back() {
     let permits = Arc::new(Semaphore::new(1));
     let limited = ConcurrencyLimit::with_semaphore(Strict::default(), Arc::clone(&permits));
-    let mut service = RequireScopes::all_of(scopes("a")).layer(limited);
+    let mut service = RequireScopesLayer::all_of(scopes("a")).layer(limited);
     for (name, request, status) in [
         ("not allowed", with_scope("b"), 403),
         ("no layer outside", Request::new(()), 500),
@@ -877,9 +880,10 @@ fn a_refused_request_gives_its_reservation_back() {
 
 #[test]
 fn errors_and_bodies_of_the_service_pass_through() {
-    let failing = RequireScopes::all_of(scopes("a")).layer(service_fn(async |_: Request<()>| {
-        Err::<Response<()>, _>(Broken)
-    }));
+    let failing =
+        RequireScopesLayer::all_of(scopes("a")).layer(service_fn(async |_: Request<()>| {
+            Err::<Response<()>, _>(Broken)
+        }));
     let outcome = block_on(failing.clone().oneshot(with_scope("a")));
     assert_eq!(outcome.unwrap_err(), Broken);
     let refused = block_on(failing.oneshot(with_scope("b"))).unwrap();
@@ -887,12 +891,13 @@ fn errors_and_bodies_of_the_service_pass_through() {
 
     // Bodies that are neither Clone nor Send, and a future that is not Send.
     let counter = Rc::new(Cell::new(0));
-    let service =
-        RequireScopes::all_of(scopes("a")).layer(service_fn(async |request: Request<Rc<str>>| {
+    let service = RequireScopesLayer::all_of(scopes("a")).layer(service_fn(
+        async |request: Request<Rc<str>>| {
             tokio::task::yield_now().await;
             counter.set(counter.get() + 1);
             Ok::<_, Infallible>(Response::new(Some(request.into_body())))
-        }));
+        },
+    ));
     let request = with_scope("a").map(|()| Rc::from("body"));
     let response = block_on(service.clone().oneshot(request)).unwrap();
     assert_eq!(response.into_body().as_deref(), Some("body"));
@@ -916,20 +921,20 @@ fn the_parts_are_send_sync_debug_and_show_nothing() {
             Ok(())
         }
     }
-    let layer = is_sync(RequireScopes::all_of(scopes("a")));
-    is_sync(RequireAuthentication::by_acr(acrs("gold")).with_claims::<Tenant>());
-    is_sync(Require::<_, Claims>::new(AfterHours(
+    let layer = is_sync(RequireScopesLayer::all_of(scopes("a")));
+    is_sync(RequireAuthenticationLayer::by_acr(acrs("gold")).with_claims::<Tenant>());
+    is_sync(RequireLayer::<_, Claims>::new(AfterHours(
         AuthorizationError::NotMet,
     )));
-    let mut service: Authorized<Strict, ScopeRequirement, Claims> =
+    let mut service: Require<Strict, ScopeRequirement, Claims> =
         is_sync(layer.layer(Strict::default()));
-    is_sync(Require::<_, Claims>::new(NotDebug).layer(Strict::default()));
+    is_sync(RequireLayer::<_, Claims>::new(NotDebug).layer(Strict::default()));
     let request = with_scope("a");
     let access = is_sync(Access::<Claims>::of(request.extensions()).unwrap());
     assert!(!format!("{access:?} {service:?}").contains("alice"));
     assert!(poll_ready(&mut service).is_ready());
-    let future: AuthorizedFuture<Ready<_>> = is_send(service.call(request));
-    assert_eq!(format!("{future:?}"), "AuthorizedFuture(..)");
+    let future: RequireFuture<Ready<_>> = is_send(service.call(request));
+    assert_eq!(format!("{future:?}"), "RequireFuture(..)");
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
     let required = AuthenticationRequirement::within(Duration::from_secs(1));
@@ -1023,12 +1028,12 @@ mod in_axum {
             .route("/perhaps-bound", get(perhaps_bound))
             .route(
                 "/layered",
-                get(accepted).layer(RequireScopes::all_of(scopes("admin"))),
+                get(accepted).layer(RequireScopesLayer::all_of(scopes("admin"))),
             )
             .route(
                 "/half-layered",
                 get(accepted)
-                    .layer(RequireAuthentication::by_acr(acrs("gold")))
+                    .layer(RequireAuthenticationLayer::by_acr(acrs("gold")))
                     .post(accepted),
             )
     }

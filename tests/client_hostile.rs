@@ -22,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::client::{AccessTokenText, ClientError, DpopClientLayer, TokenRequestLayer};
+use tower_dpop::client::{AccessTokenText, ClientError, DpopClientLayer, TokenClientLayer};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::{DpopLayer, NonceSecret, PublicUrl, StatelessNonces};
 use tower_http::follow_redirect::FollowRedirectLayer;
@@ -130,7 +130,7 @@ async fn ask_resource(server: &RawServer) -> Result<Response<Incoming>, ClientEr
 async fn ask_for_token(
     server: &RawServer,
 ) -> Result<Response<impl Body<Data = Bytes, Error = hyper::Error>>, ClientError> {
-    TokenRequestLayer::new(key(), server.url())
+    TokenClientLayer::new(key(), server.url())
         .layer(http())
         .oneshot(server.request("POST"))
         .await

@@ -25,9 +25,8 @@ use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::client::{
-    AccessTokenText, AnswerBody, BodyCopy, ClientError, CloneBody, DpopClientLayer,
-    InvalidRequestUrl, ProofSigner, TokenRequestLayer, TokenResponse, TokenSource,
-    TokenSourceError,
+    AccessTokenText, BodyCopy, ClientError, CloneBody, DpopClientLayer, InvalidRequestUrl,
+    ProofSigner, ResponseBody, TokenClientLayer, TokenResponse, TokenSource, TokenSourceError,
 };
 use tower_dpop::jose::{Jwk, SigningError, SigningKey};
 use tower_dpop::token_endpoint::{
@@ -209,7 +208,7 @@ impl Kind {
                     .layer(server.clone()),
             ),
             Self::Token | Self::TokenUnauthorized => boxed(
-                TokenRequestLayer::new(key(), url(ISSUER))
+                TokenClientLayer::new(key(), url(ISSUER))
                     .with_clock(clock.read())
                     .layer(server.clone()),
             ),
@@ -735,7 +734,7 @@ fn a_nonce_goes_only_to_its_own_server() {
         );
     }
     // The authorization server's layer has a memory of its own, at the same origin as well.
-    let tokens = TokenRequestLayer::new(key(), url(AUDIENCE)).layer(server.clone());
+    let tokens = TokenClientLayer::new(key(), url(AUDIENCE)).layer(server.clone());
     block_on(tokens.oneshot(Request::post(ORDERS).body(()).unwrap())).unwrap();
     assert_eq!(server.nonces().pop().unwrap(), None, "C-24");
 }
@@ -877,7 +876,7 @@ fn a_clock_is_corrected_by_a_day_at_most_and_not_at_all_where_that_is_said() {
     let resources = DpopClientLayer::new(key(), token(), url(AUDIENCE))
         .with_clock(|| at(NOW))
         .without_clock_correction();
-    let tokens = TokenRequestLayer::new(key(), url(ISSUER))
+    let tokens = TokenClientLayer::new(key(), url(ISSUER))
         .with_clock(|| at(NOW))
         .without_clock_correction();
     for kind in KINDS {
@@ -1138,7 +1137,7 @@ fn a_body_that_cannot_be_copied_is_sent_once() {
 #[test]
 fn a_body_that_cannot_be_copied_does_not_keep_the_clock_wrong() {
     let (server, _) = server_with_clock(Kind::Token, 600, || None);
-    let service = TokenRequestLayer::new(key(), url(ISSUER))
+    let service = TokenClientLayer::new(key(), url(ISSUER))
         .with_clock(|| at(NOW))
         .with_body_copy(|_: &String| None)
         .layer(server.clone());
@@ -1155,7 +1154,7 @@ fn bodies_are_copied_by_the_way_that_was_chosen() {
     let some = |body: &u8| (*body == 1).then_some(*body);
     assert_eq!((some.copy(&1), some.copy(&2)), (Some(1), None));
     let bodies = Bodies::default();
-    let service = TokenRequestLayer::new(key(), url(AUDIENCE))
+    let service = TokenClientLayer::new(key(), url(AUDIENCE))
         .with_body_copy(|body: &String| Some(body.to_uppercase()))
         .layer(demand_once(&bodies).map_response(|mut response: Answer| {
             // The authorization server's way to say it.
@@ -1181,7 +1180,7 @@ fn what_was_said_before_the_way_of_bodies_stays() {
             let open = layer.clone().with_other_servers_unsigned();
             [layer, open].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
         } else {
-            let layer = TokenRequestLayer::new(key(), url(ISSUER))
+            let layer = TokenClientLayer::new(key(), url(ISSUER))
                 .with_clock(|| at(NOW))
                 .without_clock_correction();
             let open = layer.clone().with_other_servers_unsigned();
@@ -1273,7 +1272,7 @@ fn shown(frame: Result<Frame<Bytes>, &'static str>) -> String {
 
 type Frames = Vec<Result<Frame<Bytes>, &'static str>>;
 
-type Outcome = Result<Response<AnswerBody<Scripted>>, ClientError>;
+type Outcome = Result<Response<ResponseBody<Scripted>>, ClientError>;
 
 /// The response of a token endpoint with this body, through the layer; how often the body was asked,
 /// and how often the server.
@@ -1296,7 +1295,7 @@ fn token_answer(
     let counted = Arc::clone(&calls);
     let body = Arc::new(body);
     let service =
-        TokenRequestLayer::new(key(), url(ISSUER)).layer(service_fn(move |_: Request<()>| {
+        TokenClientLayer::new(key(), url(ISSUER)).layer(service_fn(move |_: Request<()>| {
             counted.fetch_add(1, Ordering::SeqCst);
             let again = Scripted {
                 frames: VecDeque::new(),
@@ -1419,7 +1418,7 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
 #[test]
 fn the_length_of_a_body_stays_known() {
     let server = Server::new(|_, _| answer(400, &[("content-type", JSON)], r#"{"error":"x"}"#));
-    let service = TokenRequestLayer::new(key(), url(ISSUER)).layer(server);
+    let service = TokenClientLayer::new(key(), url(ISSUER)).layer(server);
     let response = block_on(service.oneshot(Kind::Token.request())).unwrap();
     let mut body = response.into_body();
     assert_eq!(body.size_hint().exact(), Some(13));
@@ -1433,7 +1432,7 @@ fn the_length_of_a_body_stays_known() {
 /// The end is told by the body itself, or by the layer, which has found it.
 #[test]
 fn the_end_of_a_body_is_known() {
-    let service = TokenRequestLayer::new(key(), url(ISSUER)).layer(Server::new(|_, _| ok()));
+    let service = TokenClientLayer::new(key(), url(ISSUER)).layer(Server::new(|_, _| ok()));
     let response = block_on(service.oneshot(Kind::Token.request())).unwrap();
     assert!(response.into_body().is_end_stream(), "not looked into");
 
@@ -1501,7 +1500,7 @@ fn a_demand_may_come_in_frames() {
 fn nothing_is_sent_to_another_server() {
     let layer = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"))
         .add_server(url("https://other.example.com:8443"));
-    let tokens = TokenRequestLayer::new(key(), url("https://api.example.com/v1"))
+    let tokens = TokenClientLayer::new(key(), url("https://api.example.com/v1"))
         .add_server(url("https://other.example.com:8443"));
     let rows = [
         ("below the prefix", "https://api.example.com/v1/x", true),
@@ -1579,7 +1578,7 @@ fn nothing_is_sent_to_another_server() {
 fn requests_to_other_servers_can_go_out_unsigned() {
     let resource = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"))
         .with_other_servers_unsigned();
-    let tokens = TokenRequestLayer::new(key(), url("https://api.example.com/v1"))
+    let tokens = TokenClientLayer::new(key(), url("https://api.example.com/v1"))
         .with_other_servers_unsigned();
     let server = Server::new(|_, _| {
         let mut demand = Kind::Resource.demand("n");
@@ -1674,7 +1673,7 @@ fn a_host_field_must_name_the_server_of_the_url() {
         let server = Server::new(|_, _| ok());
         let clients: [Client; 2] = [
             boxed(DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server.clone())),
-            boxed(TokenRequestLayer::new(key(), url(AUDIENCE)).layer(server.clone())),
+            boxed(TokenClientLayer::new(key(), url(AUDIENCE)).layer(server.clone())),
         ];
         for client in clients {
             let mut request = Request::get("https://api.example.com/orders")
@@ -1745,7 +1744,7 @@ fn nothing_is_sent_where_no_proof_can_name_the_url() {
             let server = Server::new(|_, _| ok());
             let layer = DpopClientLayer::new(key(), token(), url(AUDIENCE));
             let open = layer.clone().with_other_servers_unsigned();
-            let tokens = TokenRequestLayer::new(key(), url(AUDIENCE));
+            let tokens = TokenClientLayer::new(key(), url(AUDIENCE));
             let clients: [Client; 2] = match kind {
                 Kind::Resource => [
                     boxed(layer.layer(server.clone())),
@@ -1927,7 +1926,7 @@ fn a_service_that_fails_to_become_ready_is_a_transport_error() {
             fails_at,
             server: server.clone(),
         };
-        let service = TokenRequestLayer::new(key(), url(ISSUER)).layer(strict);
+        let service = TokenClientLayer::new(key(), url(ISSUER)).layer(strict);
         let error = error_of(block_on(service.oneshot(Kind::Token.request())));
         let ClientError::Transport(cause) = error else {
             panic!("{error:?}");
@@ -1960,7 +1959,7 @@ fn a_retry_fits_where_one_request_does() {
             Kind::Resource => {
                 boxed(DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(limited))
             }
-            _ => boxed(TokenRequestLayer::new(key(), url(ISSUER)).layer(limited)),
+            _ => boxed(TokenClientLayer::new(key(), url(ISSUER)).layer(limited)),
         };
         for _ in 0..2 {
             let response = at_once(client.clone().oneshot(kind.request())).unwrap();
@@ -2610,8 +2609,8 @@ fn a_remote_signer_signs_or_nothing_is_sent() {
         let server = Server::new(|_, _| ok());
         let resource = DpopClientLayer::new(Remote { key: key(), answer }, token(), url(AUDIENCE))
             .layer(server.clone());
-        let tokens = TokenRequestLayer::new(Remote { key: key(), answer }, url(ISSUER))
-            .layer(server.clone());
+        let tokens =
+            TokenClientLayer::new(Remote { key: key(), answer }, url(ISSUER)).layer(server.clone());
         let outcomes = [
             block_on(resource.oneshot(Kind::Resource.request())).map(|_| ()),
             block_on(tokens.oneshot(Kind::Token.request())).map(|_| ()),
@@ -2688,7 +2687,7 @@ fn a_client_gets_a_token_refreshes_it_and_uses_it() {
         let key = key();
         let jkt = key.thumbprint().to_string();
         let tokens = |key: &SigningKey| {
-            TokenRequestLayer::new(key.clone(), url(ISSUER))
+            TokenClientLayer::new(key.clone(), url(ISSUER))
                 .with_clock(|| at(NOW))
                 .layer(server.clone())
                 .and_then(collected)
@@ -2761,7 +2760,7 @@ fn layers_of_one_key_keep_their_nonces_apart() {
         }),
     );
     let resource = DpopClientLayer::new(key.clone(), token(), url(AUDIENCE)).layer(server.clone());
-    let tokens = TokenRequestLayer::new(key, url(AUDIENCE)).layer(server.clone());
+    let tokens = TokenClientLayer::new(key, url(AUDIENCE)).layer(server.clone());
     for _ in 0..2 {
         block_on(tokens.clone().oneshot(Kind::Resource.request())).unwrap();
         block_on(resource.clone().oneshot(Kind::Resource.request())).unwrap();
@@ -2776,7 +2775,7 @@ fn debug_and_errors_show_no_secret() {
     let key = key();
     let server = Server::new(move |_, _| fresh(nonce));
     let resource = DpopClientLayer::new(key.clone(), token(), url(AUDIENCE));
-    let tokens = TokenRequestLayer::new(key.clone(), url(ISSUER));
+    let tokens = TokenClientLayer::new(key.clone(), url(ISSUER));
     let (client, grants) = (resource.layer(server.clone()), tokens.layer(server.clone()));
     block_on(client.clone().oneshot(Kind::Resource.request())).unwrap();
     let response = block_on(grants.clone().oneshot(Kind::Token.request())).unwrap();
@@ -2793,9 +2792,9 @@ fn debug_and_errors_show_no_secret() {
     let shown: [(&str, &dyn Debug); 9] = [
         ("DpopClientLayer", &resource),
         ("DpopClient", &client),
-        ("TokenRequestLayer", &tokens),
-        ("TokenRequests", &grants),
-        ("AnswerBody", response.body()),
+        ("TokenClientLayer", &tokens),
+        ("TokenClient", &grants),
+        ("ResponseBody", response.body()),
         ("CloneBody", &CloneBody),
         ("OtherServer", &refused),
         (

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::resource::{MetadataLayer, RequireAuthentication, ResourceMetadata};
+use tower_dpop::resource::{MetadataLayer, RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::testing::Answer;
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenCache,
@@ -28,7 +28,7 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{
     Algorithm, Algorithms, Claims, DpopLayer, Issuers, JwtVerifier, KeySet, NonceSecret,
-    ProofRules, PublicUrl, RequireScopes, StatelessNonces, Timestamp, Verifier,
+    ProofRules, PublicUrl, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
 };
 
 use common::{
@@ -945,11 +945,11 @@ fn every_challenge_points_to_the_document() {
             let request = attempt.anew().request();
             let response = match around {
                 Around::Scopes => {
-                    let required = RequireScopes::all_of("admin".parse().unwrap());
+                    let required = RequireScopesLayer::all_of("admin".parse().unwrap());
                     block_on(layer.layer(required.layer(inner)).oneshot(request))
                 }
                 Around::Authentication => {
-                    let required = RequireAuthentication::by_acr("gold".parse().unwrap());
+                    let required = RequireAuthenticationLayer::by_acr("gold".parse().unwrap());
                     block_on(layer.layer(required.layer(inner)).oneshot(request))
                 }
                 _ => block_on(layer.layer(inner).oneshot(request)),

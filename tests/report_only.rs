@@ -17,12 +17,12 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::proof::{Claim, NonceError, ProofError, ReplayKey, ReplayStoreError, TargetError};
 use tower_dpop::resource::{
     Access, AuthorizationError, BearerError, BindingError, CredentialsError, ReportedRejection,
-    Require, RequireAuthentication, ScopeRequirement, Unavailable,
+    RequireAuthenticationLayer, RequireLayer, ScopeRequirement, Unavailable,
 };
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
     AcceptedToken, BearerToken, BoundToken, Claims, DpopLayer, MemoryReplayStore, NonceSecret,
-    ProofRules, Rejection, ReplayStore, RequireScopes, StatelessNonces, Timestamp, Verifier,
+    ProofRules, Rejection, ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
 };
 
 /// What a service behind the layer has seen, and what came back of it.
@@ -332,7 +332,7 @@ fn nothing_of_it_where_refusals_are_meant() {
     assert_eq!(outcome(&layer, Attempt::good().request()), passed(true));
     let inside = ServiceBuilder::new()
         .layer(layer)
-        .layer(RequireScopes::all_of("admin".parse().unwrap()))
+        .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
         .service(answering(StatusCode::OK));
     let outcome = outcome_of(inside, Attempt::good().request());
     assert_eq!((outcome.status.as_u16(), outcome.reported), (403, None));
@@ -466,8 +466,8 @@ fn requirements_inside_report_as_well() {
     let outer = || DpopLayer::new(verifier().allow_bearer()).with_insecure_report_only();
     let service = ServiceBuilder::new()
         .layer(outer())
-        .layer(RequireScopes::all_of("admin".parse().unwrap()))
-        .layer(RequireAuthentication::by_acr("gold".parse().unwrap()))
+        .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
+        .layer(RequireAuthenticationLayer::by_acr("gold".parse().unwrap()))
         .service(answering(StatusCode::OK));
     let lacks = AuthorizationError::Scope {
         required: "admin".parse().unwrap(),
@@ -548,7 +548,7 @@ fn an_enforcing_layer_inside_still_refuses() {
     let both = ServiceBuilder::new()
         .layer(report_only)
         .layer(enforcing)
-        .layer(RequireScopes::all_of("admin".parse().unwrap()))
+        .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
         .service(answering(StatusCode::OK));
     let no_proof = Attempt::but(|a| a.dpop = Some(vec![]));
     let found = outcome_of(both.clone(), no_proof.request());
@@ -578,7 +578,7 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
         ServiceBuilder::new()
             .layer(DpopLayer::new(verifier()))
             .layer(other.with_insecure_report_only())
-            .layer(RequireScopes::all_of("admin".parse().unwrap()))
+            .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
             .service(service_fn(|request: Request<()>| {
                 let extensions = request.extensions();
                 assert!(extensions.get::<BoundToken<Value>>().is_none());
@@ -655,7 +655,7 @@ fn a_misplaced_requirement_is_said() {
     let other = DpopLayer::new(other).with_insecure_report_only();
     let service = ServiceBuilder::new()
         .layer(other)
-        .layer(Require::<_, Claims>::new(|_: &Claims| false))
+        .layer(RequireLayer::<_, Claims>::new(|_: &Claims| false))
         .service(answering(StatusCode::OK));
     let request = Attempt::good().request();
     let (found, lines) = logged(|| outcome_of(service.clone(), request));

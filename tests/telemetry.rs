@@ -23,7 +23,7 @@ use tower_dpop::testing::{Defect, TestClient, TestIssuer};
 use tower_dpop::token_endpoint::TokenEndpoint;
 use tower_dpop::tokens::TokenCache;
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, RequireScopes,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, RequireScopesLayer,
     StatelessNonces, Verifier,
 };
 use tracing::field::{Field, Visit};
@@ -431,7 +431,7 @@ fn a_refusal_behind_the_layer_is_counted_in_its_scheme() {
                 as_bearer(a);
             }
         });
-        let required = RequireScopes::all_of("admin".parse().unwrap());
+        let required = RequireScopesLayer::all_of("admin".parse().unwrap());
         let service = layer.layer(required.layer(service_fn(async |_: Request<()>| {
             Ok::<_, Infallible>(Response::new(()))
         })));
@@ -1053,7 +1053,7 @@ fn every_decision_is_one_event() {
 /// in it.
 #[test]
 fn the_span_ends_before_the_service_begins() {
-    let required = RequireScopes::all_of("admin".parse().unwrap());
+    let required = RequireScopesLayer::all_of("admin".parse().unwrap());
     let inner = service_fn(async |_: Request<()>| {
         tracing::info!(target: "application", "service");
         Ok::<_, Infallible>(Response::new(()))

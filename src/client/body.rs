@@ -44,7 +44,7 @@ const MAX_INSPECTED_FRAMES: usize = 256;
 
 /// The body of a response, of which the layer may have read the beginning. Whoever reads it gets the
 /// whole, a failure in its place included.
-pub struct AnswerBody<D: Body> {
+pub struct ResponseBody<D: Body> {
     read: VecDeque<Result<Frame<Bytes>, D::Error>>,
     rest: Pin<Box<D>>,
     /// Whether `rest` has said that it has ended. Not every body may be asked again.
@@ -52,9 +52,9 @@ pub struct AnswerBody<D: Body> {
 }
 
 /// Only `rest` is pinned, in a box.
-impl<D: Body> Unpin for AnswerBody<D> {}
+impl<D: Body> Unpin for ResponseBody<D> {}
 
-impl<D: Body<Data = Bytes>> AnswerBody<D> {
+impl<D: Body<Data = Bytes>> ResponseBody<D> {
     pub(crate) fn untouched(body: D) -> Self {
         Self {
             read: VecDeque::new(),
@@ -89,7 +89,7 @@ impl<D: Body<Data = Bytes>> AnswerBody<D> {
     }
 }
 
-impl<D: Body<Data = Bytes>> Body for AnswerBody<D> {
+impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
     type Data = Bytes;
     type Error = D::Error;
 
@@ -132,8 +132,8 @@ impl<D: Body<Data = Bytes>> Body for AnswerBody<D> {
     }
 }
 
-impl<D: Body> fmt::Debug for AnswerBody<D> {
+impl<D: Body> fmt::Debug for ResponseBody<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AnswerBody(..)")
+        f.write_str("ResponseBody(..)")
     }
 }

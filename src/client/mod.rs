@@ -24,7 +24,7 @@
 //! use hyper_util::client::legacy::Client;
 //! use hyper_util::rt::TokioExecutor;
 //! use tower::{Service, ServiceBuilder, ServiceExt};
-//! use tower_dpop::client::{AccessTokenText, DpopClientLayer, TokenRequestLayer, TokenResponse};
+//! use tower_dpop::client::{AccessTokenText, DpopClientLayer, TokenClientLayer, TokenResponse};
 //! use tower_dpop::jose::SigningKey;
 //! use tower_dpop::PublicUrl;
 //!
@@ -36,7 +36,7 @@
 //! // A token that is bound to the key. A demand for a nonce is answered by the layer.
 //! let authorization_server: PublicUrl = "https://as.example.com".parse()?;
 //! let mut token_endpoint = ServiceBuilder::new()
-//!     .layer(TokenRequestLayer::new(key.clone(), authorization_server))
+//!     .layer(TokenClientLayer::new(key.clone(), authorization_server))
 //!     .service(http.clone());
 //! let request = Request::post("https://as.example.com/token")
 //!     .header("content-type", "application/x-www-form-urlencoded")
@@ -74,7 +74,7 @@ pub(crate) mod exchange;
 pub(crate) mod resources;
 pub(crate) mod token_requests;
 
-pub use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
+pub use crate::client::body::{BodyCopy, CloneBody, ResponseBody};
 pub use crate::client::challenge::Challenge;
 pub use crate::client::exchange::ClientError;
 pub use crate::client::new_proof::{InvalidRequestUrl, NewProof, SignedProof};
@@ -84,4 +84,4 @@ pub use crate::client::token::{
     AccessTokenText, InvalidAccessToken, InvalidTokenResponse, TokenErrorResponse, TokenResponse,
     TokenSource, TokenSourceError,
 };
-pub use crate::client::token_requests::{TokenRequestLayer, TokenRequests};
+pub use crate::client::token_requests::{TokenClient, TokenClientLayer};

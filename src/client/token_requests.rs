@@ -18,7 +18,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::client::body::{AnswerBody, BodyCopy, CloneBody};
+use crate::client::body::{BodyCopy, CloneBody, ResponseBody};
 use crate::client::exchange::{
     ClientError, ClockCorrection, Demand, Destination, Exchange, OtherOrigins, Reads,
 };
@@ -38,7 +38,7 @@ use crate::time::Clock;
 ///
 /// A demand stands in the JSON of a 400 response, so the layer reads such a body, up to 16 KiB of it,
 /// before it hands the response on. The caller gets the whole of it, as
-/// [`AnswerBody`]. A timeout therefore belongs outside of the layer.
+/// [`ResponseBody`]. A timeout therefore belongs outside of the layer.
 ///
 /// See the [module](crate::client) for an example.
 ///
@@ -53,11 +53,11 @@ use crate::time::Clock;
 ///
 /// As for [`DpopClientLayer`](crate::client::DpopClientLayer).
 #[derive_where(Clone)]
-pub struct TokenRequestLayer<K, P = CloneBody> {
+pub struct TokenClientLayer<K, P = CloneBody> {
     exchange: Exchange<K, P>,
 }
 
-impl<K: ProofSigner> TokenRequestLayer<K> {
+impl<K: ProofSigner> TokenClientLayer<K> {
     /// A layer that signs with this key, for the authorization server under this URL and no other.
     ///
     /// The URL is that of the endpoints, their origin say. It need not be the issuer identifier:
@@ -70,7 +70,7 @@ impl<K: ProofSigner> TokenRequestLayer<K> {
     }
 }
 
-impl<K, P> TokenRequestLayer<K, P> {
+impl<K, P> TokenClientLayer<K, P> {
     /// Another server with endpoints of the same authorization server. Nonces are kept for each by
     /// itself.
     #[must_use]
@@ -89,8 +89,8 @@ impl<K, P> TokenRequestLayer<K, P> {
 
     /// Keeps bodies by another way than cloning them, so that a request can be sent again.
     #[must_use]
-    pub fn with_body_copy<Q>(self, bodies: Q) -> TokenRequestLayer<K, Q> {
-        TokenRequestLayer {
+    pub fn with_body_copy<Q>(self, bodies: Q) -> TokenClientLayer<K, Q> {
+        TokenClientLayer {
             exchange: self.exchange.with_bodies(bodies),
         }
     }
@@ -110,33 +110,33 @@ impl<K, P> TokenRequestLayer<K, P> {
     }
 }
 
-impl<S, K, P> Layer<S> for TokenRequestLayer<K, P> {
-    type Service = TokenRequests<S, K, P>;
+impl<S, K, P> Layer<S> for TokenClientLayer<K, P> {
+    type Service = TokenClient<S, K, P>;
 
-    fn layer(&self, inner: S) -> TokenRequests<S, K, P> {
-        TokenRequests {
+    fn layer(&self, inner: S) -> TokenClient<S, K, P> {
+        TokenClient {
             inner,
             exchange: Arc::new(self.exchange.clone()),
         }
     }
 }
 
-impl<K: ProofSigner, P> fmt::Debug for TokenRequestLayer<K, P> {
+impl<K: ProofSigner, P> fmt::Debug for TokenClientLayer<K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenRequestLayer")
+        f.debug_struct("TokenClientLayer")
             .field("exchange", &self.exchange)
             .finish()
     }
 }
 
-/// The service that [`TokenRequestLayer`] makes.
+/// The service that [`TokenClientLayer`] makes.
 #[derive_where(Clone; S)]
-pub struct TokenRequests<S, K, P = CloneBody> {
+pub struct TokenClient<S, K, P = CloneBody> {
     inner: S,
     exchange: Arc<Exchange<K, P>>,
 }
 
-impl<S, K, P, B, D> Service<Request<B>> for TokenRequests<S, K, P>
+impl<S, K, P, B, D> Service<Request<B>> for TokenClient<S, K, P>
 where
     K: ProofSigner,
     P: BodyCopy<B>,
@@ -147,7 +147,7 @@ where
     D: Body<Data = Bytes> + Send + 'static,
     D::Error: Send,
 {
-    type Response = Response<AnswerBody<D>>;
+    type Response = Response<ResponseBody<D>>;
     type Error = ClientError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ClientError>> + Send>>;
 
@@ -168,7 +168,7 @@ where
                 Destination::OtherOrigin => inner
                     .call(Request::from_parts(head, body))
                     .await
-                    .map(|response| response.map(AnswerBody::untouched))
+                    .map(|response| response.map(ResponseBody::untouched))
                     .map_err(ClientError::transport),
                 Destination::Server(server, htu) => {
                     exchange
@@ -185,9 +185,9 @@ where
     }
 }
 
-impl<S, K: ProofSigner, P> fmt::Debug for TokenRequests<S, K, P> {
+impl<S, K: ProofSigner, P> fmt::Debug for TokenClient<S, K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenRequests")
+        f.debug_struct("TokenClient")
             .field("exchange", &self.exchange)
             .finish_non_exhaustive()
     }
@@ -201,9 +201,9 @@ impl<D: Body<Data = Bytes> + Send> Reads<D> for AuthorizationServer
 where
     D::Error: Send,
 {
-    type Body = AnswerBody<D>;
+    type Body = ResponseBody<D>;
 
-    async fn read(response: Response<D>) -> (Demand, Response<AnswerBody<D>>) {
+    async fn read(response: Response<D>) -> (Demand, Response<ResponseBody<D>>) {
         // RFC 6749 section 5.2 has 401 for a client that authenticated in the Authorization field.
         let refused = matches!(
             response.status(),
@@ -217,7 +217,7 @@ where
                 .is_some_and(|media_type| media_type.eq_ignore_ascii_case(JSON))
         });
         let (head, body) = response.into_parts();
-        let mut body = AnswerBody::untouched(body);
+        let mut body = ResponseBody::untouched(body);
         let demand = if refused && is_json {
             let seen = body.look_into().await;
             TokenErrorResponse::from_json(&seen)

@@ -43,12 +43,12 @@ use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 /// ```
 /// use http::{Request, Response};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, RequireScopes, Verifier};
+/// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, RequireScopesLayer, Verifier};
 ///
 /// # fn example(verifier: Verifier) -> Result<(), Box<dyn std::error::Error>> {
 /// let service = ServiceBuilder::new()
 ///     .layer(DpopLayer::new(verifier))
-///     .layer(RequireScopes::all_of("orders.read orders.write".parse()?))
+///     .layer(RequireScopesLayer::all_of("orders.read orders.write".parse()?))
 ///     .service(service_fn(async |_: Request<String>| {
 ///         Ok::<_, std::convert::Infallible>(Response::new(String::from("written")))
 ///     }));
@@ -57,26 +57,26 @@ use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 /// # }
 /// ```
 #[derive_where(Clone)]
-pub struct RequireScopes<C = Claims>(Require<ScopeRequirement, C>);
+pub struct RequireScopesLayer<C = Claims>(RequireLayer<ScopeRequirement, C>);
 
-impl RequireScopes {
+impl RequireScopesLayer {
     /// Every one of these.
     pub fn all_of(scopes: Scopes) -> Self {
-        Self(Require::new(ScopeRequirement::all_of(scopes)))
+        Self(RequireLayer::new(ScopeRequirement::all_of(scopes)))
     }
 
     /// At least one of these.
     pub fn any_of(scopes: Scopes) -> Self {
-        Self(Require::new(ScopeRequirement::any_of(scopes)))
+        Self(RequireLayer::new(ScopeRequirement::any_of(scopes)))
     }
 }
 
-impl<C> RequireScopes<C> {
+impl<C> RequireScopesLayer<C> {
     /// For tokens whose claims are of another type
     /// ([`JwtVerifier::with_claims`](crate::JwtVerifier::with_claims)).
     #[must_use]
-    pub fn with_claims<D: HasScopes>(self) -> RequireScopes<D> {
-        RequireScopes(self.0.with_claims())
+    pub fn with_claims<D: HasScopes>(self) -> RequireScopesLayer<D> {
+        RequireScopesLayer(self.0.with_claims())
     }
 }
 
@@ -87,40 +87,44 @@ impl<C> RequireScopes<C> {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_dpop::resource::RequireAuthentication;
+/// use tower_dpop::resource::RequireAuthenticationLayer;
 ///
-/// let for_transfers = RequireAuthentication::by_acr("urn:bank:two-factor".parse()?)
+/// let for_transfers = RequireAuthenticationLayer::by_acr("urn:bank:two-factor".parse()?)
 ///     .with_max_age(Duration::from_secs(300));
 /// # let _ = for_transfers;
 /// # Ok::<(), tower_dpop::resource::InvalidQuotedText>(())
 /// ```
 #[derive_where(Clone)]
-pub struct RequireAuthentication<C = Claims>(Require<AuthenticationRequirement, C>);
+pub struct RequireAuthenticationLayer<C = Claims>(RequireLayer<AuthenticationRequirement, C>);
 
-impl RequireAuthentication {
+impl RequireAuthenticationLayer {
     /// Of one of these classes (`acr`).
     pub fn by_acr(acr_values: AcrValues) -> Self {
-        Self(Require::new(AuthenticationRequirement::by_acr(acr_values)))
+        Self(RequireLayer::new(AuthenticationRequirement::by_acr(
+            acr_values,
+        )))
     }
 
     /// At most this long ago (whole seconds).
     pub fn within(max_age: Duration) -> Self {
-        Self(Require::new(AuthenticationRequirement::within(max_age)))
+        Self(RequireLayer::new(AuthenticationRequirement::within(
+            max_age,
+        )))
     }
 }
 
-impl<C> RequireAuthentication<C> {
+impl<C> RequireAuthenticationLayer<C> {
     /// And at most this long ago (whole seconds).
     #[must_use]
     pub fn with_max_age(self, max_age: Duration) -> Self {
         let required = AuthenticationRequirement::clone(&self.0.requirement).with_max_age(max_age);
-        Self(Require::new(required))
+        Self(RequireLayer::new(required))
     }
 
     /// For tokens whose claims are of another type.
     #[must_use]
-    pub fn with_claims<D: HasAuthentication>(self) -> RequireAuthentication<D> {
-        RequireAuthentication(self.0.with_claims())
+    pub fn with_claims<D: HasAuthentication>(self) -> RequireAuthenticationLayer<D> {
+        RequireAuthenticationLayer(self.0.with_claims())
     }
 }
 
@@ -129,19 +133,19 @@ impl<C> RequireAuthentication<C> {
 /// `C` is the type of the claims, which a closure names:
 ///
 /// ```
-/// use tower_dpop::resource::Require;
+/// use tower_dpop::resource::RequireLayer;
 /// use tower_dpop::Claims;
 ///
-/// let ours = Require::<_, Claims>::new(|claims: &Claims| claims.claim("tenant") == Some(7));
+/// let ours = RequireLayer::<_, Claims>::new(|claims: &Claims| claims.claim("tenant") == Some(7));
 /// # let _ = ours;
 /// ```
 #[derive_where(Clone)]
-pub struct Require<Q, C = Claims> {
+pub struct RequireLayer<Q, C = Claims> {
     requirement: Arc<Q>,
     claims: PhantomData<fn() -> C>,
 }
 
-impl<Q, C> Require<Q, C> {
+impl<Q, C> RequireLayer<Q, C> {
     /// A layer that asks for this.
     pub fn new(requirement: Q) -> Self {
         Self {
@@ -150,35 +154,35 @@ impl<Q, C> Require<Q, C> {
         }
     }
 
-    fn with_claims<D>(self) -> Require<Q, D> {
-        Require {
+    fn with_claims<D>(self) -> RequireLayer<Q, D> {
+        RequireLayer {
             requirement: self.requirement,
             claims: PhantomData,
         }
     }
 }
 
-impl<S, Q, C> Layer<S> for Require<Q, C> {
-    type Service = Authorized<S, Q, C>;
+impl<S, Q, C> Layer<S> for RequireLayer<Q, C> {
+    type Service = Require<S, Q, C>;
 
-    fn layer(&self, inner: S) -> Authorized<S, Q, C> {
-        Authorized {
+    fn layer(&self, inner: S) -> Require<S, Q, C> {
+        Require {
             inner,
             required: self.clone(),
         }
     }
 }
 
-impl<S, C> Layer<S> for RequireScopes<C> {
-    type Service = Authorized<S, ScopeRequirement, C>;
+impl<S, C> Layer<S> for RequireScopesLayer<C> {
+    type Service = Require<S, ScopeRequirement, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.0.layer(inner)
     }
 }
 
-impl<S, C> Layer<S> for RequireAuthentication<C> {
-    type Service = Authorized<S, AuthenticationRequirement, C>;
+impl<S, C> Layer<S> for RequireAuthenticationLayer<C> {
+    type Service = Require<S, AuthenticationRequirement, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.0.layer(inner)
@@ -187,12 +191,12 @@ impl<S, C> Layer<S> for RequireAuthentication<C> {
 
 /// The service that the layers of this module make.
 #[derive_where(Clone; S)]
-pub struct Authorized<S, Q, C = Claims> {
+pub struct Require<S, Q, C = Claims> {
     inner: S,
-    required: Require<Q, C>,
+    required: RequireLayer<Q, C>,
 }
 
-impl<S, Q, C, B, D> Service<Request<B>> for Authorized<S, Q, C>
+impl<S, Q, C, B, D> Service<Request<B>> for Require<S, Q, C>
 where
     S: Service<Request<B>, Response = Response<D>> + Clone,
     Q: Requirement<C>,
@@ -201,7 +205,7 @@ where
 {
     type Response = Response<D>;
     type Error = S::Error;
-    type Future = AuthorizedFuture<S::Future>;
+    type Future = RequireFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -222,7 +226,7 @@ where
                 }
             }
         };
-        AuthorizedFuture { state }
+        RequireFuture { state }
     }
 }
 
@@ -279,8 +283,8 @@ fn say_misplaced() {
 }
 
 pin_project! {
-    /// The future of [`Authorized`].
-    pub struct AuthorizedFuture<F> {
+    /// The future of [`Require`].
+    pub struct RequireFuture<F> {
         #[pin]
         state: State<F>,
     }
@@ -300,7 +304,7 @@ pin_project! {
     }
 }
 
-impl<F, D, E> Future for AuthorizedFuture<F>
+impl<F, D, E> Future for RequireFuture<F>
 where
     F: Future<Output = Result<Response<D>, E>>,
     D: Default,
@@ -326,32 +330,34 @@ where
     }
 }
 
-impl<Q: fmt::Debug, C> fmt::Debug for Require<Q, C> {
+impl<Q: fmt::Debug, C> fmt::Debug for RequireLayer<Q, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Require").field(&self.requirement).finish()
+        f.debug_tuple("RequireLayer")
+            .field(&self.requirement)
+            .finish()
     }
 }
 
-impl<C> fmt::Debug for RequireScopes<C> {
+impl<C> fmt::Debug for RequireScopesLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<C> fmt::Debug for RequireAuthentication<C> {
+impl<C> fmt::Debug for RequireAuthenticationLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<S, Q, C> fmt::Debug for Authorized<S, Q, C> {
+impl<S, Q, C> fmt::Debug for Require<S, Q, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authorized(..)")
+        f.write_str("Require(..)")
     }
 }
 
-impl<F> fmt::Debug for AuthorizedFuture<F> {
+impl<F> fmt::Debug for RequireFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuthorizedFuture(..)")
+        f.write_str("RequireFuture(..)")
     }
 }

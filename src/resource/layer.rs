@@ -65,7 +65,7 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 ///   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
 /// - **Logging and metrics** go outside, too: they find the
 ///   [`Rejection`] in the response's extensions.
-/// - **Authorization** goes inside: [`RequireScopes`](crate::RequireScopes) and its kin answer in
+/// - **Authorization** goes inside: [`RequireScopesLayer`](crate::RequireScopesLayer) and its kin answer in
 ///   the name of this one.
 /// - **One layer per request.** A layer around a router and a clone of it inside share one replay
 ///   memory: the inner one would see every proof a second time.
@@ -103,7 +103,7 @@ impl<C> DpopLayer<C> {
     /// request and of its response, an event, and the metric's decision `reported`. Requests that
     /// hold bring their token as ever; a client that needs a nonce is given one.
     ///
-    /// The layers inside, [`RequireScopes`](crate::RequireScopes) and its kin, report as well. A handler that
+    /// The layers inside, [`RequireScopesLayer`](crate::RequireScopesLayer) and its kin, report as well. A handler that
     /// takes a token as its argument takes an `Option` of it meanwhile: without one, axum's
     /// extractors answer a plain 500.
     ///

@@ -184,10 +184,10 @@ impl MetadataLayer {
 }
 
 impl<S> Layer<S> for MetadataLayer {
-    type Service = WithMetadata<S>;
+    type Service = Metadata<S>;
 
-    fn layer(&self, inner: S) -> WithMetadata<S> {
-        WithMetadata {
+    fn layer(&self, inner: S) -> Metadata<S> {
+        Metadata {
             inner,
             metadata: self.clone(),
         }
@@ -196,19 +196,19 @@ impl<S> Layer<S> for MetadataLayer {
 
 /// The service that [`MetadataLayer`] makes.
 #[derive(Clone)]
-pub struct WithMetadata<S> {
+pub struct Metadata<S> {
     inner: S,
     metadata: MetadataLayer,
 }
 
-impl<S, B, D> Service<Request<B>> for WithMetadata<S>
+impl<S, B, D> Service<Request<B>> for Metadata<S>
 where
     S: Service<Request<B>, Response = Response<D>>,
     D: From<String>,
 {
     type Response = Response<D>;
     type Error = S::Error;
-    type Future = WithMetadataFuture<S::Future>;
+    type Future = MetadataFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -224,13 +224,13 @@ where
                 future: self.inner.call(request),
             }
         };
-        WithMetadataFuture { state }
+        MetadataFuture { state }
     }
 }
 
-impl<S> fmt::Debug for WithMetadata<S> {
+impl<S> fmt::Debug for Metadata<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WithMetadata")
+        f.debug_struct("Metadata")
             .field("metadata", &self.metadata)
             .finish_non_exhaustive()
     }
@@ -288,8 +288,8 @@ fn not_allowed() -> Response<String> {
 }
 
 pin_project! {
-    /// The future of [`WithMetadata`].
-    pub struct WithMetadataFuture<F> {
+    /// The future of [`Metadata`].
+    pub struct MetadataFuture<F> {
         #[pin]
         state: State<F>,
     }
@@ -303,7 +303,7 @@ pin_project! {
     }
 }
 
-impl<F, D, E> Future for WithMetadataFuture<F>
+impl<F, D, E> Future for MetadataFuture<F>
 where
     F: Future<Output = Result<Response<D>, E>>,
     D: From<String>,
@@ -323,8 +323,8 @@ where
     }
 }
 
-impl<F> fmt::Debug for WithMetadataFuture<F> {
+impl<F> fmt::Debug for MetadataFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WithMetadataFuture(..)")
+        f.write_str("MetadataFuture(..)")
     }
 }

@@ -20,14 +20,14 @@ pub(crate) mod metadata;
 pub use crate::credentials::{CredentialsError, Scheme};
 pub use crate::resource::access::{Access, Denied};
 pub use crate::resource::authorization::{
-    Authorized, AuthorizedFuture, Require, RequireAuthentication,
+    Require, RequireAuthenticationLayer, RequireFuture, RequireLayer,
 };
 pub use crate::resource::bearer::BearerError;
 pub use crate::resource::bound_token::BindingError;
 pub use crate::resource::guard::ReportedRejection;
 pub use crate::resource::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture};
 pub use crate::resource::metadata::{
-    MetadataLayer, MetadataService, ResourceMetadata, WithMetadata, WithMetadataFuture,
+    Metadata, MetadataFuture, MetadataLayer, MetadataService, ResourceMetadata,
 };
 pub use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 pub use crate::resource::rejection::Unavailable;

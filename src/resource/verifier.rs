@@ -59,7 +59,7 @@ use crate::tokens::claims::Claims;
 /// fields ([RFC 9449 section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7)). Not
 /// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
 /// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which differ from route to
-/// route ([`RequireScopes`](crate::RequireScopes)).
+/// route ([`RequireScopesLayer`](crate::RequireScopesLayer)).
 ///
 /// Bearer tokens are refused, unless [`allow_bearer`](Self::allow_bearer) was said.
 pub struct Verifier<C = Claims> {

@@ -22,7 +22,7 @@ use crate::time::{OutOfTime, Timestamp};
 /// # Example
 ///
 /// A rule of one's own around another verifier, which has a say with every request. (Scopes are
-/// another matter: [`RequireScopes`](crate::RequireScopes).)
+/// another matter: [`RequireScopesLayer`](crate::RequireScopesLayer).)
 ///
 /// ```
 /// use std::collections::HashSet;

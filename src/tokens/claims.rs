@@ -67,7 +67,7 @@ impl fmt::Debug for Claims {
 ///
 /// ```
 /// use tower_dpop::tokens::HasScopes;
-/// use tower_dpop::{JwtVerifier, KeySet, RequireScopes};
+/// use tower_dpop::{JwtVerifier, KeySet, RequireScopesLayer};
 ///
 /// #[derive(serde::Deserialize)]
 /// struct OktaClaims {
@@ -87,7 +87,7 @@ impl fmt::Debug for Claims {
 /// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
 ///     .with_lenient_typ()
 ///     .with_claims::<OktaClaims>();
-/// let layer = RequireScopes::all_of("orders.read".parse()?).with_claims::<OktaClaims>();
+/// let layer = RequireScopesLayer::all_of("orders.read".parse()?).with_claims::<OktaClaims>();
 /// # let _ = (tokens, layer);
 /// # Ok(())
 /// # }

@@ -3,18 +3,21 @@
 mod common;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tower_dpop::proof::{InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
+use tower_dpop::proof::{
+    InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError, UrlMismatch,
+};
 use tower_dpop::testing::TestClient;
-use tower_dpop::token_endpoint::TokenEndpoint;
+use tower_dpop::token_endpoint::{TokenEndpoint, TokenRequestRejection};
 use tower_dpop::{
     DpopLayer, Freshness, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
     Verifier,
 };
 
 use common::{
-    Answer, Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier, verifier_by,
+    Answer, Attempt, AttemptExt as _, ISSUER, NOW, TestClock, demanded_nonce, verifier, verifier_by,
 };
 
 type Layer = DpopLayer;
@@ -265,11 +268,13 @@ fn nodes_with_the_same_secret_accept_each_others_nonces() {
 /// remembers the proofs of both.
 #[test]
 fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
-    let memory = MemoryReplayStore::default();
+    let memory = Arc::new(MemoryReplayStore::default());
+    let nonces = Arc::new(StatelessNonces::new(NonceSecret::generate()));
     let rules = common::rules()
-        .with_nonces(StatelessNonces::new(NonceSecret::generate()))
-        .with_replay_store(memory.clone());
-    let endpoint = TokenEndpoint::new(rules.clone());
+        .with_nonces(nonces)
+        .with_replay_store(Arc::clone(&memory));
+    let of_the_other = rules.clone().with_public_url(ISSUER.parse().unwrap());
+    let endpoint = TokenEndpoint::new(of_the_other);
     let layer = DpopLayer::new(Verifier::new(rules, common::jwt_verifier()));
 
     let of_the_endpoint = endpoint.issue_nonce().unwrap();
@@ -279,10 +284,17 @@ fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
 
     let of_the_layer = demanded_nonce(&layer).unwrap();
     let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(of_the_layer);
-    let request = client.token_request("https://api.example.com/token");
-    let (head, ()) = request.build::<()>().into_parts();
-    assert!(common::block_on(endpoint.verify(&head)).is_ok());
+    let verified = |url: &str| {
+        let (head, ()) = client.token_request(url).build::<()>().into_parts();
+        common::block_on(endpoint.verify(&head)).map(drop)
+    };
+    assert_eq!(verified("https://as.example.com/token"), Ok(()));
     assert_eq!(memory.usage().live, 2);
+    let of_the_layers_host = TokenRequestRejection::Proof(ProofError::Url(UrlMismatch::Host));
+    assert_eq!(
+        verified("https://api.example.com/token"),
+        Err(of_the_layers_host)
+    );
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The DPoP proof: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
 //!
-//! Types keep the order honest. A `ClaimedProof` has the right form and says the right things, but
-//! anyone could have written it; a `Proof` is signed by the key it names. Either is a proof `for` an
-//! access token (`T` is a `PresentedToken`) only when its `ath` was held against that token; at a
-//! token endpoint there is none (`T` is `NoToken`). Only a `Proof` for a token can make a bound
-//! token.
+//! The types enforce the order of the checks. A `ClaimedProof` has the right form and the right
+//! claims, but its signature has not been verified; a `Proof` is signed by the key it names. Either
+//! is a proof `for` an access token (`T` is a `PresentedToken`) only after its `ath` was compared
+//! with that token; a token endpoint has no access token (`T` is `NoToken`). Only a `Proof` for a
+//! token can make a bound token.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ use crate::proof::target::{Target, UrlMismatch};
 use crate::telemetry::ProofFacts;
 use crate::time::{OutOfTime, Timestamp, Validity};
 
-/// Longer proofs are not decoded. A proof by an 8192-bit RSA key takes about 3.3 KiB.
+/// Longer proofs are not decoded. A proof signed by an 8192-bit RSA key takes about 3.3 KiB.
 const MAX_LENGTH: usize = 8 * 1024;
 
 /// RFC 9449 section 11.1: "reject unnecessarily large" identifiers.
@@ -52,7 +52,7 @@ object! {
     }
 }
 
-/// What a proof is held against.
+/// The values that a proof is checked against.
 pub(crate) struct Expected<'e> {
     pub(crate) algorithms: Algorithms,
     pub(crate) target: &'e Target<'e>,
@@ -61,7 +61,7 @@ pub(crate) struct Expected<'e> {
     pub(crate) now: Timestamp,
 }
 
-/// A proof whose form and claims hold. Nobody has vouched for it yet.
+/// A proof whose form and claims are valid. Its signature has not been verified.
 pub(crate) struct ClaimedProof<'r, T = NoToken> {
     token: T,
     jws: CompactJws<'r>,
@@ -74,10 +74,10 @@ pub(crate) struct ClaimedProof<'r, T = NoToken> {
     nonce: Option<String>,
 }
 
-/// No access token goes with the proof, or none was held against it yet.
+/// The proof has no access token, or its `ath` has not been compared with one yet.
 pub(crate) struct NoToken;
 
-/// Which access token a proof says it is for.
+/// The access token that a proof names.
 enum Ath {
     Hash([u8; 32]),
     Missing,
@@ -85,8 +85,8 @@ enum Ath {
 }
 
 impl<'r> ClaimedProof<'r> {
-    /// Every check that costs no signature and takes no access token, in the order of the standard
-    /// where there is no reason for another.
+    /// Makes every check that needs no signature verification, no access token and no nonce source,
+    /// in the order of the standard unless there is a reason for another.
     pub(crate) fn read(field: ProofField<'r>, expected: &Expected<'_>) -> Result<Self, ProofError> {
         let text = match field {
             ProofField::Absent => return Err(ProofError::Missing),
@@ -115,7 +115,7 @@ impl<'r> ClaimedProof<'r> {
     }
 
     /// Check 12, first half: the token is the one that the proof names. Tokens are long, so the
-    /// hash is computed here and not before, when every other claim holds.
+    /// hash is computed only here, after `read` has checked the other claims.
     pub(crate) fn for_token<'t>(
         self,
         token: &'t str,
@@ -160,13 +160,13 @@ impl<T> ClaimedProof<'_, T> {
         self.nonce.as_deref()
     }
 
-    /// Check 6: the signature is by the key that the proof names.
+    /// Check 6: the signature was made by the key that the proof names.
     pub(crate) fn verify_signature(self) -> Result<Proof<T>, ProofError> {
         let key = CachedKey::parse(&self.jwk, self.algorithm);
         self.verify_signature_by(key)
     }
 
-    /// Check 6, where the keys of clients are remembered.
+    /// Check 6, with a cache of client keys.
     pub(crate) fn verify_signature_with(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
         let key = keys.get_or_parse(&self.jwk, self.thumbprint, self.algorithm);
         self.verify_signature_by(key)
@@ -191,7 +191,7 @@ impl<T> ClaimedProof<'_, T> {
 }
 
 impl Ath {
-    /// The reader takes one spelling of a hash only, so equal octets are equal characters.
+    /// The decoder accepts only one encoding of a hash, so equal bytes mean equal characters.
     fn of(claim: Option<&Text<'_>>) -> Self {
         claim.map_or(Self::Missing, |ath| {
             base64url::decode_exact(ath.as_str()).map_or(Self::NotAHash, Self::Hash)
@@ -199,12 +199,12 @@ impl Ath {
     }
 }
 
-/// Checks 4, 5 and 7, and the header parameters that would change what was signed.
+/// Checks 4, 5 and 7, and the header parameters that would change what is signed.
 fn check_header(
     header: &Header<'_>,
     algorithms: Algorithms,
 ) -> Result<(Algorithm, Jwk), ProofError> {
-    // Told first of all, whatever else is wrong: the key's owner must hear of it.
+    // Checked first, whatever else is wrong: the key's owner must learn of it.
     if header.jwk.as_ref().is_some_and(JwkMembers::is_private) {
         return Err(ProofError::Key(InvalidJwk::Private));
     }
@@ -234,7 +234,7 @@ fn check_header(
     }
 }
 
-/// The required claims that are looked at again after they were checked.
+/// The required claims that are needed again after the checks.
 struct RequiredClaims<'c> {
     jti: &'c str,
     iat: f64,
@@ -287,8 +287,7 @@ impl<T> fmt::Debug for ClaimedProof<'_, T> {
     }
 }
 
-/// A proof whose form and claims hold, signed by the key it names. Whether it was seen before is
-/// not known yet.
+/// A proof whose form and claims are valid, signed by the key it names. It has not been checked for replay.
 pub(crate) struct Proof<T> {
     _token: PhantomData<fn() -> T>,
     algorithm: Algorithm,
@@ -316,7 +315,7 @@ impl<T> Proof<T> {
         self.iat
     }
 
-    /// What is said of the proof when its request passes.
+    /// The facts that are reported about the proof when its request is accepted.
     pub(crate) fn facts(&self, now: Timestamp) -> ProofFacts {
         ProofFacts {
             algorithm: self.algorithm.name(),
@@ -324,7 +323,7 @@ impl<T> Proof<T> {
         }
     }
 
-    /// Keeps the parsed key for the client's next request. Only for a proof whose request passed.
+    /// Caches the parsed key for the client's next request. Only for a proof whose request was accepted.
     pub(crate) fn remember_key(&self, keys: &KeyCache) {
         keys.remember(self.thumbprint, self.algorithm, &self.key);
     }
@@ -338,7 +337,7 @@ impl<T> fmt::Debug for Proof<T> {
     }
 }
 
-/// Which check of [RFC 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3) a
+/// The check of [RFC 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3) that a
 /// proof failed, in the order of the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -355,50 +354,50 @@ pub enum ProofError {
     /// Not three segments of canonical base64url (check 2).
     #[error("the DPoP proof is not a JWT")]
     NotAJwt,
-    /// The header is not a JSON object, repeats a member, or has one of the wrong type (check 2).
+    /// The header is not a JSON object, repeats a member, or has a member of the wrong type (check 2).
     #[error("the header of the DPoP proof is malformed")]
     HeaderNotJson,
-    /// The payload is not a JSON object, repeats a member, or has one of the wrong type (check 2).
+    /// The payload is not a JSON object, repeats a member, or has a member of the wrong type (check 2).
     #[error("the payload of the DPoP proof is malformed")]
     PayloadNotJson,
-    /// `jti`, `htm`, `htu` or `iat` is missing, or `ath` beside an access token (check 3).
+    /// `jti`, `htm`, `htu` or `iat` is missing, or `ath` is missing although there is an access
+    /// token (check 3).
     #[error("a required claim of the DPoP proof is missing")]
     ClaimMissing,
     /// There is no `jwk` (check 3).
     #[error("the DPoP proof has no key")]
     NoKey,
-    /// `jti` is empty or longer than 512 octets (check 3, section 11.1).
+    /// `jti` is empty or longer than 512 bytes (check 3, section 11.1).
     #[error("the jti of the DPoP proof is empty or too long")]
     JtiLength,
     /// `typ` is not `dpop+jwt` (check 4).
     #[error("the DPoP proof has the wrong typ")]
     Type,
-    /// `crit`, `b64`, `enc`, `zip` or a nested token.
+    /// The header has `crit`, `b64`, `enc` or `zip`, or announces a nested token.
     #[error("the DPoP proof uses an extension that is not supported")]
     Extension,
-    /// `alg` is missing, unknown, or not on the list (check 5).
+    /// `alg` is missing, unknown, or not on the list of accepted algorithms (check 5).
     #[error("the algorithm of the DPoP proof is not accepted")]
     Algorithm,
     /// The signature does not verify with the key in the header (check 6).
     #[error("the signature of the DPoP proof does not verify")]
     Signature,
-    /// The `jwk` is private (check 7) or not acceptable.
+    /// The `jwk` is a private key (check 7) or is not acceptable.
     #[error("the key of the DPoP proof is not accepted: {0}")]
     Key(InvalidJwk),
-    /// `htm` is another method (check 8).
+    /// `htm` names another method (check 8).
     #[error("the DPoP proof is for another method")]
     Method,
-    /// `htu` is another URL (check 9).
+    /// `htu` names another URL (check 9).
     #[error("the DPoP proof is for another URL")]
     Url(UrlMismatch),
     /// `iat` is outside the window (check 11).
     #[error("{0}")]
     Iat(IatError),
-    /// `exp` has passed (RFC 7519 section 4.1.4), or the time of the proof ran out while the request
-    /// was being checked.
+    /// `exp` has passed (RFC 7519 section 4.1.4), or the proof expired while the request was being checked.
     #[error("the DPoP proof has expired")]
     Expired,
-    /// `nbf` has not come (RFC 7519 section 4.1.5).
+    /// `nbf` is in the future (RFC 7519 section 4.1.5).
     #[error("the DPoP proof is not valid yet")]
     NotYetValid,
     /// `ath` is not the hash of the access token (check 12).

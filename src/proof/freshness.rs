@@ -1,24 +1,25 @@
-//! When a proof is fresh: the window of `iat`, the life of a nonce, and how long a replay must be
-//! remembered, all derived from one policy.
+//! When a proof is fresh: the window of `iat`, the lifetime of a nonce, and how long a used proof
+//! must be remembered, all derived from one policy.
 //!
-//! Other implementations keep these three apart, and more than one has let a replay through because
-//! its memory was shorter than the window in which the proof was still accepted. Here the memory's
-//! span is computed from the window (`Freshness::accepted_until`), and a property test walks
-//! every boundary second.
+//! Other implementations configure these three separately, and more than one has accepted a replay
+//! because its replay store forgot a proof within the window in which it was still accepted. Here
+//! the time in the replay store is computed from the window (`Freshness::accepted_until`), and a
+//! property test checks every boundary second.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::time::{Timestamp, seconds, whole_seconds};
 
-/// How old a proof may be, how wrong a client's clock, and how long a nonce lives.
+/// The maximum age of a proof, the maximum error of a client's clock, and the lifetime of a nonce.
 ///
 /// A proof is accepted while `now - (max age + leeway) ≤ iat ≤ now + leeway`, both ends included
 /// ([RFC 9449 section 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1): "seconds or
 /// minutes").
 ///
-/// The default is a maximum age of 60 s and a leeway of 30 s: FAPI 2.0 obliges servers to accept
-/// clocks that are 10 s ahead and to refuse more than 60 s. Nonces have a period of 120 s.
+/// The default is a maximum age of 60 s and a leeway of 30 s: FAPI 2.0 requires servers to accept
+/// clocks that are 10 s ahead and to reject clocks that are more than 60 s ahead. Nonces have a
+/// period of 120 s.
 ///
 /// # Example
 ///
@@ -37,18 +38,18 @@ pub struct Freshness {
     decided_by: DecidedBy,
 }
 
-/// What says when a proof was made (RFC 9449 section 4.3, check 11: "either the iat claim or a
-/// server managed timestamp via the nonce claim").
+/// What determines when a proof was made (RFC 9449 section 4.3, check 11: "either the iat claim or
+/// a server managed timestamp via the nonce claim").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DecidedBy {
-    /// `iat` always, and the nonce as well where nonces are required.
+    /// `iat` always, and also the nonce if nonces are required.
     Both,
-    /// The nonce alone where nonces are required; `iat` otherwise.
+    /// Only the nonce if nonces are required; `iat` otherwise.
     Nonce,
 }
 
-/// No part of the policy is longer: a replay memory that has to hold days of traffic is a mistake
-/// in the configuration.
+/// The maximum of each duration in the policy: a replay store that has to hold days of traffic is a
+/// configuration error.
 const LONGEST: u64 = 24 * 60 * 60;
 
 impl Freshness {
@@ -59,8 +60,8 @@ impl Freshness {
         decided_by: DecidedBy::Both,
     };
 
-    /// The FAPI 2.0 Security Profile as its conformance suite tests it: the default window, and
-    /// where nonces are required they stand in for `iat`.
+    /// The FAPI 2.0 Security Profile as its conformance suite tests it: the default window, and if
+    /// nonces are required, they replace the check of `iat`.
     pub const fn fapi2() -> Self {
         Self {
             decided_by: DecidedBy::Nonce,
@@ -77,7 +78,7 @@ impl Freshness {
         }
     }
 
-    /// The age up to which a proof is accepted, before leeway. Whole seconds, at most a day.
+    /// Sets the age up to which a proof is accepted, before leeway. Whole seconds, at most a day.
     #[must_use]
     pub const fn with_max_age(self, max_age: Duration) -> Self {
         Self {
@@ -86,7 +87,7 @@ impl Freshness {
         }
     }
 
-    /// How far a client's clock may be off, in either direction. Whole seconds, at most a day.
+    /// Sets how far a client's clock may be off, in either direction. Whole seconds, at most a day.
     #[must_use]
     pub const fn with_leeway(self, leeway: Duration) -> Self {
         Self {
@@ -95,8 +96,8 @@ impl Freshness {
         }
     }
 
-    /// The period of nonces: a nonce is accepted in the period of its issue and in the next. Whole
-    /// seconds, from one to a day.
+    /// Sets the period of nonces: a nonce is accepted in the period of its issue and in the next.
+    /// Whole seconds, from one second to a day.
     #[must_use]
     pub const fn with_nonce_period(self, period: Duration) -> Self {
         let period = at_most_a_day(period);
@@ -106,9 +107,9 @@ impl Freshness {
         }
     }
 
-    /// Where nonces are required, lets the nonce's time stand in for `iat`, so that clients with a
-    /// wrong clock are served (RFC 9449 section 11.1). Replays are then remembered for as long as
-    /// the nonce lives.
+    /// If nonces are required, uses the nonce's issue time instead of `iat`, so that requests of
+    /// clients with a wrong clock are accepted (RFC 9449 section 11.1). Used proofs are then
+    /// remembered for the lifetime of the nonce.
     #[must_use]
     pub const fn with_nonce_instead_of_iat(self) -> Self {
         Self {
@@ -117,12 +118,12 @@ impl Freshness {
         }
     }
 
-    /// Whether `iat` decides, given that nonces are required or not.
+    /// Whether `iat` is checked, depending on whether nonces are required.
     pub(crate) fn decides_by_iat(&self, nonces_required: bool) -> bool {
         !nonces_required || self.decided_by == DecidedBy::Both
     }
 
-    /// RFC 9449 section 4.3, check 11. `iat` may be a fraction, negative, or beyond any calendar.
+    /// RFC 9449 section 4.3, check 11. `iat` may be fractional, negative, or beyond any calendar.
     pub(crate) fn check_iat(&self, iat: f64, now: Timestamp) -> Result<(), IatError> {
         let now = now.as_numeric_date();
         let (oldest, newest) = (now - seconds(self.window()), now + seconds(self.leeway));
@@ -144,9 +145,9 @@ impl Freshness {
         Duration::from_secs(self.leeway)
     }
 
-    /// The last second at which a proof is still accepted: so long must its `jti` be remembered.
+    /// The last second in which a proof is still accepted: its `jti` must be remembered until then.
     ///
-    /// `issued` is when the proof's nonce was issued, where nonces are required.
+    /// `issued` is when the proof's nonce was issued, if nonces are required.
     pub(crate) fn accepted_until(&self, iat: f64, issued: Option<Timestamp>) -> Timestamp {
         match issued {
             Some(issued) if self.decided_by == DecidedBy::Nonce => self.nonce_dies(issued),
@@ -154,8 +155,8 @@ impl Freshness {
         }
     }
 
-    /// The longest time from a proof's arrival to the end of its acceptance: what a replay memory
-    /// has to span.
+    /// The longest time for which a proof is still accepted after its arrival: a replay store must
+    /// remember proofs for this long.
     pub const fn retention(&self) -> Duration {
         let by_iat = self.window() + self.leeway + 1;
         let by_nonce = 2 * self.nonce_period + self.leeway;
@@ -171,13 +172,13 @@ impl Freshness {
         })
     }
 
-    /// The issue time that nonces given out now carry: the start of the current period, so that
-    /// every node and every request of a period gives out the same nonce.
+    /// The issue time of nonces sent now: the start of the current period, so that every node sends
+    /// the same nonce for every request of a period.
     pub(crate) const fn nonce_issue_time(&self, now: Timestamp) -> Timestamp {
         Timestamp::from_unix(now.as_unix() - now.as_unix() % self.nonce_period)
     }
 
-    /// Whether a nonce of ours is still alive.
+    /// Checks the age of a nonce that this server issued.
     pub(crate) fn check_nonce(
         &self,
         issued: Timestamp,
@@ -198,7 +199,7 @@ impl Freshness {
         issued.plus(2 * self.nonce_period)
     }
 
-    /// From the oldest `iat` that is accepted to now, in seconds.
+    /// The time from the oldest accepted `iat` to now, in seconds.
     const fn window(&self) -> u64 {
         self.max_age + self.leeway
     }
@@ -227,7 +228,7 @@ const fn at_most_a_day(span: Duration) -> u64 {
 }
 
 impl Freshness {
-    /// How far `iat` lies behind now, out of what it was refused for: negative where it is ahead.
+    /// How far `iat` is behind now, computed from the error: negative if it is ahead.
     pub(crate) fn skew(&self, error: IatError) -> f64 {
         match error {
             IatError::InTheFuture { by } => -seconds(self.leeway.saturating_add(by)),
@@ -254,14 +255,14 @@ pub enum IatError {
     },
 }
 
-/// How far a nonce is in its life.
+/// The age of a nonce within its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NonceAge {
     Young,
     NearItsEnd,
 }
 
-/// A nonce of ours at the wrong time.
+/// A nonce that this server issued, outside its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NonceAgeError {
     InTheFuture,

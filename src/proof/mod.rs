@@ -1,4 +1,4 @@
-//! Is the proof good? The checks of [RFC 9449 section
+//! Verifies proofs: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and the rules that both servers share.
 
 pub(crate) mod freshness;

@@ -1,9 +1,9 @@
-//! Nonces that the server hands out, so that proofs cannot be made in advance ([RFC 9449 sections 8
+//! Nonces that the server issues, so that proofs cannot be made in advance ([RFC 9449 sections 8
 //! and 9](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
 //!
-//! The nonces here need no memory: a nonce is the time of its issue under a MAC. Every node that
-//! has the secret accepts the nonces of every other, across restarts. What a nonce's time means is
-//! [`Freshness`]'s business.
+//! These nonces are stateless: a nonce is its issue time, authenticated by a MAC. Every node that
+//! has the secret accepts the nonces of every other node, across restarts. [`Freshness`] decides
+//! whether the issue time is acceptable.
 //!
 //! ```text
 //! nonce = base64url( key id (4 octets) ‖ issued, seconds (8 octets) ‖ HMAC-SHA-256(secret, label ‖ key id ‖ issued)[..16] )
@@ -33,19 +33,32 @@ use crate::time::Timestamp;
 /// ```
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Makes nonces, and recognises those it has made.
+/// Issues nonces, and recognises the nonces it has issued.
 ///
-/// The time is judged elsewhere ([`Freshness`]); a source only says when a nonce was issued.
+/// A source only reports when a nonce was issued; [`Freshness`] decides whether that time is
+/// acceptable.
 pub trait NonceSource: Send + Sync {
-    /// A nonce issued at this moment. The verifier asks for the start of the current nonce period,
-    /// so that all of a period's nonces are one; the same moment may get the same nonce.
+    /// Returns a nonce with this issue time. The verifier passes the start of the current nonce
+    /// period, so that all nonces of one period are the same; equal issue times may give equal
+    /// nonces.
     fn issue(&self, issued: Timestamp) -> Nonce;
 
-    /// When the nonce was issued, if this source (or a node that shares its secret) issued it.
+    /// Returns the issue time if this source (or a node that shares its secret) issued the nonce.
     fn issued_at(&self, nonce: &str) -> Option<Timestamp>;
 }
 
-/// A nonce: one or more visible ASCII characters without `"` and `\` (RFC 9449 section 8.1).
+/// A source shared by several servers.
+impl<N: NonceSource> NonceSource for Arc<N> {
+    fn issue(&self, issued: Timestamp) -> Nonce {
+        N::issue(self, issued)
+    }
+
+    fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
+        N::issued_at(self, nonce)
+    }
+}
+
+/// A nonce: one or more visible ASCII characters except `"` and `\` (RFC 9449 section 8.1).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Nonce(HeaderValue);
 
@@ -55,7 +68,7 @@ impl Nonce {
         &self.0
     }
 
-    /// The nonce, as a proof repeats it.
+    /// The nonce as a proof repeats it.
     #[expect(
         clippy::missing_panics_doc,
         reason = "no value exists that is not visible ASCII"
@@ -64,7 +77,7 @@ impl Nonce {
         self.0.to_str().expect("a nonce is visible ASCII")
     }
 
-    /// Sets `DPoP-Nonce`, in place of any other, and `Cache-Control: no-store` (RFC 9449 section
+    /// Sets `DPoP-Nonce`, replacing any other, and `Cache-Control: no-store` (RFC 9449 section
     /// 8.2).
     pub fn write_to(&self, headers: &mut HeaderMap) {
         headers.insert(DPOP_NONCE, self.0.clone());
@@ -101,7 +114,7 @@ impl fmt::Debug for Nonce {
 #[error("not a nonce: one or more visible ASCII characters without quote and backslash")]
 pub struct InvalidNonce;
 
-/// Nonces without a memory.
+/// Stateless nonces.
 ///
 /// # Example
 ///
@@ -125,7 +138,7 @@ pub struct StatelessNonces {
 }
 
 impl StatelessNonces {
-    /// Nonces issued and accepted under this secret.
+    /// Issues and accepts nonces under this secret.
     pub const fn new(secret: NonceSecret) -> Self {
         Self {
             issuing: secret,
@@ -133,7 +146,7 @@ impl StatelessNonces {
         }
     }
 
-    /// Also accepts nonces under another secret, the one before or the one to come.
+    /// Also accepts nonces under another secret, the previous or the next one.
     #[must_use]
     pub fn add_accepted(mut self, secret: NonceSecret) -> Self {
         self.accepted.push(secret);
@@ -161,7 +174,7 @@ impl NonceSource for StatelessNonces {
         let secret = std::iter::once(&self.issuing)
             .chain(&self.accepted)
             .find(|secret| secret.id == *id)?;
-        // Compared in constant time: the tag is what an attacker would have to guess.
+        // Constant-time comparison: the tag is what an attacker would have to guess.
         secret.mac(*issued).verify_truncated_left(tag).ok()?;
         Some(Timestamp::from_unix(u64::from_be_bytes(*issued)))
     }
@@ -175,11 +188,11 @@ impl fmt::Debug for StatelessNonces {
     }
 }
 
-/// 128 bits: a forger has one guess a request.
+/// 128 bits: an attacker who forges nonces has one guess per request.
 const TAG_LENGTH: usize = 16;
 const NONCE_LENGTH: usize = 4 + 8 + TAG_LENGTH;
 
-/// The secret under which nonces are made, of at least 32 octets.
+/// The secret for the MAC of nonces, at least 32 bytes.
 #[derive(Clone)]
 pub struct NonceSecret {
     keyed: Hmac<Sha256>,
@@ -205,12 +218,12 @@ impl NonceSecret {
         })
     }
 
-    /// A fresh secret, for a service of one node. Nonces of before a restart are then answered with
-    /// a new one.
+    /// A fresh random secret, for a service with one node. After a restart, a request with a nonce
+    /// from before it is rejected, with a fresh nonce in the response.
     ///
     /// # Panics
     ///
-    /// The operating system has no randomness to give.
+    /// Panics if the operating system provides no randomness.
     pub fn generate() -> Self {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).expect("the operating system gives randomness");
@@ -232,17 +245,17 @@ impl fmt::Debug for NonceSecret {
     }
 }
 
-/// Why a secret was refused. The deployer's mistake, seen at start-up.
+/// Why a secret is invalid: a configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNonceSecret {
-    /// Fewer than 32 octets.
+    /// Fewer than 32 bytes.
     #[error("a nonce secret must have at least 32 octets")]
     TooShort,
 }
 
-/// Whether nonces are required: from nobody, or from everybody (RFC 9449 section 11.3 leaves a
-/// server without a memory of its clients no third way).
+/// Whether nonces are required: from no client, or from every client (RFC 9449 section 11.3 leaves
+/// no other choice to a server that keeps no state per client).
 #[derive(Clone, Default)]
 pub(crate) struct NoncePolicy(Option<Arc<dyn NonceSource>>);
 
@@ -255,7 +268,7 @@ impl NoncePolicy {
         self.0.is_some()
     }
 
-    /// RFC 9449 section 4.3, check 10. A nonce that nobody asked for is ignored.
+    /// RFC 9449 section 4.3, check 10. If nonces are not required, a nonce in the proof is ignored.
     pub(crate) fn check(
         &self,
         nonce: Option<&str>,
@@ -280,7 +293,7 @@ impl NoncePolicy {
         })
     }
 
-    /// The nonce to hand out now, where nonces are required.
+    /// The nonce to send now, if nonces are required.
     pub(crate) fn issue(&self, freshness: &Freshness, now: Timestamp) -> Option<Nonce> {
         self.0
             .as_ref()
@@ -288,30 +301,30 @@ impl NoncePolicy {
     }
 }
 
-/// What a proof's nonce told.
+/// The result of checking a proof's nonce.
 #[derive(Default)]
 pub(crate) struct AcceptedNonce {
-    /// When it was issued, where nonces are required.
+    /// When the nonce was issued, if nonces are required.
     pub(crate) issued: Option<Timestamp>,
-    /// The nonce to go on with, where this one is near its end.
+    /// The nonce to use next, if this one is near the end of its lifetime.
     pub(crate) next: Option<Nonce>,
 }
 
-/// Why a nonce was not accepted. The answer is the same for all: `use_dpop_nonce` and a fresh nonce
-/// (RFC 9449 section 8).
+/// Why a nonce was rejected. The response is the same in every case: `use_dpop_nonce` and a fresh
+/// nonce (RFC 9449 section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NonceError {
-    /// Not a nonce of this server, or one that was tampered with.
+    /// The nonce was not issued by this server, or was tampered with.
     #[error("the nonce of the DPoP proof is not of this server")]
     Foreign,
-    /// Issued later than now and the leeway.
+    /// The issue time is later than now plus the leeway.
     #[error("the nonce of the DPoP proof is from the future")]
     InTheFuture,
-    /// The proof has no nonce, or the request no proof.
+    /// The proof has no nonce, or the request has no proof.
     #[error("the DPoP proof has no nonce")]
     Missing,
-    /// A nonce of this server past its life.
+    /// The nonce was issued by this server, but its lifetime has ended.
     #[error("the nonce of the DPoP proof is stale")]
     Stale,
 }

@@ -1,7 +1,7 @@
-//! What a server asks of every proof, and the steps that the resource server and the authorization
-//! server take alike.
+//! The requirements for every proof, and the steps that the resource server and the authorization
+//! server share.
 //!
-//! `Verifier::verify_dpop` and `TokenEndpoint::check` say in which order the steps are taken.
+//! `Verifier::verify_dpop` and `TokenEndpoint::check` define the order of the steps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::proof::replay::store::{
 use crate::proof::target::{PublicUrl, Target, TargetError, TargetResolver, Targets};
 use crate::time::{Clock, Timestamp};
 
-/// What a server asks of every proof: the public URLs, the algorithms, how fresh, with a nonce or
-/// without, and where used proofs are remembered.
+/// The requirements for every proof: the public URLs, the algorithms, the freshness, whether a
+/// nonce is required, and the replay store.
 ///
 /// [`Verifier::new`](crate::Verifier::new) and
-/// [`TokenEndpoint::new`](crate::token_endpoint::TokenEndpoint::new) take one. A [`PublicUrl`] is one with every default.
-/// Clones share the replay store and the source of nonces.
+/// [`TokenEndpoint::new`](crate::token_endpoint::TokenEndpoint::new) take them. A [`PublicUrl`]
+/// converts into rules with every default. Clones share the replay store and the nonce source.
 ///
 /// # Example
 ///
@@ -36,11 +36,11 @@ use crate::time::{Clock, Timestamp};
 /// # use tower_dpop::{JwtVerifier, KeySet, Verifier};
 ///
 /// # fn example(tokens: JwtVerifier<KeySet>) -> Result<(), Box<dyn std::error::Error>> {
-/// let rules = ProofRules::new("https://example.com".parse()?)
+/// let rules = ProofRules::new("https://api.example.com".parse()?)
 ///     .with_nonces(StatelessNonces::new(NonceSecret::generate()));
 ///
-/// // One process that is both servers: nonces of one are good at the other, and a proof is used once at either.
-/// let endpoint = TokenEndpoint::new(rules.clone());
+/// // One process that is both servers, each under its own URL. They share nonces and replay store.
+/// let endpoint = TokenEndpoint::new(rules.clone().with_public_url("https://as.example.com".parse()?));
 /// let verifier = Verifier::new(rules, tokens);
 /// # let _ = (endpoint, verifier);
 /// # Ok(())
@@ -57,11 +57,11 @@ pub struct ProofRules {
 }
 
 impl ProofRules {
-    /// Every check on, with its default: the default [`Algorithms`] and [`Freshness`], used proofs
-    /// remembered in this process ([`MemoryReplayStore`]), and no nonces.
+    /// Rules with every check on and every default: the default [`Algorithms`] and [`Freshness`], a
+    /// replay store in this process ([`MemoryReplayStore`]), and no nonces.
     ///
-    /// The public URL is how clients reach the server: what `htu` must say. It is never taken from the
-    /// request.
+    /// The public URL is the URL under which clients reach the server, and the one that `htu` must
+    /// name. It is never taken from the request.
     pub fn new(public_url: PublicUrl) -> Self {
         Self {
             targets: Targets::new(public_url),
@@ -73,27 +73,36 @@ impl ProofRules {
         }
     }
 
-    /// Another URL under which clients reach the same server.
+    /// The same rules for a server under this URL instead. The nonces and the replay store stay
+    /// shared, so one process can be both servers, each with its own host.
+    #[must_use]
+    pub fn with_public_url(mut self, public_url: PublicUrl) -> Self {
+        self.targets.replace(public_url);
+        self
+    }
+
+    /// Adds another URL under which clients reach the same server.
     #[must_use]
     pub fn add_public_url(mut self, public_url: PublicUrl) -> Self {
         self.targets.add(public_url);
         self
     }
 
-    /// Finds the original method and URI of requests by another rule than taking them as they are.
+    /// Finds the original method and URI of requests with this resolver, instead of taking them as
+    /// they are.
     #[must_use]
     pub fn with_target_resolver(mut self, resolver: impl TargetResolver + 'static) -> Self {
         self.targets.resolve_with(Arc::new(resolver));
         self
     }
 
-    /// The algorithms by which proofs may be signed. Challenges and metadata name them.
+    /// Sets the algorithms that proofs may be signed with. Challenges and metadata list them.
     #[must_use]
     pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
         Self { algorithms, ..self }
     }
 
-    /// How fresh proofs must be.
+    /// Sets how fresh proofs must be.
     #[must_use]
     pub fn with_freshness(self, freshness: Freshness) -> Self {
         Self { freshness, ..self }
@@ -109,7 +118,7 @@ impl ProofRules {
         }
     }
 
-    /// Remembers used proofs elsewhere than in this process's memory.
+    /// Records used proofs in this store instead of the default [`MemoryReplayStore`].
     #[must_use]
     pub fn with_replay_store(self, replays: impl ReplayStore) -> Self {
         Self {
@@ -129,7 +138,7 @@ impl ProofRules {
 }
 
 impl From<PublicUrl> for ProofRules {
-    /// Every check on, with its default.
+    /// Rules with every check on and every default.
     fn from(public_url: PublicUrl) -> Self {
         Self::new(public_url)
     }
@@ -153,12 +162,12 @@ impl ProofRules {
         &self.freshness
     }
 
-    /// What the proof of this request must say.
+    /// The target that the proof of this request must name.
     pub(crate) fn target<'t>(&'t self, request: &'t Parts) -> Result<Target<'t>, TargetError> {
         self.targets.of(request)
     }
 
-    /// The checks of the proof's form and claims.
+    /// Checks the proof's form and claims.
     pub(crate) fn read<'r>(
         &self,
         field: ProofField<'r>,
@@ -173,14 +182,14 @@ impl ProofRules {
             now,
         };
         ClaimedProof::read(field, &expected).map_err(|error| match error {
-            // A client without a proof would be asked for a nonce next: it is told at once (RFC
+            // A client without a proof would be asked for a nonce next, so it is asked at once (RFC
             // 9449 sections 8 and 9).
             ProofError::Missing if self.nonces.are_required() => NonceError::Missing.into(),
             error => error.into(),
         })
     }
 
-    /// The nonce (RFC 9449 section 4.3, check 10).
+    /// Checks the nonce (RFC 9449 section 4.3, check 10).
     pub(crate) fn check_nonce<T>(
         &self,
         proof: &ClaimedProof<'_, T>,
@@ -189,7 +198,8 @@ impl ProofRules {
         self.nonces.check(proof.nonce(), &self.freshness, now)
     }
 
-    /// The proof's one use. The last step: a request that is rejected by another one keeps its proof.
+    /// Records the proof's single use. This is the last step: if another step rejects the request,
+    /// its proof stays unused.
     pub(crate) async fn record_use<T>(
         &self,
         proof: &Proof<T>,
@@ -198,20 +208,21 @@ impl ProofRules {
     ) -> Result<(), RuleError> {
         let key = ReplayKey::new(proof.thumbprint(), proof.jti());
         let expires = self.freshness.accepted_until(proof.iat(), nonce_issued);
-        // What has run out while keys were fetched, or a client was looked at, takes no place.
+        // A proof that expired while keys were fetched, or a client was authenticated, is not
+        // recorded.
         if self.now() > expires {
             return Err(ProofError::Expired.into());
         }
         match self.replays.claim(key, now, expires).await? {
             Claim::Replayed => Err(ProofError::Replayed.into()),
-            // A store was waited for meanwhile, so long that the record of an earlier use may have
-            // been dropped before the claim was made.
+            // The store took so long that the record of an earlier use may have been dropped before
+            // the claim was made.
             Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
             Claim::First => Ok(()),
         }
     }
 
-    /// The nonce to give out now, where nonces are required.
+    /// The nonce to send now, if nonces are required.
     pub(crate) fn issue_nonce(&self) -> Option<Nonce> {
         self.nonces.issue(&self.freshness, self.now())
     }
@@ -228,7 +239,7 @@ impl fmt::Debug for ProofRules {
     }
 }
 
-/// Why a step that can fail in several ways failed. Each server has its own answer to it.
+/// The error of a step that can fail in several ways. Each server maps it to its own rejection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuleError {
     #[error(transparent)]

@@ -1,10 +1,11 @@
-//! What `htm` and `htu` must say: the public URL of the service, and the target of a request.
+//! The expected values of `htm` and `htu`: the public URL of the service, and the target of a
+//! request.
 //!
-//! The expected URL comes from configuration, never from the request: a stolen pair of token and
-//! proof, replayed here with `Host: the-other-server`, must not find a server that believes its
+//! The expected URL comes from configuration, never from the request: a stolen token and proof,
+//! replayed here with `Host: the-other-server`, would be accepted by a server that trusted
 //! `Host`. `Host`, `:authority`, `Forwarded` and `X-Forwarded-*` are not read at all.
 //!
-//! Both sides are normalised by RFC 3986 (`uri.rs`).
+//! Both sides are normalised according to RFC 3986 (`uri.rs`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,12 +18,12 @@ use http::{Method, Uri, Version};
 
 use crate::uri::{Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split};
 
-/// One URL under which clients reach the service: scheme, host, port, and the path prefix that a
-/// proxy strips, if one does.
+/// A URL under which clients reach the service: scheme, host, port, and the path prefix that a
+/// proxy strips, if any.
 ///
-/// A trailing slash is left out: behind `https://example.com/api`, a request for `/` was sent to
-/// `https://example.com/api/`. A proxy that sends `/api` (without the slash) to `/` as well makes
-/// two URLs one; have it redirect instead.
+/// A trailing slash is dropped: behind `https://example.com/api`, a request for `/` was sent to
+/// `https://example.com/api/`. A proxy that also forwards `/api` (without the slash) as `/` turns
+/// two URLs into one; configure it to redirect instead.
 ///
 /// # Example
 ///
@@ -39,12 +40,12 @@ use crate::uri::{Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     origin: Origin<'static>,
-    /// Empty, or with a leading and without a trailing slash.
+    /// Empty, or with a leading slash and without a trailing one.
     prefix: String,
 }
 
 impl PublicUrl {
-    /// A URL that may say `http` where its host is this machine: `localhost`, `127.0.0.0/8` or
+    /// Parses a URL that may be `http` if its host is this machine: `localhost`, `127.0.0.0/8` or
     /// `[::1]`.
     pub fn http_on_loopback(url: &str) -> Result<Self, InvalidPublicUrl> {
         let parsed = Self::parse(url)?;
@@ -60,18 +61,18 @@ impl PublicUrl {
         }
     }
 
-    /// A URL that may say `http` wherever it is.
+    /// Parses a URL that may be `http` on any host.
     ///
     /// # Security
     ///
-    /// DPoP does not protect a token that travels in the clear ([RFC 9449 section
+    /// DPoP does not protect a token that is sent unencrypted ([RFC 9449 section
     /// 2](https://www.rfc-editor.org/rfc/rfc9449#section-2)).
     pub fn insecure_http(url: &str) -> Result<Self, InvalidPublicUrl> {
         Self::parse(url)
     }
 
-    /// The path of a well-known document about the service: the well-known part stands between the
-    /// host and the path (RFC 8414 section 3.1, RFC 9728 section 3.1).
+    /// The path of a well-known document about the service: the well-known part is inserted between
+    /// the host and the path (RFC 8414 section 3.1, RFC 9728 section 3.1).
     pub(crate) fn well_known_path(&self, name: &str) -> String {
         format!("/.well-known/{name}{}", self.prefix)
     }
@@ -81,13 +82,13 @@ impl PublicUrl {
         &self.origin
     }
 
-    /// Whether the whole of an origin is meant, and not only what lies below a path.
+    /// Whether this is a whole origin, without a path prefix.
     #[cfg(feature = "client")]
     pub(crate) const fn is_origin(&self) -> bool {
         self.prefix.is_empty()
     }
 
-    /// Whether a normalised path of this origin lies below the prefix.
+    /// Whether this URL covers a normalised path on an origin.
     #[cfg(feature = "client")]
     pub(crate) fn covers(&self, origin: &Origin<'_>, path: &str) -> bool {
         *origin == self.origin
@@ -129,53 +130,53 @@ impl fmt::Display for PublicUrl {
     }
 }
 
-/// Why a text is not a [`PublicUrl`]. The deployer's mistake, seen at start-up.
+/// Why a text is not a [`PublicUrl`]: a configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPublicUrl {
-    /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
+    /// Not an absolute `http` or `https` URL according to RFC 3986, or a URL with userinfo.
     #[error("not an absolute URL of the form https://host[:port][/prefix]")]
     Malformed,
-    /// The scheme is `http`. Tests say so with [`PublicUrl::http_on_loopback`].
+    /// The scheme is `http`. In tests, use [`PublicUrl::http_on_loopback`].
     #[error("the public URL must be https")]
     NotHttps,
-    /// A query or a fragment, which `htu` never has.
+    /// The URL has a query or a fragment, which `htu` never has.
     #[error("the public URL must have no query and no fragment")]
     QueryOrFragment,
 }
 
-/// The method and URI that a request's proof must speak of, before normalisation.
+/// The method and URI that a request's proof must name, before normalisation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestTarget {
-    /// What `htm` must say.
+    /// The expected `htm`.
     pub method: Method,
-    /// The target as the client sent it. Only its path counts: scheme, host and port come from the
+    /// The target as the client sent it. Only its path is used: scheme, host and port come from the
     /// public URLs.
     pub uri: Uri,
 }
 
 impl RequestTarget {
-    /// A target of this method and URI.
+    /// A target with this method and URI.
     pub const fn new(method: Method, uri: Uri) -> Self {
         Self { method, uri }
     }
 }
 
-/// Finds the method and URI of the original request where they are not those of the request at
-/// hand.
+/// Finds the method and URI of the original request, if they differ from those of the received
+/// request.
 ///
-/// Implement it for forward authentication, where a proxy asks about a request that it describes in
-/// header fields of its own (`X-Original-Method`, `X-Original-URI`), and for routers that rewrite
-/// URIs without axum's `OriginalUri`.
+/// Implement it for forward authentication, where a proxy describes the original request in its own
+/// header fields (`X-Original-Method`, `X-Original-URI`), and for routers that rewrite URIs without
+/// axum's `OriginalUri`.
 ///
 /// # Security
 ///
-/// What is returned decides what a proof must say. Take it only from fields that the proxy sets on
-/// every request, never from fields that a client could have sent through it. The scheme, host and
-/// port still come from the configured [`PublicUrl`]s.
+/// The returned target decides what a proof must name. Take it only from fields that the proxy sets
+/// on every request, never from fields that a client could send through the proxy. The scheme, host
+/// and port still come from the configured [`PublicUrl`]s.
 pub trait TargetResolver: Send + Sync {
-    /// The target, or `None` where the request does not say, which refuses it.
+    /// Returns the target, or `None` if the request does not contain one, which rejects the request.
     fn resolve(&self, request: &Parts) -> Option<RequestTarget>;
 }
 
@@ -185,7 +186,7 @@ impl<F: Fn(&Parts) -> Option<RequestTarget> + Send + Sync> TargetResolver for F 
     }
 }
 
-/// The allow-list of public URLs, and how a request's target is found.
+/// The allow-list of public URLs, and how to find a request's target.
 #[derive(Clone)]
 pub(crate) struct Targets {
     public_urls: Vec<PublicUrl>,
@@ -207,9 +208,13 @@ impl Targets {
         }
     }
 
-    /// The first one.
+    /// The first public URL.
     pub(crate) fn public_url(&self) -> &PublicUrl {
         &self.public_urls[0]
+    }
+
+    pub(crate) fn replace(&mut self, public_url: PublicUrl) {
+        self.public_urls = vec![public_url];
     }
 
     pub(crate) fn add(&mut self, public_url: PublicUrl) {
@@ -220,7 +225,7 @@ impl Targets {
         self.resolver = Some(resolver);
     }
 
-    /// What the proof of this request must say.
+    /// The target that the proof of this request must name.
     pub(crate) fn of<'t>(&'t self, request: &'t Parts) -> Result<Target<'t>, TargetError> {
         let public_urls = &self.public_urls;
         if let Some(resolver) = &self.resolver {
@@ -236,8 +241,8 @@ impl Targets {
         }
         let uri = original_uri(request);
         let path = Path::of(&request.method, uri)?;
-        // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later
-        // always have an authority, which gateways rewrite; it is not believed.
+        // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later always
+        // have an authority, which gateways rewrite; it is not trusted.
         let named = if request.version < Version::HTTP_2 {
             self.origin_named_by(uri)?
         } else {
@@ -273,17 +278,17 @@ fn original_uri(request: &Parts) -> &Uri {
     &request.uri
 }
 
-/// What `htm` and `htu` of one request must say.
+/// The target that the proof of one request must name with `htm` and `htu`.
 pub(crate) struct Target<'t> {
     method: Method,
     public_urls: &'t [PublicUrl],
-    /// The one origin that the request itself named, out of those allowed.
+    /// The origin that the request itself named, if any: one of the allowed origins.
     named: Option<Origin<'t>>,
     path: Path<'t>,
 }
 
 enum Path<'t> {
-    /// `OPTIONS *`, whose URI has an empty path, which is not `/` (RFC 9110 section 4.2.3).
+    /// `OPTIONS *`: its URI has an empty path, which is not `/` (RFC 9110 section 4.2.3).
     Asterisk,
     Normal(Cow<'t, str>),
 }
@@ -313,7 +318,7 @@ impl<'t> Path<'t> {
 }
 
 impl Target<'_> {
-    /// RFC 9449 section 4.3, check 8: exact, methods are case-sensitive (RFC 9110 section 9.1).
+    /// RFC 9449 section 4.3, check 8: an exact match, as methods are case-sensitive (RFC 9110 section 9.1).
     pub(crate) fn is_method(&self, htm: &str) -> bool {
         self.method.as_str() == htm
     }
@@ -367,15 +372,15 @@ impl Target<'_> {
     }
 }
 
-/// Where `htu` differs from the public URL it comes nearest to (RFC 9449 section 4.3, check 9).
+/// The first part in which `htu` differs from the closest public URL (RFC 9449 section 4.3, check 9).
 ///
-/// In the order of comparison: the later, the nearer.
+/// The variants are in the order of comparison: a later variant is a closer match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UrlMismatch {
-    /// Not an absolute `http` or `https` URL by RFC 3986, or with userinfo.
+    /// Not an absolute `http` or `https` URL according to RFC 3986, or a URL with userinfo.
     Malformed,
-    /// `http` for `https` or the reverse.
+    /// `http` instead of `https`, or the reverse.
     Scheme,
     /// Another host.
     Host,
@@ -385,21 +390,21 @@ pub enum UrlMismatch {
     Path,
 }
 
-/// Why a request has no target that a proof could speak of.
+/// Why a request has no target that a proof could name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
     /// A plain CONNECT, which opens a tunnel and addresses no resource.
     #[error("a CONNECT request addresses no resource")]
     Connect,
-    /// An absolute-form target that is not under any public URL, or an authority-form one (RFC 9110
-    /// section 7.4).
+    /// An absolute-form target whose origin is not that of a public URL, or an authority-form
+    /// target (RFC 9110 section 7.4).
     #[error("the request is for another server")]
     Misdirected,
-    /// The path holds characters that RFC 3986 does not allow.
+    /// The path contains characters that RFC 3986 does not allow.
     #[error("the path of the request is malformed")]
     NotRfc3986,
-    /// The [`TargetResolver`] found none.
+    /// The [`TargetResolver`] returned no target.
     #[error("the request does not say what it is for")]
     Unresolved,
 }

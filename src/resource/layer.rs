@@ -1,4 +1,4 @@
-//! The tower layer: all the tower there is.
+//! The tower layer around a [`Verifier`].
 
 use std::fmt;
 use std::future::Future;
@@ -33,12 +33,12 @@ pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
 /// `Access-Control-Allow-Headers`. A wildcard does not cover `Authorization`.
 pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
-/// Lets a request through to the service only when its DPoP proof and access token hold together,
-/// with a [`BoundToken`](crate::BoundToken) in its extensions. Where the verifier allows
-/// Bearer, a request may come with a [`BearerToken`](crate::BearerToken) instead.
+/// Accepts a request only if its DPoP proof is valid and bound to its access token. An accepted request
+/// has a [`BoundToken`](crate::BoundToken) in its extensions, or, if the verifier allows Bearer, it may
+/// have a [`BearerToken`](crate::BearerToken) instead.
 ///
-/// It goes around any service of `http` requests that can be cloned and whose response body has a
-/// `Default`, the empty body of refusals.
+/// It wraps any service of `http` requests that can be cloned and whose response body has a
+/// `Default`, the empty body of responses to rejected requests.
 ///
 /// # Example
 ///
@@ -57,20 +57,20 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// # }
 /// ```
 ///
-/// # Behind other layers
+/// # With other layers
 ///
-/// - **CORS** goes outside of this layer: a preflight (`OPTIONS` without `Authorization`) is the
-///   CORS layer's to answer, and its answer must also be on refusals. Let it expose
-///   [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. Where that order cannot be had,
-///   [`DpopLayer::with_preflight_pass_through`] lets preflights by.
+/// - **CORS** goes outside this layer: the CORS layer responds to preflights (`OPTIONS` without
+///   `Authorization`), and must also add its header fields to responses to rejected requests. Let it
+///   expose [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. If that order is not possible,
+///   [`DpopLayer::with_preflight_pass_through`] lets preflights through.
 /// - **Logging and metrics** go outside, too: they find the
 ///   [`Rejection`] in the response's extensions.
-/// - **Authorization** goes inside: [`RequireScopesLayer`](crate::RequireScopesLayer) and its kin answer in
-///   the name of this one.
+/// - **Authorization** goes inside: [`RequireScopesLayer`](crate::RequireScopesLayer) and similar layers
+///   respond on behalf of this one.
 /// - **One layer per request.** A layer around a router and a clone of it inside share one replay
-///   memory: the inner one would see every proof a second time.
+///   store: the inner one would see every proof a second time.
 /// - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
-///   are opened; [`BoundToken::expires`](crate::BoundToken::expires) says when to end
+///   are opened; [`BoundToken::expires`](crate::BoundToken::expires) says when to close
 ///   them.
 #[derive_where(Clone)]
 pub struct DpopLayer<C = Claims> {
@@ -86,9 +86,9 @@ enum Preflights {
 }
 
 impl<C> DpopLayer<C> {
-    /// A layer that asks this verifier. Clones of the layer share it, replay memory included.
+    /// A layer that uses this verifier. Clones of the layer share it, including its replay store.
     ///
-    /// Give an `Arc` to go on using the verifier elsewhere
+    /// Pass an `Arc` to keep using the verifier elsewhere
     /// ([`issue_nonce`](Verifier::issue_nonce)).
     pub fn new(verifier: impl Into<Arc<Verifier<C>>>) -> Self {
         Self {
@@ -98,18 +98,18 @@ impl<C> DpopLayer<C> {
         }
     }
 
-    /// Lets every request through, and only reports what would have been refused, for the time in
-    /// which a service is moved behind the layer: a [`ReportedRejection`] in the extensions of the
-    /// request and of its response, an event, and the metric's decision `reported`. Requests that
-    /// hold bring their token as ever; a client that needs a nonce is given one.
+    /// Lets every request through, and only reports which requests would have been rejected, while a
+    /// service is being moved behind the layer. The report is a [`ReportedRejection`] in the extensions
+    /// of the request and of its response, an event, and the metric's decision `reported`. Valid
+    /// requests have their token as usual; a client that needs a nonce gets one.
     ///
-    /// The layers inside, [`RequireScopesLayer`](crate::RequireScopesLayer) and its kin, report as well. A handler that
-    /// takes a token as its argument takes an `Option` of it meanwhile: without one, axum's
-    /// extractors answer a plain 500.
+    /// Inner layers, such as [`RequireScopesLayer`](crate::RequireScopesLayer), only report as well. A handler
+    /// that takes a token as its argument must take an `Option` of it in this mode: otherwise, without a
+    /// token, axum's extractors respond with a plain 500.
     ///
     /// # Security
     ///
-    /// Nothing is refused. The service goes on deciding by whatever decided before.
+    /// No request is rejected. The service must still decide as it did before.
     #[must_use]
     pub fn with_insecure_report_only(self) -> Self {
         Self {
@@ -119,11 +119,11 @@ impl<C> DpopLayer<C> {
     }
 
     /// Lets CORS preflights (`OPTIONS` with `Access-Control-Request-Method` and without
-    /// `Authorization`) through unverified.
+    /// `Authorization`) through without verification.
     ///
     /// # Security
     ///
-    /// Such a request reaches the service without a token. Use it only where the service answers
+    /// These requests reach the service without a token. Use it only if the service responds to
     /// preflights and does nothing else for `OPTIONS`.
     #[must_use]
     pub fn with_preflight_pass_through(self) -> Self {
@@ -181,8 +181,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The service that was polled ready must be the one that is called; the clone that stays
-        // has yet to be polled.
+        // The service that was polled ready must be the one that is called; the remaining clone was
+        // not polled.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
@@ -219,28 +219,28 @@ fn is_preflight<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key(AUTHORIZATION)
 }
 
-type Decision = Result<(Parts, Note), Rejection>;
+type Outcome = Result<(Parts, Note), Rejection>;
 
-/// What is left to say in the response to a request that was let through.
+/// What remains to be added to the response to a request that was let through.
 #[derive(Default)]
 struct Note {
     next_nonce: Option<Nonce>,
     reported: Option<ReportedRejection>,
 }
 
-/// Takes the head of a request and gives it back, so that no part of it is copied, with all that
-/// the services behind will look for.
+/// Takes the head of a request and returns it, so that no part of it is copied, with the extensions
+/// that the inner services look for.
 async fn decide<C: Send + Sync + 'static>(
     verifier: Arc<Verifier<C>>,
     enforcement: Enforcement,
     mut head: Parts,
-) -> Decision {
+) -> Outcome {
     let mut note = Note::default();
     let decision = verifier.verify_either(&head).await;
     let guard = head.extensions.get::<Guard>();
     let decided_outside = guard.is_some_and(|guard| guard.enforcement == Enforcement::Enforced);
-    // Behind this layer, a token is one that this layer has accepted. But one that only reports
-    // changes nothing for another that decides.
+    // The services behind this layer must only find a token that it accepted. But a report-only layer
+    // must not change anything for an outer layer that enforces its decisions.
     let is_in_charge = enforcement == Enforcement::Enforced || !decided_outside;
     if is_in_charge {
         AcceptedToken::<C>::remove_from(&mut head.extensions);
@@ -311,9 +311,9 @@ pin_project! {
         S: Service<Request<B>>,
     {
         Verifying {
-            // Boxed, because the future of an async function has no name that could stand here. The
-            // inner service's has.
-            future: Pin<Box<dyn Future<Output = Decision> + Send>>,
+            // Boxed, because the future of an async function has no name that could be written here.
+            // The inner service's future has one.
+            future: Pin<Box<dyn Future<Output = Outcome> + Send>>,
             pending: Option<(S, B)>,
             verifier: Arc<Verifier<C>>,
             span: Span,
@@ -345,7 +345,7 @@ where
                 } => {
                     let entered = span.enter();
                     let decision = ready!(future.as_mut().poll(context));
-                    // Taken on a refusal too: it ends the inner service's reservation at once.
+                    // Also taken on a rejection: this ends the inner service's reservation at once.
                     let (mut inner, body) = pending
                         .take()
                         .expect("a future is not polled again after it was ready");

@@ -1,11 +1,11 @@
-//! The replay memory of one process, in a tenth of the memory.
+//! The replay store of one process, in about 10% of the memory of `MemoryReplayStore`.
 //!
-//! A hash table whose buckets are short lists, each behind a lock of its own, and a ledger of how
-//! many records end in which second. When a second has passed, the ledger takes its records off the
-//! count at once; a bucket drops its own when it is next used. So no claim does more than walk one
-//! short list, nothing is ever moved to a larger table, and the ledger alone decides whether there
-//! is room: a record leaves when its proof can no longer be accepted and never before, and when the
-//! memory is full it says so.
+//! It is a hash table whose buckets are short lists, each behind its own lock, and a ledger that
+//! counts how many records expire in each second. When a second has passed, the ledger subtracts
+//! its records from the count at once; a bucket drops its own when it is next used. So no claim
+//! walks more than one short list, nothing is ever moved to a larger table, and the ledger alone
+//! decides whether there is room. A record is dropped when its proof can no longer be accepted and
+//! never before; a full store returns an error.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -19,11 +19,12 @@ use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreErro
 use crate::sync::Mutex;
 use crate::time::Timestamp;
 
-/// As [`MemoryReplayStore`](crate::MemoryReplayStore), in a tenth of its memory, and in
-/// a fraction of its time. Cloning gives another handle to the same memory.
+/// Like [`MemoryReplayStore`](crate::MemoryReplayStore), in about 10% of its memory and a fraction
+/// of its time. Clones are handles to the same store.
 ///
-/// The default is the other one because many watch over the map in it (moka's), and this is code of
-/// ours alone. Both pass the same tests, and `benches/RESULTS.md` compares them.
+/// `MemoryReplayStore` is the default because it is backed by `moka`, a widely used concurrent
+/// cache, while this store is code of this crate alone. Both pass the same tests, and
+/// `benches/RESULTS.md` compares them.
 ///
 /// # Example
 ///
@@ -38,27 +39,27 @@ use crate::time::Timestamp;
 ///
 /// # Security
 ///
-/// Serves one process only: behind a load balancer, two processes with a memory each accept a proof
-/// once each. And it starts empty: a proof from within the last
-/// [`retention`](crate::Freshness::retention) before a restart passes once more
-/// after it. Where either matters, use a shared store.
+/// Serves one process only: behind a load balancer, two processes with one store each accept a
+/// proof once each. The store also starts empty: a proof used within the last
+/// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
+/// either matters, use a shared store.
 #[derive(Clone)]
 pub struct CompactReplayStore(Arc<Memory>);
 
 struct Memory {
     ledger: Mutex<Ledger>,
     buckets: Box<[Mutex<Bucket>]>,
-    /// Its secret keeps a client from choosing proofs that all fall into one bucket.
+    /// Its secret prevents a client from choosing proofs that all fall into one bucket.
     hasher: RandomState,
     limit: usize,
 }
 
-/// How many records there are whose proofs may still be accepted.
+/// Counts the records whose proofs may still be accepted.
 struct Ledger {
     live: usize,
     by_last_second: BTreeMap<Timestamp, usize>,
-    /// The second after the last one that was taken off the count. A proof that ended before it may
-    /// have been forgotten.
+    /// The second after the last one that was subtracted from the count. If a proof expired before
+    /// it, its record may have been dropped.
     passed_before: Timestamp,
     refused: u64,
 }
@@ -77,21 +78,21 @@ struct Record {
 /// See [`ReplayKey::half`].
 type Half = [u8; 16];
 
-/// Live records a bucket when the memory is full: few, since each claim looks at all of a bucket.
+/// Live records per bucket when the store is full: few, because each claim searches a whole bucket.
 const RECORDS_PER_BUCKET: usize = 32;
-/// Beyond so many (2.6 MB, for 2 million records) the lists get longer instead.
+/// The maximum number of buckets (2.6 MB, for 2 million records). Beyond it, the lists get longer instead.
 const MAX_BUCKETS: usize = 1 << 16;
-/// Room by which a list grows. Doubling would leave a third of the memory unused.
+/// Records by which a list grows. Doubling would leave a third of the memory unused.
 const ROOM: usize = 8;
 
 impl CompactReplayStore {
-    /// A memory of at most this many live records; one more is refused with 503 until an older one
-    /// has served its time.
+    /// A store of at most this many live records; further claims are rejected with 503 until an
+    /// older record expires.
     ///
-    /// A record takes about 45 octets. With the default freshness a record is needed for 91 s, and
-    /// for up to 121 s where a client's clock is ahead, so a million of them carry 8,000 to 11,000
-    /// requests a second. One client with a good token can fill it for all; where clients are not
-    /// trusted that far, limit the rate of each in a layer outside of this one.
+    /// A record takes about 45 bytes. With the default freshness a record is needed for 91 s, and
+    /// for up to 121 s if a client's clock is ahead, so a million records carry 8,000 to 11,000
+    /// requests per second. One client with a valid token can fill the store for all clients; if
+    /// clients are not trusted that far, limit the rate of each client in a layer outside this one.
     pub fn with_limit(limit: usize) -> Self {
         let buckets = (limit / RECORDS_PER_BUCKET).clamp(1, MAX_BUCKETS);
         Self(Arc::new(Memory {
@@ -107,7 +108,7 @@ impl CompactReplayStore {
         }))
     }
 
-    /// How full the memory is, and how often it had to refuse. For metrics and alarms.
+    /// How full the store is, and how many claims it has rejected. For metrics and alarms.
     pub fn usage(&self) -> MemoryUsage {
         let ledger = self.0.ledger.lock();
         MemoryUsage {
@@ -119,7 +120,7 @@ impl CompactReplayStore {
 }
 
 impl Default for CompactReplayStore {
-    /// At most a million live records, some 45 MB: 8,000 requests a second at the least. Choose a
+    /// At most a million live records, about 45 MB: at least 8,000 requests per second. Choose a
     /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)
@@ -167,7 +168,7 @@ impl Memory {
 }
 
 impl Ledger {
-    /// Counts a record, if there is room, and says which ones have passed.
+    /// Counts a record, if there is room, and returns `passed_before`.
     fn enter(
         &mut self,
         now: Timestamp,
@@ -179,8 +180,8 @@ impl Ledger {
         {
             let (last_second, records) = oldest.remove_entry();
             self.live -= records;
-            // Only as far as there were records: a clock that is put right after a leap ahead must
-            // not leave everyone refused until it gets there again.
+            // Only as far as there were records: when a clock that jumped ahead is corrected,
+            // requests must not be rejected until it gets there again.
             self.passed_before = self.passed_before.max(last_second.plus(1));
         }
         if expires < self.passed_before {
@@ -196,9 +197,9 @@ impl Ledger {
         Ok(self.passed_before)
     }
 
-    /// Takes back what was counted for a proof that is not recorded.
+    /// Undoes the count for a proof that is not recorded.
     fn leave(&mut self, expires: Timestamp) {
-        // Otherwise it left with its second, in the meantime.
+        // Otherwise the record was subtracted with its second in the meantime.
         if expires >= self.passed_before
             && let Some(records) = self.by_last_second.get_mut(&expires)
         {
@@ -226,8 +227,8 @@ impl Bucket {
             records.retain(|record| record.last_second >= passed_before);
             records.shrink_to(2 * records.len());
         }
-        // Another thread, in a later second, was quicker: the record of an earlier use may be among
-        // those that it dropped.
+        // Another thread, in a later second, was faster: it may have dropped the record of an
+        // earlier use.
         if expires < self.dropped_before {
             return Err(ReplayStoreError::Unavailable);
         }

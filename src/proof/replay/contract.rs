@@ -1,4 +1,4 @@
-//! What every [`ReplayStore`] must do, as a test to run against yours.
+//! The contract of [`ReplayStore`], as a test to run against your implementation.
 //!
 //! # Example
 //!
@@ -18,16 +18,16 @@ use std::time::SystemTime;
 use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore};
 use crate::time::Timestamp;
 
-/// Claims fresh random keys, alone and at the same time, and looks at what comes back. It never
+/// Claims fresh random keys, one at a time and concurrently, and checks the results. It never
 /// sleeps.
 ///
-/// Not covered: races between threads and processes (the claims that are made at the same time are
-/// polled by one task, so a store that never waits sees them one after the other), and that a record
-/// lasts until `expires` by the store's own clock.
+/// Not covered: races between threads and processes (the concurrent claims are polled by one task,
+/// so a store that never waits handles them one after the other), and whether a record lasts until
+/// `expires` by the store's own clock.
 ///
 /// # Panics
 ///
-/// The store breaks the contract, or answers with an error. The message says which rule.
+/// Panics if the store breaks the contract or returns an error. The message states the rule.
 pub async fn check<S: ReplayStore>(store: &S) {
     let now = Timestamp::from(SystemTime::now());
     let later = now.plus(120);
@@ -95,7 +95,7 @@ fn fresh_key() -> ReplayKey {
     ReplayKey::from_bytes(octets)
 }
 
-/// Polls all the futures, in turn, until each is ready.
+/// Polls all futures in turn until each one is ready.
 async fn at_once<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut outputs: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();

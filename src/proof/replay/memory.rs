@@ -1,12 +1,13 @@
-//! The replay memory of one process.
+//! The replay store of one process.
 //!
-//! The map is moka's. Looking for a record and making it are one step by a lock of ours: of moka's
-//! entry operations, `or_insert` lets two threads both win, and the others keep locks in a second map,
-//! which among a million records takes a third of a claim's time. moka's own ways of forgetting are not used: past its
-//! capacity it would evict records that are still needed, without a word, and its clock is not ours.
-//! Instead every record's key also stands in a list by its last second, and each new record takes a
-//! few keys off the lists that have passed. So a record leaves when its proof can no longer be
-//! accepted and never before, and when the memory is full it says so.
+//! The map is moka's. Looking up a record and inserting it are one step under a lock of this crate:
+//! of moka's entry operations, `or_insert` lets two threads both win, and the others keep locks in
+//! a second map, which takes a third of a claim's time with a million records. moka's own eviction
+//! is not used: beyond its capacity it would silently evict records that are still needed, and it
+//! does not use this crate's clock. Instead every record's key is also in a list by the last second
+//! of its proof, and each new record removes a few keys from the lists whose second has passed. So
+//! a record is dropped when its proof can no longer be accepted and never before; a full store
+//! returns an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,25 +22,25 @@ use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
 
-/// Remembers proofs in this process's memory. Cloning gives another handle to the same memory.
+/// Remembers proofs in this process's memory. Clones are handles to the same store.
 ///
-/// Many watch over the map in it, which is moka's. Where a service has many records,
-/// [`CompactReplayStore`](crate::proof::CompactReplayStore) keeps them in a tenth of the
-/// memory, and no claim in it takes long: this one, with a million records, now and then stops for
-/// milliseconds to tidy up (measured once; no benchmark here shows it).
+/// Backed by `moka`, a widely used concurrent cache. For a service with many records,
+/// [`CompactReplayStore`](crate::proof::CompactReplayStore) needs about 10% of the memory, and none
+/// of its claims takes long: with a million records, this store sometimes pauses for milliseconds
+/// to clean up (measured once; no benchmark here shows it).
 ///
 /// # Security
 ///
-/// Serves one process only: behind a load balancer, two processes with a memory each accept a proof
-/// once each. And it starts empty: a proof from within the last
-/// [`retention`](crate::Freshness::retention) before a restart passes once more after
-/// it. Where either matters, use a shared store.
+/// Serves one process only: behind a load balancer, two processes with one store each accept a
+/// proof once each. The store also starts empty: a proof used within the last
+/// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
+/// either matters, use a shared store.
 #[derive(Clone)]
 pub struct MemoryReplayStore(Arc<Memory>);
 
 struct Memory {
     records: Cache<Half, ()>,
-    /// Whoever makes a record holds the one of its key.
+    /// A thread that inserts a record holds the lock of its key.
     insertions: [Mutex<()>; INSERTIONS],
     lists: Mutex<Lists>,
     live: AtomicUsize,
@@ -47,14 +48,14 @@ struct Memory {
     refused: AtomicU64,
 }
 
-/// How many records can be made at once, at the most.
+/// The maximum number of concurrent insertions.
 const INSERTIONS: usize = 64;
 
 struct Lists {
     /// The keys of all records, by the last second of their proofs.
     by_last_second: BTreeMap<Timestamp, Vec<Half>>,
-    /// The second after the last one of which records were dropped. A proof that ended before it may
-    /// have been forgotten.
+    /// The second after the last one from which records were dropped. If a proof expired before it,
+    /// its record may have been dropped.
     dropped_before: Timestamp,
 }
 
@@ -62,13 +63,13 @@ struct Lists {
 type Half = [u8; 16];
 
 impl MemoryReplayStore {
-    /// A memory of at most this many live records; one more is refused with 503 until an older one
-    /// has served its time.
+    /// A store of at most this many live records; further claims are rejected with 503 until an
+    /// older record expires.
     ///
-    /// A record takes about 360 octets. With the default freshness a record is needed for 91 s, and
-    /// for up to 121 s where a client's clock is ahead, so a million of them carry 8,000 to 11,000
-    /// requests a second. One client with a good token can fill it for all; where clients are not
-    /// trusted that far, limit the rate of each in a layer outside of this one.
+    /// A record takes about 360 bytes. With the default freshness a record is needed for 91 s, and
+    /// for up to 121 s if a client's clock is ahead, so a million records carry 8,000 to 11,000
+    /// requests per second. One client with a valid token can fill the store for all clients; if
+    /// clients are not trusted that far, limit the rate of each client in a layer outside this one.
     pub fn with_limit(limit: usize) -> Self {
         Self(Arc::new(Memory {
             records: Cache::builder().build(),
@@ -83,7 +84,7 @@ impl MemoryReplayStore {
         }))
     }
 
-    /// How full the memory is, and how often it had to refuse. For metrics and alarms.
+    /// How full the store is, and how many claims it has rejected. For metrics and alarms.
     pub fn usage(&self) -> MemoryUsage {
         MemoryUsage {
             live: self.0.live.load(Ordering::Relaxed),
@@ -94,7 +95,7 @@ impl MemoryReplayStore {
 }
 
 impl Default for MemoryReplayStore {
-    /// At most a million live records, some 360 MB: 8,000 requests a second at the least. Choose a
+    /// At most a million live records, about 360 MB: at least 8,000 requests per second. Choose a
     /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)
@@ -114,8 +115,8 @@ impl ReplayStore for MemoryReplayStore {
     }
 }
 
-/// Records dropped along with each new one: more than one, so that the memory empties faster than it
-/// fills; few, so that no request waits for another's past.
+/// Records dropped with each new one: more than one, so that the store empties faster than it
+/// fills; few, so that no request spends long on the records of others.
 const DROPPED_PER_CLAIM: usize = 16;
 
 impl Memory {
@@ -144,16 +145,16 @@ impl Memory {
             (lists.take_passed(now), lists.dropped_before)
         };
         self.drop_records(&passed);
-        // After a step back of the clock, or between threads that read it on either side of a
-        // second, the record of an earlier use may have been dropped already. Looked at after the
-        // insertion: whoever dropped it had raised the mark before.
+        // After the clock stepped back, or between threads that read it on both sides of a second
+        // boundary, the record of an earlier use may have been dropped already. Checked after the
+        // insertion: the thread that dropped it had raised `dropped_before` first.
         if expires < dropped_before {
             return Err(ReplayStoreError::Unavailable);
         }
         Ok(Claim::First)
     }
 
-    /// Takes one of the places, if one is free.
+    /// Reserves room for one record, if there is any.
     fn reserve(&self) -> bool {
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
@@ -162,7 +163,7 @@ impl Memory {
             .is_ok()
     }
 
-    /// Whether there was no such record before.
+    /// Inserts the record, and returns whether it is new.
     fn record(&self, key: Half) -> bool {
         let [first, ..] = key;
         let insertion = &self.insertions[usize::from(first) % INSERTIONS];
@@ -187,15 +188,15 @@ impl Memory {
 }
 
 impl Lists {
-    /// Takes some keys of proofs that are no longer accepted off the lists.
+    /// Removes some keys of proofs that are no longer accepted from the lists, and returns them.
     fn take_passed(&mut self, now: Timestamp) -> Vec<Half> {
         let mut passed = Vec::new();
         while passed.len() < DROPPED_PER_CLAIM
             && let Some(mut oldest) = self.by_last_second.first_entry()
             && *oldest.key() < now
         {
-            // Only as far as records were dropped: a clock that is put right after a leap ahead must
-            // not leave everyone refused until it gets there again.
+            // Only as far as records were dropped: when a clock that jumped ahead is corrected,
+            // requests must not be rejected until it gets there again.
             self.dropped_before = self.dropped_before.max(oldest.key().plus(1));
             let keys = oldest.get_mut();
             let kept = keys.len().saturating_sub(DROPPED_PER_CLAIM - passed.len());
@@ -220,10 +221,10 @@ impl fmt::Debug for MemoryReplayStore {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUsage {
-    /// Records held now, those whose time has just passed included.
+    /// Records held now, including those that have just expired.
     pub live: usize,
-    /// Records that may be held.
+    /// The maximum number of records.
     pub limit: usize,
-    /// Claims refused since the start because the memory was full.
+    /// Claims rejected since the start because the store was full.
     pub refused: u64,
 }

@@ -1,9 +1,9 @@
-//! The memory of proofs that were used ([RFC 9449 section
+//! The replay store: which proofs were used ([RFC 9449 section
 //! 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1)).
 //!
-//! A proof is good once. What is remembered is a hash of the client's key and the proof's `jti`:
-//! not the proof itself, which has many spellings that verify alike, and not the `jti` alone, which
-//! one client could burn for another.
+//! A proof can be used once. The store keeps a hash of the client's key and the proof's `jti`: not
+//! the proof itself, which has many encodings that verify alike, and not the `jti` alone, because
+//! one client could use up the `jti` of another.
 
 pub(crate) mod store;
 pub mod contract;

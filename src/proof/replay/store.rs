@@ -1,4 +1,4 @@
-//! What a replay store is, and what it is asked.
+//! The replay store trait and its types.
 
 use std::fmt;
 use std::future::Future;
@@ -12,22 +12,22 @@ use crate::time::Timestamp;
 
 /// Remembers which proofs were used.
 ///
-/// [`MemoryReplayStore`](crate::MemoryReplayStore) serves one process. Implement this over a
-/// shared store where several processes serve the same public URL, and run [`replay_contract::check`](crate::proof::replay_contract::check)
-/// against it.
+/// [`MemoryReplayStore`](crate::MemoryReplayStore) serves one process. If several processes serve
+/// the same public URL, implement this trait over a shared store, and run
+/// [`replay_contract::check`](crate::proof::replay_contract::check) against it.
 ///
 /// # Security
 ///
-/// - One atomic operation: of any number of simultaneous claims of one key, exactly one is
-///   [`Claim::First`], in all processes.
-/// - A record lives until `expires`, at least, and longer by as much as the clocks of the store and
-///   of the processes may differ: forgetting it earlier lets the proof pass again. A store that is
-///   full, or out of reach, answers with an error; the request is then refused with 503.
+/// - A claim is one atomic operation: of any number of simultaneous claims of one key, exactly one
+///   is [`Claim::First`], across all processes.
+/// - A record lives at least until `expires`, plus the possible difference between the clocks of
+///   the store and of the processes: a record dropped earlier lets the proof be used again. A store
+///   that is full or unreachable returns an error; the request is then rejected with 503.
 pub trait ReplayStore: Send + Sync + 'static {
-    /// Records the key unless it is recorded already.
+    /// Records the key unless it is already recorded.
     ///
     /// The proof is accepted up to and including the second `expires`; `now` is never later than
-    /// that.
+    /// `expires`.
     fn claim(
         &self,
         key: ReplayKey,
@@ -36,7 +36,7 @@ pub trait ReplayStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send;
 }
 
-/// A store of whatever type. Clones are handles to the same store.
+/// A store of any type. Clones are handles to the same store.
 #[derive(Clone)]
 pub(crate) struct AnyReplayStore(Arc<dyn ErasedReplayStore>);
 
@@ -75,7 +75,19 @@ impl<S: ReplayStore> ErasedReplayStore for S {
     }
 }
 
-/// What a claim found. There is no third answer, so a `match` may be exhaustive.
+/// A store that is also used elsewhere, for example for health checks.
+impl<S: ReplayStore> ReplayStore for Arc<S> {
+    fn claim(
+        &self,
+        key: ReplayKey,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
+        S::claim(self, key, now, expires)
+    }
+}
+
+/// The result of a claim. There is no third result, so a `match` can be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// The proof was not used before, and is recorded now.
@@ -89,27 +101,27 @@ pub enum Claim {
 pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
-    /// A key from its 32 octets, as [`ReplayKey::as_bytes`] gave them.
+    /// A key from its 32 bytes, as returned by [`ReplayKey::as_bytes`].
     pub const fn from_bytes(octets: [u8; 32]) -> Self {
         Self(octets)
     }
 
-    /// The 32 octets to store.
+    /// The 32 bytes to store.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Half of it, for stores of this process that are to be small.
+    /// Half of the key, for in-process stores that must be small.
     ///
-    /// Of two proofs that share a half, the later one is refused. To do that to somebody else's takes
-    /// 2^128 attempts; 2^64 let a client do it to itself.
+    /// If two proofs share a half, the later one is rejected. Doing this to another client's proof
+    /// takes 2^128 attempts; with 2^64 a client can do it to its own.
     pub(crate) fn half(&self) -> [u8; 16] {
         std::array::from_fn(|i| self.0[i])
     }
 
-    /// The key of a proof with this identifier by the key with this thumbprint.
+    /// The replay key of a proof with this `jti`, signed by the key with this thumbprint.
     pub fn new(thumbprint: Thumbprint, jti: &str) -> Self {
-        // The thumbprint has a fixed length, so no two pairs run together.
+        // The thumbprint has a fixed length, so different pairs never give the same hash input.
         let hash = Sha256::new()
             .chain_update(thumbprint.as_bytes())
             .chain_update(jti);
@@ -123,14 +135,14 @@ impl fmt::Debug for ReplayKey {
     }
 }
 
-/// The store cannot say whether a proof was used before.
+/// The store could not decide whether a proof was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayStoreError {
-    /// The store holds as many live records as it may.
+    /// The store holds the maximum number of live records.
     #[error("the replay memory is full")]
     Full,
-    /// The store is out of reach.
+    /// The store is unreachable.
     #[error("the replay memory is out of reach")]
     Unavailable,
 }

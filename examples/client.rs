@@ -1,14 +1,14 @@
-//! A client for any authorization server and any resource server: it finds the token endpoint, gets
-//! a token that is bound to its key (client credentials), and calls a resource with it.
+//! A client for any authorization server and any resource server: it discovers the token endpoint,
+//! gets a token that is bound to its key (client credentials), and calls a resource with it.
 //!
 //! ```sh
 //! cargo run --example client -- --issuer http://127.0.0.1:9000 \
 //!     --client-id service --client-secret service-secret --resource http://127.0.0.1:8080/protected
 //! ```
 //!
-//! It prints one JSON object a line: what it got from the issuer, then what each call got. Demands
-//! for nonces are met by the layers and do not show. Only `http` on loopback is spoken; a real
-//! client puts the same layers around an HTTPS client.
+//! It prints one JSON object per line: first the thumbprint and the algorithm of its key, then the
+//! result of each call. The layers handle demands for nonces, which do not appear in the output.
+//! Only `http` on loopback is supported; a real client puts the same layers around an HTTPS client.
 
 use std::env;
 use std::error::Error;
@@ -73,13 +73,13 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether every call was answered with success.
+/// Returns whether every call succeeded.
 async fn run(options: Options) -> Result<bool> {
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let server = discover(&http, &options.issuer).await?;
     let key = match &options.alg {
         Some(alg) => SigningKey::generate_for(alg.parse()?)?,
-        // RFC 9449 section 5.1: by the algorithms that the server says it knows.
+        // RFC 9449 section 5.1: use an algorithm that the server says it supports.
         None => match &server.dpop_signing_alg_values_supported {
             Some(algs) => SigningKey::generate_for_one_of(&algs.join(" "))?,
             None => SigningKey::generate()?,
@@ -123,7 +123,7 @@ fn server_of(url: &Uri) -> Result<PublicUrl> {
     Ok(PublicUrl::http_on_loopback(&origin)?)
 }
 
-/// RFC 8414 section 3.2, as far as this client needs it.
+/// RFC 8414 section 3.2, only the members that this client needs.
 #[derive(Deserialize)]
 struct ServerMetadata {
     issuer: String,
@@ -131,7 +131,7 @@ struct ServerMetadata {
     dpop_signing_alg_values_supported: Option<Vec<String>>,
 }
 
-/// RFC 8414 section 3.1, and OpenID Connect Discovery where there is no such document.
+/// RFC 8414 section 3.1, or OpenID Connect Discovery if there is no such document.
 async fn discover(http: &Http, issuer: &str) -> Result<ServerMetadata> {
     let url: Uri = issuer.parse()?;
     let server = server_of(&url)?;
@@ -154,8 +154,8 @@ async fn discover(http: &Http, issuer: &str) -> Result<ServerMetadata> {
     Err("the issuer has no metadata".into())
 }
 
-/// A source that asks for a token when there is none, or none that lives on for a while. Requests
-/// that come meanwhile wait for the same answer.
+/// A source that requests a token if it has none, or if its token expires soon. Concurrent requests
+/// wait for the same response.
 struct Tokens {
     service: TokenClient<Http, SigningKey>,
     request: Request<Full<Bytes>>,
@@ -175,7 +175,7 @@ impl Tokens {
             return Err(format!("the token endpoint answered {status}: {error}").into());
         }
         let granted = TokenResponse::from_json(body.as_bytes())?;
-        // In time before it expires, and within an hour, whatever the server says.
+        // Renew before the token expires, and within an hour, whatever the server says.
         let life = granted.expires_in().unwrap_or(Duration::from_secs(60));
         let renewal = Instant::now() + life.min(Duration::from_secs(3600)).mul_f32(0.8);
         Ok((granted.access_token().clone(), renewal))
@@ -249,7 +249,7 @@ impl Options {
         })
     }
 
-    /// RFC 6749 section 4.4.2. The proof is the layer's.
+    /// RFC 6749 section 4.4.2. The layer adds the proof.
     fn token_request(&self, endpoint: &Uri) -> Result<Request<Full<Bytes>>> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
@@ -262,7 +262,7 @@ impl Options {
         let mut request = Request::post(endpoint.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(secret) = &self.client_secret {
-            // RFC 6749 section 2.3.1: encoded as in a form first.
+            // RFC 6749 section 2.3.1: id and secret are form-encoded first.
             let encode = |text: &str| -> String {
                 form_urlencoded::byte_serialize(text.as_bytes()).collect()
             };

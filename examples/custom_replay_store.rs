@@ -1,4 +1,4 @@
-//! `minimal.rs` plus a memory of one's own for the proofs that were used.
+//! `minimal.rs` plus a custom replay store.
 //!
 //! ```sh
 //! cargo run --example custom_replay_store
@@ -6,9 +6,9 @@
 //! cargo run --example custom_replay_store 127.0.0.1:8080 built-in   # the memory that is built in, chosen at run time
 //! ```
 //!
-//! This one is a map, and so serves one process, like the memory that is built in. Where several
-//! processes serve one URL, they need one store: what is a lock here is then one atomic operation
-//! of the database, such as `INSERT … ON CONFLICT DO NOTHING` in SQL.
+//! This store is a map, so it serves one process, like the built-in replay store. Several processes
+//! that serve one URL need one shared store. One atomic operation of the database then replaces the
+//! lock used here, for example `INSERT … ON CONFLICT DO NOTHING` in SQL.
 
 use std::collections::HashMap;
 use std::env;
@@ -24,11 +24,11 @@ use tower_dpop::{
     Verifier,
 };
 
-/// The proofs that were used, each with the last second at which it would be accepted.
+/// The used proofs, each with the last second at which it would be accepted.
 #[derive(Default)]
 struct UsedProofs(Mutex<HashMap<ReplayKey, Timestamp>>);
 
-/// Proofs come from anyone who has a token, so the memory needs a bound.
+/// Anyone who has a token can send proofs, so the store needs a limit.
 const MAX_RECORDS: usize = 100_000;
 
 impl ReplayStore for UsedProofs {
@@ -38,7 +38,7 @@ impl ReplayStore for UsedProofs {
         now: Timestamp,
         expires: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        // One lock around all of it: of two claims at the same time, one must see the other.
+        // One lock for the whole operation: of two simultaneous claims, one must see the other.
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if used.contains_key(&key) {
             return Ok(Claim::Replayed);
@@ -46,7 +46,7 @@ impl ReplayStore for UsedProofs {
         if used.len() >= MAX_RECORDS {
             used.retain(|_, expires| now <= *expires);
         }
-        // To make room by forgetting a live record would let its proof pass again.
+        // Removing a record that has not expired would let its proof be used again.
         if used.len() >= MAX_RECORDS {
             return Err(ReplayStoreError::Full);
         }
@@ -55,15 +55,15 @@ impl ReplayStore for UsedProofs {
     }
 }
 
-/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
-/// known to all.
+/// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
+/// private half, too.
 const JWKS: &str = r#"{"keys":[
     {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ]}"#;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Belongs in a test; here it panics at start-up if the store does not keep its promises.
+    // This check belongs in a test. Here it panics at start-up if the store breaks the contract.
     replay_contract::check(&UsedProofs::default()).await;
 
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
@@ -87,7 +87,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One type, whatever remembers proofs.
+/// The same type with any replay store.
 struct Service {
     dpop: DpopLayer,
 }

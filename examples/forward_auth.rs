@@ -1,5 +1,5 @@
-//! Answers the questions that a proxy asks about each request: nginx `auth_request`, Traefik
-//! ForwardAuth, Caddy `forward_auth`, Envoy `ext_authz`.
+//! A forward authentication server: a proxy asks it about each request (nginx `auth_request`,
+//! Traefik ForwardAuth, Caddy `forward_auth`, Envoy `ext_authz`).
 //!
 //! ```sh
 //! cargo run --release --example forward_auth -- --proxy nginx --listen 127.0.0.1:9001 \
@@ -8,23 +8,22 @@
 //! curl -i -H 'X-Original-Method: GET' -H 'X-Original-URI: /orders' http://127.0.0.1:9001/
 //! ```
 //!
-//! The answer is 200 with the claims that it was told to tell, or a refusal as the layer makes it.
-//! Whoever may ask could ask with any method and URI, so only the proxy may: its address is
-//! `--from`, and everyone else gets a bare 403. The application must be reachable through the proxy
-//! only.
+//! The response is 200 with the configured claims, or a rejection by the layer. Anyone who can ask
+//! this server can name any method and URI, so only the proxy may ask: `--from` is its address, and
+//! everyone else gets a bare 403. The application must be reachable through the proxy only.
 //!
 //! # nginx
 //!
 //! ```nginx
 //! location / {
 //!     auth_request /_dpop;
-//!     # For the application. Each line also takes out what the client has sent by that name.
+//!     # For the application. Each line also removes a field of that name sent by the client.
 //!     auth_request_set $auth_subject $upstream_http_x_auth_subject;
 //!     proxy_set_header X-Auth-Subject $auth_subject;
 //!     proxy_set_header Authorization "";
 //!     proxy_set_header DPoP "";
-//!     # For the client; a 401 has its WWW-Authenticate without being told. What the server level
-//!     # adds must be repeated here.
+//!     # For the client. nginx copies WWW-Authenticate to a 401 by itself. Header fields that the
+//!     # server level adds must be repeated here.
 //!     auth_request_set $dpop_nonce $upstream_http_dpop_nonce;
 //!     auth_request_set $dpop_cache_control $upstream_http_cache_control;
 //!     add_header DPoP-Nonce $dpop_nonce always;
@@ -41,8 +40,8 @@
 //! }
 //! ```
 //!
-//! nginx knows 401 and 403 only: of 400 (a malformed `Authorization`) and 503 (we cannot say) it
-//! makes a 500. They are refusals all the same.
+//! nginx handles only 401 and 403: it turns 400 (a malformed `Authorization`) and 503 (the server
+//! could not decide) into 500. These are rejections all the same.
 //!
 //! # Traefik
 //!
@@ -68,7 +67,7 @@
 //! ```caddyfile
 //! example.com {
 //!     route {
-//!         # A client's `Connection: X-Auth-Subject` would take the field out again. (No WebSocket then.)
+//!         # A client's `Connection: X-Auth-Subject` would remove the field again. (This disables WebSocket.)
 //!         request_header -Connection
 //!         request_header -X-Auth-Subject
 //!         request_header -*_*
@@ -107,16 +106,16 @@
 //!           patterns: [{ exact: dpop-nonce }, { exact: cache-control }]
 //! ```
 //!
-//! Of 503, Envoy makes a 403 (`status_on_error`).
+//! Envoy turns 503 into 403 (`status_on_error`).
 //!
 //! # Security
 //!
-//! Many applications take `X_Auth_Subject` and `X.Auth.Subject` for `X-Auth-Subject`, but a proxy
-//! sets only the one that it was told. nginx drops the others unless `underscores_in_headers` or
-//! `ignore_invalid_headers` is changed. Where a proxy cannot, `--forward sub=Subject` helps: a name
-//! of letters and digits has no other spelling.
+//! Many applications treat `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`, but a proxy
+//! sets only the configured name. nginx drops the others unless `underscores_in_headers` or
+//! `ignore_invalid_headers` is changed. If a proxy cannot drop them, use `--forward sub=Subject`: a
+//! name of letters and digits has no other spelling.
 //!
-//! `RUST_LOG=tower_dpop=info` tells on standard error why requests are refused.
+//! `RUST_LOG=tower_dpop=info` logs on standard error why requests are rejected.
 
 use std::env;
 use std::error::Error;
@@ -178,7 +177,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Without RUST_LOG, errors only.
+    // Without RUST_LOG, only errors are logged.
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(io::stderr)
@@ -208,7 +207,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .fallback(tell)
         .with_state(options.forwarded.into())
         .layer(DpopLayer::new(verifier))
-        // Outside of the layer: strangers cannot spend a proof, nor learn whether one is good.
+        // Outside of the layer: no one else can use up a proof, or learn whether a proof is valid.
         .layer(from_fn_with_state(options.from.into(), only_from));
 
     let listener = TcpListener::bind(&options.listen).await?;
@@ -221,7 +220,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The keys at a URL, or at the place that the issuer's metadata name.
+/// The keys at a URL, or at the URL in the issuer's metadata.
 async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box<dyn Error>> {
     let http = HttpClient::new()?;
     let place = jwks.unwrap_or(issuer);
@@ -230,7 +229,7 @@ async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box
         Some(_) => RemoteKeys::at(url, http),
         None => RemoteKeys::discover(url, http),
     };
-    // An issuer that starts at the same time gets ten seconds.
+    // Wait up to ten seconds for an issuer that starts at the same time.
     let keys = keys.fetched_within(Duration::from_secs(10)).await;
     keys.map_err(|error| format!("{place}: {error}").into())
 }
@@ -265,13 +264,13 @@ async fn tell(
     Ok(headers)
 }
 
-/// A claim, and the field that tells it.
+/// A claim, and the header field that carries it.
 struct Forwarded {
     claim: String,
     field: HeaderName,
 }
 
-/// Who asks, and thereby where the request that it asks about is described.
+/// The proxy that asks, which determines where the original request is described.
 enum Proxy {
     Nginx,
     TraefikOrCaddy,
@@ -279,13 +278,13 @@ enum Proxy {
 }
 
 impl TargetResolver for Proxy {
-    /// The proxy sets each of these fields once, whatever the client has sent. What is missing,
-    /// there twice or malformed is not from this proxy as it is configured above.
+    /// The proxy sets each of these fields once, whatever the client sent. If a field is missing,
+    /// repeated or malformed, the request is not from a proxy configured as above.
     fn resolve(&self, request: &Parts) -> Option<RequestTarget> {
         let (method, uri) = match self {
             Self::Nginx => ("x-original-method", "x-original-uri"),
             Self::TraefikOrCaddy => ("x-forwarded-method", "x-forwarded-uri"),
-            // Asks with the client's own method and path.
+            // Envoy asks with the client's own method and path.
             Self::Envoy { path_prefix } => {
                 let path = request.uri.path_and_query()?.as_str();
                 let path = path.strip_prefix(path_prefix)?;
@@ -307,12 +306,12 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     fields.next().is_none().then_some(field)
 }
 
-/// A path, and perhaps a query.
+/// A path with an optional query.
 fn origin_form(text: &str) -> Option<Uri> {
     text.starts_with('/').then(|| text.parse().ok())?
 }
 
-/// There is a claim, but no header field says the same.
+/// The claim exists, but no header field can express its value.
 struct Inexpressible;
 
 fn field_value(
@@ -334,11 +333,11 @@ fn field_value(
         None => return Ok(None),
         Some(Value::String(text)) => text,
         Some(Value::Bool(truth)) => truth.to_string(),
-        // Large ones were rounded when they were read.
+        // Large numbers were rounded when they were read.
         Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
         Some(_) => return Err(Inexpressible),
     };
-    // Two spaces, or one at an end, may be fewer when they arrive: another value.
+    // Repeated, leading or trailing spaces may get lost on the way, which changes the value.
     let words_stand = text
         .split(' ')
         .all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic()));
@@ -360,14 +359,14 @@ struct Options {
     nonces: bool,
 }
 
-/// Why the command line holds no [`Options`].
+/// Why the command line does not give [`Options`].
 enum Unusable {
     HelpWanted,
     Wrong(String),
 }
 
 impl Options {
-    /// `--name value` and `--name=value`; of an option given twice, the last counts.
+    /// Reads `--name value` and `--name=value`. If an option is given twice, the last one counts.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Unusable> {
         let (mut issuer, mut public_url, mut proxy) = (None, None, None);
         let mut path_prefix = String::new();
@@ -453,7 +452,7 @@ impl Forwarded {
     }
 }
 
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+/// Completes on ctrl-c or SIGTERM. Both are handled from this call on.
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let (mut interrupted, mut terminated) = {

@@ -1,5 +1,5 @@
-//! A reverse proxy for services that know nothing of DPoP: lets through only what the layer lets
-//! through, and tells the service in header fields who sent it.
+//! A reverse proxy for services without DPoP support. It forwards only requests that the layer
+//! accepts, and tells the service in header fields who sent them.
 //!
 //! ```sh
 //! cargo run --release --example gateway -- --issuer https://as.example.com \
@@ -9,12 +9,14 @@
 //! curl -i http://127.0.0.1:8080/orders
 //! ```
 //!
-//! curl cannot sign proofs, so it is refused, and the service hears nothing of it. The service must
-//! be reachable through the gateway only. What ends TLS stands in front; nginx, stripping `/api`:
+//! curl cannot sign proofs, so its request is rejected and does not reach the service. The service
+//! must be reachable through the gateway only. Terminate TLS in front of the gateway, for example
+//! with nginx, here stripping `/api`:
 //!
 //! ```nginx
-//! # The path as the client wrote it, and as its proof has it: `proxy_pass http://127.0.0.1:8080/`
-//! # would decode %2F and merge slashes, and such requests would be refused.
+//! # The path as the client wrote it and as its proof contains it:
+//! # `proxy_pass http://127.0.0.1:8080/` would decode %2F and merge slashes, and such requests would
+//! # be rejected.
 //! map $request_uri $below_api { ~^/api(?<below>/.*)$ $below; }
 //! server {
 //!     location /api/ {
@@ -27,7 +29,7 @@
 //! }
 //! ```
 //!
-//! `RUST_LOG=tower_dpop=info` tells on standard error why requests are refused.
+//! `RUST_LOG=tower_dpop=info` logs on standard error why requests are rejected.
 
 use std::convert::Infallible;
 use std::env;
@@ -98,7 +100,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Without RUST_LOG, errors only.
+    // Without RUST_LOG, only errors are logged.
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(io::stderr)
@@ -153,10 +155,10 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         match accepted {
             Ok((stream, _)) => {
                 let connection = server.serve_connection(TokioIo::new(stream), service.clone());
-                // What goes wrong with one connection does not end the others.
+                // An error on one connection does not end the others.
                 tokio::spawn(connections.watch(connection.into_owned()));
             }
-            // There may be no file descriptors left for a moment.
+            // The process may have no file descriptors left for a moment.
             Err(error) => {
                 tracing::error!(%error, "no connection");
                 sleep(Duration::from_millis(100)).await;
@@ -164,12 +166,12 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         }
     }
     drop(listener);
-    // What is not answered by then is broken off.
+    // Requests that are still in progress after that are aborted.
     let _ = timeout(Duration::from_secs(10), connections.shutdown()).await;
     Ok(())
 }
 
-/// The keys at a URL, or at the place that the issuer's metadata name.
+/// The keys at a URL, or at the URL in the issuer's metadata.
 async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box<dyn Error>> {
     let http = HttpClient::new()?;
     let place = jwks.unwrap_or(issuer);
@@ -178,7 +180,7 @@ async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box
         Some(_) => RemoteKeys::at(url, http),
         None => RemoteKeys::discover(url, http),
     };
-    // An issuer that starts at the same time gets ten seconds.
+    // Wait up to ten seconds for an issuer that starts at the same time.
     let keys = keys.fetched_within(Duration::from_secs(10)).await;
     keys.map_err(|error| format!("{place}: {error}").into())
 }
@@ -193,13 +195,13 @@ struct Gateway {
     patience: Duration,
 }
 
-/// A claim, and the field that tells it.
+/// A claim, and the header field that carries it.
 struct Forwarded {
     claim: String,
     field: HeaderName,
 }
 
-/// What becomes of the `Authorization` field.
+/// What happens to the `Authorization` field.
 #[derive(PartialEq)]
 enum Fate {
     Kept,
@@ -219,7 +221,7 @@ impl Gateway {
         })
     }
 
-    /// The request as the service gets it, and what changes whenever a part of its body leaves.
+    /// The request to the service, and a receiver that changes whenever a part of the body is sent.
     fn prepare(
         &self,
         request: Request<Incoming>,
@@ -231,10 +233,10 @@ impl Gateway {
         target.path_and_query = head.uri.path_and_query().cloned();
         head.uri = Uri::from_parts(target).map_err(|_| StatusCode::BAD_REQUEST)?;
         head.version = Version::HTTP_11;
-        // Before our own are written, so that the client's `Connection` cannot name them.
+        // Before our own fields are written, so that the client's `Connection` cannot name them.
         remove_hop_by_hop(&mut head.headers);
         head.headers.remove(DPOP);
-        // The HTTP client writes the host of the upstream.
+        // The HTTP client sets the host of the upstream.
         head.headers.remove(HOST);
         if self.authorization == Fate::Removed {
             head.headers.remove(AUTHORIZATION);
@@ -262,8 +264,8 @@ impl Gateway {
         Ok((Request::from_parts(head, body.boxed()), progress))
     }
 
-    /// The service's answer. It may take as long as the request's body keeps moving, and then its
-    /// time.
+    /// The response of the service. The timeout starts again whenever a part of the request's body
+    /// is sent.
     async fn pass_on(
         &self,
         request: Request<Body>,
@@ -284,7 +286,7 @@ impl Gateway {
                 StatusCode::BAD_GATEWAY
             })?
             .into_parts();
-        // `Upgrade` was not passed on, so there is nothing to switch to.
+        // `Upgrade` was not forwarded, so there is nothing to switch to.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(StatusCode::BAD_GATEWAY);
         }
@@ -294,8 +296,9 @@ impl Gateway {
     }
 }
 
-/// RFC 9110 section 7.6.1: what concerns a connection and not the message. With `Trailer` go the
-/// trailers, which could hold what was removed from the header.
+/// RFC 9110 section 7.6.1: removes the fields that concern the connection and not the message.
+/// Removing `Trailer` removes the trailers, too, which could contain fields that were removed from
+/// the header.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<String> = headers
         .get_all(CONNECTION)
@@ -326,8 +329,8 @@ fn remove_fields(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> b
     }
 }
 
-/// Whether a service could take one field for the other: CGI, WSGI, PHP and others make a variable
-/// of a name, in which `X_Subject`, `X.Subject` and `X-Subject` are one.
+/// Whether a service could confuse the two fields: CGI, WSGI, PHP and others turn names into
+/// variables, and `X_Subject`, `X.Subject` and `X-Subject` become the same variable.
 fn could_be_read_as(one: &HeaderName, other: &HeaderName) -> bool {
     // A HeaderName is in lower case.
     let folded = |name: &HeaderName| {
@@ -337,7 +340,7 @@ fn could_be_read_as(one: &HeaderName, other: &HeaderName) -> bool {
     folded(one) == folded(other)
 }
 
-/// There is a claim, but no header field says the same.
+/// The claim exists, but no header field can express its value.
 struct Inexpressible;
 
 fn field_value(
@@ -359,11 +362,11 @@ fn field_value(
         None => return Ok(None),
         Some(Value::String(text)) => text,
         Some(Value::Bool(truth)) => truth.to_string(),
-        // Large ones were rounded when they were read.
+        // Large numbers were rounded when they were read.
         Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
         Some(_) => return Err(Inexpressible),
     };
-    // Two spaces, or one at an end, may be fewer when they arrive: another value.
+    // Repeated, leading or trailing spaces may get lost on the way, which changes the value.
     let words_stand = text
         .split(' ')
         .all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic()));
@@ -386,14 +389,14 @@ struct Options {
     nonces: bool,
 }
 
-/// Why the command line holds no [`Options`].
+/// Why the command line does not give [`Options`].
 enum Unusable {
     HelpWanted,
     Wrong(String),
 }
 
 impl Options {
-    /// `--name value` and `--name=value`; of an option given twice, the last counts.
+    /// Reads `--name value` and `--name=value`. If an option is given twice, the last one counts.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Unusable> {
         let (mut issuer, mut public_url, mut upstream) = (None, None, None);
         let mut options = Self {
@@ -480,7 +483,7 @@ fn origin(url: &str) -> Result<Uri, Unusable> {
     }
 }
 
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+/// Completes on ctrl-c or SIGTERM. Both are handled from this call on.
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let (mut interrupted, mut terminated) = {

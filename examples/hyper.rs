@@ -1,4 +1,4 @@
-//! `minimal.rs` minus axum: the layer around any tower service, served by hyper.
+//! `minimal.rs` without axum: the layer around any tower service, served by hyper.
 //!
 //! ```sh
 //! cargo run --example hyper
@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
 
-/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
-/// known to all.
+/// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
+/// private half, too.
 const JWKS: &str = r#"{"keys":[
     {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ]}"#;
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     loop {
         let (stream, _) = listener.accept().await?;
         let connection = server.serve_connection(TokioIo::new(stream), service.clone());
-        // What goes wrong with one connection does not end the others.
+        // An error on one connection does not end the others.
         tokio::spawn(connection.into_owned());
     }
 }

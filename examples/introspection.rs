@@ -1,13 +1,14 @@
-//! `minimal.rs` plus opaque access tokens: the authorization server is asked about each (RFC 7662).
+//! `minimal.rs` plus opaque access tokens, each verified by introspection (RFC 7662).
 //!
 //! ```sh
 //! cargo run --example introspection -- https://as.example.com/introspect orders-api some-secret
 //! curl -i http://127.0.0.1:8080/orders
 //! ```
 //!
-//! The arguments are the URL of the introspection endpoint, and the id and the secret under which
-//! this server is registered there; a fourth is the address to listen on. curl is refused before
-//! anything is asked. While the endpoint is out of reach, requests that need an answer get `503`.
+//! The arguments are the URL of the introspection endpoint, and the id and the secret with which this
+//! server is registered there. A fourth argument is the address to listen on. curl is rejected before
+//! any introspection request. While the endpoint is unreachable, requests that need introspection get
+//! `503`.
 
 use std::env;
 use std::error::Error;
@@ -50,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn orders(Extension(token): Extension<BoundToken<IntrospectedClaims>>) -> String {
-    // Everything in the answer is the authorization server's to leave out, `sub` too.
+    // The authorization server may leave out any claim, even `sub`.
     let claims = token.claims();
     let whose = claims.subject().or(claims.client_id());
     format!("the orders of {}\n", whose.unwrap_or("somebody"))

@@ -1,5 +1,5 @@
-//! `minimal.rs` plus metadata (RFC 9728): clients read from the server what they need to know.
-//! One of the routes asks for a scope.
+//! `minimal.rs` plus metadata (RFC 9728): clients learn from the server what they need to know. One
+//! of the routes requires a scope.
 //!
 //! ```sh
 //! cargo run --example metadata
@@ -7,8 +7,8 @@
 //! curl -s http://127.0.0.1:8080/.well-known/oauth-protected-resource
 //! ```
 //!
-//! The first is refused, and its challenge names the URL of the second: the issuers, the scopes and
-//! the algorithms. The address to listen on may be given as an argument.
+//! The first request is rejected, and its challenge names the URL of the second, which returns the
+//! issuers, the scopes and the algorithms. The address to listen on can be given as an argument.
 
 use std::env;
 use std::error::Error;
@@ -21,8 +21,8 @@ use tower_dpop::{
     BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, RequireScopesLayer, Verifier,
 };
 
-/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
-/// known to all.
+/// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
+/// private half, too.
 const JWKS: &str = r#"{"keys":[
     {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ]}"#;
@@ -41,14 +41,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     )
     .with_scope("orders.read orders.write".parse()?)
     .with_well_known_metadata();
-    // Made from the verifier, so it says what is checked.
+    // Made from the verifier, so it states what is checked.
     let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
     let writing = RequireScopesLayer::all_of("orders.write".parse()?);
     let app = Router::new()
         .route("/orders", get(orders))
         .route("/orders/new", get(new_order).layer(writing))
         .layer(DpopLayer::new(verifier))
-        // The last layer is the outermost: nobody needs a token to read the metadata.
+        // The last layer is the outermost: clients can read the metadata without a token.
         .layer(MetadataLayer::new(&metadata));
 
     println!("listening on {url}");

@@ -5,9 +5,9 @@
 //! curl -i http://127.0.0.1:8080/orders
 //! ```
 //!
-//! curl cannot sign proofs, so it is refused: `401`, and `WWW-Authenticate: DPoP algs="…"` says what
-//! would be needed. The example `flow` has a client that can. The address to listen on may be given
-//! as an argument.
+//! curl cannot sign proofs, so its request is rejected with `401`, and
+//! `WWW-Authenticate: DPoP algs="…"` says what is required. The example `flow` has a client that
+//! signs proofs. The address to listen on can be given as an argument.
 
 use std::env;
 use std::error::Error;
@@ -17,8 +17,8 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
 
-/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
-/// known to all.
+/// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
+/// private half, too.
 const JWKS: &str = r#"{"keys":[
     {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ]}"#;

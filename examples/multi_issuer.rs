@@ -1,14 +1,14 @@
-//! `minimal.rs` plus a second issuer, and the keys of both over the network: discovered, kept up to
-//! date, rotated.
+//! `minimal.rs` plus a second issuer, with the keys of both from the network: discovered, kept up
+//! to date, rotated.
 //!
 //! ```sh
 //! cargo run --example multi_issuer -- https://as.example.com https://login.partner.example
 //! curl -i http://127.0.0.1:8080/orders
 //! ```
 //!
-//! It starts when it has the keys of both, for which it tries for ten seconds: issuers may start at
-//! the same time. Later, keys are fetched again when they are old, and when none of them verifies a
-//! token. A third argument is the address to listen on.
+//! It starts when it has the keys of both issuers. It tries for ten seconds, because issuers may
+//! start at the same time. Later, it fetches keys again when they are old, and when none of them
+//! verifies a token. A third argument is the address to listen on.
 
 use std::env;
 use std::error::Error;
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (our_keys, their_keys) = tokio::try_join!(keys(&ours, &http), keys(&partner, &http))?;
     let tokens: Issuers<Claims> = Issuers::new()
         .add_issuer(JwtVerifier::new(ours, "https://api.example.com", our_keys))
-        // The partner knows us by another name, and does not write `at+jwt`.
+        // The partner uses another audience for us, and does not set `typ` to `at+jwt`.
         .add_issuer(JwtVerifier::new(partner, "urn:orders", their_keys).with_lenient_typ());
     let verifier = Verifier::new(PublicUrl::http_on_loopback(&url)?, tokens);
     let app = Router::new()
@@ -55,7 +55,7 @@ async fn keys(issuer: &str, http: &HttpClient) -> Result<RemoteKeys, Box<dyn Err
 }
 
 async fn orders(Extension(token): Extension<BoundToken>) -> String {
-    // Alice of one issuer is not alice of the other.
+    // alice of one issuer is not alice of the other.
     let issuer: Option<String> = token.claims().claim("iss");
     format!(
         "the orders of {}, whom {} vouches for\n",

@@ -1,13 +1,13 @@
-//! `minimal.rs` plus nonces: every proof must hold one that the server gave out a short while ago, so
-//! that proofs cannot be made in advance.
+//! `minimal.rs` plus nonces: every proof must contain a nonce that the server issued recently, so
+//! proofs cannot be made in advance.
 //!
 //! ```sh
 //! NONCE_SECRET=$(openssl rand -hex 32) cargo run --example nonce
 //! curl -i -H 'Authorization: DPoP some-token' http://127.0.0.1:8080/orders
 //! ```
 //!
-//! curl is told `error="use_dpop_nonce"`, and in `DPoP-Nonce` what to put into its proof. Servers that
-//! share a secret accept each other's nonces; one that is alone can do without `NONCE_SECRET`.
+//! curl gets `error="use_dpop_nonce"`, and in `DPoP-Nonce` the nonce to put into its proof. Servers
+//! that share a secret accept each other's nonces. A single server does not need `NONCE_SECRET`.
 
 use std::env;
 use std::error::Error;
@@ -21,8 +21,8 @@ use tower_dpop::{
     StatelessNonces, Verifier,
 };
 
-/// Your issuer's JWK Set goes here. This key is the one of RFC 8037 appendix A: its private half is
-/// known to all.
+/// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
+/// private half, too.
 const JWKS: &str = r#"{"keys":[
     {"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 ]}"#;

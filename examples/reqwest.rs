@@ -1,11 +1,11 @@
-//! One request with a token, through reqwest: what turns its client into a service of `http`
-//! requests, and what it must be told.
+//! One request with a token, through reqwest: how to turn its client into a service of `http`
+//! requests, and how to configure it.
 //!
 //! ```sh
 //! cargo run --example reqwest -- http://127.0.0.1:8080/protected ACCESS-TOKEN KEY.pem
 //! ```
 //!
-//! The key is the one that the token is bound to (PKCS#8).
+//! The key must be the one that the token is bound to (PKCS#8).
 
 use std::env;
 use std::error::Error;
@@ -38,8 +38,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// reqwest as a service of `http` requests. A body of `Bytes` can be sent again; for
-/// `reqwest::Body`, tell the layer how (`with_body_copy`).
+/// reqwest as a service of `http` requests. A body of `Bytes` can be sent again. For
+/// `reqwest::Body`, configure how with `with_body_copy`.
 fn http_service() -> reqwest::Result<
     impl Service<
         Request<Bytes>,
@@ -50,7 +50,7 @@ fn http_service() -> reqwest::Result<
     + Send,
 > {
     let client = reqwest::Client::builder()
-        // A redirect inside of the layer would take the proof along, to whatever server.
+        // A redirect inside of the layer would send the proof on to any server.
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
     Ok(service_fn(move |request: Request<Bytes>| {

@@ -1,4 +1,4 @@
-//! A configurable server, to try the layer against clients and issuers of other makes.
+//! A configurable server for testing the layer with other implementations of clients and issuers.
 //!
 //! ```sh
 //! cargo run --release --example resource_server -- --issuer https://as.example.com \
@@ -6,7 +6,7 @@
 //! curl -i http://127.0.0.1:8080/protected
 //! ```
 //!
-//! `RUST_LOG=tower_dpop=info` tells on standard error why requests are refused.
+//! `RUST_LOG=tower_dpop=info` logs on standard error why requests are rejected.
 
 use std::env;
 use std::error::Error;
@@ -144,7 +144,7 @@ fn jwts<K: KeySource>(
     }
 }
 
-/// The keys at a URL, or at the place that the issuer's metadata name.
+/// The keys at a URL, or at the URL in the issuer's metadata.
 async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box<dyn Error>> {
     let http = HttpClient::new()?;
     let place = jwks.unwrap_or(issuer);
@@ -153,7 +153,7 @@ async fn remote_keys(issuer: &str, jwks: Option<&str>) -> Result<RemoteKeys, Box
         Some(_) => RemoteKeys::at(url, http),
         None => RemoteKeys::discover(url, http),
     };
-    // An issuer that starts at the same time gets ten seconds.
+    // Wait up to ten seconds for an issuer that starts at the same time.
     let keys = keys.fetched_within(Duration::from_secs(10)).await;
     keys.map_err(|error| format!("{place}: {error}").into())
 }
@@ -170,7 +170,7 @@ fn introspection(
         .parse()
         .map_err(|error| format!("--introspection {endpoint}: {error}"))?;
     let tokens = IntrospectionVerifier::new(endpoint, client, audience, HttpClient::new()?)
-        // Many servers say nothing of the audience of an opaque token. In earnest, have them say it.
+        // Many servers omit the audience of an opaque token. In production, have them state it.
         .with_optional_audience()
         .with_claims();
     Ok(Some(tokens))
@@ -210,7 +210,7 @@ where
         let required = RequireScopesLayer::all_of(scopes.clone());
         app = app.layer(required.with_claims::<TokenClaims>());
     }
-    // Routes that come after the layer are not behind it.
+    // Routes that are added after the layer are not behind it.
     app = app.layer(layer).route("/health", get(StatusCode::OK));
     if options.metadata {
         app = app.route_service(metadata.path(), metadata.service());
@@ -218,7 +218,7 @@ where
     app
 }
 
-/// What this server wants to know of a token of whatever kind.
+/// The claims that this server reads from a token of any kind.
 #[derive(Deserialize)]
 struct TokenClaims {
     sub: Option<String>,
@@ -234,7 +234,7 @@ impl HasScopes for TokenClaims {
 }
 
 async fn protected(extensions: Extensions, method: Method, uri: Uri) -> Json<Value> {
-    // In report-only mode there may be none.
+    // In report-only mode there may be no token.
     let token = AcceptedToken::<TokenClaims>::of(&extensions);
     let claims = token.as_ref().map(AcceptedToken::claims);
     let bound = match &token {
@@ -269,14 +269,14 @@ struct Options {
     metadata: bool,
 }
 
-/// Why the command line holds no [`Options`].
+/// Why the command line does not give [`Options`].
 enum Unusable {
     HelpWanted,
     Wrong(String),
 }
 
 impl Options {
-    /// `--name value` and `--name=value`; of an option given twice, the last counts.
+    /// Reads `--name value` and `--name=value`. If an option is given twice, the last one counts.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Unusable> {
         let mut options = Self {
             listen: "127.0.0.1:8080".into(),
@@ -365,7 +365,7 @@ fn seconds(name: &str, text: &str) -> Result<Duration, Unusable> {
         .map_err(|_| Unusable::Wrong(format!("{name} {text}: not a number of seconds")))
 }
 
-/// Ends with ctrl-c or SIGTERM, which are heard from now on.
+/// Completes on ctrl-c or SIGTERM. Both are handled from this call on.
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let (mut interrupted, mut terminated) = {

@@ -2,11 +2,11 @@
 //!
 //! | field | ABNF |
 //! |---|---|
-//! | `Authorization` | `"DPoP" 1*SP token68` ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)), or `"Bearer" 1*SP token68` ([RFC 6750 section 2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)) where that is allowed |
+//! | `Authorization` | `"DPoP" 1*SP token68` ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)), or `"Bearer" 1*SP token68` ([RFC 6750 section 2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)) if Bearer is allowed |
 //! | `DPoP` | `token68` ([section 4.1](https://www.rfc-editor.org/rfc/rfc9449#section-4.1)), of which a JWT uses letters, digits, `-`, `_` and `.` |
 //!
-//! Tokens in the query or in a form are never looked for (OAuth 2.1 and FAPI 2.0 forbid them), nor
-//! is `Proxy-Authorization`.
+//! Tokens in the query or in a form are never read (OAuth 2.1 and FAPI 2.0 forbid them), nor is
+//! `Proxy-Authorization`.
 
 use std::fmt;
 
@@ -21,10 +21,11 @@ use sha2::{Digest, Sha256};
 /// ```
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// Longer tokens are not hashed. Those of issuers that list dozens of groups have a few KiB.
+/// Longer tokens are not hashed. Tokens that list dozens of groups have a few KiB.
 pub(crate) const MAX_TOKEN_LENGTH: usize = 32 * 1024;
 
-/// The scheme under which an access token is presented, and in whose challenge a fault is told.
+/// The authentication scheme under which an access token is presented. The scheme's challenge
+/// reports the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -35,7 +36,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// For metrics and logs.
+    /// The name in metrics and logs.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bearer => "bearer",
@@ -44,18 +45,18 @@ impl Scheme {
     }
 }
 
-/// What the one `Authorization` field of a request presents. It is read once.
+/// The content of a request's only `Authorization` field. It is read once.
 pub(crate) enum Presented<'r> {
-    /// A `DPoP` field beside it is not looked at: clients attach it blindly.
+    /// A `DPoP` field in the same request is not read: clients attach it unconditionally.
     Bearer { token: &'r str },
-    /// A token, and the proof that came with it, if one did.
+    /// A token, and its proof, if the request has one.
     Dpop {
         token: &'r str,
         proof: ProofField<'r>,
     },
 }
 
-/// The `DPoP` fields of a request. What they hold is the proof's own business.
+/// The `DPoP` fields of a request. Their content is not checked here.
 #[derive(Clone, Copy)]
 pub(crate) enum ProofField<'r> {
     Absent,
@@ -64,7 +65,7 @@ pub(crate) enum ProofField<'r> {
 }
 
 impl<'r> Presented<'r> {
-    /// Exactly one `Authorization`, of one of the schemes of access tokens.
+    /// Requires exactly one `Authorization` field, with a scheme for access tokens.
     pub(crate) fn from_headers(headers: &'r HeaderMap) -> Result<Self, CredentialsError> {
         let mut fields = headers.get_all(AUTHORIZATION).iter();
         let field = fields.next().ok_or(CredentialsError::Missing)?;
@@ -85,7 +86,7 @@ impl<'r> Presented<'r> {
 }
 
 impl<'r> ProofField<'r> {
-    /// Counts field lines. A comma-folded value is one field, and no proof.
+    /// Counts field lines. Values joined by a comma are one field, which is not a valid proof.
     pub(crate) fn from_headers(headers: &'r HeaderMap) -> Self {
         let mut fields = headers.get_all(DPOP).iter();
         match (fields.next(), fields.next()) {
@@ -96,7 +97,7 @@ impl<'r> ProofField<'r> {
     }
 }
 
-/// An access token as the client presented it, and its SHA-256, which `ath` and caches need.
+/// An access token as the client presented it, and its SHA-256 for `ath` and caches.
 #[derive(Clone, Copy)]
 pub struct PresentedToken<'r> {
     text: &'r str,
@@ -104,8 +105,8 @@ pub struct PresentedToken<'r> {
 }
 
 impl<'r> PresentedToken<'r> {
-    /// A token, for those who call an [`AccessTokenVerifier`](crate::tokens::AccessTokenVerifier)
-    /// themselves.
+    /// A token, for code that calls an [`AccessTokenVerifier`](crate::tokens::AccessTokenVerifier)
+    /// directly.
     pub fn new(text: &'r str) -> Self {
         Self {
             text,
@@ -113,7 +114,7 @@ impl<'r> PresentedToken<'r> {
         }
     }
 
-    /// The token. A secret: not for logs.
+    /// The token. It is a secret: do not log it.
     pub const fn as_str(&self) -> &'r str {
         self.text
     }
@@ -167,8 +168,8 @@ pub(crate) fn is_token68(text: &[u8]) -> bool {
         .iter()
         .rposition(|octet| *octet != b'=')
         .map_or(0, |last| last + 1);
-    // To the end whatever is found, so that the compiler looks at many octets at once: tokens are long,
-    // and every request has one.
+    // Deliberately without an early exit, so that the compiler can check many octets at once: tokens are
+    // long, and every request has one.
     let characters = text[..end].iter();
     end > 0 && characters.fold(true, |all, octet| all & is_token68_character(*octet))
 }
@@ -178,7 +179,7 @@ pub(crate) fn is_token68_character(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// What is wrong with the header fields themselves.
+/// An error in the header fields themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
@@ -186,13 +187,13 @@ pub enum CredentialsError {
     #[error("several Authorization fields")]
     Ambiguous,
     /// An access token under the Bearer scheme, which is not accepted here (RFC 9449 section 7.2).
-    /// The token is not looked at.
+    /// The token is not verified.
     #[error("the access token was presented as a bearer token")]
     Bearer,
     /// The `Authorization` field does not follow its grammar (RFC 9449 section 7.1).
     #[error("the Authorization field is malformed")]
     Malformed,
-    /// No `Authorization` field, or one of a scheme that is not about access tokens.
+    /// No `Authorization` field, or one with a scheme that is not for access tokens.
     #[error("no access token was presented")]
     Missing,
     /// An access token of more than 32 KiB.

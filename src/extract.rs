@@ -1,4 +1,4 @@
-//! For axum: a handler that takes a [`BoundToken`] cannot be reached without one.
+//! Extractors for axum: a handler that takes a [`BoundToken`] is not called without one.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -14,7 +14,7 @@
 //! # }
 //! ```
 //!
-//! A handler that decides about scopes itself takes an [`Access`]:
+//! A handler that checks scopes itself takes an [`Access`]:
 //!
 //! ```
 //! use tower_dpop::resource::{Access, Denied, ScopeRequirement};
@@ -27,7 +27,7 @@
 //! # let _ = cancel;
 //! ```
 //!
-//! With this feature on, the layer also finds the original path of a request inside `Router::nest`,
+//! With this feature enabled, the layer also finds the original path of a request inside `Router::nest`,
 //! which shortens it ([`OriginalUri`](axum::extract::OriginalUri)).
 
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -40,8 +40,8 @@ use crate::resource::bearer::{AcceptedToken, BearerToken};
 use crate::resource::bound_token::BoundToken;
 use crate::token_endpoint::proven_key::ProvenKey;
 
-/// Where the verifier allows Bearer, a request under that scheme is refused: 401, with challenges
-/// that ask for a bound token.
+/// If the verifier allows Bearer, a request with that scheme is rejected: 401, with challenges that
+/// ask for a bound token.
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     type Rejection = NoBoundToken;
 
@@ -54,8 +54,8 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     }
 }
 
-/// `None` for a request that did not come through the layer, came as a preflight or under the
-/// Bearer scheme, or would have been refused in report-only mode.
+/// `None` for a request that did not pass through the layer, is a preflight, uses the Bearer scheme,
+/// or passed only because of report-only mode.
 impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundToken<C> {
     type Rejection = std::convert::Infallible;
 
@@ -67,8 +67,8 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for BoundTok
     }
 }
 
-/// A token that anyone may present. For requests under the DPoP scheme there is none: a handler that
-/// serves both takes an [`AcceptedToken`].
+/// A token that anyone may present. Requests with the DPoP scheme have none: a handler that accepts
+/// both schemes takes an [`AcceptedToken`].
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BearerToken<C> {
     type Rejection = NotBehindDpopLayer;
 
@@ -84,7 +84,7 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BearerToken<C> {
     }
 }
 
-/// A token under either scheme.
+/// A token of either scheme.
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for AcceptedToken<C> {
     type Rejection = NotBehindDpopLayer;
 
@@ -96,8 +96,8 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for AcceptedToken<C>
     }
 }
 
-/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
-/// route without the layer is refused: a forgotten layer must not make everyone a preflight.
+/// `None` for a request that is a preflight, or that passed only because of report-only mode. Without
+/// the layer, the request is rejected: a forgotten layer must not make all requests preflights.
 impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for AcceptedToken<C> {
     type Rejection = NotBehindDpopLayer;
 
@@ -109,7 +109,7 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Accepted
     }
 }
 
-/// The token, and the means to refuse it: a handler that returns `Result<_, Denied>` asks for scopes
+/// The token, and the means to reject it: a handler that returns `Result<_, Denied>` requires scopes
 /// with `access.check(&requirement)?`.
 impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for Access<C> {
     type Rejection = NotBehindDpopLayer;
@@ -122,8 +122,8 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for Access<C> {
     }
 }
 
-/// `None` for a request that came as a preflight, or would have been refused in report-only mode. A
-/// route without the layer is refused.
+/// `None` for a request that is a preflight, or that passed only because of report-only mode. Without
+/// the layer, the request is rejected.
 impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Access<C> {
     type Rejection = NotBehindDpopLayer;
 
@@ -135,7 +135,7 @@ impl<S: Sync, C: Send + Sync + 'static> OptionalFromRequestParts<S> for Access<C
     }
 }
 
-/// Nothing, only where the layer has let the request by without a token.
+/// `None` only if the layer lets requests through without a token.
 fn optional<T>(found: Option<T>, request: &Parts) -> Result<Option<T>, NotBehindDpopLayer> {
     if found.is_some() || access::may_lack_token(&request.extensions) {
         Ok(found)
@@ -165,8 +165,8 @@ impl<S: Sync> FromRequestParts<S> for ProvenKey {
     }
 }
 
-/// `None` for a request that the layer has let through without a proof. A route without the layer
-/// is refused: a forgotten layer must not make everyone a client without DPoP.
+/// `None` for a request that the layer let through without a proof. Without the layer, the request is
+/// rejected: a forgotten layer must not make every client look like one without DPoP.
 impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
     type Rejection = NotBehindTokenEndpointLayer;
 
@@ -184,13 +184,13 @@ impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
     }
 }
 
-/// Why a handler that takes a [`BoundToken`] was not reached.
+/// Why a handler that takes a [`BoundToken`] was not called.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NoBoundToken {
-    /// The request came under the Bearer scheme, with a token that is bound to nothing: 401.
+    /// The request used the Bearer scheme, with a token that is not bound: 401.
     Bearer(Denied),
-    /// As [`NotBehindDpopLayer`] says.
+    /// See [`NotBehindDpopLayer`].
     NotBehindDpopLayer,
 }
 
@@ -203,9 +203,9 @@ impl IntoResponse for NoBoundToken {
     }
 }
 
-/// The handler takes a token, but no [`DpopLayer`](crate::DpopLayer) with this claims type is
-/// around it, or one that lets requests without a token through (in report-only mode, for one), and
-/// the handler does not take an `Option`. The deployer's mistake: the client gets a plain 500.
+/// The handler takes a token, but no [`DpopLayer`](crate::DpopLayer) with this claims type is around
+/// it. Or the layer lets requests without a token through (for example, in report-only mode), and
+/// the handler does not take an `Option`. A configuration error: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handler takes an access token that no DpopLayer with its claims type has put there")]
 pub struct NotBehindDpopLayer;
@@ -218,9 +218,9 @@ impl IntoResponse for NotBehindDpopLayer {
 }
 
 /// The handler takes a [`ProvenKey`], but no
-/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it (or one that lets
-/// requests without a proof through, and the handler does not take an `Option`). The deployer's
-/// mistake: the client gets a plain 500.
+/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) is around it. Or the layer lets
+/// requests without a proof through, and the handler does not take an `Option`. A configuration
+/// error: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]
 pub struct NotBehindTokenEndpointLayer;

@@ -25,30 +25,32 @@
 //! }
 //! ```
 //!
-//! # The rooms
+//! # Modules
 //!
-//! [`Verifier::verify`] is where to start reading. Each room answers one question and uses only the rooms above it, over a
-//! ground floor of words that all of them use (`time`, `sync`, `cache`, [`telemetry`], `credentials`, `uri`):
+//! To read the source, start at [`Verifier::verify`]. Each module answers one question. It uses only the modules above
+//! it in this table and the basic modules that all of them share (`time`, `sync`, `cache`, [`telemetry`],
+//! `credentials`, `uri`):
 //!
-//! | room | question | feature |
+//! | module | question | feature |
 //! |---|---|---|
-//! | [`jose`] | what are keys, algorithms and signed objects, read strictly? | |
-//! | [`proof`] | is the proof good? | |
-//! | [`tokens`] | is the access token good? | `jwks`: issuers' keys over the network; `introspection`: opaque tokens |
-//! | [`resource`] | may the request pass? | |
+//! | [`jose`] | how are keys, algorithms and signed objects parsed strictly? | |
+//! | [`proof`] | is the proof valid? | |
+//! | [`tokens`] | is the access token valid? | `jwks`: issuers' keys over the network; `introspection`: opaque tokens |
+//! | [`resource`] | is the request accepted? | |
 //! | [`token_endpoint`] | the same at the authorization server | |
-//! | `client` | the other end: proofs, and layers that sign requests | `client` |
+//! | `client` | the client's side: proofs, and layers that sign requests | `client` |
 //! | `extract` | extractors for axum | `axum` |
 //! | `testing` | how do I test my own service? | `testing` |
 //!
-//! `aws-lc-rs` (default) verifies signatures with AWS-LC, `rust-crypto` without C code; `precomputed-keys` verifies ES256 by
-//! keys that recur with arithmetic of this crate; `metrics` reports to the facade of the crate `metrics`.
+//! The other features: `aws-lc-rs` (default) verifies signatures with AWS-LC, and `rust-crypto` without C code.
+//! `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own arithmetic. `metrics` reports
+//! to the facade of the `metrics` crate.
 //!
 //! # What is never optional
 //!
-//! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`; replays are detected; algorithms are an
-//! allow-list that cannot hold `none` or a MAC; an unreachable store or issuer rejects the request. What weakens a check says
-//! so in its name.
+//! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`. Replays are detected. The algorithms
+//! are an allow-list that cannot contain `none` or a MAC. A request that needs an unreachable store or issuer is
+//! rejected. Every option that weakens a check says so in its name.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub(crate) mod time;
@@ -94,7 +96,7 @@ pub use crate::tokens::{claims::Claims, issuers::Issuers, jwt::JwtVerifier, key_
 #[doc(inline)]
 pub use crate::{resource::rejection::Rejection, time::Timestamp};
 
-/// The README's code, compiled.
+/// Compiles the code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
-//! Locks that do not know poison: the one place that decides what a panic under a lock means.
+//! Locks without poisoning. Only this file decides what happens after a panic under a lock.
 //!
-//! Nothing in this crate panics while it holds one of these, except where an allocation fails; what
-//! a lock guards is whole between any two of its statements, or says at its use what is lost. So a
-//! guard is handed out whatever became of the thread before.
+//! Code in this crate does not panic while it holds one of these locks, unless an allocation fails.
+//! The guarded value is consistent between any two statements under the lock; otherwise, a comment
+//! at the use of the lock says what is lost. So a lock is granted even if a previous holder panicked.
 
 use std::sync::{self, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,30 +1,30 @@
-//! What the crate counts and measures, through the facade of the crate `metrics` (feature
+//! What the crate counts and measures, through the facade of the `metrics` crate (feature
 //! `metrics`).
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
 //! | [`REQUESTS`] | counter | `decision` (`accepted`, `refused`, `reported`), `scheme` (`dpop`, `bearer`, `none`), `reason` ([`Rejection::reason`](crate::Rejection::reason), `none` for accepted requests) |
 //! | [`TOKEN_REQUESTS`] | counter of requests to the authorization server | `decision` (`accepted`, `refused`), `reason` ([`TokenRequestRejection::reason`](crate::token_endpoint::TokenRequestRejection::reason)) |
-//! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` lies behind our clock, negative where it is ahead, a day at most in either direction | `decision` |
-//! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of the replay memory of this process, as of the last proof; of several memories, that of the last proof | |
+//! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` is behind the server's clock, negative if it is ahead, limited to one day in either direction | `decision` |
+//! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of this process's replay store, as of the last proof; with several stores, of the one that checked the last proof | |
 //! | [`TOKEN_CACHE`] | counter | `result` (`hit`, `miss`) |
 //! | [`KEY_FETCHES`] | counter | `cause` (`start`, `scheduled`, `demanded`), `result` (`changed`, `unchanged`, `failed`) |
 //! | [`INTROSPECTIONS`] | counter of requests to the introspection endpoint | `result` (`active`, `inactive`, `failed`) |
 //!
-//! No label comes from a request, so their number is bounded.
+//! No label value comes from a request, so the number of label values is bounded.
 //!
-//! Each decision counts: a request that the layer accepts, and a layer behind it refuses
-//! ([`RequireScopesLayer`](crate::RequireScopesLayer)), counts once as either; and so does a token request that the endpoint accepts and
-//! the application refuses. Preflights that are passed through do not count.
+//! Each decision is counted. A request that the layer accepts and an inner layer
+//! ([`RequireScopesLayer`](crate::RequireScopesLayer)) rejects is counted twice, once per decision. So is a token
+//! request that the endpoint accepts and the application rejects. Preflights that are passed through are not counted.
 //!
 //! # `tracing`
 //!
-//! Without any feature, each decision is one event of the target `tower_dpop`: `info` for a refusal
-//! (`error` where the fault is ours), with `reason` (the metric's), `description` (a sentence),
-//! `detail` and, at a resource server, `scheme`; `debug` for an accepted request, with `scheme` and, where there was a
-//! proof, `algorithm` and `skew_seconds`. The layer's events stand in the span `dpop` (`debug`). The detail
-//! says by how many seconds a time is off and which part of the URL differs, and nothing else of the
-//! request.
+//! Each decision is one event with the target `tower_dpop`. No feature is required. A rejection has the level `info`
+//! (`error` if the server could not decide) and the fields `reason` (as in the metric), `description` (a sentence),
+//! `detail` and, at a resource server, `scheme`. An accepted request has the level `debug` and the fields `scheme` (at
+//! a resource server) and, if there was a proof, `algorithm` and `skew_seconds`. The layer's events are in the span
+//! `dpop` (level `debug`). The detail contains no request data, except how many seconds a timestamp is off and which
+//! part of the URL differs.
 #![cfg_attr(
     not(feature = "metrics"),
     allow(unused_variables, reason = "every function is empty then")
@@ -36,21 +36,21 @@ use std::error::Error;
 pub const REQUESTS: &str = "tower_dpop_requests_total";
 /// Decisions about token requests and pushed authorization requests.
 pub const TOKEN_REQUESTS: &str = "tower_dpop_token_requests_total";
-/// How far the clocks of clients are off.
+/// How far clients' clocks are off.
 pub const CLOCK_SKEW: &str = "tower_dpop_clock_skew_seconds";
-/// Records in the replay memory.
+/// Records in the replay store.
 pub const REPLAY_RECORDS: &str = "tower_dpop_replay_records";
-/// Records that the replay memory may hold.
+/// The maximum number of records in the replay store.
 pub const REPLAY_LIMIT: &str = "tower_dpop_replay_limit";
-/// Access tokens that were, or were not, found in a cache of verified tokens.
+/// Access tokens that were found, or not found, in a cache of verified tokens.
 pub const TOKEN_CACHE: &str = "tower_dpop_token_cache_total";
 /// Fetches of issuers' keys.
 pub const KEY_FETCHES: &str = "tower_dpop_key_fetches_total";
-/// Questions to introspection endpoints.
+/// Requests to introspection endpoints.
 pub const INTROSPECTIONS: &str = "tower_dpop_introspections_total";
 
-/// Tells the recorder what the metrics mean and in which units they are. Call it once, after a
-/// recorder was installed.
+/// Registers the descriptions and units of the metrics with the recorder. Call it once, after
+/// installing a recorder.
 #[cfg(feature = "metrics")]
 pub fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -85,7 +85,7 @@ pub fn describe() {
     );
 }
 
-/// Whether a verdict was in a cache.
+/// Whether a token was found in a cache.
 #[derive(Clone, Copy)]
 pub(crate) enum Cached {
     Hit,
@@ -95,7 +95,7 @@ pub(crate) enum Cached {
 pub(crate) fn token_cache(cached: Cached) {
     #[cfg(feature = "metrics")]
     {
-        // Labels that stand in the macro are not allocated.
+        // Literal labels in the macro are not allocated.
         match cached {
             Cached::Hit => metrics::counter!(TOKEN_CACHE, "result" => "hit"),
             Cached::Miss => metrics::counter!(TOKEN_CACHE, "result" => "miss"),
@@ -104,42 +104,42 @@ pub(crate) fn token_cache(cached: Cached) {
     }
 }
 
-/// What a server decided about a request: one event, and what is counted.
+/// A server's decision about a request, as the event and the metrics report it.
 pub(crate) enum Decision<'d> {
-    /// The request passes. The algorithm and the skew are those of its proof.
+    /// The request is accepted. The algorithm and the skew are those of its proof.
     Accepted(Option<ProofFacts>),
-    /// The request is refused, or would be.
+    /// The request is rejected, or would be if the layer enforced its decisions.
     Refused {
         consequence: Consequence,
-        /// A name of a fixed set.
+        /// A name from a fixed set.
         reason: &'static str,
-        /// It holds nothing of the request but by how much a time is off and which part of the URL
-        /// differs.
+        /// It contains no request data, except how many seconds a timestamp is off and which part of
+        /// the URL differs.
         error: &'d (dyn Error + 'd),
         fault: Fault,
-        /// How far `iat` lies behind the clock, where that is the reason.
+        /// How far `iat` is behind the clock, if that is the reason.
         skew_seconds: Option<f64>,
     },
 }
 
-/// What is said of an accepted proof.
+/// What is reported about an accepted proof.
 #[derive(Clone, Copy)]
 pub(crate) struct ProofFacts {
     pub(crate) algorithm: &'static str,
-    /// How far `iat` lies behind the clock.
+    /// How far `iat` is behind the clock.
     pub(crate) skew_seconds: f64,
 }
 
-/// Who decided.
+/// The server that decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     /// A resource server, about a request under this scheme.
     Resource { scheme: &'static str },
-    /// A token endpoint, or one for pushed authorization requests.
+    /// A token endpoint, or an endpoint for pushed authorization requests.
     Token,
 }
 
-/// What comes of a decision against a request.
+/// The consequence of a decision against a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consequence {
     Refused,
@@ -147,7 +147,7 @@ pub(crate) enum Consequence {
     Reported,
 }
 
-/// Whose fault a refusal is.
+/// Whose fault a rejection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Client,
@@ -164,7 +164,7 @@ impl Consequence {
 }
 
 impl Decision<'_> {
-    /// Counts the decision, and says it in one event.
+    /// Counts the decision, and emits one event.
     pub(crate) fn report(&self, server: Server) {
         match *self {
             Self::Accepted(proof) => {
@@ -224,7 +224,7 @@ fn accepted(server: Server, proof: Option<ProofFacts>) {
     }
 }
 
-/// Token requests have none: the proof is all that is presented.
+/// Token requests have no scheme: they present only a proof.
 const fn scheme(server: Server) -> Option<&'static str> {
     match server {
         Server::Resource { scheme } => Some(scheme),
@@ -235,7 +235,7 @@ const fn scheme(server: Server) -> Option<&'static str> {
 fn count(server: Server, decision: &'static str, reason: &'static str) {
     #[cfg(feature = "metrics")]
     {
-        // Labels that stand in the macro are not allocated: what most requests come to has them.
+        // Literal labels in the macro are not allocated, so the most frequent case uses them.
         let counter = match (server, decision) {
             (Server::Resource { scheme: "dpop" }, "accepted") => {
                 metrics::counter!(REQUESTS, "decision" => "accepted", "scheme" => "dpop", "reason" => "none")
@@ -251,7 +251,7 @@ fn count(server: Server, decision: &'static str, reason: &'static str) {
     }
 }
 
-/// How far behind our clock a proof was made.
+/// Records how far the `iat` of a proof is behind the server's clock.
 fn clock_skew(decision: &'static str, seconds: f64) {
     #[cfg(feature = "metrics")]
     {
@@ -264,12 +264,12 @@ fn clock_skew(decision: &'static str, seconds: f64) {
     }
 }
 
-/// Anybody can write any `iat`, without a token even: one of the year 10^300 must not drown the sum
-/// of all others.
+/// Anyone can send any `iat`, even without a token. An `iat` in the year 10^300 must not dominate
+/// the sum of all others.
 #[cfg(feature = "metrics")]
 const LONGEST_SKEW: f64 = 86_400.0;
 
-/// How full the replay memory is.
+/// Records how full the replay store is.
 pub(crate) fn replay_memory(live: usize, limit: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 records")]
@@ -286,7 +286,7 @@ pub(crate) fn key_fetch(cause: &'static str, result: &'static str) {
     metrics::counter!(KEY_FETCHES, "cause" => cause, "result" => result).increment(1);
 }
 
-/// A question to an introspection endpoint.
+/// A request to an introspection endpoint.
 #[cfg(feature = "introspection")]
 pub(crate) fn introspection(result: &'static str) {
     #[cfg(feature = "metrics")]

@@ -1,16 +1,16 @@
-//! Moments, and when something is valid. `now` is an argument everywhere; only a server, a client
-//! and a key source hold a [`Clock`].
+//! Timestamps and validity periods. `now` is an argument everywhere; only a server, a client and a
+//! key source hold a [`Clock`].
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment, in whole seconds since the Unix epoch.
+/// A point in time, in whole seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment this many seconds after the Unix epoch.
+    /// The time this many seconds after the Unix epoch.
     pub const fn from_unix(seconds: u64) -> Self {
         Self(seconds)
     }
@@ -20,25 +20,25 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment this many seconds later, or the last there is.
+    /// The time this many seconds later, or the latest that can be represented.
     #[must_use]
     pub const fn plus(self, seconds: u64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
 
-    /// The second in which a NumericDate lies (RFC 7519 section 2), which may have a fraction.
+    /// Truncates a NumericDate (RFC 7519 section 2), which may have a fraction, to whole seconds.
     pub(crate) const fn from_numeric_date(date: f64) -> Self {
         Self(whole_seconds(date))
     }
 
-    /// As a NumericDate, which JSON writes as a double.
+    /// Converts to a NumericDate, which is a double in JSON.
     pub(crate) const fn as_numeric_date(self) -> f64 {
         seconds(self.0)
     }
 }
 
 impl From<SystemTime> for Timestamp {
-    /// The second in which the moment lies; moments before 1970 become 1970.
+    /// Truncates to whole seconds. Times before 1970 become the start of 1970.
     fn from(time: SystemTime) -> Self {
         Self(
             time.duration_since(UNIX_EPOCH)
@@ -47,8 +47,8 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// The whole part of a number of seconds: zero for what is negative or not a number, the largest
-/// integer for what is beyond.
+/// The whole part of a number of seconds. Negative numbers and NaN become zero; numbers that are too
+/// large become the largest integer.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -58,7 +58,7 @@ pub(crate) const fn whole_seconds(seconds: f64) -> u64 {
     seconds as u64
 }
 
-/// Whole seconds beside those of a NumericDate. Exact for the next 285 million years.
+/// Converts whole seconds to the type of a NumericDate. Exact for the next 285 million years.
 #[expect(
     clippy::cast_precision_loss,
     reason = "below 2^53 for the next 285 million years"
@@ -67,14 +67,14 @@ pub(crate) const fn seconds(seconds: u64) -> f64 {
     seconds as f64
 }
 
-/// `nbf` and `exp` (RFC 7519 sections 4.1.4 and 4.1.5), each where it is present.
+/// `nbf` and `exp` (RFC 7519 sections 4.1.4 and 4.1.5), each if present.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
     pub(crate) not_before: Option<f64>,
     pub(crate) expires: Option<f64>,
 }
 
-/// Why it is not the time.
+/// Why the current time is outside a validity period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutOfTime {
     Expired,
@@ -82,7 +82,7 @@ pub(crate) enum OutOfTime {
 }
 
 impl Validity {
-    /// Whether now is within, by clocks that may differ by the leeway.
+    /// Checks that `now` is within the period. Clocks may differ by the leeway.
     pub(crate) fn check(&self, now: Timestamp, leeway: Duration) -> Result<(), OutOfTime> {
         let (now, leeway) = (now.as_numeric_date(), leeway.as_secs_f64());
         if self.expires.is_some_and(|expires| now - leeway >= expires) {
@@ -95,7 +95,7 @@ impl Validity {
     }
 }
 
-/// Where the time comes from: the operating system, but in tests.
+/// The source of the time: the operating system, except in tests.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
@@ -108,7 +108,7 @@ impl Clock {
         self.read().into()
     }
 
-    /// The time with its fraction of a second.
+    /// The current time, including fractions of a second.
     pub(crate) fn read(&self) -> SystemTime {
         (self.0)()
     }

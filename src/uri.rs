@@ -1,20 +1,20 @@
 //! Origins and paths of `http` and `https` URLs, in their normal form.
 //!
-//! Both sides are normalised as RFC 3986 says (sections
+//! Both sides of a comparison are normalised by RFC 3986 (sections
 //! [6.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.2) and
-//! [6.2.3](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.3)), not as browsers do: a WHATWG
-//! parser repairs what it should refuse.
+//! [6.2.3](https://www.rfc-editor.org/rfc/rfc3986#section-6.2.3)), not as browsers do it: a WHATWG
+//! parser repairs input that it should reject.
 //!
-//! | in | equal to |
+//! | input | equal to |
 //! |---|---|
 //! | `HTTPS://API.example:443/a` | `https://api.example/a` |
 //! | `https://api.example` | `https://api.example/` |
 //! | `/%7Ejoe/%2e%2e/a/./b%2fc` | `/a/b%2Fc` |
 //! | `/a?x=1#y` | `/a` |
 //!
-//! Characters that RFC 3986 does not allow in a path, such as `[`, `]` and `|`, are refused on both
-//! sides; clients percent-encode them. Different stay: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and `/`, `api.example.` and
-//! `api.example`, upper and lower case in a path.
+//! Characters that RFC 3986 does not allow in a path, such as `[`, `]` and `|`, are rejected on both
+//! sides; clients percent-encode them. The following remain different: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and
+//! `/`, `api.example.` and `api.example`, upper and lower case in a path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -53,7 +53,7 @@ pub(crate) struct Origin<'u> {
 pub(crate) enum Host<'u> {
     /// A registered name or an IPv4 address, in lower case.
     Name(Cow<'u, str>),
-    /// Compared as an address: RFC 3986 normalises its letters, but not its zeros.
+    /// Compared as an address: RFC 3986 normalises the case of its letters, but not its zeros.
     Ipv6(Ipv6Addr),
 }
 
@@ -66,7 +66,7 @@ impl<'u> Origin<'u> {
         } else {
             return None;
         };
-        // RFC 9110 section 4.2.4: userinfo is an error, even an empty one; `@` is in no host.
+        // RFC 9110 section 4.2.4: userinfo is an error, even if empty. No host contains `@`.
         let (host, port) = if let Some(literal) = authority.strip_prefix('[') {
             let (address, port) = literal.split_once(']')?;
             (Host::Ipv6(address.parse().ok()?), port)
@@ -102,7 +102,7 @@ fn in_lower_case(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// What stands behind the host: nothing, `:`, or `:` and a port without leading zeros.
+/// Parses the text after the host: nothing, `:`, or `:` and a port without leading zeros.
 fn parse_port(text: &str, scheme: UrlScheme) -> Option<u16> {
     let digits = match text.strip_prefix(':') {
         None if !text.is_empty() => return None,
@@ -130,7 +130,7 @@ impl fmt::Display for Origin<'_> {
 
 pub(crate) struct InvalidHttpUrl;
 
-/// An absolute URL, without query and fragment, into its origin and its path as written.
+/// Splits an absolute URL without query and fragment into its origin and its path, as written.
 pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), InvalidHttpUrl> {
     let (scheme, rest) = url.split_once("://").ok_or(InvalidHttpUrl)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -138,9 +138,9 @@ pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), InvalidHttpUrl> {
     Ok((origin, path))
 }
 
-/// RFC 3986 section 6.2.2: percent-encodings of unreserved characters decoded, the others in upper
-/// case, then dot segments removed (section 5.2.4). An empty path is `/` (section 6.2.3). `None`
-/// for what is not an absolute path by RFC 3986.
+/// Normalises a path by RFC 3986 section 6.2.2: decodes percent-encoded unreserved characters, writes
+/// other percent-encodings in upper case, then removes dot segments (section 5.2.4). An empty path
+/// becomes `/` (section 6.2.3). `None` if the text is not an absolute path by RFC 3986.
 pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
     if path.is_empty() {
         return Some("/".into());
@@ -148,7 +148,7 @@ pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
     if !path.starts_with('/') {
         return None;
     }
-    // What nearly every path is: normal already.
+    // Nearly every path takes the first branch: it has nothing to decode.
     let decoded = if path.bytes().all(is_path_character) {
         Cow::Borrowed(path)
     } else {
@@ -161,12 +161,12 @@ pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// What stands in a path for itself (RFC 3986 section 3.3): `pchar` and the slash.
+/// Whether a path may contain this octet unencoded (RFC 3986 section 3.3): `pchar` and the slash.
 fn is_path_character(octet: u8) -> bool {
     IS_PATH_CHARACTER[usize::from(octet)]
 }
 
-/// A table, because every request has two paths.
+/// A table, for speed: every request has two paths.
 const IS_PATH_CHARACTER: [bool; 256] = {
     let mut table = [false; 256];
     let mut octet = 0_u8;
@@ -178,8 +178,8 @@ const IS_PATH_CHARACTER: [bool; 256] = {
     table
 };
 
-/// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that a path may not hold, and for
-/// half an encoding.
+/// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that a path may not contain, and for
+/// an incomplete percent-encoding.
 fn decode_unreserved(path: &str) -> Option<String> {
     let mut decoded = String::with_capacity(path.len() + 1);
     let mut octets = path.bytes();

@@ -1,15 +1,15 @@
-//! An authorization server that binds tokens to keys, small but real, to try clients and resource
-//! servers of other makes against.
+//! A small but real authorization server that binds tokens to keys, for testing other
+//! implementations of clients and resource servers.
 //!
 //! ```sh
 //! cargo run --example authorization_server -- --listen 127.0.0.1:9000 --nonces
 //! curl -s http://127.0.0.1:9000/.well-known/oauth-authorization-server
 //! ```
 //!
-//! It knows two clients, both of which must send proofs: `service`, with the secret
-//! `service-secret`, for client credentials; and `app`, a public one with the redirect URI
+//! It has two clients, and both must send proofs: `service`, with the secret `service-secret`, for
+//! client credentials; and `app`, a public client with the redirect URI
 //! `http://127.0.0.1/callback`, for codes (PKCE, pushed requests, `dpop_jkt`) and refresh tokens.
-//! Its one user, alice, says yes to everything, so it is nothing to put on a network.
+//! Its one user, alice, consents to everything, so do not expose it to a network.
 
 mod server;
 

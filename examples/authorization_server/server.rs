@@ -1,7 +1,7 @@
 //! The authorization server itself: codes, tokens, and the keys that they are bound to.
 //!
-//! It has one user, who always says yes, and two registered clients. What it has given out it keeps
-//! in memory.
+//! It has one user, who consents to everything, and two registered clients. It keeps what it has
+//! issued in memory.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -36,11 +36,11 @@ const CODE_LIFE: Duration = Duration::from_secs(60);
 const PUSHED_REQUEST_LIFE: Duration = Duration::from_secs(90);
 const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What it is told on its command line.
+/// The settings from the command line.
 pub(crate) struct Settings {
-    /// Its URL, as clients reach it.
+    /// The URL at which clients reach it.
     pub(crate) issuer: String,
-    /// Whom its access tokens are for.
+    /// The audience of its access tokens.
     pub(crate) audience: String,
     /// The algorithms of proofs.
     pub(crate) algorithms: Algorithms,
@@ -49,15 +49,15 @@ pub(crate) struct Settings {
     pub(crate) token_life: Duration,
 }
 
-/// A registered client (RFC 6749 section 2). All of them must use DPoP
-/// (`dpop_bound_access_tokens`, RFC 9449 section 5.2).
+/// A registered client (RFC 6749 section 2). All clients must use DPoP (`dpop_bound_access_tokens`,
+/// RFC 9449 section 5.2).
 struct Client {
     id: &'static str,
     kind: ClientKind,
 }
 
 enum ClientKind {
-    /// Acts for itself, by this secret.
+    /// Acts for itself, and authenticates with this secret.
     Confidential { secret: &'static str },
     /// Acts for users, and has no secret.
     Public { redirect_uri: &'static str },
@@ -87,7 +87,7 @@ struct AuthorizationServer {
     grants: Grants,
 }
 
-/// What was given out. Taking out of a cache is atomic, so each of them is redeemed once.
+/// What was issued. Removal from a cache is atomic, so each entry is redeemed only once.
 #[derive(Clone)]
 struct Grants {
     pushed: Cache<String, PushedRequest>,
@@ -99,7 +99,7 @@ struct Grants {
 #[derive(Clone)]
 struct PushedRequest {
     request: AuthorizationRequest,
-    /// The key that sent it, or that its `dpop_jkt` names.
+    /// The key that signed its proof, or that its `dpop_jkt` names.
     key: Option<Thumbprint>,
 }
 
@@ -118,7 +118,7 @@ struct Code {
 struct Refresh {
     client_id: &'static str,
     scope: Option<String>,
-    /// The key it is bound to, since its client is public (RFC 9449 section 5).
+    /// The key that it is bound to, because its client is public (RFC 9449 section 5).
     key: Thumbprint,
 }
 
@@ -161,7 +161,7 @@ fn kept_for<V: Clone + Send + Sync + 'static>(life: Duration) -> Cache<String, V
         .build()
 }
 
-/// RFC 8414 section 2, with what RFC 9449 section 5.1 adds.
+/// RFC 8414 section 2, with the additions of RFC 9449 section 5.1.
 async fn metadata(State(server): State<AuthorizationServer>) -> Response {
     #[derive(Serialize)]
     struct Document<D> {
@@ -214,7 +214,7 @@ struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// The public client that it is from, if it says so rightly.
+    /// The public client that it names, if the client and its redirect URI are registered.
     fn client(&self) -> Option<&'static str> {
         CLIENTS.iter().find_map(|client| match client.kind {
             ClientKind::Public { redirect_uri }
@@ -259,7 +259,7 @@ async fn push(
         .into_response())
 }
 
-/// RFC 6749 section 4.1.2. The user has logged in and said yes.
+/// RFC 6749 section 4.1.2. The user has logged in and consented.
 async fn authorize(
     State(server): State<AuthorizationServer>,
     query: Result<Query<AuthorizationRequest>, QueryRejection>,
@@ -268,7 +268,7 @@ async fn authorize(
     let (request, pushed_key) = match &request.request_uri {
         None => (request, None),
         Some(request_uri) => {
-            // `remove` alone gives out what has expired, too.
+            // `remove` alone also returns expired entries.
             let pushed = server
                 .grants
                 .pushed
@@ -279,7 +279,7 @@ async fn authorize(
             (request, key)
         }
     };
-    // Without these two there is nobody to send the user back to.
+    // Without a known client and redirect URI, the user cannot be sent back.
     let client_id = request.client().ok_or(Refused::InvalidRequest)?;
     let mut answer = form_urlencoded::Serializer::new(String::new());
     match pushed_key.map_or_else(
@@ -326,8 +326,8 @@ struct TokenRequest {
     refresh_token: Option<String>,
 }
 
-/// RFC 9449 section 5. The proof has been checked, before any of this: a client that has to sign
-/// again still has its code.
+/// RFC 9449 section 5. The proof was checked before any of this: a client that must sign again
+/// still has its code.
 async fn token(
     State(server): State<AuthorizationServer>,
     Extension(key): Extension<ProvenKey>,
@@ -359,7 +359,7 @@ async fn token(
     }
 }
 
-/// RFC 6749 section 2.3.1: by the Authorization field or by the form, not by both.
+/// RFC 6749 section 2.3.1: with the Authorization field or with the form, not with both.
 fn authenticate(
     headers: &HeaderMap,
     id: Option<&str>,
@@ -382,7 +382,7 @@ fn authenticate(
         .find(|client| Some(client.id) == id)
         .ok_or(Refused::InvalidClient)?;
     let authentic = match client.kind {
-        // Hashes are compared, so that the time it takes says nothing of the secret.
+        // Compare hashes, so that the time it takes reveals nothing about the secret.
         ClientKind::Confidential { secret: registered } => {
             secret.is_some_and(|secret| Sha256::digest(secret) == Sha256::digest(registered))
         }
@@ -395,7 +395,7 @@ fn authenticate(
     }
 }
 
-/// Id and secret are form-encoded before they are put together.
+/// Id and secret are form-encoded before they are joined.
 fn basic_credentials(field: &[u8]) -> Option<(String, String)> {
     let (scheme, credentials) = str::from_utf8(field).ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -404,7 +404,7 @@ fn basic_credentials(field: &[u8]) -> Option<(String, String)> {
     let credentials = STANDARD.decode(credentials.trim()).ok()?;
     let (id, secret) = str::from_utf8(&credentials).ok()?.split_once(':')?;
     let decode = |text: &str| {
-        // One value, not a form.
+        // A single value, not a form.
         if text.contains(['=', '&']) {
             return None;
         }
@@ -419,8 +419,8 @@ impl AuthorizationServer {
         Refused::Dpop(Box::new(self.endpoint.refuse(rejection)))
     }
 
-    /// RFC 6749 section 4.1.3, RFC 7636 section 4.6, RFC 9449 section 10. Whoever lacks one of these
-    /// does not spend the code.
+    /// RFC 6749 section 4.1.3, RFC 7636 section 4.6, RFC 9449 section 10. A request that fails one
+    /// of these checks does not use up the code.
     fn redeem_code(
         &self,
         client: &Client,
@@ -443,7 +443,7 @@ impl AuthorizationServer {
         self.grants.codes.remove(text).ok_or(Refused::InvalidGrant)
     }
 
-    /// RFC 6749 section 6. It is good once: the answer has another.
+    /// RFC 6749 section 6. A refresh token is valid once: the response contains a new one.
     fn redeem_refresh_token(
         &self,
         client: &Client,
@@ -486,7 +486,7 @@ impl AuthorizationServer {
         self.grant("alice", client.id, scope, key, Some(refresh_token))
     }
 
-    /// RFC 6749 section 5.1, with a token by RFC 9068 that is bound to the proof's key.
+    /// RFC 6749 section 5.1, with an RFC 9068 token that is bound to the proof's key.
     fn grant(
         &self,
         subject: &str,
@@ -529,8 +529,8 @@ struct IntrospectionRequest {
     client_secret: Option<String>,
 }
 
-/// RFC 7662, RFC 9449 section 6.2: what the token is bound to, at the top level. No proof is asked
-/// for.
+/// RFC 7662, RFC 9449 section 6.2: the response has the token's `cnf` at the top level. No proof is
+/// required.
 async fn introspect(
     State(server): State<AuthorizationServer>,
     headers: HeaderMap,
@@ -562,10 +562,10 @@ async fn introspect(
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// Signs access tokens, with a key of its own.
+/// Signs access tokens with its own key.
 struct TokenSigner {
     key: EncodingKey,
-    /// The public half, for resource servers.
+    /// The public key, for resource servers.
     jwks: Value,
     own_tokens: JwtVerifier<KeySet, Value>,
 }
@@ -609,7 +609,7 @@ fn unix_time() -> Result<u64, Refused> {
     Ok(now.map_err(|_| Refused::ServerError)?.as_secs())
 }
 
-/// RFC 6749 section 5.2. What is wrong with proofs and keys, the crate answers.
+/// RFC 6749 section 5.2. The crate makes the responses for invalid proofs and keys.
 enum Refused {
     Dpop(Box<Response>),
     InvalidClient,

@@ -1,13 +1,13 @@
-//! The whole protocol over real HTTP: a client gets a token that is bound to its key, uses it, and a
-//! thief who has the token can do nothing with it.
+//! The whole protocol over real HTTP: a client gets a token that is bound to its key and uses it,
+//! and a thief cannot use the stolen token.
 //!
 //! ```sh
 //! cargo run --example flow               # the story
 //! cargo run --example flow -- --verbose  # with every header field, and every JWT decoded
 //! ```
 //!
-//! The authorization server is that of `examples/authorization_server`. The story stops with an
-//! error if a step ends in another way than told.
+//! The authorization server is the one in `examples/authorization_server`. The example stops with
+//! an error if a step has an unexpected result.
 
 #[path = "../authorization_server/server.rs"]
 mod authorization_server;
@@ -39,7 +39,7 @@ use tower_dpop::{
 
 use crate::narrator::{Narrator, Result, Verbosity, line, members, note, step};
 
-/// A public client that the authorization server knows.
+/// A public client that is registered with the authorization server.
 const CLIENT: &str = "app";
 const REDIRECT_URI: &str = "http://127.0.0.1/callback";
 
@@ -95,7 +95,7 @@ fn serve(listener: TcpListener, router: Router) {
     tokio::spawn(async move { axum::serve(listener, router).await });
 }
 
-/// axum and the layer, with the authorization server's keys. It has one resource, `/orders`.
+/// axum and the layer, with the authorization server's keys. The only resource is `/orders`.
 async fn resource_server(story: &Narrator, api: &str, issuer: &str) -> Result<Router> {
     let keys: KeySet = story.fetch(&format!("{issuer}/jwks")).await?.parse()?;
     let verifier = Verifier::new(
@@ -195,7 +195,7 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Resul
     Ok(granted.access_token().clone())
 }
 
-/// Steps 7 and 8: a request with the token, given back as it was sent.
+/// Steps 7 and 8: a request with the token. Returns the request as it was sent.
 async fn use_token(
     story: &Narrator,
     url: &Uri,
@@ -220,8 +220,8 @@ async fn use_token(
     Ok(request)
 }
 
-/// What a thief can do who has the token and a request of the client's, but not its key. The test
-/// kit makes the requests, and knows how each must be answered.
+/// The attacks of a thief who has the token and one request of the client, but not its key. The
+/// test kit makes the requests and knows the expected response to each.
 async fn attack(
     story: &Narrator,
     api: &str,
@@ -231,7 +231,7 @@ async fn attack(
 ) -> Result<()> {
     println!("\nA thief has read that request. Five attacks:");
     let url = format!("{api}/orders");
-    // A client with a key of its own, and the stolen token.
+    // A client with its own key and the stolen token.
     let clock = TestClock::from(SystemTime::now());
     let thief = TestClient::without_issuer(clock).with_token(token.as_str());
     let request = |client: &TestClient, url: &str| client.request(Method::GET, url).sent_to(api);
@@ -281,7 +281,7 @@ async fn refused(
     Ok(())
 }
 
-/// The code of a redirect that answers this request (RFC 6749 section 4.1.2, RFC 9207).
+/// The code in the redirect for this request (RFC 6749 section 4.1.2, RFC 9207).
 fn code_in(location: &str, state: &str, issuer: &str) -> Result<String> {
     let query = location
         .strip_prefix(REDIRECT_URI)
@@ -303,13 +303,13 @@ fn form(parameters: &[(&str, &str)]) -> String {
         .finish()
 }
 
-/// A header field, empty where there is none.
+/// A header field, or an empty string if there is none.
 fn header<'r>(response: &'r Response<String>, name: &str) -> &'r str {
     let field = response.headers().get(name);
     field.and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// 43 characters out of 256 random bits, enough for a `code_verifier` (RFC 7636 section 4.1).
+/// 43 characters from 256 random bits, enough for a `code_verifier` (RFC 7636 section 4.1).
 fn random_text() -> Result<String> {
     let mut octets = [0; 32];
     getrandom::fill(&mut octets)?;

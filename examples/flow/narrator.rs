@@ -1,4 +1,4 @@
-//! What the story shows of requests, responses and tokens.
+//! Prints requests, responses and tokens.
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 pub(crate) type Http = Client<HttpConnector, String>;
 
-/// Sends requests, and tells of it.
+/// Sends requests and prints them.
 pub(crate) struct Narrator {
     pub(crate) http: Http,
     verbosity: Verbosity,
@@ -23,7 +23,7 @@ pub(crate) struct Narrator {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verbosity {
-    /// What the story is about.
+    /// The essential parts only.
     Brief,
     /// Every header field, and every JWT decoded.
     Verbose,
@@ -32,13 +32,13 @@ pub(crate) enum Verbosity {
 impl Narrator {
     pub(crate) fn new(verbosity: Verbosity) -> Self {
         Self {
-            // It follows no redirects.
+            // This client does not follow redirects.
             http: Client::builder(TokioExecutor::new()).build_http(),
             verbosity,
         }
     }
 
-    /// Sends a request, and tells what is in it.
+    /// Sends a request and prints it.
     pub(crate) async fn send(&self, request: Request<String>) -> Result<Response<String>> {
         line(request.method().as_str(), &request.uri().to_string());
         for field in ["authorization", "dpop"] {
@@ -54,7 +54,7 @@ impl Narrator {
         Ok(Response::from_parts(head, text(body).await?))
     }
 
-    /// Tells what came back, which must be of this status.
+    /// Prints the head of a response, whose status must be this one.
     pub(crate) fn answered(&self, response: &Response<String>, expected: u16) -> Result<()> {
         line("status", response.status().as_str());
         self.all_of(response.headers());
@@ -65,13 +65,13 @@ impl Narrator {
         }
     }
 
-    /// The body of a document, without a word of it.
+    /// Fetches the body of a document and prints nothing.
     pub(crate) async fn fetch(&self, url: &str) -> Result<String> {
         let response = self.http.get(url.parse()?).await?;
         text(response.into_body()).await
     }
 
-    /// The named claims of a JWT, which is only looked at: nothing is verified here.
+    /// Prints the named members of a JWT and returns its claims. Nothing is verified here.
     pub(crate) fn claims(&self, jwt: &str, header: &[&str], claims: &[&str]) -> Result<Value> {
         let (all_of_header, all_claims) = decode(jwt)?;
         members(&all_of_header, header);
@@ -80,7 +80,7 @@ impl Narrator {
         Ok(all_claims)
     }
 
-    /// Each field, and under it the JWT that it holds, if it does.
+    /// Prints each field, followed by the decoded JWT if the field contains one.
     fn all_of(&self, headers: &HeaderMap) {
         if self.verbosity == Verbosity::Brief {
             return;
@@ -111,7 +111,7 @@ pub(crate) fn note(text: &str) {
     println!("   {text}");
 }
 
-/// One value, cut where it gets too long for a line.
+/// Prints one value, cut if it is too long for a line.
 pub(crate) fn line(name: &str, value: &str) {
     const WIDTH: usize = 80;
     if value.chars().count() > WIDTH {

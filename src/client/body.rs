@@ -1,5 +1,5 @@
-//! Bodies: how a request's is kept so that it can be sent again, and how a response's is looked
-//! into without being taken from the caller.
+//! Bodies: copies of request bodies, so that a request can be sent again, and response bodies that
+//! the layer can inspect without taking them from the caller.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,17 +10,17 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// How the body of a request is kept, so that the request can be sent again.
+/// Copies request bodies, so that a request can be sent again.
 ///
-/// [`CloneBody`] is for bodies that can be cloned (`String`, `Bytes`, `Full`, `Empty`); any function
-/// `Fn(&B) -> Option<B>` is another way, for bodies that can be cloned at times, and for requests
-/// that must not be sent twice as they are.
+/// Use [`CloneBody`] for bodies that can be cloned (`String`, `Bytes`, `Full`, `Empty`). Use any
+/// function `Fn(&B) -> Option<B>` for bodies that can be cloned only sometimes, and for requests
+/// that must not be sent twice unchanged.
 pub trait BodyCopy<B>: Send + Sync + 'static {
-    /// A copy of a body of which nothing was sent yet; `None` if there can be none.
+    /// Copies a body of which nothing has been sent yet. Returns `None` if it cannot be copied.
     fn copy(&self, body: &B) -> Option<B>;
 }
 
-/// Keeps bodies by cloning them.
+/// Copies bodies by cloning them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
@@ -36,22 +36,22 @@ impl<B, F: Fn(&B) -> Option<B> + Send + Sync + 'static> BodyCopy<B> for F {
     }
 }
 
-/// No error response is longer. One that is says nothing to the layer.
+/// Error responses are not longer than this. The layer does not interpret a longer one.
 const MAX_INSPECTED_BYTES: usize = 16 * 1024;
 
-/// Frames may be empty, without end.
+/// A body can have any number of empty frames, so the number of frames is limited, too.
 const MAX_INSPECTED_FRAMES: usize = 256;
 
-/// The body of a response, of which the layer may have read the beginning. Whoever reads it gets the
-/// whole, a failure in its place included.
+/// The body of a response. The layer may have read the beginning of it. The caller still gets the
+/// whole body, including an error in its place.
 pub struct ResponseBody<D: Body> {
     read: VecDeque<Result<Frame<Bytes>, D::Error>>,
     rest: Pin<Box<D>>,
-    /// Whether `rest` has said that it has ended. Not every body may be asked again.
+    /// Whether `rest` has ended. Not every body may be polled again after its end.
     ended: bool,
 }
 
-/// Only `rest` is pinned, in a box.
+/// Only `rest` is pinned, and it is in a box.
 impl<D: Body> Unpin for ResponseBody<D> {}
 
 impl<D: Body<Data = Bytes>> ResponseBody<D> {
@@ -63,8 +63,8 @@ impl<D: Body<Data = Bytes>> ResponseBody<D> {
         }
     }
 
-    /// Reads the body, and keeps what it reads. Of one that is too long or breaks off nothing is
-    /// seen: half of it says nothing.
+    /// Reads the body and keeps its frames. Returns nothing if the body is too long or breaks off:
+    /// a part of it has no meaning.
     pub(crate) async fn look_into(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
         while self.read.len() < MAX_INSPECTED_FRAMES {
@@ -120,7 +120,7 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
             .sum();
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
-        // A length is far below the largest there is.
+        // Lengths are far below `u64::MAX`.
         hint.set_lower(rest.lower().saturating_add(read as u64));
         if let Some(upper) = rest
             .upper()

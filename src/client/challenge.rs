@@ -1,4 +1,4 @@
-//! What a refusal says: the challenges of `WWW-Authenticate` ([RFC 9110 section
+//! What a rejection says: the challenges of `WWW-Authenticate` ([RFC 9110 section
 //! 11.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1)).
 //!
 //! ```text
@@ -7,8 +7,9 @@
 //! auth-param       = token BWS "=" BWS ( token / quoted-string )
 //! ```
 //!
-//! Several challenges may share a line or have lines of their own. The crates that parse this field
-//! know no `token68`, so that one `Negotiate` challenge would hide what stands beside it.
+//! Several challenges may share a field line or have lines of their own. The crates that parse this
+//! field do not support `token68`, so one `Negotiate` challenge would hide the challenges next to
+//! it.
 
 use std::fmt;
 
@@ -38,12 +39,12 @@ pub struct Challenge {
     parameters: Vec<(String, String)>,
 }
 
-/// More challenges are not read. Nobody has that many schemes.
+/// Further challenges are not read. No server has that many schemes.
 const MAX_CHALLENGES: usize = 16;
 
 impl Challenge {
-    /// The challenges of a response, in their order. Where a line breaks the grammar, the rest of it
-    /// is not read.
+    /// The challenges of a response, in their order. If a line violates the grammar, the rest of
+    /// that line is not read.
     pub fn from_headers(headers: &HeaderMap) -> Vec<Self> {
         let mut challenges = Vec::new();
         for field in headers.get_all(WWW_AUTHENTICATE) {
@@ -61,13 +62,13 @@ impl Challenge {
         challenges
     }
 
-    /// Whether the challenge is of this scheme. Schemes have no case.
+    /// Whether the challenge has this scheme. Schemes are case-insensitive.
     pub fn is_scheme(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    /// The value of a parameter, unquoted. Names have no case; of a parameter that is given twice,
-    /// the first counts.
+    /// The value of a parameter, unquoted. Names are case-insensitive. If a parameter occurs twice,
+    /// the first one counts.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters
             .iter()
@@ -77,7 +78,8 @@ impl Challenge {
 }
 
 impl fmt::Debug for Challenge {
-    /// The scheme and the names: what a server writes into its values is not ours to log.
+    /// Shows the scheme and the parameter names. The values come from the server and are not
+    /// logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.parameters.iter().map(|(name, _)| name);
         f.debug_struct("Challenge")
@@ -87,7 +89,7 @@ impl fmt::Debug for Challenge {
     }
 }
 
-/// What is left of a field line.
+/// The unread rest of a field line.
 struct Line<'l> {
     rest: &'l [u8],
 }
@@ -99,8 +101,8 @@ impl<'l> Line<'l> {
         !self.rest.is_empty()
     }
 
-    /// A parameter of the latest challenge, or the start of another. `None` where the grammar is
-    /// broken.
+    /// Reads a parameter of the latest challenge, or the start of another challenge. Returns `None`
+    /// if the grammar is violated.
     fn element(&mut self, challenges: &mut Vec<Challenge>, first: usize) -> Option<()> {
         let name = self.token()?;
         let after_name = self.rest;
@@ -123,8 +125,7 @@ impl<'l> Line<'l> {
         Some(())
     }
 
-    /// A `token68` is all there is up to the comma. A parameter is not: its `=` is followed by its
-    /// value.
+    /// A `token68` extends to the comma. A parameter does not: its `=` is followed by its value.
     fn skip_token68(&mut self) {
         let start = self.rest;
         self.take_while(is_token68_character);

@@ -1,9 +1,9 @@
-//! One request of a client, sent as often as it takes: signed anew each time, and only to the
+//! Sends one request of a client, repeatedly if needed: with a new proof each time, and only to the
 //! servers it is meant for.
 //!
 //! ```text
-//! send ─▶ refused with use_dpop_nonce and a new nonce ─▶ send again, at most twice
-//!      ─▶ refused with invalid_dpop_proof and a Date that tells us our clock is wrong ─▶ send again, once
+//! send ─▶ rejected with use_dpop_nonce and a new nonce ─▶ send again, at most twice
+//!      ─▶ rejected with invalid_dpop_proof and a Date that shows our clock is wrong ─▶ send again, once
 //!      ─▶ anything else ─▶ that is the response
 //! ```
 
@@ -29,11 +29,11 @@ use crate::proof::target::PublicUrl;
 use crate::time::Clock;
 use crate::uri::Origin;
 
-/// How often a request is sent again for the sake of nonces. The first demand is the rule, a second
-/// happens when the nonces change just then; a server that still demands one is answered no more.
+/// How often a request is sent again with a new nonce. One demand is usual. A second one occurs if
+/// the server changes its nonce in between. After that, the caller gets the response.
 const MAX_NONCE_RETRIES: usize = 2;
 
-/// What a layer knows: whose key, which servers, how bodies are kept, what time it is.
+/// The configuration and state of a layer: key, servers, body copies, clock.
 #[derive_where(Clone)]
 pub(crate) struct Exchange<K, P> {
     pub(crate) key: Arc<K>,
@@ -44,15 +44,15 @@ pub(crate) struct Exchange<K, P> {
     pub(crate) correction: ClockCorrection,
 }
 
-/// What becomes of a request to a server that is none of ours.
+/// What happens to a request for a server that is not configured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OtherOrigins {
-    /// It goes out without token and proof.
+    /// The request is sent without token and proof.
     PassUnsigned,
     Refuse,
 }
 
-/// Whether a refused proof is made again with the server's time.
+/// Whether a rejected proof is replaced by one with the server's time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ClockCorrection {
     ByDate,
@@ -72,12 +72,12 @@ pub(crate) enum Demand {
     InvalidProof,
     /// `use_dpop_nonce`.
     UseNonce,
-    /// None of the two. The response is the client's.
+    /// Neither of the two. The caller gets the response.
     Other,
 }
 
 impl Demand {
-    /// What an `error` code asks for, if it is one of DPoP's.
+    /// What an `error` code asks for, if it is a code of DPoP.
     pub(crate) fn of_error(code: &str) -> Option<Self> {
         match code {
             "invalid_dpop_proof" => Some(Self::InvalidProof),
@@ -87,9 +87,9 @@ impl Demand {
     }
 }
 
-/// How a kind of server says what it wants.
+/// Reads what a response of one kind of server asks for.
 pub(crate) trait Reads<D> {
-    /// The body of the response when it has been looked into.
+    /// The body of the response after it was inspected.
     type Body;
 
     fn read(response: Response<D>) -> impl Future<Output = (Demand, Response<Self::Body>)> + Send;
@@ -118,10 +118,10 @@ impl<K, P> Exchange<K, P> {
         }
     }
 
-    /// Whether the request is one to sign.
+    /// Whether the request is to be signed.
     pub(crate) fn destination(&self, head: &Parts) -> Result<Destination<'_>, ClientError> {
         let origin = Htu::origin_of(&head.uri).map_err(ClientError::Url)?;
-        // A path that no proof can name is no fault where none is wanted.
+        // A path that no proof can name is not an error at other origins, which get no proof.
         let destination = if self.servers.at(&origin).is_some() {
             let htu = Htu::of(&head.uri).map_err(ClientError::Url)?;
             self.servers.of(&htu).map(|server| (server, htu))
@@ -138,9 +138,9 @@ impl<K, P> Exchange<K, P> {
 }
 
 impl<K: ProofSigner, P> Exchange<K, P> {
-    /// Sends a request to a server, with a proof of its own each time.
+    /// Sends a request to a server, with a new proof for each attempt.
     ///
-    /// `service` has been polled ready.
+    /// `service` must have been polled ready.
     pub(crate) async fn send<R, S, B, D>(
         &self,
         mut service: S,
@@ -185,13 +185,13 @@ impl<K: ProofSigner, P> Exchange<K, P> {
             }
             let Some(copy) = copy else {
                 if let Some(clock) = retries.tried {
-                    // The next request tries what this one cannot.
+                    // This request cannot be sent again. Let the next one try the clock.
                     server.suggest_clock(clock);
                 }
                 return Err(ClientError::BodyNotCopyable);
             };
             body = copy;
-            // A service may be ready only when it has its connection back.
+            // Some services are ready only after they get their connection back.
             drop(response);
             poll_fn(|context| service.poll_ready(context))
                 .await
@@ -207,12 +207,12 @@ impl<K: ProofSigner, P> Exchange<K, P> {
     }
 }
 
-/// How often a request may still be sent again, and by which clock.
+/// How often a request may still be sent again, and with which clock.
 struct Retries {
     for_nonces: usize,
-    /// What was kept of the server's clock when the request came.
+    /// The stored clock of the server at the start of the request.
     kept: ClockOffset,
-    /// What a `Date` has said instead. One is tried, not more.
+    /// The clock that a `Date` gave instead. At most one is tried.
     tried: Option<ClockOffset>,
 }
 
@@ -247,12 +247,12 @@ impl Retries {
         }
     }
 
-    /// Keeps a clock by which a request has succeeded, and forgets those by which a proof was
-    /// refused: not every `Date` is the time.
+    /// Stores a clock with which a request succeeded, and discards one with which a proof was
+    /// rejected: not every `Date` is correct.
     fn settle_clock(&self, server: &Server, outcome: Outcome, theirs: Option<ClockOffset>) {
         match (outcome, self.tried) {
             _ if theirs == Some(ClockOffset::Agrees) => server.keep_clock(ClockOffset::Agrees),
-            // A `Date` that agrees with what is kept says that it was something else.
+            // The `Date` agrees with the stored clock, so the clock was not the reason.
             (Outcome::ProofRefused, None)
                 if theirs.is_some_and(|theirs| !theirs.differs_from(self.kept)) => {}
             (Outcome::ProofRefused, _) => server.forget_clock(self.kept),
@@ -262,12 +262,12 @@ impl Retries {
     }
 }
 
-/// What the last response says of the clock that the proof was made by.
+/// What the last response says about the clock that the proof was made with.
 #[derive(Clone, Copy)]
 enum Outcome {
     ProofRefused,
     Success,
-    /// Some gateway may have answered that has not looked at the proof.
+    /// The response may come from a gateway that did not check the proof.
     Unclear,
 }
 
@@ -281,8 +281,8 @@ impl Outcome {
     }
 }
 
-/// Whether no `Host` field sends the request, and what is presented with it, to another server than
-/// its URL does. One that was copied from another request would.
+/// Whether the `Host` field, if present, names the same server as the URL. A field copied from
+/// another request could send the request, with its token and proof, to another server.
 fn names_only(headers: &HeaderMap, origin: &Origin<'_>) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -294,8 +294,8 @@ fn names_only(headers: &HeaderMap, origin: &Origin<'_>) -> bool {
     }
 }
 
-/// Puts proof and token in, in place of whatever of the kind is there. The client's authentication
-/// at an authorization server stays.
+/// Inserts proof and token, and replaces existing ones. The client's own authentication at an
+/// authorization server is kept.
 fn present(headers: &mut HeaderMap, proof: &SignedProof, token: Option<&AccessTokenText>) {
     headers.insert(DPOP, proof.as_header_value().clone());
     match token {
@@ -343,15 +343,16 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The request must be sent again, with a nonce or with the server's time, and its body is gone.
-    /// What the server said is remembered: the same request, made anew by the caller, will heed it.
+    /// The request must be sent again, with a nonce or with the server's time, but its body cannot
+    /// be copied. The nonce or the time is remembered, and is used if the caller makes the same
+    /// request again.
     #[error("the request must be sent again, and its body cannot be replayed")]
     BodyNotCopyable,
-    /// The `Host` field names another server than the URL does. Nothing was sent.
+    /// The `Host` field names a different server than the URL. Nothing was sent.
     #[error("the Host field of the request names another server than its URL")]
     OtherHost,
-    /// The request is for a URL that the layer was not told of: proof and token do not belong there.
-    /// Nothing was sent.
+    /// The request is for a URL that is not configured on the layer, so it must get neither proof
+    /// nor token. Nothing was sent.
     #[error("the request is for a URL that the layer was not told of")]
     OtherServer,
     /// The key could not sign.
@@ -363,7 +364,7 @@ pub enum ClientError {
     /// The inner service failed.
     #[error("the request could not be sent")]
     Transport(#[source] Box<dyn Error + Send + Sync>),
-    /// There can be no proof for the request's URL.
+    /// No proof can be made for the request's URL.
     #[error(transparent)]
     Url(InvalidRequestUrl),
 }

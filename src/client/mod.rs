@@ -1,4 +1,4 @@
-//! The client's side of DPoP: a key pair, proofs, and two tower layers that sign requests. (Feature
+//! The client side of DPoP: a key pair, proofs, and two tower layers that sign requests. (Feature
 //! `client`.)
 //!
 //! | module | question |
@@ -6,17 +6,18 @@
 //! | `signer` | which key signs? |
 //! | `token` | which access token is presented? |
 //! | `new_proof` | what does a proof say? |
-//! | `challenge` | what does a refusal say? |
-//! | `body` | how is a body kept, and looked into? |
-//! | `servers` | what is known of each server: its latest nonce, its clock? |
+//! | `challenge` | what does a rejection say? |
+//! | `body` | how is a body copied, and inspected? |
+//! | `servers` | what is known about each server: its latest nonce, its clock? |
 //! | `exchange` | how often is a request sent, and where to? |
-//! | `resources` | tower, for requests with an access token |
-//! | `token_requests` | tower, for requests to the authorization server |
+//! | `resources` | tower layer for requests with an access token |
+//! | `token_requests` | tower layer for requests to the authorization server |
 //!
 //! # Example
 //!
-//! Both layers go around any service that sends `http` requests: hyper-util's client here, with the
-//! body type of your choice. reqwest needs an adapter of a few lines (`examples/reqwest.rs`).
+//! Both layers wrap any service that sends `http` requests. This example uses hyper-util's client,
+//! with the body type of your choice. reqwest needs an adapter of a few lines
+//! (`examples/reqwest.rs`).
 //!
 //! ```
 //! use http::Request;
@@ -29,11 +30,11 @@
 //! use tower_dpop::PublicUrl;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-//! // In earnest with a connector for HTTPS, hyper-rustls for instance.
+//! // In production, use a connector for HTTPS, for example hyper-rustls.
 //! let http: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build_http();
 //! let key = SigningKey::generate()?;
 //!
-//! // A token that is bound to the key. A demand for a nonce is answered by the layer.
+//! // A token bound to the key. The layer handles a demand for a nonce.
 //! let authorization_server: PublicUrl = "https://as.example.com".parse()?;
 //! let mut token_endpoint = ServiceBuilder::new()
 //!     .layer(TokenClientLayer::new(key.clone(), authorization_server))
@@ -45,7 +46,7 @@
 //! let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
 //! let granted = TokenResponse::from_json(&body)?;
 //!
-//! // Requests with the token: to this server and to no other.
+//! // Requests with the token, to this server only.
 //! let api: PublicUrl = "https://api.example.com".parse()?;
 //! let mut client = ServiceBuilder::new()
 //!     .layer(DpopClientLayer::new(key, granted.access_token().clone(), api))
@@ -59,10 +60,11 @@
 //!
 //! # Redirects
 //!
-//! The layers follow none. A layer that does (tower-http's `FollowRedirect`) goes outside of them,
-//! so that each request it sends gets a proof of its own, and one that leads to another server gets
-//! neither token nor proof. A client that follows redirects by itself, inside of the layer, must be
-//! told not to (reqwest: `redirect::Policy::none()`): it would send the proof on.
+//! The layers do not follow redirects. Put a layer that does (tower-http's `FollowRedirect`)
+//! outside of them, so that each request it sends gets its own proof, and a request that leads to
+//! another server gets neither token nor proof. If a client follows redirects by itself, inside of
+//! the layer, disable this (reqwest: `redirect::Policy::none()`): the client would send the proof
+//! on.
 
 pub(crate) mod signer;
 pub(crate) mod token;

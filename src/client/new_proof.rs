@@ -1,4 +1,4 @@
-//! A proof in the making: what it says ([RFC 9449 section
+//! The content of a proof, before it is signed ([RFC 9449 section
 //! 4.2](https://www.rfc-editor.org/rfc/rfc9449#section-4.2)).
 
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::proof::nonce::Nonce;
 use crate::time::Timestamp;
 use crate::uri::{Origin, normalise_path};
 
-/// A proof for one request, to be signed. The layers make it by themselves; this is for clients
-/// that do without them.
+/// An unsigned proof for one request. The layers make proofs themselves; this type is for clients
+/// without them.
 ///
 /// # Example
 ///
@@ -54,12 +54,12 @@ pub struct NewProof {
     nonce: Option<Nonce>,
 }
 
-/// The URL of a request as a proof writes it: normalised, without userinfo, query and fragment.
+/// The URL of a request as a proof contains it: normalised, without userinfo, query and fragment.
 #[derive(Clone)]
 pub(crate) struct Htu {
     pub(crate) origin: Origin<'static>,
     pub(crate) path: String,
-    /// Whether a server may find another path in what is sent: dot segments, and encoded slashes.
+    /// Whether a server may read another path in the URL as sent: dot segments, encoded slashes.
     pub(crate) has_two_readings: bool,
 }
 
@@ -82,8 +82,9 @@ impl Htu {
     }
 }
 
-/// Whether servers differ in what they take a path for: the URL's normal form is signed, but sent as
-/// it is. Some decode slashes, some decode twice, some cut parameters (`;`) off a segment first.
+/// Whether servers may interpret the path in different ways: the URL's normal form is signed, but
+/// the URL is sent unchanged. Some servers decode slashes, some decode twice, some first remove the
+/// parameters (`;`) of a segment.
 fn has_two_readings(path: &str) -> bool {
     let mut path = path.to_ascii_lowercase();
     while path.contains("%25") {
@@ -118,7 +119,7 @@ struct Claims<'p> {
 }
 
 impl NewProof {
-    /// A proof for a request of this method to this URL. What is signed is the URL's normal form
+    /// A proof for a request with this method to this URL. The signed URL is the normal form,
     /// without query and fragment.
     pub fn new(method: &Method, url: &Uri) -> Result<Self, InvalidRequestUrl> {
         Ok(Self::at(method.clone(), Htu::of(url)?))
@@ -133,8 +134,8 @@ impl NewProof {
         }
     }
 
-    /// The access token that goes with the proof at a resource server (`ath`). A proof for a token
-    /// endpoint has none.
+    /// Sets the access token that is sent with the proof to a resource server (`ath`). A proof for
+    /// a token endpoint has none.
     #[must_use]
     pub fn with_access_token(self, token: &AccessTokenText) -> Self {
         Self {
@@ -143,7 +144,7 @@ impl NewProof {
         }
     }
 
-    /// The latest nonce of the server that the request goes to.
+    /// Sets the nonce: the latest one of the server that the request goes to.
     #[must_use]
     pub fn with_nonce(self, nonce: Nonce) -> Self {
         Self {
@@ -152,9 +153,9 @@ impl NewProof {
         }
     }
 
-    /// Signs the proof, with an identifier (`jti`) that is new each time: 128 random bits.
+    /// Signs the proof, with a new identifier (`jti`) each time: 128 random bits.
     ///
-    /// `now` is the `iat`; use the server's clock where it is known to differ.
+    /// `now` becomes the `iat`. Pass the server's time if its clock is known to differ.
     pub async fn sign(
         &self,
         key: &impl ProofSigner,
@@ -187,7 +188,7 @@ impl NewProof {
     }
 }
 
-/// What a signer of one's own gets wrong most: ECDSA in DER, or nothing at all.
+/// Catches the most common errors of custom signers: ECDSA signatures in DER, and empty ones.
 const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
     match algorithm {
         Algorithm::Es256 | Algorithm::Ed25519 | Algorithm::EdDsa => 64..=64,
@@ -203,7 +204,7 @@ const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
     }
 }
 
-/// What the signer made has not the length of a signature by its algorithm.
+/// The signature does not have the length that its algorithm requires.
 #[derive(Debug, thiserror::Error)]
 #[error("not a signature by the key's algorithm as a JWS has it")]
 struct InvalidSignature;
@@ -216,19 +217,20 @@ impl fmt::Debug for NewProof {
     }
 }
 
-/// A proof, good for one request.
+/// A signed proof, valid for one request.
 #[derive(Clone)]
 pub struct SignedProof(HeaderValue);
 
 impl SignedProof {
-    /// The value of the one [`DPoP`](crate::credentials::DPOP) field, marked as sensitive.
+    /// The value of the request's only [`DPoP`](crate::credentials::DPOP) field, marked as
+    /// sensitive.
     pub const fn as_header_value(&self) -> &HeaderValue {
         &self.0
     }
 
     /// The compact JWT.
     pub fn as_str(&self) -> &str {
-        // A compact JWT is base64url and dots.
+        // A compact JWT consists of base64url characters and dots.
         self.0.to_str().unwrap_or_default()
     }
 }
@@ -239,14 +241,15 @@ impl fmt::Debug for SignedProof {
     }
 }
 
-/// Why there is no proof for requests to a URL.
+/// Why no proof can be made for requests to a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRequestUrl {
     /// Not an absolute `http` or `https` URL, or one with userinfo (RFC 9110 section 4.2.4).
     #[error("not an absolute http or https URL without userinfo")]
     NotHttp,
-    /// A character in the path that RFC 3986 does not allow: the URL must have it percent-encoded.
+    /// The path has a character that RFC 3986 does not allow: it must be percent-encoded in the
+    /// URL.
     #[error("the path of the URL has a character that must be percent-encoded")]
     Path,
 }

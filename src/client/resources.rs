@@ -24,34 +24,36 @@ use crate::client::token::TokenSource;
 use crate::proof::target::PublicUrl;
 use crate::time::Clock;
 
-/// Signs every request, and presents the access token with it ([RFC 9449 section
+/// Sends a proof and the access token with every request ([RFC 9449 section
 /// 7](https://www.rfc-editor.org/rfc/rfc9449#section-7)).
 ///
-/// - A demand for a nonce (`use_dpop_nonce`) is answered with a new proof, once for each new nonce
-///   and at most twice. Nonces are kept from every response, success or not, one for each origin.
-/// - A proof that is refused while the server's `Date` shows that our clock is wrong, by a day at
-///   most, is made again once with the server's time. A clock by which proofs pass is kept.
-/// - Token and proof go to the servers that the layer was told of, and nowhere else.
+/// - On a demand for a nonce (`use_dpop_nonce`), the layer sends the request again with a new
+///   proof, once per new nonce and at most twice. It stores the nonce of every response, successful
+///   or not, per origin.
+/// - If a proof is rejected and the server's `Date` shows that our clock is wrong, by one day at
+///   most, the layer tries once more, with the server's time in the proof. It keeps a clock with
+///   which proofs are accepted.
+/// - Token and proof are sent only to the servers configured on the layer.
 /// - Concurrent requests do not wait for each other.
 ///
-/// See the [module](crate::client) for an example, and for redirects. Timeouts and retries go
-/// outside of the layer: it may send a request more than once, and each try must have a proof of its
-/// own.
+/// See the [module](crate::client) for an example, and for redirects. Put timeouts and retries
+/// outside of the layer: it may send a request more than once, and each attempt must have its own
+/// proof.
 ///
 /// # Errors
 ///
-/// The service's error is [`ClientError`]. A refusal is no error: when its demands cannot be met,
-/// the response of the server is what the caller gets, an `invalid_token` for instance, on which a
-/// layer outside may have its [`TokenSource`] renew the token.
+/// The service's error is [`ClientError`]. A rejection by the server is not an error: if the layer
+/// cannot meet the demands, the caller gets the server's response, for example `invalid_token`. An
+/// outer layer can then have its [`TokenSource`] renew the token.
 ///
 /// # Security
 ///
-/// The token is never sent as a bearer token, whatever the server asks for. The request's own `DPoP`
-/// and `Authorization` fields, whatever their scheme, are replaced.
+/// The token is never sent as a bearer token, whatever the server asks for. Existing `DPoP` and
+/// `Authorization` fields of the request are replaced, whatever their scheme.
 ///
-/// Who can answer for a server can have the client sign a proof that is dated up to a day ahead, for
-/// that server, and use it later. Nonces are the remedy ([RFC 9449
-/// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)), or
+/// Anyone who can send responses in the name of a server can make the client sign a proof for that
+/// server, dated up to one day ahead, and can use it later. To prevent this, use nonces ([RFC 9449
+/// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)) or
 /// [`without_clock_correction`](Self::without_clock_correction).
 #[derive_where(Clone)]
 pub struct DpopClientLayer<K, T, P = CloneBody> {
@@ -60,10 +62,10 @@ pub struct DpopClientLayer<K, T, P = CloneBody> {
 }
 
 impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
-    /// A layer that signs with this key and presents these tokens at the server under this URL, and
-    /// at no other. Where the URL has a path, only requests below it are signed, and of those none
-    /// with dot segments (with parameters, too), encoded slashes, backslashes or NULs in their path,
-    /// encoded twice or more often included: servers read such paths in different ways.
+    /// A layer that signs with this key and presents these tokens at the server at this URL, and at
+    /// no other. If the URL has a path, only requests below it are signed, except those whose path
+    /// has dot segments (even with parameters) or encoded slashes, backslashes or NULs, also if
+    /// encoded twice or more often: servers interpret such paths in different ways.
     pub fn new(key: K, tokens: T, server: PublicUrl) -> Self {
         Self {
             exchange: Exchange::new(key, server, CloneBody),
@@ -73,7 +75,7 @@ impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
 }
 
 impl<K, T, P> DpopClientLayer<K, T, P> {
-    /// Presents the same tokens at another server. The rule for URLs with a path is that of
+    /// Presents the same tokens at another server. URLs with a path follow the rule of
     /// [`new`](DpopClientLayer::new).
     #[must_use]
     pub fn add_server(mut self, server: PublicUrl) -> Self {
@@ -81,16 +83,16 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
         self
     }
 
-    /// Lets requests to all other servers out as they are, without token and proof. Otherwise they
-    /// are an error ([`ClientError::OtherServer`]).
+    /// Sends requests to all other servers unchanged, without token and proof. By default they are
+    /// an error ([`ClientError::OtherServer`]).
     #[must_use]
     pub fn with_other_servers_unsigned(mut self) -> Self {
         self.exchange.other_origins = OtherOrigins::PassUnsigned;
         self
     }
 
-    /// Keeps bodies by another way than cloning them, so that a request can be sent again:
-    /// `|body: &reqwest::Body| body.as_bytes().map(|octets| octets.to_vec().into())`, say.
+    /// Copies bodies in another way than by cloning them, so that a request can be sent again. For
+    /// example: `|body: &reqwest::Body| body.as_bytes().map(|octets| octets.to_vec().into())`.
     #[must_use]
     pub fn with_body_copy<Q>(self, bodies: Q) -> DpopClientLayer<K, T, Q> {
         DpopClientLayer {
@@ -99,14 +101,14 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
         }
     }
 
-    /// Leaves the clock alone, whatever the server's `Date` says.
+    /// Never corrects the clock, whatever the server's `Date` says.
     #[must_use]
     pub fn without_clock_correction(mut self) -> Self {
         self.exchange.correction = ClockCorrection::Never;
         self
     }
 
-    /// Asks another clock what time it is. For tests.
+    /// Reads the time from this clock. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.exchange.clock = Clock::new(clock);
@@ -198,7 +200,7 @@ impl<S, K: ProofSigner, T, P> fmt::Debug for DpopClient<S, K, T, P> {
     }
 }
 
-/// A resource server says what it wants in a challenge (RFC 9449 sections 7.1 and 9).
+/// A resource server states its demands in a challenge (RFC 9449 sections 7.1 and 9).
 struct ResourceServer;
 
 impl<D: Send> Reads<D> for ResourceServer {

@@ -1,11 +1,10 @@
-//! What a client knows of the servers it talks to: where they are, the latest nonce of each, and how
-//! far its clock is from ours.
+//! What a client knows about its servers: where they are, the latest nonce of each, and how far its
+//! clock is from ours.
 //!
-//! A nonce is good only at the server that gave it out ([RFC 9449 section
-//! 9](https://www.rfc-editor.org/rfc/rfc9449#section-9)), so there is one place for each origin, and
-//! each layer has places of its own: what an authorization server hands out never goes to a
-//! resource server of the same origin. The lock is held while a value is copied in or out, never
-//! longer.
+//! A nonce is valid only at the server that issued it ([RFC 9449 section
+//! 9](https://www.rfc-editor.org/rfc/rfc9449#section-9)), so nonces are stored per origin and per
+//! layer: a nonce of an authorization server is never sent to a resource server of the same origin.
+//! The lock is held only while a value is copied in or out.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
@@ -21,7 +20,7 @@ use crate::sync::Mutex;
 use crate::time::Timestamp;
 use crate::uri::Origin;
 
-/// The servers to which requests may be signed. Clones share what is learnt.
+/// The servers to which requests may be signed. Clones share what they learn.
 #[derive(Clone)]
 pub(crate) struct Servers {
     urls: Vec<PublicUrl>,
@@ -81,22 +80,22 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct Known {
     latest: LatestNonce,
-    /// The nonce before the latest.
+    /// The nonce before the latest one.
     superseded: Option<Nonce>,
     clock: ClockOffset,
-    /// A clock that no request was tried with yet.
+    /// A clock that no request has tried yet.
     suggested: Option<ClockOffset>,
 }
 
-/// The latest nonce that a server has given out, if it has.
+/// The latest nonce that a server has issued, if any.
 #[derive(Clone, Default)]
 pub(crate) struct LatestNonce {
     pub(crate) nonce: Option<Nonce>,
-    /// How many there were.
+    /// The number of nonces so far.
     count: u64,
 }
 
-/// A server's clock, as seen from ours.
+/// A server's clock, relative to ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ClockOffset {
     #[default]
@@ -107,15 +106,15 @@ pub(crate) enum ClockOffset {
     Behind(u64),
 }
 
-/// A `Date` is a whole second old when it is read, and more on a slow line. Closer than this, our
-/// own clock is the better one.
+/// A `Date` can be a whole second old when it is read, and older on a slow connection. Below this
+/// difference, our own clock is more accurate.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// A clock that is further off is nothing that a `Date` should mend: a proof from the future is a
-/// proof made in advance.
+/// Larger differences are not corrected by a `Date`: a proof dated in the future is a proof made in
+/// advance.
 const MAX_CORRECTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A longer nonce is not kept: it would make proofs that no server takes.
+/// A longer nonce is not stored: it would make proofs that no server accepts.
 const MAX_NONCE_LENGTH: usize = 2048;
 
 impl Server {
@@ -123,12 +122,12 @@ impl Server {
         self.known().latest.clone()
     }
 
-    /// Keeps the nonce of a response, whatever its status ([RFC 9449 section
+    /// Stores the nonce of a response, whatever its status ([RFC 9449 section
     /// 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)).
     ///
-    /// Responses arrive in another order than they were made, and what is newer must stay. So two
-    /// tell nothing: one that repeats the nonce of its own request, and one to a request from before
-    /// the latest nonce that brings the nonce which that one has superseded.
+    /// Responses may arrive out of order, and the newer nonce must be kept. So two kinds are
+    /// ignored: a response that repeats the nonce of its own request, and a response to a request
+    /// from before the latest nonce that carries the nonce superseded by the latest.
     pub(crate) fn learn_nonce(&self, headers: &HeaderMap, used: &LatestNonce) {
         let Some(nonce) = nonce_in(headers) else {
             return;
@@ -144,7 +143,7 @@ impl Server {
         }
     }
 
-    /// The clock that is kept, and one to try instead, which one request gets to hear of.
+    /// The stored clock, and one to try instead, which is returned to one request only.
     pub(crate) fn clock(&self) -> (ClockOffset, Option<ClockOffset>) {
         let mut known = self.known();
         (known.clock, known.suggested.take())
@@ -154,12 +153,12 @@ impl Server {
         self.known().suggested = Some(clock);
     }
 
-    /// Keeps a clock by which proofs pass.
+    /// Stores a clock with which proofs are accepted.
     pub(crate) fn keep_clock(&self, clock: ClockOffset) {
         self.known().clock = clock;
     }
 
-    /// Forgets a clock by which they do not.
+    /// Discards a clock with which proofs are rejected.
     pub(crate) fn forget_clock(&self, clock: ClockOffset) {
         let mut known = self.known();
         if known.clock == clock {
@@ -173,7 +172,7 @@ impl Server {
 }
 
 impl ClockOffset {
-    /// The server's clock by the `Date` of a response, unless a cache has kept it.
+    /// The server's clock according to the `Date` of a response, unless it comes from a cache.
     pub(crate) fn of_server(headers: &HeaderMap, ours: SystemTime) -> Option<Self> {
         let theirs = date_in(headers)?;
         Some(
@@ -186,7 +185,7 @@ impl ClockOffset {
         )
     }
 
-    /// What time it is at the server.
+    /// The server's time.
     pub(crate) fn time(self, ours: SystemTime) -> Timestamp {
         let ours = Timestamp::from(ours);
         match self {
@@ -196,7 +195,7 @@ impl ClockOffset {
         }
     }
 
-    /// Whether it makes a difference to a proof which of the two it is.
+    /// Whether the two differ enough to matter for a proof.
     pub(crate) fn differs_from(self, other: Self) -> bool {
         self.distance_to(other) > TOLERANCE.as_secs()
     }
@@ -216,8 +215,8 @@ impl ClockOffset {
     }
 }
 
-/// The one nonce of a response. Of several, or of one that breaks the grammar, none is taken (RFC
-/// 9449 sections 8 and 8.1).
+/// The nonce of a response. Several nonces are ignored, and so is a nonce that violates the grammar
+/// (RFC 9449 sections 8 and 8.1).
 fn nonce_in(headers: &HeaderMap) -> Option<Nonce> {
     let mut fields = headers.get_all(DPOP_NONCE).iter();
     match (fields.next(), fields.next()) {
@@ -226,7 +225,7 @@ fn nonce_in(headers: &HeaderMap) -> Option<Nonce> {
     }
 }
 
-/// A response out of a cache says when it was made, not what time it is (RFC 9111 section 5.1).
+/// A response from a cache says when it was made, not what time it is (RFC 9111 section 5.1).
 fn date_in(headers: &HeaderMap) -> Option<SystemTime> {
     if headers.contains_key(AGE) {
         return None;

@@ -1,4 +1,4 @@
-//! What signs proofs.
+//! The signer of proofs.
 
 use std::future::{Future, ready};
 
@@ -6,11 +6,11 @@ use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::Jwk;
 use crate::jose::signing_key::{SigningError, SigningKey};
 
-/// What signs proofs: a [`SigningKey`], or a key that this process cannot read, in an HSM, a key
+/// Signs proofs, with a [`SigningKey`] or with a key that this process cannot read: in an HSM, a key
 /// management service, or a platform's keystore.
 ///
-/// The algorithm and the public key must not change during the signer's life: tokens are bound to
-/// the public key.
+/// The algorithm and the public key must not change during the signer's lifetime: tokens are bound
+/// to the public key.
 ///
 /// # Example
 ///
@@ -35,7 +35,7 @@ use crate::jose::signing_key::{SigningError, SigningKey};
 ///     }
 ///
 ///     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SigningError> {
-///         // r and s, 32 octets each: a service that answers in DER needs a conversion here.
+///         // r and s, 32 octets each. If the service returns DER, convert it here.
 ///         self.client.sign(&self.key_id, signing_input).await.map_err(SigningError::new)
 ///     }
 /// }
@@ -55,9 +55,9 @@ pub trait ProofSigner: Send + Sync + 'static {
 
     /// Signs the first two segments of a proof.
     ///
-    /// The signature is as a JWS has it, not yet base64url. ECDSA signatures are `r ‖ s` at full
-    /// length ([RFC 7518 section 3.4](https://www.rfc-editor.org/rfc/rfc7518#section-3.4)), never
-    /// DER.
+    /// Returns the signature in the form that a JWS contains, before base64url encoding. ECDSA
+    /// signatures are `r ‖ s` at full length ([RFC 7518 section
+    /// 3.4](https://www.rfc-editor.org/rfc/rfc7518#section-3.4)), never DER.
     fn sign(
         &self,
         signing_input: &[u8],

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::credentials::is_token68;
 use crate::jose::base64url;
 
-/// An access token in the client's hands.
+/// An access token that a client presents.
 ///
-/// A value that exists is `token68`, the form in which an `Authorization` field can carry it.
-/// `Debug` shows nothing of it.
+/// It is always a `token68`, the form that an `Authorization` field can carry. `Debug` does not
+/// show the token.
 #[derive(Clone)]
 pub struct AccessTokenText {
     /// `DPoP <token>`, marked as sensitive.
@@ -33,12 +33,12 @@ impl AccessTokenText {
         &self.field
     }
 
-    /// The token. A secret: not for logs.
+    /// The token. It is a secret: do not log it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What a proof says of the token: `ath`, the base64url of its SHA-256.
+    /// The value of `ath` in a proof: the base64url of the token's SHA-256.
     pub(crate) fn ath(&self) -> &str {
         &self.ath
     }
@@ -68,13 +68,13 @@ impl fmt::Debug for AccessTokenText {
     }
 }
 
-/// The text is not `token68`, so no `Authorization` field can carry it ([RFC 9110 section
+/// The text is not a `token68`, so no `Authorization` field can carry it ([RFC 9110 section
 /// 11.2](https://www.rfc-editor.org/rfc/rfc9110#section-11.2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an access token that an Authorization field can carry")]
 pub struct InvalidAccessToken;
 
-/// A successful answer of a token endpoint ([RFC 6749 section
+/// A successful response of a token endpoint ([RFC 6749 section
 /// 5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1), [RFC 9449 section
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)).
 ///
@@ -86,7 +86,7 @@ pub struct InvalidAccessToken;
 /// let granted = TokenResponse::from_json(br#"{"access_token":"Kz~8mXK1EalYznwH","token_type":"DPoP","expires_in":300}"#)?;
 /// assert_eq!(granted.access_token().as_str(), "Kz~8mXK1EalYznwH");
 ///
-/// // A server that does not know DPoP gives out a token that works for anyone.
+/// // A server without DPoP issues a token that works for anyone.
 /// let bearer = TokenResponse::from_json(br#"{"access_token":"Kz~8mXK1EalYznwH","token_type":"Bearer"}"#);
 /// assert_eq!(bearer.unwrap_err(), InvalidTokenResponse::NotBound);
 /// # Ok::<(), InvalidTokenResponse>(())
@@ -109,8 +109,8 @@ struct Members {
 }
 
 impl TokenResponse {
-    /// Reads the JSON of a successful response. A token whose `token_type` is not `DPoP` is refused:
-    /// it would work for whoever has it.
+    /// Parses the JSON of a successful response. A token whose `token_type` is not `DPoP` is
+    /// rejected: it would work for anyone who has it.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidTokenResponse> {
         let members: Members = read_members(body).ok_or(InvalidTokenResponse::Malformed)?;
         if !members.token_type.eq_ignore_ascii_case("DPoP") {
@@ -129,29 +129,29 @@ impl TokenResponse {
         })
     }
 
-    /// The access token, bound to the key whose proof the request carried.
+    /// The access token, bound to the key that signed the request's proof.
     pub const fn access_token(&self) -> &AccessTokenText {
         &self.access_token
     }
 
-    /// The refresh token. That of a public client is bound to the same key: refresh with it and no
-    /// other (RFC 9449 section 5). A secret.
+    /// The refresh token. It is a secret. The refresh token of a public client is bound to the same
+    /// key: use only this key to refresh (RFC 9449 section 5).
     pub fn refresh_token(&self) -> Option<&str> {
         self.refresh_token.as_deref()
     }
 
-    /// How long the access token lives.
+    /// The lifetime of the access token.
     pub const fn expires_in(&self) -> Option<Duration> {
         self.expires_in
     }
 
-    /// The scope that was granted, where it is not what was asked for.
+    /// The granted scope, if it is not the requested one.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 }
 
-/// The members of a JSON object. serde alone would read them out of an array as well.
+/// The members of a JSON object. serde alone would also read them from an array.
 fn read_members<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     let is_object = json.trim_ascii_start().starts_with(b"{");
     serde_json::from_slice(json).ok().filter(|_| is_object)
@@ -166,23 +166,24 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
-/// Why an answer of a token endpoint holds no usable token.
+/// Why a response of a token endpoint contains no usable token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTokenResponse {
-    /// Not the JSON of a successful response, or a token that no field can carry.
+    /// Not the JSON of a successful response, or the token does not fit into a header field.
     #[error("not a token response")]
     Malformed,
-    /// `token_type` is not `DPoP` (RFC 9449 section 5: "the client MUST discard the response" where
+    /// `token_type` is not `DPoP` (RFC 9449 section 5: "the client MUST discard the response" if
     /// the protection matters).
     #[error("the access token is not bound to a key")]
     NotBound,
 }
 
-/// An error that a token endpoint answers with ([RFC 6749 section
+/// An error response of a token endpoint ([RFC 6749 section
 /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
 ///
-/// What it says is the server's word: fit to be told apart, and not to be shown to users as it is.
+/// Its text comes from the server: use it to tell errors apart, but do not show it to users
+/// unchanged.
 #[derive(Clone, Deserialize, PartialEq, Eq)]
 pub struct TokenErrorResponse {
     error: String,
@@ -190,24 +191,24 @@ pub struct TokenErrorResponse {
 }
 
 impl TokenErrorResponse {
-    /// Reads the JSON of an error response; `None` where it is something else.
+    /// Parses the JSON of an error response. Returns `None` for anything else.
     pub fn from_json(body: &[u8]) -> Option<Self> {
         read_members(body)
     }
 
-    /// The code: `invalid_grant`, say.
+    /// The error code, for example `invalid_grant`.
     pub fn error(&self) -> &str {
         &self.error
     }
 
-    /// What the server's developers have to say about it.
+    /// The explanation of the server's developers.
     pub fn description(&self) -> Option<&str> {
         self.error_description.as_deref()
     }
 }
 
 impl fmt::Debug for TokenErrorResponse {
-    /// The code alone: what else a server writes is not ours to log.
+    /// Shows the error code only. Other text comes from the server and is not logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenErrorResponse")
             .field("error", &self.error)
@@ -215,14 +216,14 @@ impl fmt::Debug for TokenErrorResponse {
     }
 }
 
-/// Where access tokens come from.
+/// A source of access tokens.
 ///
-/// An [`AccessTokenText`] is a source that never changes. An async closure is one that may, and it
-/// can refresh: with the same key, since a refresh token may be bound to it.
+/// An [`AccessTokenText`] is a source that never changes. An async closure can change the token, and
+/// can refresh it: with the same key, because a refresh token may be bound to it.
 ///
 /// # Example
 ///
-/// A token that some other task keeps fresh:
+/// A token that another task refreshes:
 ///
 /// ```
 /// use tokio::sync::watch;
@@ -239,8 +240,8 @@ impl fmt::Debug for TokenErrorResponse {
 /// # }
 /// ```
 pub trait TokenSource: Send + Sync + 'static {
-    /// The token to present now. Asked once for each request, not again when the request is sent
-    /// anew with a nonce.
+    /// The token to present now. Called once per request, and not again when the request is sent
+    /// again with a nonce.
     fn token(&self) -> impl Future<Output = Result<AccessTokenText, TokenSourceError>> + Send;
 }
 
@@ -260,13 +261,13 @@ where
     }
 }
 
-/// There is no access token to be had.
+/// No access token is available.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no access token")]
 pub struct TokenSourceError(#[source] Box<dyn Error + Send + Sync>);
 
 impl TokenSourceError {
-    /// For this reason.
+    /// An error with this reason.
     pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(reason.into())
     }

@@ -1,5 +1,5 @@
-//! The tower layer for requests to the authorization server: its token endpoint, and the endpoint
-//! for pushed authorization requests.
+//! The tower layer for requests to the authorization server: to its token endpoint, and to its
+//! endpoint for pushed authorization requests.
 
 use std::error::Error;
 use std::fmt;
@@ -31,37 +31,38 @@ use crate::time::Clock;
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)): with every grant, `refresh_token`
 /// included, and with pushed authorization requests.
 ///
-/// As [`DpopClientLayer`](crate::client::DpopClientLayer) does for resources, it answers demands for
-/// a nonce, keeps nonces, and corrects the clock; there is no access token, so the proof has no
-/// `ath`. What the request says by `Authorization` (the client's own authentication) stays, unless
-/// it is of the DPoP scheme.
+/// Like [`DpopClientLayer`](crate::client::DpopClientLayer), it handles demands for a nonce, stores
+/// nonces, and corrects the clock. There is no access token, so the proof has no `ath`. The
+/// request's `Authorization` field (the client's own authentication) is kept, unless its scheme is
+/// DPoP.
 ///
-/// A demand stands in the JSON of a 400 response, so the layer reads such a body, up to 16 KiB of it,
-/// before it hands the response on. The caller gets the whole of it, as
-/// [`ResponseBody`]. A timeout therefore belongs outside of the layer.
+/// A demand is in the JSON body of a 400 response, so the layer reads such a body, up to 16 KiB of
+/// it, before it returns the response. The caller still gets the whole body, as [`ResponseBody`].
+/// Put a timeout outside of the layer for this reason.
 ///
 /// See the [module](crate::client) for an example.
 ///
 /// # Client assertions
 ///
-/// A request is sent again with the same body. Where that holds a `client_assertion` ([RFC
-/// 7523](https://www.rfc-editor.org/rfc/rfc7523)), which servers take once, say that it cannot be
-/// copied, `.with_body_copy(|_: &Body| None)`: a demand then ends in
-/// [`ClientError::BodyNotCopyable`], the nonce is kept, and a request with a new assertion passes.
+/// A request is sent again with the same body. If the body contains a `client_assertion` ([RFC
+/// 7523](https://www.rfc-editor.org/rfc/rfc7523)), which servers accept only once, declare that it
+/// cannot be copied: `.with_body_copy(|_: &Body| None)`. A demand then ends in
+/// [`ClientError::BodyNotCopyable`], the nonce is stored, and a request with a new assertion
+/// succeeds.
 ///
 /// # Security
 ///
-/// As for [`DpopClientLayer`](crate::client::DpopClientLayer).
+/// The same as for [`DpopClientLayer`](crate::client::DpopClientLayer).
 #[derive_where(Clone)]
 pub struct TokenClientLayer<K, P = CloneBody> {
     exchange: Exchange<K, P>,
 }
 
 impl<K: ProofSigner> TokenClientLayer<K> {
-    /// A layer that signs with this key, for the authorization server under this URL and no other.
+    /// A layer that signs with this key, for the authorization server at this URL and no other.
     ///
-    /// The URL is that of the endpoints, their origin say. It need not be the issuer identifier:
-    /// where it has a path, only requests below that are signed, by the rule of
+    /// The URL is that of the endpoints, for example their origin. It need not be the issuer
+    /// identifier. If it has a path, only requests below it are signed, by the rule of
     /// [`DpopClientLayer::new`](crate::client::DpopClientLayer::new).
     pub fn new(key: K, authorization_server: PublicUrl) -> Self {
         Self {
@@ -71,23 +72,23 @@ impl<K: ProofSigner> TokenClientLayer<K> {
 }
 
 impl<K, P> TokenClientLayer<K, P> {
-    /// Another server with endpoints of the same authorization server. Nonces are kept for each by
-    /// itself.
+    /// Adds another server with endpoints of the same authorization server. Nonces are stored
+    /// separately for each.
     #[must_use]
     pub fn add_server(mut self, server: PublicUrl) -> Self {
         self.exchange.servers.add(server);
         self
     }
 
-    /// Lets requests to all other servers out as they are, without a proof. Otherwise they are an
-    /// error ([`ClientError::OtherServer`]).
+    /// Sends requests to all other servers unchanged, without a proof. By default they are an error
+    /// ([`ClientError::OtherServer`]).
     #[must_use]
     pub fn with_other_servers_unsigned(mut self) -> Self {
         self.exchange.other_origins = OtherOrigins::PassUnsigned;
         self
     }
 
-    /// Keeps bodies by another way than cloning them, so that a request can be sent again.
+    /// Copies bodies in another way than by cloning them, so that a request can be sent again.
     #[must_use]
     pub fn with_body_copy<Q>(self, bodies: Q) -> TokenClientLayer<K, Q> {
         TokenClientLayer {
@@ -95,14 +96,14 @@ impl<K, P> TokenClientLayer<K, P> {
         }
     }
 
-    /// Leaves the clock alone, whatever the server's `Date` says.
+    /// Never corrects the clock, whatever the server's `Date` says.
     #[must_use]
     pub fn without_clock_correction(mut self) -> Self {
         self.exchange.correction = ClockCorrection::Never;
         self
     }
 
-    /// Asks another clock what time it is. For tests.
+    /// Reads the time from this clock. For tests.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.exchange.clock = Clock::new(clock);
@@ -193,7 +194,7 @@ impl<S, K: ProofSigner, P> fmt::Debug for TokenClient<S, K, P> {
     }
 }
 
-/// An authorization server says what it wants in a JSON body (RFC 9449 section 8, RFC 6749 section
+/// An authorization server states its demands in a JSON body (RFC 9449 section 8, RFC 6749 section
 /// 5.2).
 struct AuthorizationServer;
 
@@ -204,7 +205,7 @@ where
     type Body = ResponseBody<D>;
 
     async fn read(response: Response<D>) -> (Demand, Response<ResponseBody<D>>) {
-        // RFC 6749 section 5.2 has 401 for a client that authenticated in the Authorization field.
+        // RFC 6749 section 5.2 uses 401 for a client that authenticated in the Authorization field.
         let refused = matches!(
             response.status(),
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED

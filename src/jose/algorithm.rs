@@ -1,7 +1,7 @@
-//! The signature algorithms of proofs and access tokens, and the keys each goes with.
+//! The signature algorithms of proofs and access tokens, and the kind of key that each one needs.
 //!
-//! `none` and the MACs (HS256 and its kin) are not representable, so no configuration can let them
-//! in ([RFC 9449 section 11.6](https://www.rfc-editor.org/rfc/rfc9449#section-11.6)).
+//! `none` and the MACs (HS256 and the like) cannot be represented, so no configuration can allow
+//! them ([RFC 9449 section 11.6](https://www.rfc-editor.org/rfc/rfc9449#section-11.6)).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +13,8 @@ use serde::ser::{Serialize, Serializer};
 /// A JWS signature algorithm that this crate can verify ([RFC 7518 section
 /// 3](https://www.rfc-editor.org/rfc/rfc7518#section-3)).
 ///
-/// Every algorithm goes with exactly one kind of key; a proof whose `alg` and `jwk` disagree is
-/// refused before anything is computed.
+/// Each algorithm needs exactly one kind of key. A proof whose `alg` and `jwk` do not match is
+/// rejected before anything is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -43,7 +43,7 @@ pub enum Algorithm {
     Rs512,
 }
 
-/// The kind of key an algorithm goes with.
+/// The kind of key that an algorithm needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyType {
     P256,
@@ -54,7 +54,7 @@ pub(crate) enum KeyType {
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order in which lists of them are written.
+    /// Every algorithm, in the order in which lists are written.
     pub(crate) const ALL: [Self; 11] = [
         Self::Es256,
         Self::Es384,
@@ -86,7 +86,7 @@ impl Algorithm {
         }
     }
 
-    /// The fixed table of algorithms and keys (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864
+    /// The fixed table of key types (RFC 7518 section 3.1, RFC 8037 section 3.1, RFC 9864
     /// section 2).
     pub(crate) const fn key_type(self) -> KeyType {
         match self {
@@ -100,8 +100,8 @@ impl Algorithm {
         }
     }
 
-    /// Whether both names mean the same computation: `Ed25519` and `EdDSA` do, for the only EdDSA
-    /// key there is here.
+    /// Whether both names mean the same computation. `Ed25519` and `EdDSA` do, because this crate
+    /// supports only one kind of EdDSA key.
     pub(crate) fn same_computation(self, other: Self) -> bool {
         self == other
             || (self.key_type() == KeyType::Ed25519 && other.key_type() == KeyType::Ed25519)
@@ -121,7 +121,7 @@ impl fmt::Display for Algorithm {
 impl FromStr for Algorithm {
     type Err = InvalidAlgorithm;
 
-    /// Case-sensitive, as RFC 7515 section 4.1.1 says.
+    /// Case-sensitive, as RFC 7515 section 4.1.1 requires.
     fn from_str(name: &str) -> Result<Self, InvalidAlgorithm> {
         Self::ALL
             .into_iter()
@@ -145,16 +145,16 @@ impl<'de> Deserialize<'de> for Algorithm {
     }
 }
 
-/// The name is not that of an asymmetric signature algorithm this crate can verify.
+/// The name is not an asymmetric signature algorithm that this crate can verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a signature algorithm that can be verified here")]
 pub struct InvalidAlgorithm;
 
 /// An allow-list of algorithms, never empty.
 ///
-/// The default is ES256, ES384, PS256 and Ed25519 under both of its names: what the FAPI 2.0
-/// Security Profile allows and clients in the field send. RS256 and the others have to be asked
-/// for.
+/// The default is ES256, ES384, PS256, and Ed25519 under both of its names: what the FAPI 2.0
+/// Security Profile allows and what clients use in practice. RS256 and the others must be added
+/// explicitly.
 ///
 /// # Example
 ///
@@ -170,23 +170,23 @@ pub struct InvalidAlgorithm;
 pub struct Algorithms(u16);
 
 impl Algorithms {
-    /// The list of this one algorithm.
+    /// A list with only this algorithm.
     pub const fn only(algorithm: Algorithm) -> Self {
         Self(algorithm.bit())
     }
 
-    /// The list with one more algorithm.
+    /// Adds an algorithm to the list.
     #[must_use]
     pub const fn add(self, algorithm: Algorithm) -> Self {
         Self(self.0 | algorithm.bit())
     }
 
-    /// Whether the list holds the algorithm.
+    /// Whether the list contains the algorithm.
     pub const fn contains(self, algorithm: Algorithm) -> bool {
         self.0 & algorithm.bit() != 0
     }
 
-    /// The algorithms of the list, in a fixed order.
+    /// The algorithms in the list, in a fixed order.
     pub fn iter(self) -> impl Iterator<Item = Algorithm> {
         Algorithm::ALL
             .into_iter()
@@ -235,14 +235,14 @@ impl FromStr for Algorithms {
     }
 }
 
-/// Why a text is not a list of algorithms. The deployer's mistake, seen at start-up.
+/// Why a text is not a list of algorithms. A configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidAlgorithms {
-    /// There is no name in it.
+    /// The text contains no name.
     #[error("a list of algorithms must not be empty")]
     Empty,
-    /// A name is not that of an algorithm that can be verified here.
+    /// A name is not an algorithm that this crate can verify.
     #[error("the list names an algorithm that cannot be verified here")]
     Unknown,
 }

@@ -1,22 +1,22 @@
-//! base64url without padding, in its one canonical form (RFC 7515 section 2, RFC 4648 section 3.5).
+//! base64url without padding, in its canonical form only (RFC 7515 section 2, RFC 4648 section 3.5).
 //!
-//! A decoder that accepts stray bits, padding or white space gives one value several spellings, and
-//! with them one key several thumbprints and one proof several texts.
+//! If a decoder accepts stray bits, padding or white space, one value has several encodings. Then
+//! one key has several thumbprints, and one proof has several texts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Decodes text of any length that the caller has bounded.
+/// Decodes text of any length. The caller must bound the length.
 pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// As [`decode`], behind what the octets already hold.
+/// Like [`decode`], but appends to `octets`.
 pub(crate) fn decode_onto(text: &str, octets: &mut Vec<u8>) -> Option<()> {
     URL_SAFE_NO_PAD.decode_vec(text, octets).ok()
 }
 
-/// Decodes text that must come out at exactly `N` octets.
+/// Decodes text to exactly `N` bytes.
 pub(crate) fn decode_exact<const N: usize>(text: impl AsRef<[u8]>) -> Option<[u8; N]> {
     let mut octets = [0; N];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut octets).ok()?;
@@ -27,10 +27,10 @@ pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(octets)
 }
 
-/// As [`encode`], in pieces, without an allocation: every request has a thumbprint.
+/// Like [`encode`], but in pieces and without an allocation: every request needs a thumbprint.
 pub(crate) fn encoded_pieces<T>(octets: &[u8], start: T, add: impl Fn(T, &[u8]) -> T) -> T {
     let mut piece = [0; 64];
-    // 48 octets are 64 characters, so only the last piece has a rest.
+    // 48 bytes encode to 64 characters, so only the last piece can have a remainder.
     octets.chunks(48).fold(start, |so_far, octets| {
         let length = URL_SAFE_NO_PAD
             .encode_slice(octets, &mut piece)

@@ -1,17 +1,17 @@
-//! What engines judge differently about Ed25519, decided for all of them.
+//! The Ed25519 checks on which engines differ, made here for all of them.
 
 /// Whether the y coordinate is below the field's prime, 2^255 - 19 (RFC 8032 section 5.1.3).
-/// Engines differ here; a second spelling of a key would have a second thumbprint.
+/// Engines differ here. A second encoding of a key would have a second thumbprint.
 pub(crate) fn is_canonical(encoding: &[u8; 32]) -> bool {
     let top = encoding[31] & 0x7f;
     !(top == 0x7f && encoding[1..31].iter().all(|octet| *octet == 0xff) && encoding[0] >= 0xed)
 }
 
-/// Whether the encoding is of a point whose order divides 8, in canonical form or not. Under such a
-/// key one signature can fit every message, and with such an R a signature says less than it seems
-/// to.
+/// Whether the encoding is that of a point whose order divides 8, in canonical form or not. With a
+/// key like this, one signature can be valid for every message. With an R like this, a signature
+/// proves less than it seems to.
 pub(crate) fn is_small_order(encoding: &[u8; 32]) -> bool {
-    /// y coordinates, the sign bit clear: 0, 1, the two of order 8, p - 1, p, p + 1.
+    /// The y coordinates, with the sign bit clear: 0, 1, the two of order 8, p - 1, p, p + 1.
     const Y: [[u8; 32]; 7] = {
         const fn edge(first: u8) -> [u8; 32] {
             let mut y = [0xff; 32];
@@ -47,8 +47,8 @@ pub(crate) fn is_small_order(encoding: &[u8; 32]) -> bool {
     Y.contains(&y)
 }
 
-/// Whether S is below L, the order of the base point (RFC 8032 section 5.1.7). One engine stops
-/// asking when another crate of the build switches on its feature `legacy_compatibility`.
+/// Whether S is below L, the order of the base point (RFC 8032 section 5.1.7). One engine skips
+/// this check when another crate in the build enables its feature `legacy_compatibility`.
 pub(crate) fn is_reduced(s: &[u8; 32]) -> bool {
     const L: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,

@@ -1,22 +1,23 @@
 //! The verification of signatures: the only file that names a cryptography crate for it.
 //!
-//! Two engines, one verdict: everything in which they differ is decided here or in `jwk.rs`, before
-//! either is asked.
+//! Two engines, one result: every case in which they differ is decided here or in `jwk.rs`, before
+//! either engine is called.
 //!
-//! | question | AWS-LC | RustCrypto | here |
+//! | case | AWS-LC | RustCrypto | here |
 //! |---|---|---|---|
 //! | ECDSA signature length | exact | exact | exact |
-//! | high S (RFC 9449's own examples have it) | accepted | accepted | accepted |
-//! | RSA signature shorter than the modulus | refused | refused | exact length asked first |
+//! | high S (the examples in RFC 9449 have it) | accepted | accepted | accepted |
+//! | RSA signature shorter than the modulus | rejected | rejected | exact length checked first |
 //! | PSS salt | length of the hash | length of the hash | length of the hash |
-//! | Ed25519: small-order key, non-canonical key | accepted | refused, accepted | refused in `jwk.rs` |
-//! | Ed25519: small-order R | accepted | refused (`verify_strict`) | refused |
-//! | Ed25519: S of L or more | refused | refused, but for a feature that another crate may switch on | refused |
-//! | Ed25519: a key off the curve | seen when verifying | seen when parsing | seen when verifying |
-//! | PSS: a signature of the modulus or more | refused | accepted | refused |
-//! | PSS: a modulus of 8k + 1 bits, its first octet | checked | not checked | checked |
+//! | Ed25519: small-order key | accepted | rejected | rejected in `jwk.rs` |
+//! | Ed25519: non-canonical key | accepted | accepted | rejected in `jwk.rs` |
+//! | Ed25519: small-order R | accepted | rejected (`verify_strict`) | rejected |
+//! | Ed25519: S not below L | rejected | rejected, unless another crate enables a feature | rejected |
+//! | Ed25519: key not on the curve | detected when verifying | detected when parsing | detected when verifying |
+//! | PSS: signature not below the modulus | rejected | accepted | rejected |
+//! | PSS: first octet, with a modulus of 8k + 1 bits | checked | not checked | checked |
 //!
-//! With both features on, AWS-LC verifies; there is no process-wide choice.
+//! With both features enabled, AWS-LC verifies. There is no process-wide choice.
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::ed25519;
@@ -40,8 +41,8 @@ pub(crate) struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// Checks what the form could not show: that the key goes with the algorithm, that a point lies
-    /// on its curve.
+    /// Checks what reading the JWK could not check: that the key matches the algorithm, and that a
+    /// point lies on its curve.
     pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
         if !jwk.goes_with(algorithm) {
             return Err(KeyRejected);
@@ -77,19 +78,19 @@ impl VerificationKey {
 }
 
 impl Jwk {
-    /// Verifies a signature by this key.
+    /// Verifies a signature with this key.
     ///
     /// ECDSA signatures are `r ‖ s` at full length (RFC 7518 section 3.4), never DER.
     ///
     /// # Errors
     ///
-    /// The key does not go with the algorithm, its point is not on the curve, or the signature is
-    /// not one of this message by this key.
+    /// The key does not match the algorithm, its point is not on the curve, or the signature is not
+    /// a valid signature of this message by this key.
     ///
     /// # Security
     ///
-    /// A signature by the key that a message itself names proves nothing about the sender. Compare
-    /// the key's [`thumbprint`](Jwk::thumbprint) with one you have from somewhere else.
+    /// If the message itself names the key, a valid signature proves nothing about the sender.
+    /// Compare the key's [`thumbprint`](Jwk::thumbprint) with one from another source.
     pub fn verify(
         &self,
         algorithm: Algorithm,
@@ -178,7 +179,7 @@ mod rust_crypto {
         P256(Box<p256::ecdsa::VerifyingKey>),
         P384(Box<p384::ecdsa::VerifyingKey>),
         P521(Box<p521::ecdsa::VerifyingKey>),
-        /// `None` is a point off the curve: AWS-LC sees that only when it verifies.
+        /// `None` if the point is not on the curve: AWS-LC detects that only when it verifies.
         Ed25519(Option<Box<ed25519_dalek::VerifyingKey>>),
         Rsa(Box<RsaPublicKey>, Algorithm),
     }
@@ -273,9 +274,9 @@ mod rust_crypto {
         }
     }
 
-    /// RFC 8017 section 8.1.2, steps 2b and 2c, which the PSS of `rsa` leaves out: the signature is
-    /// below the modulus, and so is what it holds below the length of an encoded message, which is
-    /// an octet shorter than a modulus of 8k + 1 bits.
+    /// RFC 8017 section 8.1.2, steps 2b and 2c, which the PSS of `rsa` omits: the signature is below
+    /// the modulus, and the message representative fits into the length of an encoded message. That
+    /// length is one octet shorter than the modulus if the modulus has 8k + 1 bits.
     fn rsa_is_in_range(key: &RsaPublicKey, algorithm: Algorithm, signature: &[u8]) -> bool {
         let (n, signature) = (key.n(), BigUint::from_bytes_be(signature));
         let pss = matches!(
@@ -347,7 +348,7 @@ mod tests {
         )
     }
 
-    /// The key as it is, and with one bit of it turned.
+    /// The bytes of the key in which a bit can be flipped.
     fn octets_of(material: &mut Material) -> &mut [u8] {
         match material {
             Material::P256(point) => &mut point[1..],
@@ -358,7 +359,8 @@ mod tests {
         }
     }
 
-    /// Both engines, in one process, on the same keys and signatures: whole, and with one bit turned.
+    /// Runs both engines in one process on the same keys and signatures: unchanged, and with one bit
+    /// flipped.
     #[test]
     fn both_engines_give_one_verdict() {
         let pairs = [

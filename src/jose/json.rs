@@ -1,14 +1,14 @@
 //! JSON objects without duplicate members at any level.
 //!
-//! RFC 7515 section 4 lets a parser take the last of two equal names; two parsers that choose
-//! differently then see two different proofs, so duplicates are refused, compared after unescaping,
-//! in known and unknown members alike. Depth is bounded by serde_json (128), input length by the
-//! caller.
+//! RFC 7515 section 4 allows a parser to use the last of two members with the same name. Two parsers
+//! that choose differently then see two different proofs, so duplicates are rejected, in known and
+//! unknown members alike. Names are compared after unescaping. The depth is bounded by serde_json
+//! (128), and the input length by the caller.
 //!
-//! The types are read directly, never through `serde_json::Value`: the features that another crate
-//! of the build may switch on (`arbitrary_precision`, `preserve_order`) change what a `Value` is,
-//! and must not change what is accepted here. (One trace of them remains: with
-//! `arbitrary_precision`, a number beyond any double in a member that nobody reads is no error.)
+//! The types are read directly, never through `serde_json::Value`. Another crate in the build may
+//! enable features (`arbitrary_precision`, `preserve_order`) that change what a `Value` is. They must
+//! not change what is accepted here. (One difference remains: with `arbitrary_precision`, a number
+//! beyond the range of a double is not an error in a member that is ignored.)
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -16,16 +16,16 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads one JSON text with nothing behind it.
+/// Reads one JSON text with nothing after it.
 pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidJson> {
     serde_json::from_slice(text).map_err(|_| InvalidJson)
 }
 
-/// Why the text was not read. What serde_json says would quote the text, so it is dropped.
+/// The text could not be read. The error of serde_json would quote the text, so it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidJson;
 
-/// A string, borrowed from the text unless it holds escapes.
+/// A string, borrowed from the text unless it contains escapes.
 pub(crate) struct Text<'de>(pub(crate) Cow<'de, str>);
 
 impl Text<'_> {
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A value that is looked through for duplicate members and then forgotten.
+/// A value that is checked for duplicate members and then discarded.
 pub(crate) struct Ignored;
 
 impl<'de> Deserialize<'de> for Ignored {
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Ignored {
     }
 }
 
-/// The member names of one object that have been seen.
+/// The member names of one object seen so far.
 #[derive(Default)]
 pub(crate) struct Names<'de>(BTreeSet<Cow<'de, str>>);
 
@@ -129,8 +129,8 @@ impl<'de> Names<'de> {
     }
 }
 
-/// Defines a struct of optional members and its strict reader: `null` and a wrong type are refused,
-/// unknown members ignored.
+/// Defines a struct of optional members and its strict reader: `null` and wrong types are rejected,
+/// and unknown members are ignored.
 macro_rules! object {
     ($(#[$meta:meta])* $vis:vis struct $name:ident<$de:lifetime> { $($field:ident: $type:ty = $member:literal,)* }) => {
         $(#[$meta])*

@@ -1,6 +1,6 @@
 //! The public key in a proof's header, and its thumbprint.
 //!
-//! One key has one spelling here: coordinates at full length, canonical base64url, minimal
+//! Only one encoding of each key is accepted: full-length coordinates, canonical base64url, minimal
 //! integers. Otherwise one key would have several thumbprints, and one client several identities.
 
 use std::fmt;
@@ -19,9 +19,9 @@ use crate::jose::{base64url, ed25519};
 /// 7517](https://www.rfc-editor.org/rfc/rfc7517), [RFC 9449 section
 /// 4.2](https://www.rfc-editor.org/rfc/rfc9449#section-4.2)).
 ///
-/// A value that exists is well-formed: a known key type, no private member, canonical encodings,
-/// full-length coordinates, an RSA modulus of 2048 to 8192 bits. That a point lies on its curve is
-/// seen when the key first verifies something.
+/// Every value is well-formed: a known key type, no private member, canonical encodings, full-length
+/// coordinates, an RSA modulus of 2048 to 8192 bits. Whether a point lies on its curve is checked
+/// when the key first verifies a signature.
 ///
 /// # Example
 ///
@@ -55,7 +55,7 @@ pub(crate) enum Material {
     },
 }
 
-/// What the key's own `alg` member says.
+/// The key's own `alg` member.
 #[derive(Clone, Copy)]
 enum Declared {
     Nothing,
@@ -64,7 +64,7 @@ enum Declared {
 }
 
 object! {
-    /// The members of a JWK as they stand in the JSON.
+    /// The members of a JWK, as they appear in the JSON.
     pub(crate) struct JwkMembers<'de> {
         kty: Text<'de> = "kty",
         crv: Text<'de> = "crv",
@@ -88,8 +88,8 @@ object! {
 }
 
 impl JwkMembers<'_> {
-    /// Members that only private and symmetric keys have, whatever `kty` says (RFC 7518 section 6,
-    /// RFC 8037 section 2).
+    /// Whether there is a member that only private and symmetric keys have, regardless of `kty` (RFC
+    /// 7518 section 6, RFC 8037 section 2).
     pub(crate) fn is_private(&self) -> bool {
         [
             &self.d,
@@ -108,7 +108,7 @@ impl JwkMembers<'_> {
 }
 
 impl Jwk {
-    /// Computes the key's SHA-256 thumbprint, which a bound token names in `cnf.jkt`.
+    /// Computes the key's SHA-256 thumbprint, which a bound token has in `cnf.jkt`.
     pub fn thumbprint(&self) -> Thumbprint {
         self.material.thumbprint()
     }
@@ -117,8 +117,8 @@ impl Jwk {
         &self.material
     }
 
-    /// Whether the key may be used with the algorithm: the fixed table, and the key's own `alg`
-    /// where it has one.
+    /// Whether the key may be used with the algorithm: by the fixed table, and by the key's own
+    /// `alg` if it has one.
     pub(crate) fn goes_with(&self, algorithm: Algorithm) -> bool {
         let declared = match self.declared {
             Declared::Nothing => true,
@@ -161,7 +161,7 @@ impl Jwk {
         .map(|jwk| Self { declared, ..jwk })
     }
 
-    /// A key without an `alg` of its own, from the parameters that its thumbprint covers.
+    /// A key without its own `alg`, from the parameters that its thumbprint covers.
     pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, InvalidJwk> {
         Ok(Self {
             material: Material::from_parameters(parameters)?,
@@ -170,7 +170,7 @@ impl Jwk {
     }
 }
 
-/// The text of a member, if it is there.
+/// The text of a member, if it is present.
 pub(crate) fn text<'t>(member: Option<&'t Text<'_>>) -> Option<&'t str> {
     member.map(Text::as_str)
 }
@@ -185,8 +185,8 @@ impl FromStr for Jwk {
 }
 
 impl Serialize for Jwk {
-    /// Writes only the members that the key's thumbprint covers, in lexicographic order: what the
-    /// header of a proof needs.
+    /// Writes only the members that the key's thumbprint covers, in lexicographic order. The header
+    /// of a proof needs these.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let members = self.material.members();
         let mut map = serializer.serialize_map(Some(members.len()))?;
@@ -198,8 +198,8 @@ impl Serialize for Jwk {
 }
 
 impl<'de> Deserialize<'de> for Jwk {
-    /// Refuses what [`FromStr`] refuses. (A duplicate member is seen only in a text: a
-    /// `serde_json::Value` has dropped it already.)
+    /// Rejects what [`FromStr`] rejects. (A duplicate member is detected only in JSON text: a
+    /// `serde_json::Value` has already dropped it.)
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = JwkMembers::deserialize(deserializer)?;
         Self::from_members(&members).map_err(D::Error::custom)
@@ -214,7 +214,7 @@ impl fmt::Debug for Jwk {
     }
 }
 
-/// The parameters of a public key, whoever read them.
+/// The parameters of a public key, from any source.
 #[derive(Default)]
 pub(crate) struct Parameters<'a> {
     pub(crate) kty: Option<&'a str>,
@@ -225,7 +225,7 @@ pub(crate) struct Parameters<'a> {
     pub(crate) e: Option<&'a str>,
 }
 
-/// 8192 bits; more would let one proof buy seconds of our time.
+/// 8192 bits. With a longer modulus, one proof could cost the server seconds.
 const MAX_MODULUS_OCTETS: usize = 1024;
 
 impl Material {
@@ -290,7 +290,7 @@ impl Material {
     }
 
     /// RFC 7638 section 3: the required members in lexicographic order, without white space,
-    /// written anew from the numbers.
+    /// written again from the numbers.
     fn thumbprint(&self) -> Thumbprint {
         let ec = |crv: &str, point: &[u8]| {
             let (x, y) = point[1..].split_at(point.len() / 2);
@@ -317,13 +317,13 @@ impl Material {
     }
 }
 
-/// The hash goes on with the octets in base64url.
+/// Continues the hash with the base64url form of the bytes.
 fn encoded(hash: Sha256, octets: &[u8]) -> Sha256 {
     base64url::encoded_pieces(octets, hash, |hash, piece| hash.chain_update(piece))
 }
 
-/// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so `N` octets and never
-/// fewer.
+/// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so it has `N` octets,
+/// never fewer.
 fn point<const N: usize, const POINT: usize>(
     jwk: &Parameters<'_>,
 ) -> Result<[u8; POINT], InvalidJwk> {
@@ -352,7 +352,7 @@ fn rsa(jwk: &Parameters<'_>) -> Result<Material, InvalidJwk> {
     if !minimal(&n) || !minimal(&e) || !odd(&n) || !odd(&e) || e == [1] {
         return Err(InvalidJwk::Integer);
     }
-    // Both engines take exponents of up to 33 bits.
+    // Both engines accept exponents of up to 33 bits.
     if bits(&n) < 2048 || n.len() > MAX_MODULUS_OCTETS || bits(&e) > 33 {
         return Err(InvalidJwk::RsaSize);
     }
@@ -363,23 +363,23 @@ fn odd(integer: &[u8]) -> bool {
     integer.last().is_some_and(|last| last % 2 == 1)
 }
 
-/// The length in bits of an integer without leading zero octets.
+/// The length in bits of an integer without leading zero bytes.
 pub(crate) fn bits(integer: &[u8]) -> usize {
     integer.first().map_or(0, |first| {
         integer.len() * 8 - first.leading_zeros() as usize
     })
 }
 
-/// Why a `jwk` was refused.
+/// Why a `jwk` was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidJwk {
-    /// The key's own `alg` names another algorithm than the header's (RFC 7517 section 4.4), or the
-    /// key is of the wrong type for it.
+    /// The key's own `alg` names an algorithm other than the header's (RFC 7517 section 4.4), or the
+    /// key has the wrong type for the header's algorithm.
     #[error("the key does not go with the algorithm")]
     Algorithm,
-    /// A coordinate is missing, not canonical base64url, not at the curve's full length, or names a
-    /// point that must not be used.
+    /// A coordinate is missing, is not canonical base64url, does not have the curve's full length,
+    /// or belongs to a point that must not be used.
     #[error("a coordinate of the key is missing or malformed")]
     Coordinate,
     /// `n` or `e` is not a canonical, minimal, odd integer.
@@ -388,7 +388,7 @@ pub enum InvalidJwk {
     /// Not a JSON object without duplicate members.
     #[error("the key is not a JSON object without duplicate members")]
     Json,
-    /// `kty` and `crv` name no key type that can verify a proof.
+    /// `kty` and `crv` do not name a key type that can verify a proof.
     #[error("the key type is not supported")]
     KeyType,
     /// A required member is missing.
@@ -397,15 +397,15 @@ pub enum InvalidJwk {
     /// A member that only private or symmetric keys have (RFC 9449 section 4.3, check 7).
     #[error("the key holds a private member")]
     Private,
-    /// An RSA key outside 2048 to 8192 bits, or with an exponent above 33 bits.
+    /// An RSA key outside 2048 to 8192 bits, or with an exponent of more than 33 bits.
     #[error("the size of the RSA key is not accepted")]
     RsaSize,
-    /// `use` or `key_ops` say that the key is not for verifying signatures.
+    /// `use` or `key_ops` states that the key is not for verifying signatures.
     #[error("the key is not meant for signatures")]
     Use,
 }
 
-/// The signature is not one of this message by this key.
+/// The signature is not a valid signature of this message by this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not verify")]
 pub struct SignatureRejected;

@@ -2,20 +2,20 @@
 
 use crate::jose::base64url;
 
-/// A JWS in its compact form, split and decoded; nothing about it is verified.
+/// A JWS in its compact form, split and decoded. Nothing is verified.
 pub(crate) struct CompactJws<'a> {
-    /// The first two segments as they came, which is what was signed.
+    /// The first two segments as received: the signed input.
     pub(crate) signing_input: &'a str,
-    /// The three segments, decoded, one behind the other: one allocation for every request.
+    /// The three decoded segments, concatenated: this runs for every request, so it allocates once.
     octets: Vec<u8>,
     header_end: usize,
     payload_end: usize,
 }
 
 impl<'a> CompactJws<'a> {
-    /// The caller has bounded the length of the text.
+    /// The caller must bound the length of the text.
     pub(crate) fn parse(text: &'a str) -> Result<Self, InvalidJws> {
-        // Every separator is looked for at most once, whatever the text holds.
+        // Every separator is searched for at most once, regardless of the text.
         let (signing_input, signature) = text.rsplit_once('.').ok_or(InvalidJws)?;
         let (header, payload) = signing_input.split_once('.').ok_or(InvalidJws)?;
         if payload.contains('.') {
@@ -55,7 +55,7 @@ impl<'a> CompactJws<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidJws;
 
-/// What a JWS of these two texts signs: its first two segments.
+/// The input that a JWS with this header and payload signs: its first two segments.
 #[cfg(feature = "_signing")]
 pub(crate) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
     format!(
@@ -65,7 +65,7 @@ pub(crate) fn signing_input(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>)
     )
 }
 
-/// The whole JWS.
+/// The complete JWS.
 #[cfg(feature = "_signing")]
 pub(crate) fn with_signature(mut signing_input: String, signature: &[u8]) -> String {
     signing_input.push('.');
@@ -73,7 +73,7 @@ pub(crate) fn with_signature(mut signing_input: String, signature: &[u8]) -> Str
     signing_input
 }
 
-/// A new identifier for a JWT (`jti`): 128 random bits. RFC 9449 section 4.2 asks for 96 at least.
+/// A new identifier for a JWT (`jti`): 128 random bits. RFC 9449 section 4.2 suggests at least 96.
 #[cfg(feature = "_signing")]
 pub(crate) fn fresh_jti() -> Result<String, getrandom::Error> {
     let mut octets = [0; 16];
@@ -81,9 +81,9 @@ pub(crate) fn fresh_jti() -> Result<String, getrandom::Error> {
     Ok(base64url::encode(octets))
 }
 
-/// Defines the header of a JWS that is verified here: an object by [`object!`], and whether it has a
-/// member that would change what was signed (RFC 7515 section 4.1.11, RFC 7797), or says that it is
-/// encrypted.
+/// Defines the header of a JWS that is verified here: an object made by [`object!`], and a check for
+/// members that would change what was signed (RFC 7515 section 4.1.11, RFC 7797), or that mark the
+/// JWS as encrypted.
 macro_rules! jws_header {
     (struct $name:ident<$de:lifetime> { $($field:ident: $type:ty = $member:literal,)* }) => {
         $crate::jose::json::object! {

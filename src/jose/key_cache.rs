@@ -1,4 +1,4 @@
-//! The keys of clients whose requests have passed: parsed, and prepared where they recur.
+//! The keys of clients whose requests were accepted: parsed, and precomputed if they recur.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use crate::jose::p256_table::P256Table;
 use crate::jose::recurring_key::RecurringKey;
 use crate::jose::thumbprint::Thumbprint;
 
-/// A client uses one key for many requests. Parsing a point costs about a tenth of a verification; a
-/// table of its multiples (feature `precomputed-keys`) makes each later one cheaper by four tenths
+/// A client uses one key for many requests. Parsing a point costs about 10% of a verification. A
+/// table of its multiples (feature `precomputed-keys`) makes each later verification 40% cheaper
 /// (`benches/RESULTS.md`).
 ///
-/// What is kept is bounded. Eviction does no harm (the key is parsed again), and only requests that
-/// passed every check are remembered, so a stranger cannot push the clients' keys out.
+/// The cache is bounded. Eviction is harmless (the key is parsed again). Only the keys of requests
+/// that passed every check are cached, so anonymous traffic cannot evict the clients' keys.
 #[derive(Clone)]
 pub(crate) struct KeyCache {
     parsed: Arc<Cache<(Thumbprint, Algorithm), Arc<RecurringKey>>>,
-    /// For ES256. `None` where it is switched off.
+    /// For ES256. `None` if tables are disabled.
     #[cfg(feature = "precomputed-keys")]
     tables: Option<Arc<Cache<Thumbprint, Arc<P256Table>>>>,
 }
 
-/// Parsed keys. A few KiB each at most, those of RSA.
+/// The maximum number of parsed keys. The largest, RSA keys, take a few KiB each.
 const CAPACITY: u64 = 10_000;
 
 impl KeyCache {
-    /// The remembered key, or one parsed now and not remembered.
+    /// Returns the cached key, or parses the key without caching it.
     pub(crate) fn get_or_parse(
         &self,
         jwk: &Jwk,
         thumbprint: Thumbprint,
         algorithm: Algorithm,
     ) -> Result<CachedKey, KeyRejected> {
-        // Two JWKs of one key may differ in their own `alg`, which the thumbprint does not cover.
+        // Two JWKs of the same key may differ in their own `alg`, which the thumbprint does not cover.
         if !jwk.goes_with(algorithm) {
             return Err(KeyRejected);
         }
@@ -53,7 +53,7 @@ impl KeyCache {
         CachedKey::parse(jwk, algorithm)
     }
 
-    /// Keeps the key of a request that passed.
+    /// Caches the key of a request that passed every check.
     pub(crate) fn remember(&self, thumbprint: Thumbprint, algorithm: Algorithm, key: &CachedKey) {
         match key {
             CachedKey::New(key) => {
@@ -89,17 +89,17 @@ impl Default for KeyCache {
     }
 }
 
-/// 16 MiB: some 1,300 keys.
+/// 16 MiB: about 1,300 keys.
 #[cfg(feature = "precomputed-keys")]
 const DEFAULT_TABLE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// A table, and by estimate what the cache keeps beside it.
+/// The size of a table, plus an estimate of what the cache stores beside it.
 #[cfg(feature = "precomputed-keys")]
 const BYTES_PER_TABLE: u64 = P256Table::BYTES as u64 + 512;
 
 #[cfg(feature = "precomputed-keys")]
 impl KeyCache {
-    /// With tables of at most this many bytes in all.
+    /// A cache whose tables take at most this many bytes in total.
     pub(crate) fn with_tables(bytes: u64) -> Self {
         Self {
             parsed: Arc::new(Cache::new(CAPACITY, 1)),

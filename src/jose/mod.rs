@@ -1,11 +1,11 @@
-//! What are keys, algorithms and signed objects, read strictly? What a proof and a token are made of.
+//! Keys, algorithms and signed objects, read strictly: what proofs and tokens are made of.
 //!
-//! - `algorithm`: which signature algorithms exist here, and which keys each goes with;
-//! - `base64url`, `json`, `jws`: the strict readers underneath, and the one signer of compact JWSs;
+//! - `algorithm`: the supported signature algorithms, and the kind of key that each one needs;
+//! - `base64url`, `json`, `jws`: the strict readers underneath, and the only writer of compact JWSs;
 //! - `jwk`, `thumbprint`: a client's public key, and its thumbprint (`jkt`);
-//! - `engine`: the only file that names a cryptography crate for verifying; `ed25519` decides before it what engines judge
-//!   differently; `p256_table` (feature `precomputed-keys`) verifies ES256 for keys that recur;
-//! - `recurring_key`, `key_cache`: parsed keys, and the keys of clients whose requests have passed;
+//! - `engine`: the only file that names a cryptography crate for verifying; `ed25519` makes, before it, the checks on
+//!   which engines differ; `p256_table` (feature `precomputed-keys`) verifies ES256 for recurring keys;
+//! - `recurring_key`, `key_cache`: parsed keys, and the keys of clients whose requests were accepted;
 //! - `signing`, `rsa_signing`: the only files that name a cryptography crate for signing;
 //! - `sec1`, `private_key`: private keys as documents, PKCS#8 and JWK;
 //! - `signing_key`: the key that signs proofs and client assertions.

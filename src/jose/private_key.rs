@@ -1,17 +1,17 @@
-//! Private keys as documents: PKCS#8 in DER and PEM, and private JWKs, read strictly and written.
+//! Reads (strictly) and writes private keys as documents: PKCS#8 in DER and PEM, and private JWKs.
 //!
-//! | document | private octets | standard |
+//! | document | private part | standard |
 //! |---|---|---|
 //! | PKCS#8, EC | `ECPrivateKey` | RFC 5915 |
 //! | PKCS#8, Ed25519 | an octet string within the octet string | RFC 8410 |
 //! | PKCS#8, RSA | `RSAPrivateKey` | RFC 8017 |
 //! | JWK | `d`, and for RSA `p`, `q`, `dp`, `dq`, `qi` | RFC 7518, RFC 8037 |
 //!
-//! A public half in a document must be that of the private half.
+//! If a document contains a public half, it must match the private half.
 //!
-//! Every buffer of this file that has held private octets is wiped when it goes, refused input
-//! included. Out of reach, beside what is in `signing.rs`, is the caller's own copy of what was
-//! imported.
+//! Every buffer in this file that has held private bytes is wiped when it is dropped, even when the
+//! input is rejected. This does not cover the cases listed in `signing.rs`, or the caller's own copy of
+//! the imported document.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,15 +35,15 @@ const P384_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const P521_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 const ED25519_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// The longest document that is read, in octets. The PKCS#8 PEM and the JWK of an RSA key of 8192
-/// bits have about 6500.
+/// The maximum length of a document, in bytes. The PKCS#8 PEM and the JWK of an RSA key of 8192 bits
+/// have about 6500.
 const MAX_DOCUMENT: usize = 16 * 1024;
 
 const PEM_LABEL: &str = "PRIVATE KEY";
 
 object! {
     /// The members of a private JWK. The private ones are borrowed from the text, never copied, so
-    /// a value with an escape is refused: base64url needs none.
+    /// a value with an escape is rejected: base64url needs none.
     struct PrivateMembers<'de> {
         kty: Text<'de> = "kty",
         crv: Text<'de> = "crv",
@@ -174,7 +174,7 @@ pub(crate) fn to_pkcs8_pem(key: &PrivateKey) -> Result<Zeroizing<String>, Signin
         .map_err(|_| SigningKeyError::Export)
 }
 
-/// The private JWK, which names the algorithm.
+/// Writes the private JWK, which names the algorithm.
 pub(crate) fn to_jwk(
     key: &PrivateKey,
     algorithm: Algorithm,
@@ -239,7 +239,7 @@ fn from_algorithm(
     }
 }
 
-/// The private members of a key of the declared type.
+/// Reads the private members of a key of the declared type.
 fn from_members(
     declared: &Jwk,
     members: &PrivateMembers<'_>,
@@ -265,7 +265,7 @@ fn from_members(
     Ok(PrivateKey::from_secret(KeyType::Rsa, &pkcs1)?)
 }
 
-/// Whether the octets are the public half, in a form that PKCS#8 documents hold it in.
+/// Whether the bits are the public half, in a form that PKCS#8 documents use.
 fn is_public(bits: BitStringRef<'_>, key: &PrivateKey) -> bool {
     let Some(octets) = bits.as_bytes() else {
         return false;
@@ -291,7 +291,7 @@ fn is_point(octets: &[u8], point: &[u8]) -> bool {
             .is_some_and(|(first, rest)| *first == sign && rest == x)
 }
 
-/// Decodes a private member into a buffer that is wiped even when the text is refused.
+/// Decodes a private member into a buffer that is wiped even when the text is rejected.
 fn secret(member: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
     let member = member.ok_or(SigningKeyError::Missing)?;
     let mut octets = Zeroizing::new(vec![0; member.len()]);
@@ -310,9 +310,9 @@ fn uint(octets: &[u8]) -> Result<UintRef<'_>, SigningKeyError> {
     UintRef::new(octets).map_err(|_| SigningKeyError::Length)
 }
 
-/// Writes members whose names and values need no escapes.
+/// Writes an object. The names and values of its members must need no escapes.
 fn write_object(members: &[(&str, &str)]) -> Zeroizing<String> {
-    // Allocated once: a text that grows leaves its beginnings behind.
+    // Allocated once: a string that grows leaves its old buffers behind, unwiped.
     let length = members
         .iter()
         .map(|(name, value)| name.len() + value.len() + r#""":"","#.len())
@@ -334,13 +334,13 @@ fn write_object(members: &[(&str, &str)]) -> Zeroizing<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SigningKeyError {
-    /// The algorithm asked for, or that the JWK names in `alg`, is not one for keys of this type.
+    /// The requested algorithm, or the `alg` of the JWK, is not an algorithm for this type of key.
     #[error("the key does not go with the algorithm")]
     Algorithm,
     /// The key could not be written out.
     #[error("the key could not be written")]
     Export,
-    /// The operating system gave no randomness, or the engine made no key of it.
+    /// The operating system provided no randomness, or the engine made no key from it.
     #[error("no key could be generated")]
     Generation,
     /// Not a JSON object without duplicate members, or a private member is not a plain string.
@@ -349,7 +349,7 @@ pub enum SigningKeyError {
     /// Neither ECDSA with P-256, P-384 or P-521, nor Ed25519, nor RSA (`rsaEncryption`).
     #[error("the key type is not supported")]
     KeyType,
-    /// A private number has not the length that its key type fixes: the full length of the curve
+    /// A private number does not have the length that its key type requires: the curve's full length
     /// (RFC 7518 section 6.2.2.1, RFC 5915 section 3), 32 octets for Ed25519, no leading zero octet
     /// for RSA.
     #[error("a private number of the key has the wrong length")]
@@ -357,37 +357,37 @@ pub enum SigningKeyError {
     /// A private member of the JWK is not canonical base64url.
     #[error("a private member of the key is malformed")]
     Member,
-    /// The public half is not that of the private half, or the numbers of an RSA key do not belong
-    /// together.
+    /// The public half does not match the private half, or the numbers of an RSA key do not match
+    /// each other.
     #[error("the parts of the key do not belong together")]
     Mismatch,
     /// A private member of the JWK is missing. RSA keys need `d`, `p`, `q`, `dp`, `dq` and `qi`.
     #[error("a private member of the key is missing")]
     Missing,
-    /// None of the names is that of an algorithm that this crate can sign by.
+    /// None of the names is an algorithm that this crate can sign with.
     #[error("none of the algorithms is supported")]
     NoCommonAlgorithm,
-    /// Not one PEM document with the label `PRIVATE KEY`. Keys of other labels, encrypted ones
-    /// among them, are turned into it by `openssl pkcs8 -topk8 -nocrypt`.
+    /// Not exactly one PEM document with the label `PRIVATE KEY`. To convert a key with another
+    /// label, including an encrypted one, use `openssl pkcs8 -topk8 -nocrypt`.
     #[error("not a PEM document with the label PRIVATE KEY")]
     Pem,
     /// Not the DER of an unencrypted PKCS#8 private key.
     #[error("not a PKCS#8 private key")]
     Pkcs8,
-    /// An RSA key with more than two primes, or with two of unlike lengths.
+    /// An RSA key with more than two primes, or with two whose lengths differ by more than one bit.
     #[error("the key has not two primes of one length")]
     Primes,
-    /// The public half is refused, as it would be in the header of a proof: an RSA modulus outside
+    /// The public half is rejected, as in the header of a proof: an RSA modulus outside
     /// 2048 to 8192 bits, a coordinate that is malformed or missing, an unknown key type.
     #[error("the public half of the key is refused")]
     Public(#[source] InvalidJwk),
     /// The private scalar is zero, or not below the order of the curve.
     #[error("the private scalar is out of range")]
     Scalar,
-    /// Longer than any key that is supported.
+    /// The document is longer than any supported key.
     #[error("the document is too long")]
     TooLong,
-    /// `use` or `key_ops` say that the key is not for signing.
+    /// `use` or `key_ops` states that the key is not for signing.
     #[error("the key is not meant for signing")]
     Use,
 }

@@ -1,5 +1,5 @@
-//! A parsed key that verifies again and again. The engine verifies, and nothing is computed about the
-//! key, but with the feature `precomputed-keys`: then a key that has served a few times gets a table.
+//! A parsed key that verifies many signatures. The engine verifies, and nothing is precomputed, unless
+//! the feature `precomputed-keys` is enabled. Then a key gets a table after it has been used a few times.
 
 #[cfg(feature = "precomputed-keys")]
 use std::sync::OnceLock;
@@ -14,11 +14,10 @@ use crate::jose::jwk::{Jwk, SignatureRejected};
 #[cfg(feature = "precomputed-keys")]
 use crate::jose::p256_table::P256Table;
 
-/// A key that counts how often it has served. Its holder decides what counts, and where its table is
-/// kept.
+/// A key that counts its uses. Its owner decides what counts as a use, and where the table is stored.
 pub(crate) struct RecurringKey {
     key: VerificationKey,
-    /// What a table is made of. `None` for other algorithms than ES256.
+    /// The point that a table is computed from. `None` for algorithms other than ES256.
     #[cfg(feature = "precomputed-keys")]
     point: Option<Box<[u8; 65]>>,
     #[cfg(feature = "precomputed-keys")]
@@ -26,7 +25,8 @@ pub(crate) struct RecurringKey {
 }
 
 /// A table costs as much as it saves in about ten verifications, so it is made for a key that has
-/// served as often. One that was not kept is made again only after twice as many.
+/// been used about that often. If the table was not kept, it is made again only after twice as many
+/// uses.
 #[cfg(feature = "precomputed-keys")]
 const USES_BEFORE_TABLE: u32 = 8;
 
@@ -44,12 +44,12 @@ impl RecurringKey {
         })
     }
 
-    /// Verifies by the engine.
+    /// Verifies with the engine.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
         self.key.verify(message, signature)
     }
 
-    /// Counts one more time, and gives the key's table when it is time to make it.
+    /// Counts one use, and makes the key's table if it is due.
     #[cfg(feature = "precomputed-keys")]
     pub(crate) fn served(&self) -> Option<P256Table> {
         let point = self.point.as_ref()?;
@@ -65,8 +65,8 @@ impl RecurringKey {
     }
 }
 
-/// A key that keeps its own table: one of an issuer, of which there are few, and which the deployer
-/// trusts. Signatures that verified count.
+/// A key that stores its own table: an issuer's key. Issuers' keys are few, and the deployer trusts
+/// them. Only valid signatures count as uses.
 #[cfg(feature = "precomputed-keys")]
 pub(crate) struct LastingKey {
     key: RecurringKey,
@@ -82,14 +82,14 @@ impl LastingKey {
         })
     }
 
-    /// Verifies by the table, if there is one.
+    /// Verifies with the table, if there is one.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
         if let Some(table) = self.table.get() {
             return table.verify(message, signature);
         }
         self.key.verify(message, signature)?;
         if let Some(table) = self.key.served() {
-            // Two threads may have made it.
+            // Another thread may have set it first.
             let _ = self.table.set(table);
         }
         Ok(())
@@ -104,6 +104,6 @@ impl LastingKey {
     }
 }
 
-/// A key of an issuer.
+/// An issuer's key.
 #[cfg(not(feature = "precomputed-keys"))]
 pub(crate) type LastingKey = RecurringKey;

@@ -1,4 +1,4 @@
-//! RSA keys that sign: by AWS-LC where it is there, by `rsa` otherwise. `signing.rs` says why.
+//! RSA keys that sign: with AWS-LC if it is available, with `rsa` otherwise. `signing.rs` explains why.
 
 #[cfg(feature = "aws-lc-rs")]
 pub(crate) use self::aws_lc::{Key, generate};
@@ -22,7 +22,7 @@ mod aws_lc {
 
     pub(crate) struct Key(RsaKeyPair);
 
-    /// The PKCS#1 of a new key of 2048 bits.
+    /// A new 2048-bit key as PKCS#1.
     pub(crate) fn generate() -> Option<Zeroizing<Vec<u8>>> {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).ok()?;
         let pkcs8: Pkcs8V1Der<'_> = pair.as_der().ok()?;
@@ -68,7 +68,7 @@ mod rust_crypto {
 
     pub(crate) struct Key(RsaPrivateKey);
 
-    /// The PKCS#1 of a new key of 2048 bits.
+    /// A new 2048-bit key as PKCS#1.
     pub(crate) fn generate() -> Option<Zeroizing<Vec<u8>>> {
         let key = RsaPrivateKey::new(&mut OsRandom::new()?, 2048).ok()?;
         let [prime1, prime2] = key.primes() else {
@@ -168,12 +168,13 @@ mod rust_crypto {
         }
     }
 
-    /// The operating system's randomness under the trait of `rsa`, which cannot report a failure.
+    /// The operating system's randomness, for the trait that `rsa` requires, which cannot report a
+    /// failure.
     struct OsRandom;
 
     impl OsRandom {
-        /// `None` where there is no randomness to be had. An operating system that has given some
-        /// does not stop.
+        /// `None` if the operating system provides no randomness. Once it has provided some, it does
+        /// not stop.
         fn new() -> Option<Self> {
             getrandom::fill(&mut [0]).ok().map(|()| Self)
         }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// An `ECPrivateKey` (RFC 5915 section 3).
 pub(crate) struct Sec1<'a> {
     pub(crate) scalar: &'a OctetStringRef,
-    /// Left out in what is written here: PKCS#8 names the curve itself.
+    /// Never written by this crate: PKCS#8 names the curve itself.
     pub(crate) curve: Option<ObjectIdentifier>,
     pub(crate) public: Option<BitStringRef<'a>>,
 }

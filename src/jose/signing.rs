@@ -2,22 +2,22 @@
 //!
 //! | key | signs with | why |
 //! |---|---|---|
-//! | P-256, P-384, P-521 | RustCrypto, whatever engine verifies | deterministic (RFC 6979): a poor random number cannot give the key away |
+//! | P-256, P-384, P-521 | RustCrypto in any build | deterministic (RFC 6979): weak randomness cannot reveal the key |
 //! | Ed25519 | RustCrypto | deterministic by its standard (RFC 8032) |
-//! | RSA | AWS-LC, where the feature `aws-lc-rs` is on | constant time |
+//! | RSA | AWS-LC, if the feature `aws-lc-rs` is enabled | constant time |
 //! | RSA | `rsa`, otherwise | the only one without C code |
 //!
-//! The last row has an open advisory, RUSTSEC-2023-0071 ("Marvin"): private operations of `rsa`
-//! take a time that depends on the key, and whoever can measure many of them, over a network even,
-//! may recover it. So AWS-LC signs where it is there; where it is not, every signature is blinded
-//! with fresh randomness, which lessens the leak and does not close it. Other kinds of keys do not
-//! have it.
+//! The last row has an open advisory, RUSTSEC-2023-0071 ("Marvin"): the time of private operations
+//! of `rsa` depends on the key. An attacker who can measure many of them, even over a network, may
+//! recover the key. So AWS-LC signs if it is available. Otherwise every signature is blinded with
+//! fresh randomness, which reduces the leak but does not close it. Other kinds of keys do not have
+//! this leak.
 //!
-//! Both makers of RSA signatures take the same keys: what they would judge differently (the size,
-//! the lengths of the primes) is decided here before either is asked.
+//! Both RSA implementations accept the same keys: the checks on which they would differ (the size,
+//! the lengths of the primes) are made here, before either is called.
 //!
-//! Every buffer of this file that has held private octets is wiped when it goes. Out of reach are:
-//! what a value leaves behind on the stack when it is moved, the temporaries inside the
+//! Every buffer in this file that has held private bytes is wiped when it is dropped. This does not
+//! cover what a value leaves behind on the stack when it is moved, the temporaries inside the
 //! cryptography crates, and what the operating system swapped out or dumped.
 
 use p256::ecdsa::signature::Signer as _;
@@ -30,7 +30,7 @@ use crate::jose::jwk::{InvalidJwk, Jwk, Parameters, bits};
 use crate::jose::thumbprint::Thumbprint;
 use crate::jose::{base64url, rsa_signing};
 
-/// A private key and its public half, computed from it.
+/// A private key, and the public half computed from it.
 pub(crate) struct PrivateKey {
     half: Half,
     public: Jwk,
@@ -46,17 +46,17 @@ enum Half {
 
 struct RsaKey {
     engine: rsa_signing::Key,
-    /// The numbers, for exports: an engine does not hand all of them out again.
+    /// The numbers, for exports: an engine does not return all of them.
     pkcs1: Zeroizing<Vec<u8>>,
 }
 
-/// What tells one curve from another.
+/// What differs between the curves.
 struct Curve {
     name: &'static str,
-    /// The octets of a scalar, and of a coordinate.
+    /// The length of a scalar, and of a coordinate, in bytes.
     length: usize,
     generate: fn() -> Option<Box<dyn EcKey>>,
-    /// `None` is a scalar of another length, zero, or not below the order.
+    /// `None` if the scalar has another length, is zero, or is not below the order.
     from_scalar: fn(&[u8]) -> Option<Box<dyn EcKey>>,
 }
 
@@ -93,7 +93,7 @@ curves! {
 }
 
 impl PrivateKey {
-    /// `None` where the operating system gave no randomness, or the engine made no key of it.
+    /// `None` if the operating system provided no randomness, or the engine made no key from it.
     pub(crate) fn generate(key_type: KeyType) -> Option<Self> {
         let ec = |curve: &Curve| Self::ec(curve, (curve.generate)()?).ok();
         match key_type {
@@ -109,7 +109,7 @@ impl PrivateKey {
         }
     }
 
-    /// The key of the octets that [`secret`](Self::secret) gives out.
+    /// The key from the bytes that [`secret`](Self::secret) returns.
     pub(crate) fn from_secret(key_type: KeyType, secret: &[u8]) -> Result<Self, KeyRefused> {
         let ec = |curve: &Curve| {
             if secret.len() != curve.length {
@@ -156,7 +156,7 @@ impl PrivateKey {
     fn rsa(pkcs1: &[u8]) -> Result<Self, KeyRefused> {
         let numbers = RsaPrivateKeyRef::try_from(pkcs1).map_err(|_| KeyRefused::Pkcs1)?;
         let (p, q) = (numbers.prime1.as_bytes(), numbers.prime2.as_bytes());
-        // `rsa` counts up from q to p in steps of p.
+        // When it signs, `rsa` adds p in a loop, up to about q / p times.
         if numbers.other_prime_infos.is_some() || bits(p).abs_diff(bits(q)) > 1 {
             return Err(KeyRefused::Primes);
         }
@@ -174,8 +174,8 @@ impl PrivateKey {
             return Err(KeyRefused::Mismatch);
         }
         let engine = rsa_signing::Key::parse(&numbers, pkcs1).ok_or(KeyRefused::Mismatch)?;
-        // No engine asks whether the primes are prime. Both verify what they sign, and by a key
-        // with others nothing verifies.
+        // No engine checks that the primes are prime. Both verify what they sign, and with a key
+        // whose primes are not prime, nothing verifies.
         engine
             .sign(Algorithm::Rs256, b"")
             .ok_or(KeyRefused::Mismatch)?;
@@ -194,8 +194,8 @@ impl PrivateKey {
         }
     }
 
-    /// The octets that the key is made of: an EC key's scalar at full length, the seed of Ed25519,
-    /// an RSA key's `RSAPrivateKey` (RFC 8017 appendix A.1.2).
+    /// The private bytes: the full-length scalar of an EC key, the seed of an Ed25519 key, the
+    /// `RSAPrivateKey` of an RSA key (RFC 8017 appendix A.1.2).
     pub(crate) fn secret(&self) -> Zeroizing<Vec<u8>> {
         match &self.half {
             Half::Ec(key) => key.scalar(),
@@ -216,7 +216,7 @@ impl PrivateKey {
         self.public.material().key_type()
     }
 
-    /// The algorithm of a key that names none.
+    /// The algorithm for a key that does not name one.
     pub(crate) const fn default_algorithm(&self) -> Algorithm {
         match self.key_type() {
             KeyType::P256 => Algorithm::Es256,
@@ -250,7 +250,7 @@ impl Half {
     }
 }
 
-/// An ECDSA key, whatever its curve.
+/// An ECDSA key, regardless of its curve.
 trait EcKey: Send + Sync {
     fn scalar(&self) -> Zeroizing<Vec<u8>>;
 
@@ -264,24 +264,24 @@ fn public(parameters: &Parameters<'_>) -> Result<Jwk, KeyRefused> {
     Jwk::from_parameters(parameters).map_err(KeyRefused::Public)
 }
 
-/// Why octets make no private key.
+/// Why the bytes are not a private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRefused {
-    /// Neither a scalar of the curve's full length nor a seed of 32 octets.
+    /// Neither a scalar of the curve's full length nor a seed of 32 bytes.
     Length,
-    /// The numbers of an RSA key do not belong together.
+    /// The numbers of an RSA key do not match each other.
     Mismatch,
     /// Not an `RSAPrivateKey` in DER.
     Pkcs1,
-    /// More than two primes, or two of unlike lengths.
+    /// More than two primes, or two whose lengths differ by more than one bit.
     Primes,
-    /// The public half would be refused in the header of a proof.
+    /// The public half would be rejected in the header of a proof.
     Public(InvalidJwk),
     /// The scalar is zero, or not below the order of the curve.
     Scalar,
 }
 
-/// The engine would not sign.
+/// The engine did not sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the engine made no signature")]
 pub(crate) struct SigningFailed;

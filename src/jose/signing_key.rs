@@ -1,4 +1,4 @@
-//! The private keys that this process signs with: a client's proofs, a service's client assertions.
+//! The private keys that this process signs with: a client's for proofs, a service's for client assertions.
 
 use std::error::Error;
 use std::fmt;
@@ -12,12 +12,12 @@ use crate::jose::private_key::{self, SigningKeyError};
 use crate::jose::signing::PrivateKey;
 use crate::jose::thumbprint::Thumbprint;
 
-/// A private key of this process, the algorithm it signs by, and its public half: a client's, for its
-/// proofs and its assertions at an authorization server (`private_key_jwt`, [RFC 7523 section
+/// A private key of this process, its algorithm, and its public half. A client signs with it: its
+/// proofs, and its assertions at an authorization server (`private_key_jwt`, [RFC 7523 section
 /// 2.2](https://www.rfc-editor.org/rfc/rfc7523#section-2.2)). (Features `client` and `introspection`.)
 ///
-/// Use one key for one purpose: the holder of a key of proofs can use every token that is bound to it, and
-/// the holder of a key of assertions can act in the client's name.
+/// Use each key for one purpose. Anyone who holds a key for proofs can use every token that is bound to
+/// it. Anyone who holds a key for assertions can act in the client's name.
 ///
 /// Clones share the key.
 ///
@@ -41,20 +41,20 @@ use crate::jose::thumbprint::Thumbprint;
 ///
 /// # Security
 ///
-/// Whoever has the private key can use every token that is bound to it. A key that cannot leave its
-/// place (an HSM, a platform's keystore) is safer than one in memory: implement `client::ProofSigner`
-/// for it ([RFC 9449 section 11.4](https://www.rfc-editor.org/rfc/rfc9449#section-11.4)).
+/// Anyone who holds the private key can use every token that is bound to it. A key that cannot be
+/// exported (from an HSM, or a platform's keystore) is safer than one in memory: implement
+/// `client::ProofSigner` for it ([RFC 9449 section 11.4](https://www.rfc-editor.org/rfc/rfc9449#section-11.4)).
 ///
-/// The private key is wiped from memory when the last clone is dropped, and so is every buffer of
-/// this crate that it passed through, in imports and exports too. What cannot be promised: copies
+/// The private key is wiped from memory when the last clone is dropped. Every buffer of this crate
+/// that it passed through is wiped too, in imports and exports as well. This does not cover copies
 /// that the compiler leaves on the stack when values move, the temporaries of the cryptography
-/// crates, pages that were swapped out or dumped, and the text or octets that you imported from,
-/// which are yours to wipe.
+/// crates, and pages that were swapped out or dumped. You must wipe the text or bytes that you
+/// imported from.
 ///
 /// ECDSA signatures are deterministic ([RFC 6979](https://www.rfc-editor.org/rfc/rfc6979)). RSA
-/// signs with AWS-LC where the feature `aws-lc-rs` is on; without it, the time that a signature
-/// takes depends on the private key, blinding notwithstanding (RUSTSEC-2023-0071): prefer another
-/// kind of key in such a build.
+/// signs with AWS-LC if the feature `aws-lc-rs` is enabled. Without it, the time of a signature
+/// depends on the private key, despite blinding (RUSTSEC-2023-0071). In that case, prefer another kind
+/// of key.
 #[derive(Clone)]
 pub struct SigningKey {
     algorithm: Algorithm,
@@ -62,8 +62,8 @@ pub struct SigningKey {
     key_id: Option<String>,
 }
 
-/// What is taken of a server's list first: the list has no order of its own, and these are from
-/// the quick to the slow.
+/// The order in which algorithms are chosen from a server's list, from fast to slow. The server's
+/// list has no order of its own.
 const PREFERENCE: [Algorithm; 11] = [
     Algorithm::Es256,
     Algorithm::Ed25519,
@@ -79,19 +79,19 @@ const PREFERENCE: [Algorithm; 11] = [
 ];
 
 impl SigningKey {
-    /// Makes a new key for ES256, which every server with DPoP is likely to accept.
+    /// Generates a new key for ES256, which every server with DPoP is likely to accept.
     pub fn generate() -> Result<Self, SigningKeyError> {
         Self::generate_for(Algorithm::Es256)
     }
 
-    /// Makes a new key for the algorithm.
+    /// Generates a new key for the algorithm.
     ///
-    /// RSA keys have 2048 bits and take a while: a tenth of a second, or seconds without AWS-LC.
+    /// RSA keys have 2048 bits. They take a tenth of a second to generate, or seconds without AWS-LC.
     ///
     /// # Panics
     ///
-    /// For RSA without AWS-LC: the operating system has given randomness, and stops while the key is
-    /// being made. `rsa` cannot be told of it.
+    /// For RSA without AWS-LC: if the operating system provides randomness at first, and stops while
+    /// the key is being generated. `rsa` has no way to report it.
     pub fn generate_for(algorithm: Algorithm) -> Result<Self, SigningKeyError> {
         PrivateKey::generate(algorithm.key_type())
             .map(|key| Self {
@@ -102,12 +102,12 @@ impl SigningKey {
             .ok_or(SigningKeyError::Generation)
     }
 
-    /// Makes a new key for one of the algorithms that a server accepts: the `algs` of its challenge
+    /// Generates a new key for one of the algorithms that a server accepts: the `algs` of its challenge
     /// ([RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1)), or
     /// `dpop_signing_alg_values_supported` of its metadata, separated by spaces.
     ///
-    /// Names that are unknown here are skipped. Of the others ES256 is preferred, then Ed25519,
-    /// then the other curves, and RSA last.
+    /// Unknown names are skipped. Of the others, ES256 is preferred, then Ed25519, then the other
+    /// curves, and RSA last.
     ///
     /// # Example
     ///
@@ -140,8 +140,8 @@ impl SigningKey {
     /// 5958](https://www.rfc-editor.org/rfc/rfc5958)): EC with P-256, P-384 or P-521, Ed25519, or
     /// RSA of 2048 to 8192 bits.
     ///
-    /// PKCS#8 does not name an algorithm: the key is for the ES algorithm of its curve, Ed25519, or
-    /// PS256. See [`with_algorithm`](Self::with_algorithm).
+    /// PKCS#8 does not name an algorithm. The key signs with the ES algorithm of its curve, Ed25519,
+    /// or PS256. See [`with_algorithm`](Self::with_algorithm).
     pub fn from_pkcs8_der(document: &[u8]) -> Result<Self, SigningKeyError> {
         private_key::from_pkcs8_der(document).map(|key| Self::imported(key, None))
     }
@@ -157,7 +157,7 @@ impl SigningKey {
     /// [`Jwk`] is read.
     ///
     /// Its `alg` is the key's algorithm; without one, the algorithm is that of
-    /// [`from_pkcs8_der`](Self::from_pkcs8_der). Unknown members are ignored, `kid` among them: see
+    /// [`from_pkcs8_der`](Self::from_pkcs8_der). Unknown members are ignored, including `kid`: see
     /// [`with_key_id`](Self::with_key_id).
     pub fn from_jwk(json: &str) -> Result<Self, SigningKeyError> {
         private_key::from_jwk(json).map(|(key, algorithm)| Self::imported(key, algorithm))
@@ -172,7 +172,7 @@ impl SigningKey {
         }
     }
 
-    /// Signs by another algorithm for the same type of key: RS256 in place of PS256, EdDSA in place
+    /// Signs with another algorithm for the same type of key: RS256 instead of PS256, EdDSA instead
     /// of Ed25519.
     pub fn with_algorithm(self, algorithm: Algorithm) -> Result<Self, SigningKeyError> {
         if algorithm.key_type() == self.key.key_type() {
@@ -182,8 +182,8 @@ impl SigningKey {
         }
     }
 
-    /// The `kid` under which the key is registered at an authorization server, for client assertions. A
-    /// proof has none: it carries the public key itself.
+    /// Sets the `kid` under which the key is registered at an authorization server, for client
+    /// assertions. A proof has no `kid`: it carries the public key itself.
     #[must_use]
     pub fn with_key_id(self, key_id: impl Into<String>) -> Self {
         Self {
@@ -207,12 +207,12 @@ impl SigningKey {
         private_key::to_jwk(&self.key, self.algorithm).map(SecretText)
     }
 
-    /// The algorithm that the key signs by.
+    /// The algorithm that the key signs with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The `kid` that client assertions name.
+    /// The `kid` in client assertions.
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
@@ -222,20 +222,20 @@ impl SigningKey {
         self.key.public()
     }
 
-    /// The thumbprint of the public half: `jkt` of the tokens that are bound to the key, and
+    /// The thumbprint of the public half: the `jkt` of the tokens that are bound to the key, and the
     /// `dpop_jkt` of an authorization request.
     pub fn thumbprint(&self) -> Thumbprint {
         self.key.thumbprint()
     }
 
-    /// Signs at once, in this thread.
+    /// Signs synchronously, on the current thread.
     ///
-    /// The signature is as a JWS has it ([RFC 7518 section
+    /// The signature has the form that a JWS uses ([RFC 7518 section
     /// 3](https://www.rfc-editor.org/rfc/rfc7518#section-3)), not yet base64url.
     ///
     /// # Panics
     ///
-    /// For RSA without AWS-LC: as [`generate_for`](Self::generate_for), while the signature is being
+    /// For RSA without AWS-LC: as in [`generate_for`](Self::generate_for), while the signature is being
     /// blinded.
     pub fn sign_now(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         self.key
@@ -253,11 +253,11 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Octets with a private key in them, wiped when they are dropped.
+/// Bytes that contain a private key, wiped when they are dropped.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
-    /// The octets. A copy of them is yours to wipe.
+    /// The bytes. If you copy them, you must wipe the copy.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -269,13 +269,13 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// Text with a private key in it, wiped when it is dropped.
+/// Text that contains a private key, wiped when it is dropped.
 ///
-/// There is no `Display`, so that it does not end in a log by mistake.
+/// There is no `Display`, so that it does not end up in a log by mistake.
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// The text. A copy of it is yours to wipe.
+    /// The text. If you copy it, you must wipe the copy.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -287,15 +287,15 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// The key could not sign: a remote one was out of reach, say.
+/// The key could not sign: for example, a remote key was unreachable.
 ///
-/// What its signer says of it is the [`source`](Error::source).
+/// The signer's own error is the [`source`](Error::source).
 #[derive(Debug, thiserror::Error)]
 #[error("the key could not sign")]
 pub struct SigningError(#[source] Box<dyn Error + Send + Sync>);
 
 impl SigningError {
-    /// The failure with its cause.
+    /// A failure with its cause.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }

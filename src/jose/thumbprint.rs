@@ -11,8 +11,8 @@ use crate::jose::json::Text;
 
 /// A key's SHA-256 thumbprint ([RFC 7638](https://www.rfc-editor.org/rfc/rfc7638)), `jkt` in DPoP.
 ///
-/// `Display` writes, and `FromStr` reads, the 43 characters of canonical base64url. `Debug` shows
-/// nothing of it.
+/// `Display` writes, and `FromStr` reads, the 43 characters of canonical base64url. `Debug` does not
+/// show it.
 ///
 /// # Example
 ///
@@ -51,7 +51,7 @@ impl fmt::Display for Thumbprint {
 }
 
 impl Serialize for Thumbprint {
-    /// Writes the 43 characters, as `jkt` has them.
+    /// Writes the 43 characters, as in `jkt`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&base64url::encode(self.0))
     }
@@ -71,7 +71,7 @@ impl fmt::Debug for Thumbprint {
     }
 }
 
-/// The text is not the 43 characters of a base64url SHA-256.
+/// The text is not a SHA-256 hash in 43 characters of base64url.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a base64url SHA-256 thumbprint")]
 pub struct InvalidThumbprint;

@@ -1,5 +1,5 @@
-//! The token of a request for those who decide behind the layer, and the means to refuse it in the
-//! layer's name.
+//! The token of a request, for handlers that make their own decision behind the layer and reject
+//! requests as the layer would.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::resource::requirement::{AuthorizationError, Requirement};
 use crate::telemetry::Consequence;
 use crate::tokens::claims::Claims;
 
-/// The access token of a request, and the means to refuse it where a handler decides for itself.
+/// The access token of a request. A handler that decides for itself can also reject the request with it.
 ///
 /// # Example
 ///
@@ -38,7 +38,7 @@ pub struct Access<C = Claims> {
 }
 
 impl<C: Send + Sync + 'static> Access<C> {
-    /// That of a request which the layer has let through with a token.
+    /// The access of a request that the layer accepted with a token.
     pub fn of(extensions: &Extensions) -> Option<Self> {
         Some(Self {
             token: AcceptedToken::of(extensions)?,
@@ -53,13 +53,13 @@ impl<C> Access<C> {
         &self.token
     }
 
-    /// What the token says.
+    /// The claims of the token.
     pub fn claims(&self) -> &C {
         self.token.claims()
     }
 
-    /// Whether the token is enough. In report-only mode it always is, and what speaks against it is
-    /// reported, by an event and the metrics.
+    /// Checks whether the token is sufficient. In report-only mode it always is, and an unmet
+    /// requirement is only reported, in an event and in the metrics.
     pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
         match (self.judge(requirement), self.guard.enforcement) {
             (Ok(()), _) => Ok(()),
@@ -83,7 +83,7 @@ impl<C> Access<C> {
     }
 }
 
-/// Whether the layer outside lets requests by without a token, so that a handler may find none.
+/// Whether the outer layer lets requests through without a token, so that a handler may find none.
 #[cfg(feature = "axum")]
 pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
     extensions
@@ -91,7 +91,7 @@ pub(crate) fn may_lack_token(extensions: &Extensions) -> bool {
         .is_some_and(|guard| guard.enforcement != Enforcement::Enforced)
 }
 
-/// The refusal of a request under the Bearer scheme, where the token must be bound. `None` for any
+/// The rejection of a request under the Bearer scheme, if the token must be bound. `None` for any
 /// other request, and in report-only mode.
 #[cfg(feature = "axum")]
 pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> Option<Denied> {
@@ -101,7 +101,7 @@ pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> 
         .then(|| Denied::by(guard, BearerError::Unbound.into()))
 }
 
-/// The refusal of a request whose token is not enough.
+/// The rejection of a request whose token is not sufficient.
 #[derive(Debug)]
 pub struct Denied {
     rejection: Box<Rejection>,
@@ -116,7 +116,7 @@ impl Denied {
         }
     }
 
-    /// Why.
+    /// Why the request is rejected.
     pub fn rejection(&self) -> &Rejection {
         &self.rejection
     }

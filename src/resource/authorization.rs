@@ -1,4 +1,4 @@
-//! Layers behind [`DpopLayer`](crate::DpopLayer): whether a token that was accepted is enough for a route.
+//! Layers behind [`DpopLayer`](crate::DpopLayer): whether an accepted token is sufficient for a route.
 
 use std::fmt;
 use std::future::Future;
@@ -22,11 +22,11 @@ use crate::resource::requirement::{
 use crate::telemetry::Consequence;
 use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 
-/// Lets a request through to the service only when its access token holds scopes. It goes inside of
-/// [`DpopLayer`](crate::DpopLayer), around a route or around many.
+/// Accepts a request only if its access token has the required scopes. It goes inside
+/// [`DpopLayer`](crate::DpopLayer), around one route or several.
 ///
-/// A request that is refused gets its answer in the name of the layer outside, in the scheme
-/// that was used: `403 insufficient_scope` ([RFC 6750 section
+/// A rejected request gets a response on behalf of the outer layer, for the scheme that was used:
+/// `403 insufficient_scope` ([RFC 6750 section
 /// 3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)) or `401
 /// insufficient_user_authentication` ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
 ///
@@ -35,8 +35,8 @@ use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 ///     error_description="the access token lacks a scope", scope="orders.write", algs="ES256 PS256"
 /// ```
 ///
-/// The proof is spent by then, as by every request that was accepted: a client that comes back with
-/// a better token signs a new one.
+/// The use of the proof is recorded by then, as for every request that the outer layer accepts: a
+/// client that retries with another token must sign a new proof.
 ///
 /// # Example
 ///
@@ -60,19 +60,19 @@ use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 pub struct RequireScopesLayer<C = Claims>(RequireLayer<ScopeRequirement, C>);
 
 impl RequireScopesLayer {
-    /// Every one of these.
+    /// Requires every one of these scopes.
     pub fn all_of(scopes: Scopes) -> Self {
         Self(RequireLayer::new(ScopeRequirement::all_of(scopes)))
     }
 
-    /// At least one of these.
+    /// Requires at least one of these scopes.
     pub fn any_of(scopes: Scopes) -> Self {
         Self(RequireLayer::new(ScopeRequirement::any_of(scopes)))
     }
 }
 
 impl<C> RequireScopesLayer<C> {
-    /// For tokens whose claims are of another type
+    /// For tokens whose claims have another type
     /// ([`JwtVerifier::with_claims`](crate::JwtVerifier::with_claims)).
     #[must_use]
     pub fn with_claims<D: HasScopes>(self) -> RequireScopesLayer<D> {
@@ -80,8 +80,8 @@ impl<C> RequireScopesLayer<C> {
     }
 }
 
-/// Lets a request through to the service only when the user was authenticated by certain means, or
-/// recently: step-up authentication ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
+/// Accepts a request only if the user was authenticated by certain means, or recently: step-up
+/// authentication ([RFC 9470](https://www.rfc-editor.org/rfc/rfc9470)).
 ///
 /// # Example
 ///
@@ -98,14 +98,14 @@ impl<C> RequireScopesLayer<C> {
 pub struct RequireAuthenticationLayer<C = Claims>(RequireLayer<AuthenticationRequirement, C>);
 
 impl RequireAuthenticationLayer {
-    /// Of one of these classes (`acr`).
+    /// Requires an authentication of one of these classes (`acr`).
     pub fn by_acr(acr_values: AcrValues) -> Self {
         Self(RequireLayer::new(AuthenticationRequirement::by_acr(
             acr_values,
         )))
     }
 
-    /// At most this long ago (whole seconds).
+    /// Requires an authentication at most this long ago (whole seconds).
     pub fn within(max_age: Duration) -> Self {
         Self(RequireLayer::new(AuthenticationRequirement::within(
             max_age,
@@ -114,23 +114,23 @@ impl RequireAuthenticationLayer {
 }
 
 impl<C> RequireAuthenticationLayer<C> {
-    /// And at most this long ago (whole seconds).
+    /// Also requires that the authentication was at most this long ago (whole seconds).
     #[must_use]
     pub fn with_max_age(self, max_age: Duration) -> Self {
         let required = AuthenticationRequirement::clone(&self.0.requirement).with_max_age(max_age);
         Self(RequireLayer::new(required))
     }
 
-    /// For tokens whose claims are of another type.
+    /// For tokens whose claims have another type.
     #[must_use]
     pub fn with_claims<D: HasAuthentication>(self) -> RequireAuthenticationLayer<D> {
         RequireAuthenticationLayer(self.0.with_claims())
     }
 }
 
-/// Lets a request through to the service only when its access token meets a requirement of yours.
+/// Accepts a request only if its access token meets your own requirement.
 ///
-/// `C` is the type of the claims, which a closure names:
+/// `C` is the type of the claims. With a closure, name the type:
 ///
 /// ```
 /// use tower_dpop::resource::RequireLayer;
@@ -146,7 +146,7 @@ pub struct RequireLayer<Q, C = Claims> {
 }
 
 impl<Q, C> RequireLayer<Q, C> {
-    /// A layer that asks for this.
+    /// A layer that enforces this requirement.
     pub fn new(requirement: Q) -> Self {
         Self {
             requirement: Arc::new(requirement),
@@ -189,7 +189,7 @@ impl<S, C> Layer<S> for RequireAuthenticationLayer<C> {
     }
 }
 
-/// The service that the layers of this module make.
+/// The service that the layers in this module make.
 #[derive_where(Clone; S)]
 pub struct Require<S, Q, C = Claims> {
     inner: S,
@@ -218,8 +218,8 @@ where
                 reported,
             },
             Err(response) => {
-                // A service that was polled ready and is not called may hold a place that another
-                // request waits for: it goes, and its clone has yet to be polled.
+                // A service that was polled ready but is not called may hold a reservation that another
+                // request waits for. So drop it, and keep a clone that has not been polled yet.
                 self.inner = self.inner.clone();
                 State::Refused {
                     response: Some(response),
@@ -230,7 +230,8 @@ where
     }
 }
 
-/// Whether the request may pass. In report-only mode it may, with what speaks against it.
+/// Decides whether the request is accepted. In report-only mode it always is, and the rejection is
+/// returned as a report.
 fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     requirement: &Q,
     extensions: &mut Extensions,
@@ -240,7 +241,7 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     };
     let reported_before = extensions.get::<ReportedRejection>().is_some();
     let Some(access) = Access::<C>::of(extensions) else {
-        // Without a token, the layer outside lets by what it was told to.
+        // The outer layer lets requests through without a token only if it is configured to.
         return match guard.enforcement {
             Enforcement::Enforced => Err(misplaced()),
             Enforcement::ReportOnly => {
@@ -260,7 +261,7 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
         Err(rejection) => {
             guard.policy.report(&rejection, Consequence::Reported);
             let reported = ReportedRejection(rejection);
-            // The first is what the client would have been told.
+            // The client would have received the first rejection.
             if !reported_before {
                 extensions.insert(reported.clone());
             }
@@ -269,8 +270,8 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     }
 }
 
-/// There is no layer outside, or one whose claims are of another type: the deployer's mistake. The
-/// client gets a plain 500.
+/// There is no outer layer, or its claims have another type: a configuration error. The client gets a
+/// plain 500.
 fn misplaced() -> Response<()> {
     say_misplaced();
     let mut response = Response::new(());

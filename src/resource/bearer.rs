@@ -1,9 +1,9 @@
-//! Tokens that are bound to no key, for the time in which clients move from Bearer to DPoP.
+//! Tokens that are not bound to a key, while clients migrate from Bearer to DPoP.
 //!
 //! [RFC 9449 section 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2) lets a resource server
-//! take both, if it refuses bound tokens as bearer tokens: whoever stole one would present it without
-//! a proof. What passes here is another type than [`BoundToken`], so a handler that asks for a bound
-//! token never gets one of these.
+//! accept both, if it rejects bound tokens under the Bearer scheme: otherwise, a stolen one could be
+//! presented without a proof. Tokens accepted here have a different type than [`BoundToken`], so a
+//! handler that requires a bound token never gets one of them.
 
 use std::fmt;
 
@@ -17,21 +17,21 @@ use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, Confirmation, TokenError};
 use crate::tokens::claims::Claims;
 
-/// Which tokens may pass under the Bearer scheme.
+/// Which tokens are accepted under the Bearer scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BearerPolicy {
-    /// None: the scheme is not spoken.
+    /// None: the scheme is not supported.
     Refused,
-    /// Those that are bound to nothing.
+    /// Unbound tokens.
     Unbound,
-    /// Those, and such that are bound in a way that somebody else confirms.
+    /// Unbound tokens, and tokens whose binding is confirmed outside this crate.
     ConfirmedElsewhere,
 }
 
-/// An access token that whoever has it may present.
+/// An access token that anyone who holds it can present.
 ///
-/// The layer puts it into the extensions of requests under the Bearer scheme, where that is allowed.
-/// It cannot be made by hand. Cloning is cheap.
+/// The layer inserts it into the extensions of requests under the Bearer scheme, if that is allowed.
+/// It cannot be constructed outside this crate. Cloning is cheap.
 #[derive_where(Clone)]
 pub struct BearerToken<C = Claims>(AccessToken<C>);
 
@@ -49,24 +49,24 @@ impl<C> BearerToken<C> {
         }
     }
 
-    /// What the token says.
+    /// The claims of the token.
     pub fn claims(&self) -> &C {
         self.0.claims()
     }
 
-    /// What the token is bound to: [`Confirmation::Unbound`], unless the verifier leaves other
-    /// confirmations to somebody else.
+    /// What the token is bound to: [`Confirmation::Unbound`], unless the verifier accepts tokens that
+    /// are confirmed outside this crate.
     pub const fn confirmation(&self) -> Confirmation {
         self.0.confirmation()
     }
 
-    /// When the token expires, where its verifier said so.
+    /// When the token expires, if its verifier reported that.
     pub const fn expires(&self) -> Option<Timestamp> {
         self.0.expires()
     }
 }
 
-/// A token that is short enough to be looked at.
+/// The presented token, unless it is too long.
 pub(crate) fn presented(token: &str) -> Result<PresentedToken<'_>, BearerError> {
     if token.len() > MAX_TOKEN_LENGTH {
         Err(BearerError::TooLong)
@@ -84,8 +84,8 @@ impl<C> fmt::Debug for BearerToken<C> {
     }
 }
 
-/// An access token under either scheme, for services that take both. There is no third scheme, so a
-/// `match` may be exhaustive.
+/// An access token under either scheme, for services that accept both. There is no third scheme, so a
+/// `match` can be exhaustive.
 ///
 /// # Example
 ///
@@ -103,27 +103,27 @@ impl<C> fmt::Debug for BearerToken<C> {
 /// ```
 #[derive_where(Clone)]
 pub enum AcceptedToken<C = Claims> {
-    /// A token that anyone may present.
+    /// A token that anyone who holds it can present.
     Bearer(BearerToken<C>),
     /// A token that was presented by the holder of its key.
     Bound(BoundToken<C>),
 }
 
 impl<C: Send + Sync + 'static> AcceptedToken<C> {
-    /// The token of a request that the layer has let through.
+    /// The token of a request that the layer accepted.
     pub fn of(extensions: &Extensions) -> Option<Self> {
         let bound = extensions.get().cloned().map(Self::Bound);
         bound.or_else(|| extensions.get().cloned().map(Self::Bearer))
     }
 
-    /// Takes out what another layer has put there: what the one that asks here does not accept is
-    /// not found behind it.
+    /// Removes the token that another layer inserted: the services behind this layer must not find a
+    /// token that this layer did not accept.
     pub(crate) fn remove_from(extensions: &mut Extensions) {
         extensions.remove::<BearerToken<C>>();
         extensions.remove::<BoundToken<C>>();
     }
 
-    /// Puts the token where handlers find it.
+    /// Inserts the token where handlers find it.
     pub(crate) fn insert_into(self, extensions: &mut Extensions) {
         match self {
             Self::Bearer(token) => {
@@ -137,7 +137,7 @@ impl<C: Send + Sync + 'static> AcceptedToken<C> {
 }
 
 impl<C> AcceptedToken<C> {
-    /// What the token says.
+    /// The claims of the token.
     pub fn claims(&self) -> &C {
         match self {
             Self::Bearer(token) => token.claims(),
@@ -145,7 +145,7 @@ impl<C> AcceptedToken<C> {
         }
     }
 
-    /// When the token expires, where its verifier said so.
+    /// When the token expires, if its verifier reported that.
     pub fn expires(&self) -> Option<Timestamp> {
         match self {
             Self::Bearer(token) => token.expires(),
@@ -163,15 +163,15 @@ impl<C> fmt::Debug for AcceptedToken<C> {
     }
 }
 
-/// Why a token under the Bearer scheme was refused, where that scheme is allowed. The client is told
-/// in the Bearer challenge.
+/// Why a token under the Bearer scheme was rejected, if that scheme is allowed. The Bearer challenge
+/// reports it to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BearerError {
-    /// More than 32 KiB.
+    /// The token is longer than 32 KiB.
     #[error("the access token is too long")]
     TooLong,
-    /// The token itself is not good.
+    /// The token itself is not valid.
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The token is bound to a key (RFC 9449 section 7.2).
@@ -180,11 +180,10 @@ pub enum BearerError {
     /// The token is bound by a method that cannot be confirmed here.
     #[error("the access token is bound in a way that is not supported")]
     Unconfirmable,
-    /// The token is bound to nothing, and this is for bound tokens only: a handler takes a
-    /// [`BoundToken`].
+    /// The token is not bound, but the handler requires a bound token: it takes a [`BoundToken`].
     #[error("the access token is not bound to a key")]
     Unbound,
-    /// The token is good, but does not allow this.
+    /// The token is valid, but does not allow this request.
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
 }

@@ -1,4 +1,4 @@
-//! The bond between an access token and the key that signed the proof.
+//! The binding of an access token to the key that signed the proof.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use crate::tokens::claims::Claims;
 
 /// An access token that was presented by the holder of the key it is bound to.
 ///
-/// The layer puts it into the extensions of every request it lets through. It cannot be made by
-/// hand, so a handler that takes one cannot be reached without it. Cloning is cheap.
+/// The layer inserts it into the extensions of every request that it accepts under the DPoP scheme. It
+/// cannot be constructed outside this crate, so a handler that takes one is never called without it.
+/// Cloning is cheap.
 #[derive_where(Clone)]
 pub struct BoundToken<C = Claims>(Arc<Bound<C>>);
 
@@ -43,32 +44,32 @@ impl<C> BoundToken<C> {
         })))
     }
 
-    /// What the token says.
+    /// The claims of the token.
     pub fn claims(&self) -> &C {
         &self.0.claims
     }
 
-    /// The thumbprint (`jkt`) of the client's key: an identity of the client's key that is stable
-    /// over its requests.
+    /// The thumbprint (`jkt`) of the client's key. It identifies the key and is the same for all
+    /// requests by it.
     pub fn thumbprint(&self) -> Thumbprint {
         self.0.thumbprint
     }
 
-    /// The algorithm by which the client signed its proof. A service that remembers keys can hold
-    /// each to one algorithm (RFC 8725bis).
+    /// The algorithm that the client used to sign its proof. A service that remembers keys can restrict
+    /// each key to one algorithm (RFC 8725bis).
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm
     }
 
-    /// When the token expires, where its verifier said so. A service that keeps a connection open
-    /// (WebSocket, server-sent events, streaming gRPC) should end it then: the layer sees only the
+    /// When the token expires, if its verifier reported that. A service that keeps a connection open
+    /// (WebSocket, server-sent events, streaming gRPC) should close it then: the layer sees only the
     /// request that opened it.
     pub fn expires(&self) -> Option<Timestamp> {
         self.0.expires
     }
 }
 
-/// The same comparison before the signature is verified: the cheaper refusal.
+/// The same check before the signature is verified, because rejecting is cheaper then.
 pub(crate) fn check_binding_early<C>(
     token: &AccessToken<C>,
     proof: &ClaimedProof<'_, PresentedToken<'_>>,
@@ -93,14 +94,14 @@ impl<C> fmt::Debug for BoundToken<C> {
     }
 }
 
-/// The token and the proof do not belong together (RFC 9449 sections 6 and 7.1).
+/// The token is not bound to the key of the proof (RFC 9449 sections 6 and 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindingError {
-    /// The token is bound to another key. The sentence is that of RFC 9449, Figure 16.
+    /// The token is bound to another key. The text is that of RFC 9449, Figure 16.
     #[error("Invalid DPoP key binding")]
     OtherKey,
-    /// The token is bound to nothing.
+    /// The token is not bound.
     #[error("the access token is not bound to a key")]
     Unbound,
     /// The token is bound by a method that cannot be confirmed here.

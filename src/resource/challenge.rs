@@ -1,4 +1,4 @@
-//! The challenges of a refusal: what the client is told, in which scheme.
+//! The challenges of a rejection: what the client learns, and under which scheme.
 
 use std::fmt::{self, Write as _};
 
@@ -13,7 +13,7 @@ use crate::resource::quoted_text::QuotedText;
 use crate::resource::rejection::Rejection;
 use crate::resource::requirement::{AuthorizationError, Scopes};
 
-/// What every challenge of a service says.
+/// What all challenges of a service have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenges {
     pub(crate) bearer: BearerPolicy,
@@ -24,7 +24,7 @@ pub(crate) struct Challenges {
 }
 
 impl Challenges {
-    /// The whole answer to a refused request, with an empty body.
+    /// The complete response to a rejected request, with an empty body.
     pub(crate) fn refuse<B: Default>(
         &self,
         rejection: Rejection,
@@ -34,8 +34,8 @@ impl Challenges {
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         if let Rejection::Unavailable(_) = rejection {
-            // Soon: a full memory empties with every second, and whatever else is out of reach has
-            // timeouts of its own.
+            // A short time: records in a full replay store expire every second, and other unreachable
+            // services have their own timeouts.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         } else {
             for challenge in self.render(&rejection) {
@@ -54,7 +54,7 @@ impl Challenges {
         let both = [Scheme::Bearer, Scheme::Dpop];
         both.into_iter()
             .filter(|scheme| *scheme == Scheme::Dpop || self.bearer != BearerPolicy::Refused)
-            // Of a token that is good and not enough, another scheme makes no more.
+            // If a valid token is not sufficient, another scheme does not help.
             .filter(|scheme| !is_not_enough(rejection) || self.is_told_in(rejection, *scheme))
             .map(|scheme| self.challenge(scheme, rejection))
             .collect()
@@ -72,7 +72,7 @@ impl Challenges {
         {
             challenge.add("error", &code);
             match rejection {
-                // The sentence of RFC 9449 section 9; the log says what was wrong with the nonce.
+                // The text of RFC 9449 section 9. The log says what was wrong with the nonce.
                 Rejection::Nonce(_) => challenge.add(
                     "error_description",
                     &"Resource server requires nonce in DPoP proof",
@@ -108,14 +108,14 @@ impl Challenges {
             .expect("descriptions and QuotedText hold visible ASCII only")
     }
 
-    /// Whether the error stands in this scheme's challenge: in that of the scheme used, and in both,
-    /// where the request leaves that open. Where Bearer is not spoken, there is no other than DPoP's.
+    /// Whether this scheme's challenge contains the error: the challenge of the scheme used does, or
+    /// both, if the request leaves that open. If Bearer is not supported, the only challenge is DPoP's.
     fn is_told_in(&self, rejection: &Rejection, scheme: Scheme) -> bool {
         self.bearer == BearerPolicy::Refused || rejection.scheme().is_none_or(|used| used == scheme)
     }
 }
 
-/// Whether the token is good, and does not allow this.
+/// Whether the token is valid, but does not allow the request.
 fn is_not_enough(rejection: &Rejection) -> bool {
     rejection.authorization().is_some() || rejection.status() == StatusCode::FORBIDDEN
 }
@@ -133,7 +133,7 @@ impl Parameters {
 
     fn add(&mut self, name: &str, value: &dyn fmt::Display) {
         let separator = if self.0.contains(' ') { "," } else { "" };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(self.0, r#"{separator} {name}="{value}""#);
     }
 }

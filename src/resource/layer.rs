@@ -34,8 +34,8 @@ pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
 pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
 /// Accepts a request only if its DPoP proof is valid and bound to its access token. An accepted request
-/// has a [`BoundToken`](crate::BoundToken) in its extensions, or, if the verifier allows Bearer, it may
-/// have a [`BearerToken`](crate::BearerToken) instead.
+/// has a [`BoundToken`](crate::BoundToken) in its extensions. If the verifier allows Bearer, it can be a
+/// [`BearerToken`](crate::BearerToken) instead.
 ///
 /// It wraps any service of `http` requests that can be cloned and whose response body has a
 /// `Default`, the empty body of responses to rejected requests.
@@ -109,7 +109,7 @@ impl<C> DpopLayer<C> {
     ///
     /// # Security
     ///
-    /// No request is rejected. The service must still decide as it did before.
+    /// No request is rejected. The service's previous access control still decides.
     #[must_use]
     pub fn with_insecure_report_only(self) -> Self {
         Self {
@@ -181,8 +181,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The service that was polled ready must be the one that is called; the remaining clone was
-        // not polled.
+        // The service that was polled ready must be the one that is called; the remaining clone
+        // has not been polled yet.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {

@@ -1,4 +1,4 @@
-//! Protected resource metadata: what a client must know of this service before it asks for a token
+//! Protected resource metadata: what a client must know about this service before it requests a token
 //! ([RFC 9728](https://www.rfc-editor.org/rfc/rfc9728)).
 
 use std::convert::Infallible;
@@ -19,10 +19,11 @@ use crate::resource::verifier::{Verifier, WELL_KNOWN};
 
 /// The metadata of a service, and where it is served.
 ///
-/// The document is made from the [`Verifier`], so that it says of schemes and algorithms what is
-/// checked. (Not that a layer [only reports](crate::DpopLayer::with_insecure_report_only):
-/// publish it when the layer decides, or let the verifier allow Bearer.) It is served at its well-known path, outside of the
-/// [`DpopLayer`](crate::DpopLayer): a client that has no token yet must be able to read it.
+/// The document is made from the [`Verifier`], so the schemes and algorithms in it are those that are
+/// checked. (It does not say that a layer [only reports](crate::DpopLayer::with_insecure_report_only):
+/// publish it once the layer enforces its decisions, or let the verifier allow Bearer.) It is served at
+/// its well-known path, outside the [`DpopLayer`](crate::DpopLayer): a client that has no token yet must
+/// be able to read it.
 ///
 /// # Example
 ///
@@ -47,9 +48,9 @@ use crate::resource::verifier::{Verifier, WELL_KNOWN};
 ///
 /// # Behind a proxy
 ///
-/// The well-known path starts at the host: of `https://example.com/orders-api` it is
-/// `/.well-known/oauth-protected-resource/orders-api`. A proxy that passes only `/orders-api` on must
-/// pass that path on as well, as it is. Browsers read the document with a CORS layer outside.
+/// The well-known path starts at the host: for `https://example.com/orders-api` it is
+/// `/.well-known/oauth-protected-resource/orders-api`. A proxy that forwards only `/orders-api` must
+/// also forward that path, unchanged. For browsers to read the document, add a CORS layer outside.
 #[derive(Clone, Debug)]
 pub struct ResourceMetadata {
     path: String,
@@ -79,7 +80,7 @@ impl ResourceMetadata {
             "dpop_signing_alg_values_supported".into(),
             json!(algorithms),
         );
-        // RFC 9728 section 3.2: what has its default value may be left out.
+        // RFC 9728 section 3.2: a member with its default value may be omitted.
         if !policy.allows_bearer() {
             members.insert("dpop_bound_access_tokens_required".into(), json!(true));
         }
@@ -97,7 +98,7 @@ impl ResourceMetadata {
         metadata
     }
 
-    /// Another authorization server whose tokens are accepted.
+    /// Adds another authorization server whose tokens are accepted.
     #[must_use]
     pub fn add_authorization_server(mut self, issuer: impl Into<String>) -> Self {
         let servers = self
@@ -110,7 +111,7 @@ impl ResourceMetadata {
         self
     }
 
-    /// A name for people (`resource_name`).
+    /// A human-readable name (`resource_name`).
     #[must_use]
     pub fn with_name(self, name: &str) -> Self {
         self.with("resource_name", name)
@@ -134,22 +135,22 @@ impl ResourceMetadata {
         self.with("resource_tos_uri", url)
     }
 
-    /// Where the document is, for clients.
+    /// The URL of the document, for clients.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where the document is served: the path of [`url`](Self::url).
+    /// The path at which the document is served: that of [`url`](Self::url).
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The document.
+    /// The document, as JSON.
     pub fn to_json(&self) -> String {
         Value::Object(self.members.clone()).to_string()
     }
 
-    /// A service that answers with the document, for a router: `GET` and `HEAD`, whatever the path.
+    /// A service for a router that responds with the document: to `GET` and `HEAD`, on any path.
     pub fn service(&self) -> MetadataService {
         MetadataService(Document::of(self))
     }
@@ -160,13 +161,13 @@ impl ResourceMetadata {
     }
 }
 
-/// Answers requests for the metadata itself, and passes all others on. It goes outside of the
-/// [`DpopLayer`](crate::DpopLayer).
+/// Responds to requests for the metadata itself, and forwards all others to the inner service. It goes
+/// outside the [`DpopLayer`](crate::DpopLayer).
 ///
-/// Only the path counts, and it is compared as it came. The body of the service behind it must be
-/// made from a `String`; where it is not, [`ResourceMetadata::to_json`] serves the document by hand,
-/// and in axum `route_service(metadata.path(), metadata.service())` does. Of several public URLs, the
-/// first has a document.
+/// Only the path is compared, as received. The response body of the inner service must implement
+/// `From<String>`; if it does not, serve [`ResourceMetadata::to_json`] yourself, or use
+/// `route_service(metadata.path(), metadata.service())` in axum. Of several public URLs, only the first
+/// has a document.
 #[derive(Clone, Debug)]
 pub struct MetadataLayer {
     path: Arc<str>,
@@ -236,7 +237,7 @@ impl<S> fmt::Debug for Metadata<S> {
     }
 }
 
-/// A service that answers every request with the metadata.
+/// A service that responds to every `GET` and `HEAD` request with the metadata.
 #[derive(Clone, Debug)]
 pub struct MetadataService(Document);
 
@@ -272,7 +273,7 @@ impl Document {
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // RFC 9728 section 7.10. It changes with the configuration, so with a restart.
+        // RFC 9728 section 7.10. The document changes only with the configuration, so with a restart.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
         response
     }

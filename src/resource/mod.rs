@@ -1,7 +1,7 @@
-//! May the request pass? Proof and token meet here, and nowhere else.
+//! Decides whether a request is accepted. Proof and token are checked together here, and nowhere else.
 //!
-//! [`Verifier::verify`](crate::Verifier::verify) shows the whole path of a request;
-//! [`DpopLayer`](crate::DpopLayer) is that path as a tower layer.
+//! [`Verifier::verify`](crate::Verifier::verify) shows all steps of the decision;
+//! [`DpopLayer`](crate::DpopLayer) offers it as a tower layer.
 
 pub(crate) mod quoted_text;
 pub(crate) mod requirement;

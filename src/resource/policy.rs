@@ -1,5 +1,5 @@
-//! What a resource server asks of requests but for the token itself, and how it answers those that
-//! it refuses.
+//! What a resource server requires of requests, apart from the token itself, and how it responds to
+//! rejected requests.
 
 use http::Response;
 
@@ -13,7 +13,7 @@ use crate::resource::rejection::Rejection;
 use crate::telemetry::{Consequence, Decision, Server};
 use crate::time::Timestamp;
 
-/// It knows nothing of claims, so layers behind the verifier share it whatever their type.
+/// It does not depend on the type of the claims, so all layers behind the verifier can share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) rules: ProofRules,
@@ -21,7 +21,7 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What time it is, for decisions that come after the verifier's.
+    /// The current time, for decisions after the verifier's.
     pub(crate) fn now(&self) -> Timestamp {
         self.rules.now()
     }
@@ -30,13 +30,13 @@ impl Policy {
         self.challenges.bearer != BearerPolicy::Refused
     }
 
-    /// The response to a refused request. Says so in one event, too.
+    /// The response to a rejected request. It also emits one event.
     pub(crate) fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
         let nonce = self.report(&rejection, Consequence::Refused);
         self.challenges.refuse(rejection, nonce.as_ref())
     }
 
-    /// Says what was decided against a request, and gives the nonce that the client needs, if it
+    /// Reports the decision against a request, and returns the nonce that the client needs, if it
     /// needs one.
     pub(crate) fn report(&self, rejection: &Rejection, consequence: Consequence) -> Option<Nonce> {
         let skew_seconds = match rejection {

@@ -1,10 +1,10 @@
-//! Text that may stand in a challenge.
+//! Text that can be part of a challenge.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Text that can stand between quotes in a challenge as it is: visible ASCII and spaces, without
-/// `"` and `\` (RFC 6750 section 3).
+/// Text that can be quoted in a challenge without escaping: visible ASCII and spaces, without `"` and
+/// `\` (RFC 6750 section 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotedText(String);
 
@@ -36,8 +36,8 @@ impl fmt::Display for QuotedText {
     }
 }
 
-/// The text holds a quote, a backslash, or something that is not visible ASCII; scopes, also an empty
-/// one. The deployer's mistake, seen at start-up.
+/// The text contains a quote, a backslash, or a character that is neither visible ASCII nor a space; in
+/// a list of scopes, also an empty one. A configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a challenge can hold visible ASCII without quotes and backslashes only")]
 pub struct InvalidQuotedText;

@@ -1,4 +1,4 @@
-//! Why a request was refused, whose fault it is, and what the client is told.
+//! Why a request was rejected, whose fault it is, and what the client learns.
 
 use http::StatusCode;
 
@@ -14,21 +14,21 @@ use crate::resource::requirement::AuthorizationError;
 use crate::telemetry::Fault;
 use crate::tokens::access_token::TokenError;
 
-/// Why a request was refused. Found in the extensions of every refused response, for logs, metrics
-/// and bodies. The variants stand in the order in which a request is checked.
+/// Why a request was rejected. It is in the extensions of every response to a rejected request, for
+/// logs, metrics and bodies. The variants are in the order of the checks.
 ///
-/// | fault | status | `error` |
+/// | cause | status | `error` |
 /// |---|---|---|
 /// | no access token | 401 | none |
-/// | an access token under the Bearer scheme where that is not spoken, or longer than 32 KiB | 401 | `invalid_token` |
-/// | broken or several `Authorization` fields | 400 | `invalid_request` |
-/// | nonce missing, stale or foreign | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
-/// | the proof, or a request that no proof could be for | 401 | `invalid_dpop_proof` |
+/// | an access token under the Bearer scheme, if that is not allowed, or an access token longer than 32 KiB | 401 | `invalid_token` |
+/// | malformed or several `Authorization` fields | 400 | `invalid_request` |
+/// | the nonce is missing, stale or not from this server | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
+/// | the proof, or a request that no proof can be made for | 401 | `invalid_dpop_proof` |
 /// | the access token, or its binding | 401 | `invalid_token` |
 /// | a bound access token under the Bearer scheme | 401 | `invalid_token` |
 /// | the access token does not allow the request | 403 | `insufficient_scope` |
 /// | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
-/// | ours | 503 | no challenge, `Retry-After` |
+/// | the server could not decide | 503 | no challenge, `Retry-After` |
 ///
 /// ```text
 /// challenge = "DPoP" 1*SP #auth-param
@@ -37,11 +37,11 @@ use crate::tokens::access_token::TokenError;
 ///     algs="ES256 PS256"
 /// ```
 ///
-/// [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) has the form of a
-/// challenge. Nothing of the request is ever repeated in one.
+/// [RFC 9449 section 7.1](https://www.rfc-editor.org/rfc/rfc9449#section-7.1) defines the form of a
+/// challenge. No request data is echoed in a challenge.
 ///
-/// Where Bearer is spoken too, a 401 has a challenge of each scheme, and the error stands in that of
-/// the scheme that was used; in both, where the request leaves that open ([section
+/// If Bearer is allowed, a 401 has a challenge for each scheme. The error is in the challenge of the
+/// scheme that was used, or in both if the request leaves that open ([section
 /// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
 ///
 /// # Example
@@ -57,43 +57,43 @@ use crate::tokens::access_token::TokenError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The header fields hold no access token, or not just one.
+    /// The header fields contain no access token, or more than one.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The request addresses nothing that a proof could be for.
+    /// The request has no target that a proof can be made for.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The proof fails a check of RFC 9449 section 4.3.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// The access token is not good.
+    /// The access token is not valid.
     #[error(transparent)]
     Token(TokenError),
     /// The access token is not bound to the key that signed the proof.
     #[error(transparent)]
     Binding(#[from] BindingError),
-    /// The nonce is missing, stale or not ours.
+    /// The nonce is missing, stale or not from this server.
     #[error(transparent)]
     Nonce(#[from] NonceError),
-    /// The token under the Bearer scheme is not accepted.
+    /// The access token under the Bearer scheme is not accepted.
     #[error(transparent)]
     Bearer(BearerError),
-    /// The token, under the DPoP scheme, is good, but does not allow this.
+    /// The access token under the DPoP scheme is valid, but does not allow this request.
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
-    /// We could not say. Our fault, not the client's.
+    /// The server could not decide (503). It is the server's fault, not the client's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
-/// What we lacked to decide.
+/// What the server lacked to decide.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// The replay memory.
+    /// The replay store.
     #[error(transparent)]
     Replay(ReplayStoreError),
-    /// What verifies access tokens.
+    /// The verifier of access tokens.
     #[error("access tokens cannot be verified now")]
     Token,
 }
@@ -145,8 +145,8 @@ impl Rejection {
         }
     }
 
-    /// The `error` of the challenge. A request without credentials gets none (RFC 9449 section
-    /// 7.2), nor does a fault of ours.
+    /// The `error` of the challenge. There is none for a request without credentials (RFC 9449 section
+    /// 7.2), nor if the server could not decide.
     pub const fn error_code(&self) -> Option<&'static str> {
         match self {
             Self::Credentials(CredentialsError::Missing) | Self::Unavailable(_) => None,
@@ -174,7 +174,7 @@ impl Rejection {
         }
     }
 
-    /// The scheme that the request used, where it left no doubt.
+    /// The scheme that the request used, if that is certain.
     pub const fn scheme(&self) -> Option<Scheme> {
         match self {
             Self::Credentials(CredentialsError::Bearer) | Self::Bearer(_) => Some(Scheme::Bearer),
@@ -194,7 +194,7 @@ impl Rejection {
         }
     }
 
-    /// A name for the reason, for metrics and alarms: one of a fixed set, lower case with
+    /// A name for the reason, for metrics and alerts: one of a fixed set, lower case with
     /// underscores (`proof_replayed`, `token_expired`). The names are stable.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -211,7 +211,7 @@ impl Rejection {
         }
     }
 
-    /// What a good token lacks.
+    /// What a valid token lacks.
     pub(crate) const fn authorization(&self) -> Option<&AuthorizationError> {
         match self {
             Self::Authorization(error) | Self::Bearer(BearerError::Authorization(error)) => {

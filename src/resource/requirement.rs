@@ -1,4 +1,4 @@
-//! What a route asks of an access token that is good: scopes, and how its user was authenticated.
+//! What a route requires of a valid access token: scopes, and how the user was authenticated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +8,9 @@ use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 use crate::time::Timestamp;
 use crate::tokens::claims::{HasAuthentication, HasScopes};
 
-/// A decision about the claims of an access token that was presented by its holder.
+/// A decision about the claims of an access token that the layer accepted.
 ///
-/// [`ScopeRequirement`] and [`AuthenticationRequirement`] are two; implement it for rules of your own.
+/// [`ScopeRequirement`] and [`AuthenticationRequirement`] implement it. Implement it for your own rules.
 ///
 /// # Example
 ///
@@ -31,11 +31,11 @@ use crate::tokens::claims::{HasAuthentication, HasScopes};
 /// }
 /// ```
 pub trait Requirement<C>: Send + Sync + 'static {
-    /// Whether a token that says this is enough.
+    /// Checks whether a token with these claims is sufficient.
     fn check(&self, claims: &C, now: Timestamp) -> Result<(), AuthorizationError>;
 }
 
-/// A closure that says yes or no.
+/// A closure that returns whether the claims are sufficient.
 impl<C, F: Fn(&C) -> bool + Send + Sync + 'static> Requirement<C> for F {
     fn check(&self, claims: &C, _now: Timestamp) -> Result<(), AuthorizationError> {
         if self(claims) {
@@ -67,7 +67,7 @@ impl Scopes {
         self.0.as_str().split(' ')
     }
 
-    /// Each of them.
+    /// All of the scopes.
     pub(crate) fn list(&self) -> Vec<&str> {
         self.iter().collect()
     }
@@ -92,7 +92,7 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// Classes of authentication (`acr_values`), separated by spaces, in order of preference ([RFC 9470
+/// Authentication classes (`acr_values`), separated by spaces, in order of preference ([RFC 9470
 /// section 3](https://www.rfc-editor.org/rfc/rfc9470#section-3)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcrValues(Scopes);
@@ -111,7 +111,7 @@ impl fmt::Display for AcrValues {
     }
 }
 
-/// Scopes that a token must hold, all of them or one of them.
+/// Scopes that a token must have: all of them, or at least one.
 #[derive(Clone, Debug)]
 pub struct ScopeRequirement {
     scopes: Scopes,
@@ -125,7 +125,7 @@ enum HowMany {
 }
 
 impl ScopeRequirement {
-    /// Every one of these.
+    /// Requires every one of these scopes.
     pub const fn all_of(scopes: Scopes) -> Self {
         Self {
             scopes,
@@ -133,7 +133,7 @@ impl ScopeRequirement {
         }
     }
 
-    /// At least one of these.
+    /// Requires at least one of these scopes.
     pub const fn any_of(scopes: Scopes) -> Self {
         Self {
             scopes,
@@ -159,8 +159,8 @@ impl<C: HasScopes> Requirement<C> for ScopeRequirement {
     }
 }
 
-/// How, or how recently, the user must have been authenticated: step-up by [RFC
-/// 9470](https://www.rfc-editor.org/rfc/rfc9470).
+/// How, or how recently, the user must have been authenticated: step-up authentication ([RFC
+/// 9470](https://www.rfc-editor.org/rfc/rfc9470)).
 #[derive(Clone, Debug)]
 pub struct AuthenticationRequirement {
     acr_values: Option<AcrValues>,
@@ -168,7 +168,7 @@ pub struct AuthenticationRequirement {
 }
 
 impl AuthenticationRequirement {
-    /// Of one of these classes (`acr`).
+    /// Requires an authentication of one of these classes (`acr`).
     pub const fn by_acr(acr_values: AcrValues) -> Self {
         Self {
             acr_values: Some(acr_values),
@@ -176,7 +176,7 @@ impl AuthenticationRequirement {
         }
     }
 
-    /// At most this long ago (whole seconds).
+    /// Requires an authentication at most this long ago (whole seconds).
     pub const fn within(max_age: Duration) -> Self {
         Self {
             acr_values: None,
@@ -184,7 +184,7 @@ impl AuthenticationRequirement {
         }
     }
 
-    /// And at most this long ago (whole seconds).
+    /// Also requires that the authentication was at most this long ago (whole seconds).
     #[must_use]
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
@@ -199,7 +199,7 @@ impl<C: HasAuthentication> Requirement<C> for AuthenticationRequirement {
             .as_ref()
             .is_none_or(|values| values.0.iter().any(|acr| claims.has_acr(acr)));
         let recent = self.max_age.is_none_or(|max_age| {
-            // One that has yet to come is in other units than seconds, and would be recent for ever.
+            // A time in the future is not in seconds, and would count as recent forever.
             claims
                 .auth_time()
                 .is_some_and(|time| time <= now.plus(LEEWAY) && now <= time.plus(max_age.as_secs()))
@@ -218,7 +218,7 @@ impl<C: HasAuthentication> Requirement<C> for AuthenticationRequirement {
 /// How far ahead the issuer's clock may be, in seconds.
 const LEEWAY: u64 = 30;
 
-/// Why a good token is not enough. What it holds stands in the challenge; it comes from the
+/// Why a valid token is not sufficient. The fields are sent in the challenge; they come from the
 /// requirement, never from the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -227,18 +227,18 @@ pub enum AuthorizationError {
     /// 401, `insufficient_user_authentication`).
     #[error("a different authentication of the user is required")]
     Authentication {
-        /// `acr_values` of the challenge.
+        /// The `acr_values` of the challenge.
         acr_values: Option<AcrValues>,
-        /// `max_age` of the challenge, in seconds.
+        /// The `max_age` of the challenge, in seconds.
         max_age: Option<u64>,
     },
-    /// Another requirement than scopes and authentication is not met (403, `insufficient_scope`).
+    /// A requirement other than scopes and authentication is not met (403, `insufficient_scope`).
     #[error("the access token does not allow this request")]
     NotMet,
     /// A scope is missing (RFC 6750 section 3.1: 403, `insufficient_scope`).
     #[error("the access token lacks a scope")]
     Scope {
-        /// `scope` of the challenge.
+        /// The `scope` of the challenge.
         required: Scopes,
     },
 }

@@ -1,4 +1,4 @@
-//! Start here: one request's whole path, from its header fields to a bound token.
+//! Start reading here: how one request is verified, from its header fields to a bound token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::telemetry::{Decision, Server};
 use crate::tokens::access_token::{AccessTokenVerifier, AnyTokenVerifier};
 use crate::tokens::claims::Claims;
 
-/// Decides whether a request may pass. It works on the head of a request, without tower;
-/// [`DpopLayer`](crate::DpopLayer) wraps it around a service.
+/// Decides whether a request is accepted. It needs only the head of the request, and no tower;
+/// [`DpopLayer`](crate::DpopLayer) applies it to a service.
 ///
 /// # Example
 ///
@@ -55,28 +55,30 @@ use crate::tokens::claims::Claims;
 ///
 /// # Security
 ///
-/// Not checked, because a proof does not cover them: the body, the query, and all other header
-/// fields ([RFC 9449 section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7)). Not
-/// checked, because it takes a memory of keys: that a client uses a key with one algorithm only
-/// (RFC 8725bis; [`BoundToken::algorithm`] says which it was). Nor scopes, which differ from route to
-/// route ([`RequireScopesLayer`](crate::RequireScopesLayer)).
+/// The verifier does not check:
 ///
-/// Bearer tokens are refused, unless [`allow_bearer`](Self::allow_bearer) was said.
+/// - the body, the query and all other header fields, because a proof does not cover them ([RFC 9449
+///   section 11.7](https://www.rfc-editor.org/rfc/rfc9449#section-11.7));
+/// - that a client uses each key with one algorithm only (RFC 8725bis), because that requires
+///   remembering keys ([`BoundToken::algorithm`] reports the algorithm);
+/// - scopes, because they differ between routes ([`RequireScopesLayer`](crate::RequireScopesLayer)).
+///
+/// Bearer tokens are rejected, unless [`allow_bearer`](Self::allow_bearer) was called.
 pub struct Verifier<C = Claims> {
     policy: Arc<Policy>,
     tokens: AnyTokenVerifier<C>,
-    /// The keys of clients whose requests have passed.
+    /// The keys of clients whose requests were accepted.
     keys: KeyCache,
 }
 
-/// The name of the document about a protected resource (RFC 9728 section 3).
+/// The well-known name of a protected resource's metadata (RFC 9728 section 3).
 pub(crate) const WELL_KNOWN: &str = "oauth-protected-resource";
 
 impl<C: Send + Sync + 'static> Verifier<C> {
-    /// A verifier by these rules for proofs, whose access tokens another one verifies:
-    /// [`JwtVerifier`](crate::JwtVerifier), [`Issuers`](crate::Issuers), or one of your own.
+    /// A verifier that checks proofs by these rules, and access tokens with another verifier:
+    /// [`JwtVerifier`](crate::JwtVerifier), [`Issuers`](crate::Issuers), or your own.
     ///
-    /// A [`PublicUrl`](crate::PublicUrl) stands for rules with every default.
+    /// A [`PublicUrl`](crate::PublicUrl) is converted to rules with every default.
     pub fn new(rules: impl Into<ProofRules>, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         let rules = rules.into();
         let challenges = Challenges {
@@ -95,15 +97,15 @@ impl<C: Send + Sync + 'static> Verifier<C> {
 }
 
 impl<C> Verifier<C> {
-    /// Decides about one request under the DPoP scheme: RFC 9449 sections 4.3 and 7.1, cheap checks
+    /// Verifies one request under the DPoP scheme by RFC 9449 sections 4.3 and 7.1. Cheap checks come
     /// before expensive ones.
     ///
-    /// The use of the proof's `jti` is recorded last, so a request that is refused for any other
-    /// reason can be sent again with the same proof. A future that is dropped may have recorded it.
+    /// The use of the proof's `jti` is recorded last, so a request that is rejected for any other
+    /// reason can be sent again with the same proof. A dropped future may already have recorded it.
     ///
     /// # Errors
     ///
-    /// The first check that fails, for [`Verifier::refuse`] to answer with.
+    /// The first check that fails. [`Verifier::refuse`] turns it into the response.
     pub async fn verify(&self, request: &Parts) -> Result<Verified<BoundToken<C>>, Rejection> {
         match Presented::from_headers(&request.headers)? {
             Presented::Dpop { token, proof } => self.verify_dpop(request, token, proof).await,
@@ -111,7 +113,7 @@ impl<C> Verifier<C> {
         }
     }
 
-    /// The table of contents: one request's whole path.
+    /// All steps of the verification, in their order.
     async fn verify_dpop(
         &self,
         request: &Parts,
@@ -129,7 +131,7 @@ impl<C> Verifier<C> {
         let proof = claimed.verify_signature_with(&self.keys)?;
         let token = BoundToken::bind(token, &proof)?;
         rules.record_use(&proof, nonce.issued, now).await?;
-        // Now only: the keys of strangers must not push out those of clients.
+        // Only after acceptance: other keys must not evict those of clients.
         proof.remember_key(&self.keys);
         Decision::Accepted(Some(proof.facts(now))).report(Server::Resource { scheme: "dpop" });
         Ok(Verified {
@@ -138,12 +140,12 @@ impl<C> Verifier<C> {
         })
     }
 
-    /// Decides about one request under either scheme, where Bearer is allowed; does the same as
-    /// [`verify`](Self::verify) where it is not.
+    /// Verifies one request under either scheme, if Bearer is allowed. If not, it does the same as
+    /// [`verify`](Self::verify).
     ///
     /// # Errors
     ///
-    /// The first check that fails, for [`Verifier::refuse`] to answer with.
+    /// The first check that fails. [`Verifier::refuse`] turns it into the response.
     pub async fn verify_either(
         &self,
         request: &Parts,
@@ -173,15 +175,15 @@ impl<C> Verifier<C> {
         Ok(token)
     }
 
-    /// The response to a refused request: its status, its challenge, a fresh nonce where one is
-    /// demanded, the [`Rejection`] in its extensions, and an empty body. Says so in one `tracing`
-    /// event, too.
+    /// The response to a rejected request: its status, its challenge, a fresh nonce if one is
+    /// required, the [`Rejection`] in its extensions, and an empty body. It also emits one `tracing`
+    /// event.
     pub fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
         self.policy.refuse(rejection)
     }
 
-    /// The nonce to give out now, where nonces are required: for another endpoint that wants to
-    /// spare clients the round trip of a first refusal.
+    /// The nonce to hand out now, if nonces are required. Another endpoint can send it, to save
+    /// clients the round trip of a first rejection.
     pub fn issue_nonce(&self) -> Option<Nonce> {
         self.policy.rules.issue_nonce()
     }
@@ -196,15 +198,15 @@ impl<C> Verifier<C> {
 }
 
 impl<C> Verifier<C> {
-    /// How much memory may go to multiples of clients' points, in bytes; the default is 16 MiB, enough
-    /// for some 1,300 keys. (Feature `precomputed-keys`, without which the engine verifies every
-    /// signature.)
+    /// The maximum memory for precomputed multiples of clients' public keys, in bytes. The default is
+    /// 16 MiB, enough for about 1,300 keys. (Feature `precomputed-keys`; without it, the engine verifies
+    /// every signature.)
     ///
-    /// For a P-256 key by which nine requests have passed, multiples of its point are kept, so that the
-    /// next proofs by it take four tenths less time to verify. More keys than there is room for
-    /// do no harm: they are verified as the first requests were. Verifying by the table does not go
-    /// through the engine; what it computes with instead, and why that is right, is said at the head
-    /// of `src/jose/p256_table/mod.rs`.
+    /// After nine accepted requests with proofs by the same P-256 key, multiples of its point are kept,
+    /// so that verifying the next proofs by it takes 40% less time. Keys for which there is no memory
+    /// left do no harm: their proofs are verified like those of the first requests. Verification with
+    /// the multiples does not use the engine; the head of `src/jose/p256_table/mod.rs` describes its
+    /// arithmetic and why it is correct.
     #[cfg(feature = "precomputed-keys")]
     #[must_use]
     pub fn with_precomputed_keys(mut self, bytes: u64) -> Self {
@@ -212,10 +214,9 @@ impl<C> Verifier<C> {
         self
     }
 
-    /// Verifies every proof by the engine all the same, whatever key signed it: where only a certified
-    /// implementation may, or where the memory is needed, in a build that has the feature
-    /// `precomputed-keys`. Tokens are verified by another one, with a
-    /// switch of its own
+    /// Verifies every proof with the engine, whatever key signed it, even in a build with the feature
+    /// `precomputed-keys`. Use it where only a certified implementation may verify, or to save the
+    /// memory. The verifier of access tokens has its own switch
     /// ([`JwtVerifier::without_precomputed_keys`](crate::JwtVerifier::without_precomputed_keys)).
     #[cfg(feature = "precomputed-keys")]
     #[must_use]
@@ -231,26 +232,25 @@ impl<C> Verifier<C> {
         self
     }
 
-    /// The `scope` of challenges, and the scopes of the metadata: what a client should ask for.
+    /// The `scope` of challenges and the scopes in the metadata: those that a client should request.
     #[must_use]
     pub fn with_scope(mut self, scope: Scopes) -> Self {
         self.challenges().scope = Some(scope);
         self
     }
 
-    /// Also lets requests through whose token is bound to nothing and presented under the Bearer
-    /// scheme: for the time in which clients move to DPoP ([RFC 9449 section
-    /// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2)).
+    /// Also accepts requests with an unbound token under the Bearer scheme, while clients migrate to
+    /// DPoP ([RFC 9449 section 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2)).
     ///
-    /// They bring a [`BearerToken`] instead of a [`BoundToken`], and challenges name both schemes. A
-    /// token that is bound to a key is refused under the Bearer scheme, with or without a proof
-    /// beside it. Without the layer, call [`verify_either`](Self::verify_either):
-    /// [`verify`](Self::verify) goes on taking bound tokens only.
+    /// These requests have a [`BearerToken`] instead of a [`BoundToken`], and challenges name both
+    /// schemes. A token that is bound to a key is rejected under the Bearer scheme, with or without a
+    /// proof. Without the layer, call [`verify_either`](Self::verify_either):
+    /// [`verify`](Self::verify) still accepts bound tokens only.
     ///
     /// # Security
     ///
-    /// Whoever stole such a token can use it. And a token is taken for unbound where nobody says what
-    /// it is bound to: an introspection endpoint must tell `cnf` ([RFC 9449 section
+    /// Anyone who steals an unbound token can use it. A token without `cnf` is treated as unbound, so an
+    /// introspection endpoint must report `cnf` ([RFC 9449 section
     /// 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)).
     #[must_use]
     pub fn allow_bearer(mut self) -> Self {
@@ -258,13 +258,13 @@ impl<C> Verifier<C> {
         self
     }
 
-    /// As [`allow_bearer`](Self::allow_bearer), and also lets tokens through whose `cnf` names no
-    /// key by its thumbprint (`x5t#S256`, for one).
+    /// As [`allow_bearer`](Self::allow_bearer), and also accepts tokens whose `cnf` has no `jkt` (for
+    /// example, only `x5t#S256`).
     ///
     /// # Security
     ///
-    /// Nothing here looks at such a binding: use it only where another layer confirms it for every
-    /// request (mutual TLS, [RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
+    /// This crate does not check a binding of that kind. Use it only if another layer confirms the
+    /// binding for every request (mutual TLS, [RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
     #[must_use]
     pub fn allow_bearer_confirmed_elsewhere(mut self) -> Self {
         self.challenges().bearer = BearerPolicy::ConfirmedElsewhere;
@@ -273,14 +273,14 @@ impl<C> Verifier<C> {
 
     /// The `resource_metadata` of challenges: the URL of this service's metadata ([RFC 9728 section
     /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)).
-    /// [`with_well_known_metadata`](Self::with_well_known_metadata) knows it.
+    /// [`with_well_known_metadata`](Self::with_well_known_metadata) computes it.
     #[must_use]
     pub fn with_resource_metadata(mut self, url: QuotedText) -> Self {
         self.challenges().resource_metadata = Some(url);
         self
     }
 
-    /// Lets challenges point to the well-known place of this service's metadata ([RFC 9728 section
+    /// Makes challenges point to the well-known URL of this service's metadata ([RFC 9728 section
     /// 3.1](https://www.rfc-editor.org/rfc/rfc9728#section-3.1)), where
     /// [`ResourceMetadata`](crate::resource::ResourceMetadata) is served.
     #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
@@ -298,7 +298,7 @@ impl<C> Verifier<C> {
         self.with_resource_metadata(url)
     }
 
-    /// While it is built, a verifier shares its policy with none.
+    /// The policy is not shared while the verifier is being built.
     fn challenges(&mut self) -> &mut Challenges {
         &mut Arc::make_mut(&mut self.policy).challenges
     }
@@ -313,14 +313,14 @@ impl<C> fmt::Debug for Verifier<C> {
     }
 }
 
-/// A request that may pass.
+/// An accepted request.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verified<T> {
     /// The access token: a [`BoundToken`], or an [`AcceptedToken`].
     pub token: T,
-    /// The nonce for the client's next requests, where the one it used is near its end ([RFC 9449
-    /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
-    /// response.
+    /// The nonce for the client's next requests, if the lifetime of the one it used is about to end
+    /// ([RFC 9449 section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a
+    /// successful response.
     pub next_nonce: Option<Nonce>,
 }

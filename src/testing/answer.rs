@@ -1,4 +1,4 @@
-//! What came back, and what it ought to be.
+//! The response of the service under test, and assertions about it.
 
 use std::fmt::{self, Write as _};
 
@@ -14,11 +14,11 @@ use crate::proof::nonce::DPOP_NONCE;
 use crate::resource::rejection::Rejection;
 use crate::token_endpoint::TokenRequestRejection;
 
-/// The head of a response, to be held against what was expected.
+/// The head of a response, with assertions that compare it with the expected one.
 ///
-/// Each assertion takes a name, which its message begins with: that of a row in a table, or of a
-/// [`Defect`](crate::testing::Defect). No message shows more of the response than its status and
-/// what it says of the error.
+/// Each assertion takes a name, for example that of a table row or of a
+/// [`Defect`](crate::testing::Defect). Its message begins with this name. No message shows more of
+/// the response than its status and what it says about the error.
 ///
 /// # Example
 ///
@@ -53,17 +53,17 @@ pub struct Answer {
     pub cache_control: Option<String>,
     /// The last `Retry-After` field.
     pub retry_after: Option<String>,
-    /// Why the layer refused the request. Not on the wire: found in the extensions of a response
-    /// of this process.
+    /// Why the layer rejected the request. It is not on the wire: it is in the extensions of a
+    /// response of this process.
     pub rejection: Option<Rejection>,
-    /// Why the layer of a token endpoint refused the request, found in the same place.
+    /// Why the layer of a token endpoint rejected the request, from the same place.
     pub token_request_rejection: Option<TokenRequestRejection>,
     parsed: Vec<Challenge>,
     content_type: Option<String>,
 }
 
 impl Answer {
-    /// The answer that is this response, from over the wire or out of this process.
+    /// Reads the head of a response, from over the wire or from this process.
     pub fn of<B>(response: &Response<B>) -> Self {
         let headers = response.headers();
         let texts = |name: HeaderName| -> Vec<String> {
@@ -86,7 +86,7 @@ impl Answer {
         }
     }
 
-    /// The value of a parameter of the DPoP challenge. `None` where there is no such challenge, or
+    /// The value of a parameter of the DPoP challenge. `None` if there is no such challenge, or
     /// more than one.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameter_in(Scheme::Dpop, name)
@@ -110,8 +110,8 @@ impl Answer {
             .filter(move |challenge| challenge.is_scheme(scheme))
     }
 
-    /// The scheme in whose challenge the error stands: DPoP's, unless it is silent and Bearer's is
-    /// not (RFC 9449 section 7.2).
+    /// The scheme whose challenge reports the error: DPoP, unless only the Bearer challenge has one
+    /// (RFC 9449 section 7.2).
     fn told_in(&self) -> Scheme {
         let is_told_in = |scheme| self.parameter_in(scheme, "error").is_some();
         if is_told_in(Scheme::Bearer) && !is_told_in(Scheme::Dpop) {
@@ -121,11 +121,11 @@ impl Answer {
         }
     }
 
-    /// The request reached the service, which answered that it succeeded.
+    /// Asserts that the request reached the service and succeeded.
     ///
     /// # Panics
     ///
-    /// It did not.
+    /// Panics if it did not.
     #[track_caller]
     pub fn assert_passed(&self, name: &str) {
         assert!(
@@ -134,14 +134,15 @@ impl Answer {
         );
     }
 
-    /// The request was refused with this status and this `error`, in one DPoP challenge that names
-    /// the algorithms; a fault of the server's (503) in none. Challenges of other schemes may stand
-    /// beside it. Of a request under the Bearer scheme, the error stands in one Bearer challenge
-    /// instead, beside a DPoP challenge without it, or alone where the token is good and not enough.
+    /// Asserts that the request was rejected with this status and this `error`, in exactly one DPoP
+    /// challenge, which names the algorithms. A server error (503) has no challenge. Challenges of
+    /// other schemes are allowed next to it. For a request under the Bearer scheme, the error is in
+    /// exactly one Bearer challenge instead, next to a DPoP challenge without an error, or alone if
+    /// the token is valid but not sufficient.
     ///
     /// # Panics
     ///
-    /// It was not.
+    /// Panics if it was not.
     #[track_caller]
     pub fn assert_refused(&self, name: &str, status: u16, error: Option<&str>) {
         let expected = Expected {
@@ -182,14 +183,14 @@ impl Answer {
         );
     }
 
-    /// The request was refused for exactly this reason: the status, `error` and
-    /// `error_description` are those of the reason, a demand for a nonce comes with one that may
-    /// not be cached, and a response of this process has the reason in its extensions. By how many
-    /// seconds a time is off is not compared.
+    /// Asserts that the request was rejected for exactly this reason: the status, `error` and
+    /// `error_description` are those of the reason, a demand for a nonce comes with a nonce in a
+    /// response that must not be cached, and a response of this process has the reason in its
+    /// extensions. How many seconds a time is off is not compared.
     ///
     /// # Panics
     ///
-    /// It was not.
+    /// Panics if it was not.
     #[track_caller]
     pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
         let reason = reason.into();
@@ -223,8 +224,8 @@ impl Answer {
         }
     }
 
-    /// Where Bearer is spoken, the error stands in the challenge of the scheme that was used, and not
-    /// in the other.
+    /// If there is a Bearer challenge, the error is in the challenge of the scheme that was used,
+    /// and not in the other.
     #[track_caller]
     fn assert_place(&self, name: &str, reason: &Rejection) {
         let Some(used) = reason.scheme() else {
@@ -242,14 +243,14 @@ impl Answer {
         }
     }
 
-    /// The request to a token endpoint, whose response has this body, was refused for exactly this
-    /// reason. The answer is the JSON of [RFC 6749 section
-    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2), and may not be cached; a fault of
-    /// the server's (503) has none.
+    /// Asserts that the request to a token endpoint, whose response has this body, was rejected for
+    /// exactly this reason. The body is the JSON of [RFC 6749 section
+    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2), and the response must not be
+    /// cached. A server error (503) has no such body.
     ///
     /// # Panics
     ///
-    /// It was not.
+    /// Panics if it was not.
     #[track_caller]
     pub fn assert_token_request_reason(
         &self,
@@ -294,7 +295,7 @@ impl Answer {
         }
     }
 
-    /// A demand for a nonce comes with one, which may not be cached.
+    /// Asserts that a demand for a nonce comes with one, in a response that must not be cached.
     #[track_caller]
     fn assert_nonce(&self, name: &str) {
         assert!(
@@ -307,7 +308,7 @@ impl Answer {
         );
     }
 
-    /// The reason in the extensions, of either server.
+    /// The reason in the extensions, from either kind of server.
     fn found(&self) -> Option<&dyn fmt::Debug> {
         let at_resource = self.rejection.as_ref().map(|reason| reason as _);
         at_resource.or(self
@@ -317,8 +318,7 @@ impl Answer {
     }
 }
 
-/// Apart from the seconds, which the [`Freshness`](crate::Freshness) of the service
-/// decides.
+/// Ignores the seconds, which depend on the [`Freshness`](crate::Freshness) of the service.
 fn is_same(found: &Rejection, expected: &Rejection) -> bool {
     match (found, expected) {
         (Rejection::Proof(found), Rejection::Proof(expected)) => is_same_error(*found, *expected),
@@ -379,7 +379,7 @@ impl fmt::Display for Expected<'_> {
 }
 
 impl fmt::Display for Answer {
-    /// What a message says of the answer: "it got 200 …".
+    /// How a message describes the response: "it got 200 …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = Expected {
             status: self.status.as_u16(),

@@ -44,7 +44,7 @@ impl TestClient {
     ///
     /// # Panics
     ///
-    /// The operating system has no randomness to give.
+    /// Panics if the operating system provides no randomness.
     pub fn new(issuer: &TestIssuer) -> Self {
         Self {
             key: SigningKey::generate().expect("the operating system gives randomness"),
@@ -57,35 +57,36 @@ impl TestClient {
         }
     }
 
-    /// A client without an issuer of the kit: for token endpoints, and for services whose tokens are
-    /// [given to it](Self::with_token). The tokens that it makes up are nobody's.
+    /// A client without a test issuer: for token endpoints, and for services whose tokens are
+    /// [given to the client](Self::with_token). The tokens that it makes itself are those of no
+    /// real issuer.
     ///
     /// # Panics
     ///
-    /// The operating system has no randomness to give.
+    /// Panics if the operating system provides no randomness.
     pub fn without_issuer(clock: TestClock) -> Self {
         Self::new(&TestIssuer::new("", "").with_clock(clock))
     }
 
-    /// Signs proofs with this key, to which the issuer's tokens are then bound.
+    /// Signs proofs with this key. The issuer's tokens are bound to this key, too.
     #[must_use]
     pub fn with_key(self, key: SigningKey) -> Self {
         Self { key, ..self }
     }
 
-    /// Sets a claim of every token that the issuer makes for the client.
+    /// Sets a claim in every token that the issuer makes for the client.
     ///
     /// # Panics
     ///
-    /// The value cannot be written as JSON.
+    /// Panics if the value cannot be written as JSON.
     #[must_use]
     pub fn with_claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.claims.push((name.into(), to_json(value)));
         self
     }
 
-    /// Presents this token instead of the issuer's: one of a real authorization server, or of
-    /// another kind. The defects of access tokens cannot be made of it.
+    /// Presents this token instead of the issuer's: a token of a real authorization server, or one
+    /// of another kind. It cannot be used for the defects of access tokens.
     #[must_use]
     pub fn with_token(self, token: impl Into<String>) -> Self {
         Self {
@@ -94,8 +95,8 @@ impl TestClient {
         }
     }
 
-    /// Writes this nonce into every proof: one that the server gave out, an
-    /// [`Answer`](crate::testing::Answer)'s say.
+    /// Writes this nonce into every proof: a nonce that the server issued, for example in an
+    /// [`Answer`](crate::testing::Answer).
     #[must_use]
     pub fn with_nonce(self, nonce: impl Into<String>) -> Self {
         Self {
@@ -104,8 +105,8 @@ impl TestClient {
         }
     }
 
-    /// Writes a good nonce into every proof, made as the server makes them: give it the server's
-    /// own source. Stale nonces and nonces from the future can then be made, too.
+    /// Writes a valid nonce into every proof, made as the server makes them: pass the server's own
+    /// source. The client can then also make stale nonces and nonces from the future.
     #[must_use]
     pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
         Self {
@@ -114,9 +115,9 @@ impl TestClient {
         }
     }
 
-    /// Expects the service to take bearer tokens, too
-    /// ([`Verifier::allow_bearer`](crate::Verifier::allow_bearer)): a bound token under the
-    /// Bearer scheme is refused there for another reason.
+    /// Expects the service to accept bearer tokens, too
+    /// ([`Verifier::allow_bearer`](crate::Verifier::allow_bearer)). Such a service rejects a bound
+    /// token under the Bearer scheme for another reason.
     #[must_use]
     pub fn with_bearer_allowed(self) -> Self {
         Self {
@@ -125,25 +126,25 @@ impl TestClient {
         }
     }
 
-    /// Dates proofs by this clock: that of a client whose clock is wrong. Tokens are dated by the
-    /// issuer's.
+    /// Dates proofs by this clock, for a client whose clock is wrong. Tokens are dated by the
+    /// issuer's clock.
     #[must_use]
     pub fn with_clock(self, clock: TestClock) -> Self {
         Self { clock, ..self }
     }
 
-    /// What signs the proofs.
+    /// The key that signs the proofs.
     pub const fn key(&self) -> &SigningKey {
         &self.key
     }
 
-    /// A request with a token and a proof, each good now. The URL is the public one, as clients
-    /// write it; what is sent is its path and query, unless it is [sent
+    /// A request with a token and a proof that are valid now. The URL is the public URL, as clients
+    /// write it. The request target is its path and query, unless the request is [sent
     /// elsewhere](TestRequest::sent_to).
     ///
     /// # Panics
     ///
-    /// The URL is not an absolute `http` or `https` URL.
+    /// Panics if the URL is not an absolute `http` or `https` URL.
     #[track_caller]
     pub fn request(&self, method: Method, url: &str) -> TestRequest {
         let url: Uri = url.parse().expect("an absolute URL");
@@ -175,13 +176,12 @@ impl TestClient {
         request
     }
 
-    /// A `POST` with a proof and no access token, as token endpoints and endpoints of pushed
-    /// authorization requests expect. The form is for the caller to add
-    /// ([`TestRequest::build_with`]).
+    /// A `POST` with a proof and no access token, as expected by token endpoints and by endpoints
+    /// for pushed authorization requests. The caller adds the form ([`TestRequest::build_with`]).
     ///
     /// # Panics
     ///
-    /// The URL is not an absolute `http` or `https` URL.
+    /// Panics if the URL is not an absolute `http` or `https` URL.
     #[track_caller]
     pub fn token_request(&self, url: &str) -> TestRequest {
         let mut request = self.request(Method::POST, url);

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::time::Timestamp;
 
-/// A clock that stands still until a test moves it. Clones are the same clock.
+/// A clock that stands still until a test moves it. Clones share one time.
 ///
-/// It starts at one fixed moment, so that a test says the same every day. A server whose clock
-/// cannot be set is tested with a clock that starts now: `TestClock::from(SystemTime::now())`.
+/// It starts at a fixed time, so that a test gives the same result every day. To test a server
+/// whose clock cannot be set, use a clock that starts now: `TestClock::from(SystemTime::now())`.
 ///
 /// # Example
 ///
@@ -28,27 +28,27 @@ use crate::time::Timestamp;
 pub struct TestClock(Arc<AtomicU64>);
 
 impl TestClock {
-    /// A clock that shows this second after the Unix epoch.
+    /// A clock that shows this number of seconds after the Unix epoch.
     pub fn at(seconds: u64) -> Self {
         Self(Arc::new(AtomicU64::new(seconds)))
     }
 
-    /// What the clock shows.
+    /// The time that the clock shows.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_unix(self.0.load(Ordering::SeqCst))
     }
 
-    /// Shows this second after the Unix epoch from now on, be it earlier or later.
+    /// Sets the clock to this number of seconds after the Unix epoch, earlier or later than before.
     pub fn set(&self, seconds: u64) {
         self.0.store(seconds, Ordering::SeqCst);
     }
 
-    /// Shows a later time from now on. Parts of a second are left out.
+    /// Moves the clock forward. Fractions of a second are ignored.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 
-    /// The clock as a server asks it, for
+    /// The clock as a function that a server can call, for
     /// [`ProofRules::with_clock`](crate::ProofRules::with_clock).
     pub fn read(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let clock = self.clone();

@@ -14,31 +14,31 @@ use crate::resource::bound_token::BindingError;
 use crate::resource::rejection::Rejection;
 use crate::tokens::access_token::TokenError;
 
-/// So far from now that no policy lets it pass: the longest window is two days.
+/// So far from now that no policy accepts it: the longest window is two days.
 pub(super) const FAR: u64 = 3 * 24 * 60 * 60;
 
-/// Who can have a defect.
+/// Which requests can have a defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
     /// Any request.
     Proof,
     /// A request with an access token.
     Token,
-    /// A request whose access token the issuer of the kit signs.
+    /// A request whose access token the test issuer signs.
     TokenOfIssuer,
-    /// A client that knows a nonce of the server.
+    /// A request of a client that knows a nonce of the server.
     Nonce,
-    /// A client that knows how the server makes nonces.
+    /// A request of a client that knows how the server makes nonces.
     NonceSource,
 }
 
 macro_rules! defects {
     ($($(#[$meta:meta])* $defect:ident, $name:literal, $needs:ident, $rejection:expr;)*) => {
         /// What can be wrong with a request, one thing at a time: a defect for each check of [RFC
-        /// 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and for whatever
-        /// else a request is refused for.
+        /// 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and for every
+        /// other reason to reject a request.
         ///
-        /// A proof that is used twice is no defect of a request: send the same request twice.
+        /// A replayed proof is not a defect of a request: send the same request twice.
         ///
         /// # Example
         ///
@@ -55,7 +55,7 @@ macro_rules! defects {
         /// # }
         /// ```
         ///
-        /// # How a service answers
+        /// # How a service responds
         ///
         /// | defect | status | `error` | reason |
         /// |---|---|---|---|
@@ -126,15 +126,15 @@ macro_rules! defects {
             /// Every defect, in the order in which a request is checked.
             pub const ALL: &'static [Self] = &[$(Self::$defect,)*];
 
-            /// What is wrong, in a few words. Each defect has a name of its own.
+            /// What is wrong, in a few words. Each defect has its own name.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$defect => $name,)*
                 }
             }
 
-            /// How a service answers that demands no nonces. The seconds by which an `iat` is off
-            /// are those of the default [`Freshness`](crate::Freshness);
+            /// How a service that does not demand nonces rejects the request. The seconds by which
+            /// an `iat` is off are those of the default [`Freshness`](crate::Freshness).
             /// [`Answer::assert_reason`](crate::testing::Answer::assert_reason) does not compare
             /// them.
             pub fn rejection(self) -> Rejection {
@@ -157,25 +157,25 @@ defects! {
     NoAuthorization, "no Authorization field", Token, CredentialsError::Missing;
     /// Two `Authorization` fields.
     SeveralAuthorizations, "several Authorization fields", Token, CredentialsError::Ambiguous;
-    /// An `Authorization` field that breaks its grammar: two tokens in one.
+    /// An `Authorization` field that violates its grammar: two tokens in one field.
     MalformedAuthorization, "a malformed Authorization field", Token, CredentialsError::Malformed;
     /// The bound token under the Bearer scheme.
     BearerScheme, "the Bearer scheme", Token, CredentialsError::Bearer;
-    /// A token of more than 32 KiB. Servers and proxies with a lower limit for header fields, as
-    /// those of HTTP/2 often have, refuse it themselves.
+    /// A token of more than 32 KiB. Servers and proxies with a lower limit for header fields, which
+    /// is common with HTTP/2, reject it themselves.
     TokenTooLong, "a token that is too long", TokenOfIssuer, CredentialsError::TokenTooLong;
 
-    /// No `DPoP` field. A service that demands nonces asks for one.
+    /// No `DPoP` field. A service that demands nonces asks for a nonce.
     NoProof, "no proof", Proof, ProofError::Missing;
     /// Two `DPoP` fields (check 1).
     SeveralProofs, "several proofs", Proof, ProofError::Several;
     /// A proof of more than 8 KiB.
     ProofTooLong, "a proof that is too long", Proof, ProofError::TooLong;
-    /// A `DPoP` field that holds no JWT (check 2).
+    /// A `DPoP` field that is not a JWT (check 2).
     ProofNotAJwt, "a proof that is not a JWT", Proof, ProofError::NotAJwt;
-    /// A header that names a member twice (check 2).
+    /// A header with a duplicate member (check 2).
     ProofHeaderNotJson, "a header with a duplicate member", Proof, ProofError::HeaderNotJson;
-    /// A payload that names a member twice (check 2).
+    /// A payload with a duplicate member (check 2).
     ProofPayloadNotJson, "a payload with a duplicate member", Proof, ProofError::PayloadNotJson;
     /// No `jti` (check 3).
     NoJti, "no jti", Proof, ProofError::ClaimMissing;
@@ -185,17 +185,17 @@ defects! {
     NoHtu, "no htu", Proof, ProofError::ClaimMissing;
     /// No `iat` (check 3).
     NoIat, "no iat", Proof, ProofError::ClaimMissing;
-    /// No `ath` beside an access token (check 3).
+    /// No `ath`, although there is an access token (check 3).
     NoAth, "no ath", Token, ProofError::ClaimMissing;
     /// No `jwk` (check 3).
     NoJwk, "no jwk", Proof, ProofError::NoKey;
     /// An empty `jti` (check 3).
     EmptyJti, "an empty jti", Proof, ProofError::JtiLength;
-    /// A `jti` of more than 512 octets (section 11.1).
+    /// A `jti` of more than 512 bytes (section 11.1).
     LongJti, "a jti that is too long", Proof, ProofError::JtiLength;
     /// `typ` is `JWT` (check 4).
     WrongTyp, "another typ", Proof, ProofError::Type;
-    /// `crit` demands an extension that nobody knows.
+    /// `crit` demands an unknown extension.
     CriticalExtension, "a critical extension", Proof, ProofError::Extension;
     /// `alg` is `none`, and there is no signature (check 5).
     AlgNone, "the algorithm none", Proof, ProofError::Algorithm;
@@ -203,21 +203,21 @@ defects! {
     AlgHs256, "the algorithm HS256", Proof, ProofError::Algorithm;
     /// A signature with one bit changed (check 6).
     WrongSignature, "a wrong signature", Proof, ProofError::Signature;
-    /// The `jwk` holds a private member (check 7).
+    /// The `jwk` has a private member (check 7).
     PrivateJwk, "a private jwk", Proof, ProofError::Key(InvalidJwk::Private);
     /// The `jwk` has no `kty`.
     JwkWithoutKty, "a jwk without kty", Proof, ProofError::Key(InvalidJwk::Missing);
-    /// The `kty` of the `jwk` is none that signs.
+    /// The `kty` of the `jwk` is not a key type that can sign.
     JwkOfUnknownType, "a jwk of an unknown type", Proof, ProofError::Key(InvalidJwk::KeyType);
     /// The `use` of the `jwk` is encryption.
     JwkForEncryption, "a jwk for encryption", Proof, ProofError::Key(InvalidJwk::Use);
-    /// The `alg` of the `jwk` is another than the header's.
+    /// The `alg` of the `jwk` differs from the `alg` of the header.
     JwkForOtherAlgorithm, "a jwk for another algorithm", Proof, ProofError::Key(InvalidJwk::Algorithm);
     /// `htm` is another method (check 8).
     OtherMethod, "another method", Proof, ProofError::Method;
     /// `htu` is not an absolute URL (check 9).
     MalformedUrl, "a malformed URL", Proof, ProofError::Url(UrlMismatch::Malformed);
-    /// `htu` says `http` for `https` or the reverse (check 9).
+    /// `htu` has `http` instead of `https`, or the reverse (check 9).
     OtherScheme, "another scheme", Proof, ProofError::Url(UrlMismatch::Scheme);
     /// `htu` names another host (check 9).
     OtherHost, "another host", Proof, ProofError::Url(UrlMismatch::Host);
@@ -225,9 +225,9 @@ defects! {
     OtherPort, "another port", Proof, ProofError::Url(UrlMismatch::Port);
     /// `htu` names another path (check 9).
     OtherPath, "another path", Proof, ProofError::Url(UrlMismatch::Path);
-    /// `iat` is three days ago (check 11). It passes where nonces stand in for `iat`.
+    /// `iat` is three days ago (check 11). A service where nonces replace `iat` accepts it.
     TooOld, "a proof that is too old", Proof, ProofError::Iat(IatError::TooOld { by: FAR - 90 });
-    /// `iat` is in three days (check 11). It passes where nonces stand in for `iat`.
+    /// `iat` is in three days (check 11). A service where nonces replace `iat` accepts it.
     FromTheFuture, "a proof from the future", Proof,
         ProofError::Iat(IatError::InTheFuture { by: FAR - 30 });
     /// `exp` was three days ago.
@@ -249,35 +249,35 @@ defects! {
     TokenAudience, "a token for another audience", TokenOfIssuer, TokenError::Audience;
     /// A token that expired three days ago.
     TokenExpired, "a token that has expired", TokenOfIssuer, TokenError::Expired;
-    /// A token that is valid in three days.
+    /// A token that becomes valid in three days.
     TokenNotYetValid, "a token that is not valid yet", TokenOfIssuer, TokenError::NotYetValid;
-    /// A token whose `kid` no key of the issuer has.
+    /// A token with a `kid` that no key of the issuer has.
     TokenKey, "a token of an unknown key", TokenOfIssuer, TokenError::Key;
     /// A token whose signature has one bit changed.
     TokenSignature, "a token with a wrong signature", TokenOfIssuer, TokenError::Signature;
-    /// A token without `sub`. It passes where the claims are read into a type without `sub`.
+    /// A token without `sub`. A service whose claims type has no `sub` accepts it.
     TokenWithoutSubject, "a token without sub", TokenOfIssuer, TokenError::Claims;
 
-    /// A stolen token: the proof is good, and by the thief's key (check 12).
+    /// A stolen token: the proof is valid, but signed with the thief's key (check 12).
     StolenToken, "a stolen token", Token, BindingError::OtherKey;
-    /// A token that is bound to nothing (section 6).
+    /// A token that is not bound to anything (section 6).
     UnboundToken, "a token without cnf", TokenOfIssuer, BindingError::Unbound;
     /// A token that is bound to a TLS certificate.
     UnconfirmableToken, "a token bound to a certificate", TokenOfIssuer, BindingError::Unconfirmable;
 
     /// No `nonce` (check 10).
     NoNonce, "no nonce", Nonce, NonceError::Missing;
-    /// A `nonce` that the server never gave out (check 10).
+    /// A `nonce` that the server never issued (check 10).
     ForeignNonce, "a foreign nonce", Nonce, NonceError::Foreign;
-    /// A `nonce` of three days ago (check 10).
+    /// A `nonce` from three days ago (check 10).
     StaleNonce, "a stale nonce", NonceSource, NonceError::Stale;
-    /// A `nonce` that is given out in three days (check 10).
+    /// A `nonce` from three days in the future (check 10).
     NonceFromTheFuture, "a nonce from the future", NonceSource, NonceError::InTheFuture;
 }
 
 impl Defect {
-    /// How a service answers that demands nonces: as [`rejection`](Self::rejection) says, but for a
-    /// request without a proof, whose client is told at once that it needs a nonce.
+    /// How a service that demands nonces rejects the request: as [`rejection`](Self::rejection)
+    /// says, except that a request without a proof gets a demand for a nonce at once.
     pub fn rejection_with_nonces(self) -> Rejection {
         match self {
             Self::NoProof => NonceError::Missing.into(),
@@ -298,7 +298,7 @@ mod tests {
 
     use super::*;
 
-    /// The variants of an error: one that is new does not compile until it has a name here.
+    /// The variants of an error. A new variant does not compile until it has a name here.
     macro_rules! variants {
         ($function:ident, $type:ty: $($pattern:pat => $name:literal,)*) => {
             fn $function(error: &$type) -> &'static str {
@@ -392,7 +392,8 @@ mod tests {
         NonceError::Stale => "Stale",
     }
 
-    /// Every variant but these is the rejection of a defect, and these are not.
+    /// Asserts that every variant except these is the rejection of a defect, and that these are
+    /// not.
     fn assert_shown<T: Variants>(
         name_of: fn(&T) -> &'static str,
         error_of: fn(&Rejection) -> Option<&T>,
@@ -428,7 +429,7 @@ mod tests {
                 Rejection::Proof(error) => Some(error),
                 _ => None,
             },
-            // A replay is a second request; the others are not the same for every type of key.
+            // A replay needs a second request; the others depend on the type of the key.
             &[
                 "Key(Coordinate)",
                 "Key(Integer)",
@@ -443,7 +444,7 @@ mod tests {
                 Rejection::Token(error) => Some(error),
                 _ => None,
             },
-            // Not said by a verifier of JWTs.
+            // The test issuer's verifier of JWTs never returns these.
             &["InsufficientScope", "Invalid", "TokenType", "Unavailable"],
         );
         assert_shown(

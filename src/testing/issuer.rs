@@ -1,4 +1,4 @@
-//! An issuer of access tokens, with its keys in the test's hands.
+//! An issuer of access tokens whose keys the test controls.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ use crate::tokens::key_set::KeySet;
 /// let token = issuer.token_for(client.thumbprint()).with_claim("scope", "orders.read").to_text();
 /// # let _ = (tokens, token);
 ///
-/// // A new key signs; what the old one signed is still good.
+/// // The new key signs; tokens signed with the old key are still valid.
 /// let rotated = issuer.clone().add_key("2", SigningKey::generate()?);
 /// assert!(rotated.key_set().has_kid("1") && rotated.key_set().has_kid("2"));
 /// # Ok::<(), tower_dpop::jose::SigningKeyError>(())
@@ -47,11 +47,11 @@ struct IssuerKey {
 }
 
 impl TestIssuer {
-    /// An issuer with a new ES256 key of `kid` "1", and a clock of its own.
+    /// An issuer with a new ES256 key whose `kid` is "1", and with its own clock.
     ///
     /// # Panics
     ///
-    /// The operating system has no randomness to give.
+    /// Panics if the operating system provides no randomness.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         let key = SigningKey::generate().expect("the operating system gives randomness");
         Self {
@@ -65,14 +65,14 @@ impl TestIssuer {
         }
     }
 
-    /// Signs with this key, and publishes no other: what was signed before is no longer good.
+    /// Signs with this key and publishes no other: tokens signed before are no longer valid.
     #[must_use]
     pub fn with_key(mut self, kid: impl Into<String>, key: SigningKey) -> Self {
         self.keys.clear();
         self.add_key(kid, key)
     }
 
-    /// Signs with this key from now on, and publishes it beside those that are there.
+    /// Signs with this key from now on, and publishes it next to the existing keys.
     #[must_use]
     pub fn add_key(mut self, kid: impl Into<String>, key: SigningKey) -> Self {
         self.keys.push(IssuerKey {
@@ -117,13 +117,13 @@ impl TestIssuer {
         self.jwks().parse().expect("the issuer has a key")
     }
 
-    /// A verifier of this issuer's tokens, with every default.
+    /// A verifier of this issuer's tokens, with the default settings.
     pub fn jwt_verifier(&self) -> JwtVerifier<KeySet> {
         JwtVerifier::new(&self.issuer, &self.audience, self.key_set())
     }
 
-    /// A good token that is bound to this key: issued now, for ten minutes, about `alice`. To be
-    /// changed before it is signed.
+    /// A valid token that is bound to this key: issued now, valid for ten minutes, with the subject
+    /// `alice`. It can be changed before it is signed.
     pub fn token_for(&self, jkt: Thumbprint) -> TestToken {
         let (now, IssuerKey { kid, key }) = (self.clock.now(), self.signing_key());
         TestToken {
@@ -162,7 +162,7 @@ pub(super) fn public_jwk(key: &SigningKey) -> Value {
     serde_json::to_value(key.public_key()).expect("a public key can be written as JSON")
 }
 
-/// An access token in the making, whose every part can be changed before it is signed.
+/// An unsigned access token. Every part of it can be changed before it is signed.
 ///
 /// # Example
 ///
@@ -183,7 +183,7 @@ pub struct TestToken {
     pub header: Value,
     /// The claims.
     pub claims: Value,
-    /// What signs.
+    /// The key that signs the token.
     pub key: SigningKey,
 }
 
@@ -192,14 +192,14 @@ impl TestToken {
     ///
     /// # Panics
     ///
-    /// The value cannot be written as JSON.
+    /// Panics if the value cannot be written as JSON.
     #[must_use]
     pub fn with_claim(mut self, name: &str, value: impl Serialize) -> Self {
         self.claims[name] = to_json(value);
         self
     }
 
-    /// Leaves a claim out.
+    /// Removes a claim.
     #[must_use]
     pub fn without_claim(mut self, name: &str) -> Self {
         remove(&mut self.claims, name);
@@ -210,21 +210,21 @@ impl TestToken {
     ///
     /// # Panics
     ///
-    /// The value cannot be written as JSON.
+    /// Panics if the value cannot be written as JSON.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Serialize) -> Self {
         self.header[name] = to_json(value);
         self
     }
 
-    /// Leaves a member of the header out.
+    /// Removes a member of the header.
     #[must_use]
     pub fn without_header(mut self, name: &str) -> Self {
         remove(&mut self.header, name);
         self
     }
 
-    /// Signs with another key. The header's `alg` and `kid` stay as they are.
+    /// Signs with another key. The header's `alg` and `kid` do not change.
     #[must_use]
     pub fn signed_by(self, key: SigningKey) -> Self {
         Self { key, ..self }
@@ -242,13 +242,13 @@ impl fmt::Debug for TestToken {
     }
 }
 
-/// A value that a test gave, as JSON.
+/// Converts a value from a test to JSON.
 #[track_caller]
 pub(super) fn to_json(value: impl Serialize) -> Value {
     serde_json::to_value(value).expect("the value can be written as JSON")
 }
 
-/// Leaves a member of an object out.
+/// Removes a member of an object.
 pub(super) fn remove(object: &mut Value, member: &str) {
     if let Value::Object(members) = object {
         members.remove(member);

@@ -1,4 +1,4 @@
-//! Signs whatever it is given: the raw material of tokens and proofs, sound or not.
+//! Signs any content, valid or not: the raw material of tokens and proofs.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::jose::signing_key::SigningKey;
 ///
 /// # Panics
 ///
-/// The key cannot sign.
+/// Panics if the key cannot sign.
 pub fn sign_jws(key: &SigningKey, header: &Value, claims: &Value) -> String {
     sign_text(key, header.to_string(), claims.to_string())
 }
@@ -31,7 +31,7 @@ pub fn sign_jws(key: &SigningKey, header: &Value, claims: &Value) -> String {
 ///
 /// # Panics
 ///
-/// The key cannot sign.
+/// Panics if the key cannot sign.
 pub fn sign_text(key: &SigningKey, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
     let input = jws::signing_input(header, payload);
     let signature = key
@@ -40,7 +40,7 @@ pub fn sign_text(key: &SigningKey, header: impl AsRef<[u8]>, payload: impl AsRef
     jws::with_signature(input, &signature)
 }
 
-/// 128 random bits, for a `jti` that no run before has used.
+/// 128 random bits, for a `jti` that no earlier run has used.
 pub(super) fn fresh_id() -> String {
     jws::fresh_jti().expect("the operating system gives randomness")
 }

@@ -1,7 +1,7 @@
-//! A kit for testing your service: an issuer, a client, requests with exactly one defect, a clock.
+//! A test kit for your service: an issuer, a client, requests with exactly one defect, a clock.
 //! (Feature `testing`.)
 //!
-//! For tests only. It belongs among the `[dev-dependencies]`, where it switches nothing on in what
+//! For tests only. Put it in the `[dev-dependencies]`, where it enables nothing in the code that
 //! you ship:
 //!
 //! ```toml
@@ -11,11 +11,10 @@
 //!
 //! # Testing your service
 //!
-//! The layer is tested here; what only you can test is that it stands in front of your routes: on
-//! each of them, with the public URL that clients write, outside of what it must guard. A route
-//! that answers a good request says little of that. One that refuses each of the [`Defect`]s, each
-//! for its own reason, is guarded:
-//!
+//! This crate tests the layer. Only you can test that the layer protects your routes: that it is on
+//! each of them, with the public URL that clients write, and outside of everything that it must
+//! protect. A route that accepts a valid request does not show this. A route that rejects each of
+//! the [`Defect`]s, each for its own reason, is protected:
 //! ```
 //! use axum::{Router, body::Body, extract::Request, routing::get};
 //! use http::Method;
@@ -39,24 +38,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In your tests `app` is the router that you ship, made with the issuer's
-//! [`jwt_verifier`](TestIssuer::jwt_verifier) and clock in place of the real ones.
+//! In your tests, `app` is the router that you ship, made with the issuer's
+//! [`jwt_verifier`](TestIssuer::jwt_verifier) and clock instead of the real ones.
 //!
 //! | type | what it is for |
 //! |---|---|
 //! | [`TestClock`] | the time, for the service, the issuer and the client alike |
-//! | [`TestIssuer`] | access tokens, good ones and others, and the keys that verify them |
-//! | [`TestClient`] | requests that pass |
-//! | [`TestRequest`] | one such request, to be changed in one thing |
-//! | [`Defect`] | the things to change, by name, and how a service answers each |
-//! | [`Answer`] | what came back, and assertions about it |
+//! | [`TestIssuer`] | access tokens, valid or not, and the keys that verify them |
+//! | [`TestClient`] | valid requests |
+//! | [`TestRequest`] | one valid request, in which one thing can be changed |
+//! | [`Defect`] | the things to change, by name, and how a service rejects each |
+//! | [`Answer`] | the response, and assertions about it |
 //! | [`assert_protected`], [`assert_token_endpoint_protected`] | all of the defects against one route |
-//! | [`sign_jws`], [`sign_text`] | tokens and proofs of any other content |
+//! | [`sign_jws`], [`sign_text`] | tokens and proofs with any other content |
 //!
 //! # One thing at a time
 //!
-//! Whatever is not among the defects is a field of the request. Token and proof are signed when the
-//! request is built, so that a changed claim is the only thing wrong:
+//! Everything that is not a defect is a field of the request. Token and proof are signed when the
+//! request is built, so a changed claim is the only thing wrong:
 //!
 //! ```
 //! # use http::{Method, Request, Response};
@@ -70,13 +69,14 @@
 //! # }
 //! ```
 //!
-//! Headers and claims are of serde_json's type [`Value`](serde_json::Value).
+//! Headers and claims have serde_json's type [`Value`](serde_json::Value).
 //!
 //! # Over real HTTP
 //!
-//! A request says what is sent and what is signed separately: it is made for the public URL, and
-//! [sent to](TestRequest::sent_to) where the server listens. The reason of a refusal is not on the
-//! wire, so [`Answer::assert_reason`] goes by the status, the `error` and its description.
+//! A request keeps what is sent apart from what is signed: it is made for the public URL, and [sent
+//! to](TestRequest::sent_to) the address where the server listens. The reason for a rejection is
+//! not on the wire, so [`Answer::assert_reason`] compares the status, the `error` and its
+//! description.
 //!
 //! ```
 //! # use http::{Method, Request, Response};
@@ -91,8 +91,8 @@
 //!
 //! # With nonces
 //!
-//! Give the client what makes the server's nonces, and it always knows one. The defects of nonces
-//! are then among those of its requests:
+//! Give the client the server's source of nonces, and it always knows a nonce. Its requests can
+//! then also have the defects of nonces:
 //!
 //! ```
 //! # use http::Method;
@@ -109,14 +109,14 @@
 //! # }
 //! ```
 //!
-//! Of a server whose secret you do not have, take the nonce of a first refusal
+//! If you do not have the server's secret, take the nonce from a first rejection
 //! ([`Answer::nonces`], [`TestClient::with_nonce`]).
 //!
 //! # With bearer tokens
 //!
-//! Where [`allow_bearer`](crate::Verifier::allow_bearer) was said, tell the client: a bound
-//! token under the Bearer scheme is refused there for another reason. What passes is the
-//! [`as_bearer`](TestRequest::as_bearer) of a request:
+//! If the service uses [`allow_bearer`](crate::Verifier::allow_bearer), tell the client: a bound
+//! token under the Bearer scheme is then rejected for another reason. The service accepts the
+//! request that [`as_bearer`](TestRequest::as_bearer) makes:
 //!
 //! ```
 //! # use http::{Method, Request, Response};
@@ -132,8 +132,8 @@
 //!
 //! # With a clock
 //!
-//! Service, issuer and client share a clock that stands still until the test moves it, so there is
-//! nothing to wait for and no second to miss:
+//! Service, issuer and client share a clock that stands still until the test moves it, so tests
+//! need not wait and never miss a second:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -150,9 +150,9 @@
 //!
 //! # The authorization server
 //!
-//! [`TestClient::token_request`] makes requests with a proof alone, and
-//! [`assert_token_endpoint_protected`] holds a token endpoint to those defects that a proof can have
-//! without an access token. What only the application can refuse is asserted by its reason:
+//! [`TestClient::token_request`] makes requests with a proof and without an access token, and
+//! [`assert_token_endpoint_protected`] tests a token endpoint with the defects that such requests
+//! can have. If only the application can reject a request, assert the reason:
 //!
 //! ```
 //! # use http::{Request, Response};

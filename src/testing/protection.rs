@@ -1,4 +1,4 @@
-//! The whole table against one route: what passes, what does not, and nothing twice.
+//! Tests one route with all defects, with valid requests, and with a replay.
 
 use http::{Request, Response};
 
@@ -7,19 +7,19 @@ use crate::resource::rejection::Rejection;
 use crate::testing::answer::Answer;
 use crate::testing::request::TestRequest;
 
-/// Holds a route of a service to all of its checks: the request passes, the same request again is
-/// a replay, each of its [`defects`](TestRequest::defects) is refused for exactly its reason, and
-/// in the end a new request passes as the first one did.
+/// Asserts that a route of a service makes all of its checks: the request is accepted, the same
+/// request again is a replay, each of its [`defects`](TestRequest::defects) is rejected for exactly
+/// its reason, and at the end a new request is accepted as the first one was.
 ///
-/// The service is reached by `send`, in this process or over the wire; whatever else a request
-/// needs (a body, cookies, fields) is for `send` to add. The route's handler is called twice.
+/// `send` sends a request to the service, in this process or over the wire, and adds anything else
+/// that the request needs (a body, cookies, fields). The route's handler is called twice.
 ///
-/// What your service does not refuse by its configuration is to be left out
-/// ([`TestRequest::without_defects`]): [`TooOld`] and [`FromTheFuture`] where the nonce stands in for
-/// `iat` ([`Freshness::fapi2`]), [`TokenWithoutSubject`] where the claims are of another type than
-/// [`Claims`], [`TokenTooLong`] where a server in front refuses such a field itself. A service that
-/// takes bearer tokens is held to refusing bound ones by a client [that knows of
-/// it](crate::testing::TestClient::with_bearer_allowed).
+/// Leave out the defects that your service, by its configuration, does not reject
+/// ([`TestRequest::without_defects`]): [`TooOld`] and [`FromTheFuture`] if the nonce replaces `iat`
+/// ([`Freshness::fapi2`]), [`TokenWithoutSubject`] if the claims have another type than [`Claims`],
+/// [`TokenTooLong`] if a server in front rejects such a field itself. If your service accepts bearer
+/// tokens, use a client [that expects this](crate::testing::TestClient::with_bearer_allowed) to test
+/// that the service rejects bound ones.
 ///
 /// [`TooOld`]: crate::testing::Defect::TooOld
 /// [`FromTheFuture`]: crate::testing::Defect::FromTheFuture
@@ -47,7 +47,7 @@ use crate::testing::request::TestRequest;
 ///
 /// # Panics
 ///
-/// An answer is not the one expected; the message begins with the name of the defect.
+/// Panics if a response is not the expected one. The message begins with the name of the defect.
 pub async fn assert_protected<B: Default, D>(
     request: &TestRequest,
     send: impl AsyncFn(Request<B>) -> Response<D>,
@@ -69,9 +69,9 @@ pub async fn assert_protected<B: Default, D>(
         .assert_passed("a good request after the others");
 }
 
-/// The same for a token endpoint, or an endpoint of pushed authorization requests, and a request of
-/// [`TestClient::token_request`](crate::testing::TestClient::token_request). The service's answers
-/// are JSON, so `send` returns them with their bodies.
+/// The same for a token endpoint, or an endpoint for pushed authorization requests, with a request
+/// of [`TestClient::token_request`](crate::testing::TestClient::token_request). The service's
+/// responses are JSON, so `send` returns them with their bodies.
 ///
 /// # Example
 ///
@@ -90,7 +90,7 @@ pub async fn assert_protected<B: Default, D>(
 ///
 /// # Panics
 ///
-/// An answer is not the one expected; the message begins with the name of the defect.
+/// Panics if a response is not the expected one. The message begins with the name of the defect.
 pub async fn assert_token_endpoint_protected<B: Default, D: AsRef<[u8]>>(
     request: &TestRequest,
     send: impl AsyncFn(Request<B>) -> Response<D>,

@@ -1,4 +1,4 @@
-//! A request that passes, to be changed in one thing before it is sent.
+//! A valid request, in which one thing can be changed before it is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::testing::issuer::{TestToken, public_jwk, remove};
 use crate::testing::jws::{fresh_id, sign_jws, sign_text};
 use crate::time::Timestamp;
 
-/// A request that passes, to be changed in one thing before it is sent.
+/// A valid request, in which one thing can be changed before it is sent.
 ///
 /// Made by [`TestClient::request`](crate::testing::TestClient::request). Token and proof are signed
-/// when the request is built, so a changed claim does not cost the signature. Each
-/// [`build`](Self::build) makes the same request: sent twice, it is a replay.
+/// when the request is built, so a changed claim does not invalidate the signature. Each
+/// [`build`](Self::build) makes the same request: sending it twice is a replay.
 ///
 /// # Example
 ///
@@ -34,7 +34,7 @@ use crate::time::Timestamp;
 /// let sent: Request<String> = good.build();
 /// assert_eq!(sent.uri(), "/orders?page=2"); // as a server sees it
 ///
-/// // By name, or by hand:
+/// // By name, or through a field:
 /// let refused = good.anew().with_defect(Defect::OtherMethod);
 /// let mut refused = good.anew();
 /// refused.proof_claims["htm"] = "DELETE".into();
@@ -44,33 +44,33 @@ use crate::time::Timestamp;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TestRequest {
-    /// The method that is sent. What the proof says of it is `proof_claims["htm"]`.
+    /// The method that is sent. The method in the proof is `proof_claims["htm"]`.
     pub method: Method,
-    /// The request target that is sent. What the proof says of it is `proof_claims["htu"]`.
+    /// The request target that is sent. The URL in the proof is `proof_claims["htu"]`.
     pub uri: String,
-    /// The version that is sent.
+    /// The HTTP version that is sent.
     pub version: Version,
-    /// What signs the proof.
+    /// The key that signs the proof.
     pub key: SigningKey,
     /// The JOSE header of the proof: `typ`, `alg`, `jwk`.
     pub proof_header: Value,
     /// The claims of the proof. An `ath` of `"auto"` becomes the hash of the token that is sent.
     pub proof_claims: Value,
-    /// What signs the access token.
+    /// The key that signs the access token.
     pub token_key: SigningKey,
     /// The JOSE header of the access token.
     pub token_header: Value,
     /// The claims of the access token.
     pub token_claims: Value,
-    /// Stands in for the signed token.
+    /// Replaces the signed token.
     pub token: Option<String>,
-    /// Stands in for the `Authorization` fields.
+    /// Replaces the `Authorization` fields.
     pub authorization: Option<Vec<HeaderValue>>,
-    /// Stands in for the `DPoP` fields.
+    /// Replaces the `DPoP` fields.
     pub dpop: Option<Vec<HeaderValue>>,
     /// Changes the signed proof.
     pub edit_proof: fn(String) -> String,
-    /// Sent as well. Names are written in lower case.
+    /// Additional header fields to send. Their names are written in lower case.
     pub extra_headers: Vec<(&'static str, HeaderValue)>,
     pub(super) now: Timestamp,
     pub(super) purpose: Purpose,
@@ -85,40 +85,40 @@ pub struct TestRequest {
 pub(super) enum Purpose {
     /// A resource, with an access token.
     Resource,
-    /// A resource, with an access token under the Bearer scheme, and no proof.
+    /// A resource, with an access token under the Bearer scheme, and without a proof.
     ResourceAsBearer,
-    /// An access token, with a proof alone.
+    /// An access token, with a proof only.
     Token,
 }
 
-/// Whether the server takes bearer tokens, too.
+/// Whether the server accepts bearer tokens, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bearer {
     Allowed,
     Refused,
 }
 
-/// What the client knows of the server's nonces.
+/// What the client knows about the server's nonces.
 #[derive(Clone)]
 pub(super) enum Nonces {
-    /// Nothing: none are demanded.
+    /// Nothing: the server demands none.
     None,
-    /// One that the server gave out.
+    /// A nonce that the server issued.
     Given(String),
-    /// How they are made.
+    /// How the server makes them.
     Source(Arc<dyn NonceSource>),
 }
 
-/// What a defect changes that no field of the request says.
+/// Changes that a defect makes and that no field of the request can express.
 #[derive(Clone)]
 pub(super) struct Spoiled {
     pub(super) proof_header: fn(String) -> String,
     pub(super) proof_payload: fn(String) -> String,
     pub(super) proof: fn(String) -> String,
     pub(super) token: fn(String) -> String,
-    /// The `Authorization` fields around a token.
+    /// The `Authorization` fields for a token.
     pub(super) authorization: fn(&str) -> Vec<String>,
-    /// The `DPoP` fields around a proof.
+    /// The `DPoP` fields for a proof.
     pub(super) dpop: fn(&str) -> Vec<String>,
 }
 
@@ -176,7 +176,7 @@ impl TestRequest {
         }
     }
 
-    /// The same request with an identifier (`jti`) of its own: no replay of this one.
+    /// The same request with a new identifier (`jti`), so that it is not a replay of this one.
     #[must_use]
     pub fn anew(&self) -> Self {
         let mut request = self.clone();
@@ -184,10 +184,10 @@ impl TestRequest {
         request
     }
 
-    /// The request of a client that does not speak DPoP yet: a token that is bound to nothing, under
-    /// the Bearer scheme, and no proof. It passes where
-    /// [`Verifier::allow_bearer`](crate::Verifier::allow_bearer) was said, any number of
-    /// times. It can have none of the defects; its token is changed by hand.
+    /// The request of a client that does not support DPoP yet: a token that is not bound, under the
+    /// Bearer scheme, and no proof. A service with
+    /// [`Verifier::allow_bearer`](crate::Verifier::allow_bearer) accepts it any number of times. It
+    /// can have none of the defects; change the fields of its token instead.
     ///
     /// # Example
     ///
@@ -214,16 +214,17 @@ impl TestRequest {
         self
     }
 
-    /// Sends the request to where the server listens, `http://127.0.0.1:8080` say, by its absolute
-    /// URL. What the proof says stays as it is: the public URL.
+    /// Sends the request to the address where the server listens, for example
+    /// `http://127.0.0.1:8080`, with its absolute URL. The proof does not change: it names the
+    /// public URL.
     #[must_use]
     pub fn sent_to(mut self, origin: &str) -> Self {
         self.uri = format!("{}{}", origin.trim_end_matches('/'), self.uri);
         self
     }
 
-    /// The access token that is sent. Algorithms that draw random numbers sign another text each
-    /// time.
+    /// The access token that is sent. Algorithms that use random numbers produce a different text
+    /// each time.
     pub fn token(&self) -> String {
         self.token.clone().unwrap_or_else(|| {
             (self.spoiled.token)(sign_jws(
@@ -252,7 +253,7 @@ impl TestRequest {
     ///
     /// # Panics
     ///
-    /// A field was changed to what no request can carry.
+    /// Panics if a field was changed to a value that no request can carry.
     #[track_caller]
     pub fn build<B: Default>(&self) -> Request<B> {
         self.build_with(B::default())
@@ -262,7 +263,7 @@ impl TestRequest {
     ///
     /// # Panics
     ///
-    /// A field was changed to what no request can carry.
+    /// Panics if a field was changed to a value that no request can carry.
     #[track_caller]
     pub fn build_with<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);

@@ -20,10 +20,10 @@ const PADDING: usize = 32 * 1024;
 
 impl TestRequest {
     /// The defects that the request can have, in the order in which they are checked: those of
-    /// nonces only where the client knows a nonce, those of access tokens only where the kit's
-    /// issuer signs them.
+    /// nonces only if the client knows a nonce, those of access tokens only if the test issuer
+    /// signs them.
     ///
-    /// Those that were [left out](Self::without_defects) are not among them.
+    /// Defects that were [left out](Self::without_defects) are not included.
     pub fn defects(&self) -> impl Iterator<Item = Defect> + use<> {
         let (purpose, issued) = (self.purpose, self.token.is_none());
         let left_out = self.left_out.clone();
@@ -46,16 +46,16 @@ impl TestRequest {
             })
     }
 
-    /// Leaves defects out that the service does not refuse by its configuration.
+    /// Leaves out defects that the service, by its configuration, does not reject.
     #[must_use]
     pub fn without_defects(mut self, defects: impl IntoIterator<Item = Defect>) -> Self {
         self.left_out.extend(defects);
         self
     }
 
-    /// How the service under test answers this defect of the request: a client that knows nonces
-    /// expects the service to demand them, and one [that is told
-    /// so](crate::testing::TestClient::with_bearer_allowed) expects it to take bearer tokens.
+    /// How the service under test rejects this defect of the request. A client that knows nonces
+    /// expects the service to demand them, and a client [that is told
+    /// so](crate::testing::TestClient::with_bearer_allowed) expects it to accept bearer tokens.
     pub fn rejection_of(&self, defect: Defect) -> Rejection {
         match (defect, self.bearer, &self.nonces) {
             (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),
@@ -64,11 +64,12 @@ impl TestRequest {
         }
     }
 
-    /// The request with this defect, and everything else as it was.
+    /// The request with this defect, and otherwise unchanged.
     ///
     /// # Panics
     ///
-    /// The request cannot have the defect: it is none of its [`defects`](Self::defects).
+    /// Panics if the request cannot have the defect: it is not one of its
+    /// [`defects`](Self::defects).
     #[must_use]
     #[track_caller]
     pub fn with_defect(mut self, defect: Defect) -> Self {
@@ -197,7 +198,7 @@ impl TestRequest {
     /// Changes one part of `htu`.
     fn move_htu(&mut self, change: impl FnOnce(&mut Htu)) {
         let htu = self.proof_claims["htu"].as_str().unwrap_or_default();
-        // A URL that a test has broken stays as it is.
+        // A URL that a test has made malformed stays unchanged.
         if let Ok((origin, path)) = split(htu) {
             let mut htu = Htu {
                 origin: origin.into_owned(),
@@ -216,13 +217,13 @@ impl TestRequest {
     }
 }
 
-/// An `htu`, taken apart.
+/// The parts of an `htu`.
 struct Htu {
     origin: Origin<'static>,
     path: String,
 }
 
-/// A key for the same algorithm. RSA keys take long to make, so the thief has one of each type.
+/// A key for the same algorithm. RSA keys are slow to generate, so the thief has one per type.
 fn thiefs_key(algorithm: Algorithm) -> SigningKey {
     static KEYS: Mutex<Vec<SigningKey>> = Mutex::new(Vec::new());
     let mut keys = KEYS.lock();
@@ -237,13 +238,13 @@ fn thiefs_key(algorithm: Algorithm) -> SigningKey {
     })
 }
 
-/// Up to the last dot.
+/// Returns the JWS up to the last dot.
 fn without_signature(mut jws: String) -> String {
     jws.truncate(jws.rfind('.').map_or(0, |dot| dot + 1));
     jws
 }
 
-/// One bit of the signature changed.
+/// Changes one bit of the signature.
 fn with_wrong_signature(jws: String) -> String {
     let Some((input, signature)) = jws.rsplit_once('.') else {
         return jws;

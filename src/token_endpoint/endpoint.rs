@@ -1,4 +1,4 @@
-//! Start here: one token request's path, from its header fields to a proven key.
+//! Start here: the path of one token request, from its header fields to a proven key.
 
 use std::fmt;
 
@@ -19,59 +19,58 @@ use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 
 /// Decides whether a token request, or a pushed authorization request, comes from the holder of a
-/// key. It works on the head of a request, without tower;
+/// key. It works on the request head, without tower;
 /// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) wraps it around a service.
 ///
-/// One serves both endpoints: what a proof must name is the public URL and the request's own path.
-/// The [module](crate::token_endpoint) has an example.
+/// One `TokenEndpoint` serves both endpoints: a proof must name the public URL with the request's
+/// own path. The [module](crate::token_endpoint) has an example.
 ///
 /// # Security
 ///
-/// Not checked: the client's authentication, and everything in the body. A proof says who holds a
-/// key, not who the client is.
+/// Not checked: the client's authentication, and everything in the body. A proof shows which key
+/// the client holds, not who the client is.
 ///
-/// Anybody can make a good proof with a key of their own, and what is remembered of it takes a place
-/// in the replay memory. A memory that strangers have filled refuses clients. So limit the rate of
-/// requests outside of [`verify`](Self::verify) and the layer, or take the two halves apart:
-/// [`check`](Self::check), then the client's authentication and a look at its grant, then
+/// Anyone can make a valid proof with their own key, and its record takes room in the replay store.
+/// If strangers fill the store, the requests of clients are rejected. So rate-limit requests
+/// outside [`verify`](Self::verify) and the layer, or call the two halves separately:
+/// [`check`](Self::check), then the client's authentication and a check of its grant, then
 /// [`UnspentProof::spend`].
 pub struct TokenEndpoint {
     rules: ProofRules,
 }
 
 impl TokenEndpoint {
-    /// An authorization server by these rules for proofs. A [`PublicUrl`](crate::PublicUrl) stands for rules with every
-    /// default.
+    /// An authorization server with these rules for proofs. A [`PublicUrl`](crate::PublicUrl)
+    /// converts into rules with every default.
     pub fn new(rules: impl Into<ProofRules>) -> Self {
         Self {
             rules: rules.into(),
         }
     }
 
-    /// Decides about one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not
-    /// used before.
+    /// Checks one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not used before.
     ///
     /// Call it before the authorization code is consumed or the refresh token rotated. The proof's
-    /// `jti` is spent last, so a request that is refused for any other reason can be sent again
-    /// with the same proof. A future that is dropped may have spent it.
+    /// `jti` is recorded last, so a request that is rejected for any other reason can be sent again
+    /// with the same proof. A dropped future may have recorded it.
     ///
     /// # Errors
     ///
-    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
     pub async fn verify(&self, request: &Parts) -> Result<ProvenKey, TokenRequestRejection> {
         self.check(request)?.spend().await
     }
 
-    /// The first half of [`verify`](Self::verify): everything but the memory of used proofs, cheap
-    /// checks before dear ones. There is no access token yet, so an `ath` is not looked at.
+    /// The first half of [`verify`](Self::verify): everything but the replay check, cheap checks
+    /// before expensive ones. There is no access token yet, so an `ath` is not checked.
     ///
     /// # Security
     ///
-    /// Issue nothing before the second half: what was checked here may be a replay.
+    /// Issue nothing before the second half: the proof that was checked here may be a replay.
     ///
     /// # Errors
     ///
-    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
     pub fn check(&self, request: &Parts) -> Result<UnspentProof<'_>, TokenRequestRejection> {
         let now = self.rules.now();
         let field = ProofField::from_headers(&request.headers);
@@ -87,19 +86,20 @@ impl TokenEndpoint {
         })
     }
 
-    /// The same for a server that also serves clients without DPoP: `None` for a request without
-    /// any `DPoP` field. One that has such a field is held to it.
+    /// Like [`verify`](Self::verify), for a server that also serves clients without DPoP: returns
+    /// `None` for a request without any `DPoP` field. A request with a `DPoP` field must pass every
+    /// check.
     ///
     /// # Security
     ///
-    /// `None` must not redeem what is bound to a key:
+    /// A request with `None` must not redeem a grant that is bound to a key:
     /// [`check_code_binding`](crate::token_endpoint::check_code_binding) and
-    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) see to that. The token
-    /// it gets is a bearer token.
+    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) check this. The
+    /// token it gets is a bearer token.
     ///
     /// # Errors
     ///
-    /// The first check that fails, for [`TokenEndpoint::refuse`] to answer with.
+    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
     pub async fn verify_if_present(
         &self,
         request: &Parts,
@@ -109,12 +109,11 @@ impl TokenEndpoint {
             ProofField::One(_) | ProofField::Several => self.verify(request).await.map(Some),
         }
     }
-    /// The response to a refused request: its status, its JSON, a fresh nonce where one is demanded,
-    /// and the [`TokenRequestRejection`] in its extensions. Says so in one `tracing` event, too.
+    /// The response to a rejected request: its status, its JSON, a fresh nonce if one is required,
+    /// and the [`TokenRequestRejection`] in its extensions. Also emits one `tracing` event.
     ///
     /// A 503 has no body: [RFC 6749 section
-    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) knows no error that is not the
-    /// client's.
+    /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) defines only errors of the client.
     pub fn refuse<B: From<String>>(
         &self,
         rejection: impl Into<TokenRequestRejection>,
@@ -126,8 +125,8 @@ impl TokenEndpoint {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let TokenRequestRejection::Unavailable(_) = rejection {
-            // Soon: a full memory empties with every second, and whatever else is out of reach has
-            // timeouts of its own.
+            // A short delay: a full store empties with every second, and anything else that is
+            // unreachable has its own timeouts.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         } else {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -156,13 +155,13 @@ impl TokenEndpoint {
         decision.report(Server::Token);
     }
 
-    /// The nonce to give out now, where nonces are required: for another endpoint that wants to
-    /// spare clients the round trip of a first refusal.
+    /// The nonce to send now, if nonces are required: for another endpoint that saves clients the
+    /// round trip of a first rejection.
     pub fn issue_nonce(&self) -> Option<Nonce> {
         self.rules.issue_nonce()
     }
 
-    /// What the server's metadata says of DPoP ([RFC 9449 section
+    /// The DPoP part of the server's metadata ([RFC 9449 section
     /// 5.1](https://www.rfc-editor.org/rfc/rfc9449#section-5.1)), to be flattened into the metadata
     /// of [RFC 8414](https://www.rfc-editor.org/rfc/rfc8414).
     ///
@@ -203,7 +202,7 @@ impl fmt::Debug for TokenEndpoint {
     }
 }
 
-/// A proof that holds, and that may have been used before.
+/// A valid proof that may have been used before.
 pub struct UnspentProof<'e> {
     rules: &'e ProofRules,
     proof: Proof<NoToken>,
@@ -212,13 +211,14 @@ pub struct UnspentProof<'e> {
 }
 
 impl UnspentProof<'_> {
-    /// The second half of [`TokenEndpoint::verify`]: the proof's one use. Call it soon, and before
-    /// the code is consumed or the refresh token rotated; take those atomically after it.
+    /// The second half of [`TokenEndpoint::verify`]: records the proof's single use. Call it soon,
+    /// and before the code is consumed or the refresh token rotated; consume or rotate it atomically,
+    /// after this.
     ///
     /// # Errors
     ///
-    /// The proof was used before, the time in which it is accepted has ended meanwhile, or the
-    /// replay memory could not say.
+    /// The proof was used before, the time in which it is accepted has ended in the meantime, or
+    /// the replay store could not decide.
     pub async fn spend(self) -> Result<ProvenKey, TokenRequestRejection> {
         let issued = self.nonce.issued;
         self.rules.record_use(&self.proof, issued, self.now).await?;
@@ -232,7 +232,7 @@ impl UnspentProof<'_> {
 }
 
 impl UnspentProof<'_> {
-    /// The thumbprint (`jkt`) of the key, to look at the grant with.
+    /// The thumbprint (`jkt`) of the key, to check the grant with.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()
     }
@@ -244,7 +244,7 @@ impl fmt::Debug for UnspentProof<'_> {
     }
 }
 
-/// What an authorization server's metadata says of DPoP, `{"dpop_signing_alg_values_supported":[…]}`
+/// The DPoP part of an authorization server's metadata, `{"dpop_signing_alg_values_supported":[…]}`
 /// ([RFC 9449 section 5.1](https://www.rfc-editor.org/rfc/rfc9449#section-5.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct AuthorizationServerMetadata {

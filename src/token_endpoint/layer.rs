@@ -14,13 +14,12 @@ use tower_service::Service;
 use crate::token_endpoint::endpoint::TokenEndpoint;
 use crate::token_endpoint::proven_key::ProvenKey;
 
-/// Lets a token request, or a pushed authorization request, through to the service only with a good
-/// proof, and with its [`ProvenKey`] in the extensions (and an `Option` of it, for services that may
-/// be behind either form of the layer). With a successful response it sends the next nonce where one
-/// is due.
+/// Passes a token request, or a pushed authorization request, to the service only if its proof is
+/// valid, with its [`ProvenKey`] in the extensions (and an `Option` of it, for services that may be
+/// behind either form of the layer). Adds the next nonce to a successful response when one is due.
 ///
-/// It goes around any service of `http` requests that can be cloned and whose response body can be
-/// made from a `String`.
+/// It wraps any service of `http` requests that can be cloned and whose response body can be made
+/// from a `String`.
 #[derive(Clone)]
 pub struct TokenEndpointLayer {
     endpoint: Arc<TokenEndpoint>,
@@ -34,9 +33,9 @@ enum WithoutProof {
 }
 
 impl TokenEndpointLayer {
-    /// A layer that asks this endpoint. Clones of the layer share it, replay memory included.
+    /// A layer that uses this endpoint. Clones of the layer share it, including the replay store.
     ///
-    /// Give an `Arc` where the service uses the endpoint, too ([`refuse`](TokenEndpoint::refuse)).
+    /// Pass an `Arc` if the service uses the endpoint, too ([`refuse`](TokenEndpoint::refuse)).
     pub fn new(endpoint: impl Into<Arc<TokenEndpoint>>) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -44,15 +43,15 @@ impl TokenEndpointLayer {
         }
     }
 
-    /// Lets requests without any `DPoP` field through, without a [`ProvenKey`]: for a server that
-    /// also serves clients without DPoP.
+    /// Accepts requests without any `DPoP` field, and passes them to the service without a
+    /// [`ProvenKey`]: for a server that also serves clients without DPoP.
     ///
     /// # Security
     ///
-    /// As for [`TokenEndpoint::verify_if_present`]. Ask the extensions for `Option<ProvenKey>`
-    /// (`Extension<Option<ProvenKey>>` in axum), which every request has that came past the layer,
-    /// not for a `ProvenKey` that may be missing: on a route where the layer was forgotten, that
-    /// would make everyone a client without DPoP.
+    /// As for [`TokenEndpoint::verify_if_present`]. Read an `Option<ProvenKey>` from the extensions
+    /// (`Extension<Option<ProvenKey>>` in axum): every request that passed through the layer has
+    /// one. Do not read a `ProvenKey` that may be missing: on a route where the layer was
+    /// forgotten, every client would be treated as a client without DPoP.
     #[must_use]
     pub fn with_requests_without_proof(self) -> Self {
         Self {
@@ -106,8 +105,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that was polled ready must be the one that is called; the clone that stays
-        // has yet to be polled.
+        // The service that was polled ready must be the one that is called; the clone left in its
+        // place has not been polled yet.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let endpoint = Arc::clone(&self.endpoint);

@@ -2,25 +2,25 @@
 //! tokens can be bound to the keys that signed them ([RFC 9449 sections 5, 8 and
 //! 10](https://www.rfc-editor.org/rfc/rfc9449#section-5)).
 //!
-//! | the request | is answered with |
+//! | the request | the response |
 //! |---|---|
-//! | with a good proof | the application's answer, behind a [`ProvenKey`]; `DPoP-Nonce` where the nonce is near its end |
-//! | with a bad proof, with several, or (where nonces are not required) without one | 400 `invalid_dpop_proof` |
-//! | with a missing, stale or foreign nonce, or (where nonces are required) without a proof | 400 `use_dpop_nonce`, with `DPoP-Nonce` |
+//! | with a valid proof | the application gets a [`ProvenKey`] and responds; `DPoP-Nonce` if the nonce nears its end |
+//! | with an invalid proof, several, or (nonces not required) none | 400 `invalid_dpop_proof` |
+//! | with a missing, stale or foreign nonce, or (nonces required) no proof | 400 `use_dpop_nonce`, with `DPoP-Nonce` |
 //! | with a code or refresh token that is bound to another key | 400 `invalid_grant` |
-//! | with one that is bound, and (where requests without a proof are let through) without a proof | 400 `invalid_dpop_proof` |
-//! | with a `dpop_jkt` that is malformed, or that names another key than the proof does | 400 `invalid_request` |
-//! | that no proof could be for: another server's, or a CONNECT | 400 `invalid_request` |
-//! | while the replay memory is full or out of reach | 503, `Retry-After`, no body |
+//! | with one that is bound, and (if requests without a proof are accepted) no proof | 400 `invalid_dpop_proof` |
+//! | with a `dpop_jkt` that is malformed, or that names another key than the proof | 400 `invalid_request` |
+//! | with a target that no proof can name: another server's, or a CONNECT | 400 `invalid_request` |
+//! | while the replay store is full or unreachable | 503, `Retry-After`, no body |
 //!
 //! A 400 has the JSON of [RFC 6749 section
-//! 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2); no answer to a refused request may be
-//! cached, or repeats anything of the request.
+//! 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2). No response to a rejected request may
+//! be cached, and none repeats request data.
 //!
 //! # Before anything is consumed
 //!
-//! The proof comes first, the authorization code or refresh token after it. A client that is told
-//! to sign again, for a nonce or because its clock is wrong, then still has a code to send:
+//! The proof is checked first, and the authorization code or refresh token is used after it. A
+//! client that must sign again, because of a nonce or a wrong clock, then still has a code to send:
 //!
 //! ```
 //! use http::{Request, Response};
@@ -79,20 +79,21 @@
 //! # What stays with the application
 //!
 //! - **Clients** that registered `dpop_bound_access_tokens` must send a proof ([section
-//!   5.2](https://www.rfc-editor.org/rfc/rfc9449#section-5.2)); where others are served as well
-//!   ([`TokenEndpoint::verify_if_present`]), refuse them with [`ProofError::Missing`](crate::proof::ProofError::Missing).
-//! - **Codes**: keep what [`authorization_request_key`] says with the code, and hold it against the
-//!   token request ([`check_code_binding`]).
-//! - **Refresh tokens** of public clients are bound to [`ProvenKey::thumbprint`]; hold it against
-//!   every use ([`check_refresh_binding`]). Those of confidential clients are bound to the client,
-//!   not to the key: it may change.
-//! - **Access tokens**: `cnf` in the token ([`ProvenKey::cnf`]), [`TOKEN_TYPE`] beside it. A token
-//!   that is not bound says `Bearer`.
-//! - **Introspection** answers with `cnf` at the top level and `token_type`, if at all, as
-//!   [`TOKEN_TYPE`] ([section 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)). The proof
-//!   is the resource server's to check; an introspection request has none.
-//! - **Browsers** must be allowed to read the nonce: [`CORS_EXPOSE_HEADERS`] in a CORS layer outside
-//!   of this one, which answers preflights, too.
+//!   5.2](https://www.rfc-editor.org/rfc/rfc9449#section-5.2)); if other clients are served as well
+//!   ([`TokenEndpoint::verify_if_present`]), reject a registered client without a proof with
+//!   [`ProofError::Missing`](crate::proof::ProofError::Missing).
+//! - **Codes**: store the result of [`authorization_request_key`] with the code, and check it
+//!   against the token request ([`check_code_binding`]).
+//! - **Refresh tokens** of public clients are bound to [`ProvenKey::thumbprint`]; check it at every
+//!   use ([`check_refresh_binding`]). Those of confidential clients are bound to the client, not to
+//!   the key, which may change.
+//! - **Access tokens**: put `cnf` in the token ([`ProvenKey::cnf`]) and [`TOKEN_TYPE`] beside it.
+//!   The type of an unbound token is `Bearer`.
+//! - **Introspection** responses have `cnf` at the top level and, if they have a `token_type`,
+//!   [`TOKEN_TYPE`] ([section 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)). The
+//!   resource server checks the proof; an introspection request has none.
+//! - **Browsers** must be allowed to read the nonce: add [`CORS_EXPOSE_HEADERS`] in a CORS layer
+//!   outside this one, which also handles preflight requests.
 //!
 //! [`CORS_EXPOSE_HEADERS`]: crate::resource::layer::CORS_EXPOSE_HEADERS
 

@@ -1,4 +1,4 @@
-//! The key that signed a proof, and what may be bound to it: tokens, codes, refresh tokens.
+//! The key that signed a proof, and the tokens, codes and refresh tokens bound to it.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use crate::proof::nonce::Nonce;
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)).
 pub const TOKEN_TYPE: &str = "DPoP";
 
-/// The key that signed a request's proof: whoever sent the request holds it.
+/// The key that signed a request's proof: the sender of the request holds it.
 ///
-/// The layer puts it into the extensions of every request it lets through with a proof. It cannot be
-/// made by hand.
+/// The layer puts it into the extensions of every request that it accepts with a proof. It cannot
+/// be constructed outside this crate.
 #[derive(Clone)]
 pub struct ProvenKey {
     pub(super) thumbprint: Thumbprint,
@@ -24,26 +24,26 @@ pub struct ProvenKey {
 }
 
 impl ProvenKey {
-    /// The thumbprint (`jkt`) of the key, to which tokens are to be bound.
+    /// The thumbprint (`jkt`) of the key, for binding tokens to it.
     pub const fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
 
-    /// The algorithm by which the proof was signed.
+    /// The algorithm that the proof was signed with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// What a bound access token says of its key.
+    /// The confirmation claim of an access token that is bound to the key.
     pub const fn cnf(&self) -> Cnf {
         Cnf {
             jkt: self.thumbprint,
         }
     }
 
-    /// The nonce for the client's next requests, where the one it used is near its end ([RFC 9449
-    /// section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a successful
-    /// response; behind the layer that is done.
+    /// The nonce for the client's next requests, if the one it used is near the end of its lifetime
+    /// ([RFC 9449 section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a
+    /// successful response; the layer does so itself.
     pub const fn next_nonce(&self) -> Option<&Nonce> {
         self.next_nonce.as_ref()
     }
@@ -57,11 +57,11 @@ impl fmt::Debug for ProvenKey {
     }
 }
 
-/// Refuses a code that is bound to another key than the one that signed the token request's proof
+/// Rejects a code that is bound to a key other than the one that signed the token request's proof
 /// ([RFC 9449 section 10](https://www.rfc-editor.org/rfc/rfc9449#section-10)).
 ///
-/// `bound_to` is what [`authorization_request_key`] said when the code was asked for. A request
-/// without a proof redeems no code that is bound.
+/// `bound_to` is the result of [`authorization_request_key`] at the authorization request. A
+/// request without a proof cannot redeem a bound code.
 pub fn check_code_binding(
     key: Option<&ProvenKey>,
     bound_to: Option<Thumbprint>,
@@ -69,11 +69,11 @@ pub fn check_code_binding(
     check_binding(key, bound_to, GrantBindingError::CodeOfOtherKey)
 }
 
-/// Refuses a refresh token that is bound to another key ([RFC 9449 section
+/// Rejects a refresh token that is bound to another key ([RFC 9449 section
 /// 5](https://www.rfc-editor.org/rfc/rfc9449#section-5)).
 ///
-/// `bound_to` is the key of the request that the token was issued for, where its client is public;
-/// `None` where the client is confidential, which may change its key.
+/// `bound_to` is the key of the request that the token was issued for, if its client is public;
+/// `None` if the client is confidential, because such a client may change its key.
 pub fn check_refresh_binding(
     key: Option<&ProvenKey>,
     bound_to: Option<Thumbprint>,
@@ -94,12 +94,11 @@ fn check_binding(
     }
 }
 
-/// The key to which an authorization request binds its code, to be kept with the code ([RFC 9449
+/// The key to which an authorization request binds its code. Store it with the code ([RFC 9449
 /// section 10.1](https://www.rfc-editor.org/rfc/rfc9449#section-10.1)).
 ///
 /// A pushed authorization request may carry a proof, the parameter `dpop_jkt`, or both; the proof
-/// counts as if `dpop_jkt` named its key. An authorization request by way of the browser has the
-/// parameter alone.
+/// counts as if `dpop_jkt` named its key. An authorization request through the browser has only the parameter.
 pub fn authorization_request_key(
     key: Option<&ProvenKey>,
     dpop_jkt: Option<&str>,
@@ -130,12 +129,12 @@ impl From<Thumbprint> for Cnf {
     }
 }
 
-/// What is wrong with the `dpop_jkt` of an authorization request ([RFC 9449 section
+/// Why the `dpop_jkt` of an authorization request is rejected ([RFC 9449 section
 /// 10](https://www.rfc-editor.org/rfc/rfc9449#section-10)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DpopJktError {
-    /// It names another key than the one that signed the proof of the pushed request (section 10.1).
+    /// It names a key other than the one that signed the proof of the pushed request (section 10.1).
     #[error("dpop_jkt and the DPoP proof name different keys")]
     Contradictory,
     /// Not the 43 characters of a thumbprint.
@@ -143,8 +142,8 @@ pub enum DpopJktError {
     Malformed,
 }
 
-/// The grant of a token request is bound to a key, and not to that of the request's proof (RFC 9449
-/// sections 5 and 10).
+/// The grant of a token request is bound to a key, and the request has no proof by that key (RFC
+/// 9449 sections 5 and 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantBindingError {

@@ -1,4 +1,4 @@
-//! Why a token request was refused, and what the client is told.
+//! Why a token request was rejected, and the response to the client.
 
 use http::StatusCode;
 use serde_json::json;
@@ -11,28 +11,27 @@ use crate::proof::target::TargetError;
 use crate::telemetry::Fault;
 use crate::token_endpoint::proven_key::{DpopJktError, GrantBindingError};
 
-/// Why a token request, or a pushed authorization request, was refused. Found in the extensions of
-/// every refused response, for logs and metrics. The variants stand in the order in which a request
-/// is checked.
+/// Why a token request, or a pushed authorization request, was rejected. It is in the extensions of
+/// every response to a rejected request, for logs and metrics. The variants are in the order of the checks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenRequestRejection {
-    /// The request addresses nothing that a proof could be for.
+    /// The request has no target that a proof could name.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// The proof fails a check of RFC 9449 section 4.3.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// The nonce is missing, stale or not ours.
+    /// The nonce is missing, stale or not issued by this server.
     #[error(transparent)]
     Nonce(#[from] NonceError),
-    /// The `dpop_jkt` of the authorization request is not good.
+    /// The `dpop_jkt` of the authorization request is invalid.
     #[error(transparent)]
     DpopJkt(#[from] DpopJktError),
-    /// The code or refresh token is bound to a key, and not to one that was proven.
+    /// The code or refresh token is bound to a key, and the request has no proof by that key.
     #[error(transparent)]
     GrantBinding(#[from] GrantBindingError),
-    /// The replay memory could not say. Our fault, not the client's.
+    /// The replay store could not decide: a server error, not a client error.
     #[error(transparent)]
     Unavailable(#[from] ReplayStoreError),
 }
@@ -60,7 +59,7 @@ impl TokenRequestRejection {
         }
     }
 
-    /// The `error` of the response. A fault of ours has none.
+    /// The `error` of the response. A server error has none.
     pub const fn error_code(&self) -> Option<&'static str> {
         match self {
             Self::Proof(_) | Self::GrantBinding(GrantBindingError::NoProof) => {
@@ -73,14 +72,14 @@ impl TokenRequestRejection {
         }
     }
 
-    /// The JSON of RFC 6749 section 5.2, or nothing for a fault of ours. A description may stand in
-    /// it as it is: it holds nothing of the request.
+    /// The JSON of RFC 6749 section 5.2, or an empty string for a server error. A description is
+    /// used as it is: it contains no request data.
     pub(crate) fn body(&self) -> String {
         let Some(error) = self.error_code() else {
             return String::new();
         };
         let description = match self {
-            // The sentence of RFC 9449, Figure 20; the log says what was wrong with the nonce.
+            // The sentence of RFC 9449, Figure 20; the log states what was wrong with the nonce.
             Self::Nonce(_) => "Authorization server requires nonce in DPoP proof".to_owned(),
             rejection => rejection.to_string(),
         };
@@ -107,7 +106,7 @@ impl TokenRequestRejection {
         }
     }
 
-    /// Whose fault it is.
+    /// Whether the client or the server is at fault.
     pub(crate) const fn fault(&self) -> Fault {
         match self {
             Self::Unavailable(_) => Fault::Server,

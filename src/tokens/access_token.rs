@@ -1,4 +1,4 @@
-//! Access tokens: what a verifier of them is, and what it says.
+//! Access tokens, and the trait for their verifiers.
 
 use std::fmt;
 use std::future::Future;
@@ -13,16 +13,16 @@ use crate::jose::json::{Text, object};
 use crate::jose::thumbprint::Thumbprint;
 use crate::time::{OutOfTime, Timestamp};
 
-/// Decides whether an access token is good, and says to which key it is bound.
+/// Decides whether an access token is valid, and to which key it is bound.
 ///
-/// [`JwtVerifier`](crate::JwtVerifier) is the one for signed tokens; implement this for tokens
-/// of another kind. The binding itself is checked by the caller,
+/// [`JwtVerifier`](crate::JwtVerifier) verifies signed tokens; implement this trait for tokens of
+/// another kind. The binding itself is checked by the caller,
 /// [`Verifier::verify`](crate::Verifier::verify).
 ///
 /// # Example
 ///
-/// A rule of one's own around another verifier, which has a say with every request. (Scopes are
-/// another matter: [`RequireScopesLayer`](crate::RequireScopesLayer).)
+/// A verifier that wraps another one and applies its own rule to every request. (To require scopes,
+/// use [`RequireScopesLayer`](crate::RequireScopesLayer) instead.)
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -61,14 +61,14 @@ use crate::time::{OutOfTime, Timestamp};
 ///
 /// # Security
 ///
-/// Everything that makes a token good is for the implementation to check: signature or lookup,
-/// issuer, audience, expiry, revocation. A confirmation (`cnf`) that is present but not understood
-/// must never be reported as [`Confirmation::Unbound`].
+/// The implementation must check everything that makes a token valid: signature or lookup, issuer,
+/// audience, expiry, revocation. A confirmation (`cnf`) that is present but not understood must
+/// never be reported as [`Confirmation::Unbound`].
 pub trait AccessTokenVerifier: Send + Sync + 'static {
-    /// What the application learns from a token.
+    /// The claims that the application receives from a token.
     type Claims: Send + Sync + 'static;
 
-    /// Verifies one token. The token is the client's word: nothing about it is known but that it is
+    /// Verifies one token. The token is untrusted input from the client: it is only known to be a
     /// `token68` of at most 32 KiB.
     fn verify(
         &self,
@@ -76,13 +76,13 @@ pub trait AccessTokenVerifier: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<AccessToken<Self::Claims>, TokenError>> + Send;
 
-    /// Who issues these tokens: issuer identifiers as they stand in `iss`, for the metadata of the
-    /// service and for [`Issuers`](crate::Issuers). Empty, where they are not known.
+    /// The issuers of these tokens: issuer identifiers as in `iss`, for the metadata of the service
+    /// and for [`Issuers`](crate::Issuers). Empty if they are not known.
     fn issuers(&self) -> Vec<&str>;
 }
 
-/// A verifier that is used elsewhere, too: by another [`Verifier`](crate::Verifier), or to
-/// clear its cache.
+/// For a verifier that is shared: with another [`Verifier`](crate::Verifier), or with code that
+/// clears its cache.
 impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
     type Claims = V::Claims;
 
@@ -99,7 +99,7 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
     }
 }
 
-/// A verifier of whatever type, for tokens whose claims are of one.
+/// A token verifier of any type, for tokens with one type of claims.
 #[derive_where(Clone)]
 pub(crate) struct AnyTokenVerifier<C>(Arc<dyn ErasedTokenVerifier<C>>);
 
@@ -147,7 +147,7 @@ impl<V: AccessTokenVerifier> ErasedTokenVerifier<V::Claims> for V {
     }
 }
 
-/// A good access token: what it is bound to, and what it says. Cloning is cheap.
+/// A valid access token: what it is bound to, and its claims. Cloning is cheap.
 #[derive_where(Clone)]
 pub struct AccessToken<C> {
     pub(crate) confirmation: Confirmation,
@@ -156,7 +156,7 @@ pub struct AccessToken<C> {
 }
 
 impl<C> AccessToken<C> {
-    /// A token that was verified to be good.
+    /// A token that has been verified and is valid.
     pub fn new(confirmation: Confirmation, claims: C) -> Self {
         Self {
             confirmation,
@@ -170,17 +170,18 @@ impl<C> AccessToken<C> {
         self.confirmation
     }
 
-    /// What the token says. Nobody has shown yet that it was presented by the holder of its key.
+    /// The token's claims. It has not been verified yet that the holder of the token's key
+    /// presented it.
     pub fn claims(&self) -> &C {
         &self.claims
     }
 
-    /// When the token expires, where its verifier said so.
+    /// When the token expires, if its verifier reported it.
     pub const fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 
-    /// Notes when the token expires, for caches, and for whoever keeps a connection open beyond one
+    /// Sets when the token expires, for caches and for code that keeps a connection open beyond one
     /// request.
     #[must_use]
     pub fn with_expiry(mut self, expires: Timestamp) -> Self {
@@ -202,18 +203,17 @@ impl<C> fmt::Debug for AccessToken<C> {
 /// 7800](https://www.rfc-editor.org/rfc/rfc7800), [RFC 9449 section
 /// 6](https://www.rfc-editor.org/rfc/rfc9449#section-6)).
 ///
-/// It deserialises from a `cnf` object; a claims type that has one writes `#[serde(default)] cnf:
-/// Confirmation`.
+/// It can be deserialized from a `cnf` object. In a claims type with a `cnf`, write
+/// `#[serde(default)] cnf: Confirmation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Confirmation {
-    /// `cnf` names a key by its thumbprint (`jkt`). Other members of `cnf` beside it are not
-    /// checked here.
+    /// `cnf` names a key by its thumbprint (`jkt`). Other members of `cnf` are not checked here.
     Thumbprint(Thumbprint),
     /// There is no `cnf`.
     #[default]
     Unbound,
-    /// There is a `cnf`, without `jkt`: another method, which this crate cannot confirm.
+    /// There is a `cnf` without `jkt`: another confirmation method, which this crate cannot check.
     Unconfirmable,
 }
 
@@ -258,52 +258,53 @@ impl Audience<'_> {
     }
 }
 
-/// Why an access token was refused.
+/// Why an access token was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// `alg` is missing, unknown, or not on the list.
+    /// `alg` is missing, unknown, or not on the list of accepted algorithms.
     #[error("the algorithm of the access token is not accepted")]
     Algorithm,
     /// `aud` does not name this resource server (RFC 9068 section 4).
     #[error("the access token is for another audience")]
     Audience,
-    /// The claims are not what the application expects of a token.
+    /// The claims are not those that the application expects.
     #[error("the claims of the access token are not those expected")]
     Claims,
     /// `exp` has passed, or is missing (RFC 9068 section 4).
     #[error("the access token has expired")]
     Expired,
-    /// The token is good, but does not allow this (RFC 6750 section 3.1, `insufficient_scope`).
+    /// The token is valid, but does not allow this request (RFC 6750 section 3.1,
+    /// `insufficient_scope`).
     #[error("the access token does not allow this request")]
     InsufficientScope,
-    /// The token is not, or no longer, good: unknown or revoked where it was looked up.
+    /// The token is not, or no longer, valid: a lookup found that it is unknown or revoked.
     #[error("the access token is not valid")]
     Invalid,
-    /// `iss` is not the issuer (RFC 9068 section 4).
+    /// `iss` is not the expected issuer (RFC 9068 section 4).
     #[error("the access token is from another issuer")]
     Issuer,
     /// The issuer has no key that could have signed the token.
     #[error("the key of the access token is not known")]
     Key,
-    /// Not a token of the expected form.
+    /// The token does not have the expected form.
     #[error("the access token is malformed")]
     Malformed,
-    /// `nbf` has not come.
+    /// `nbf` is in the future.
     #[error("the access token is not valid yet")]
     NotYetValid,
     /// The signature does not verify with the issuer's keys.
     #[error("the signature of the access token does not verify")]
     Signature,
-    /// `token_type` of an introspected token contradicts what the token is bound to (RFC 9449
-    /// section 6.2).
+    /// `token_type` of an introspected token contradicts the token's binding (RFC 9449 section
+    /// 6.2).
     #[error("the type of the access token contradicts its binding")]
     TokenType,
     /// `typ` is not that of an access token (RFC 9068 section 4).
     #[error("the access token has the wrong typ")]
     Type,
-    /// Nobody could say: the issuer's keys or its introspection endpoint are out of reach. Our
-    /// fault, not the client's.
+    /// The server could not decide (503): the issuer's keys or its introspection endpoint are
+    /// unreachable. This is not the client's fault.
     #[error("the access token could not be verified")]
     Unavailable,
 }
@@ -318,7 +319,7 @@ impl From<OutOfTime> for TokenError {
 }
 
 impl TokenError {
-    /// A name for the reason, for metrics and logs: one of a fixed set.
+    /// The name of the reason, for metrics and logs: one of a fixed set.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Algorithm => "token_algorithm",

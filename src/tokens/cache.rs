@@ -1,4 +1,4 @@
-//! Tokens that were found good, kept so that a token is verified once and not with every request.
+//! Caches of valid tokens, so that a token is verified once and not for every request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use derive_where::derive_where;
 
 /// Caches the valid tokens of another verifier for a while.
 ///
-/// [`JwtVerifier`](crate::JwtVerifier) and introspection keep their own: this is for verifiers
-/// of yours.
+/// [`JwtVerifier`](crate::JwtVerifier) and introspection have their own caches: this one is for
+/// verifiers that you implement.
 ///
 /// # Example
 ///
@@ -36,16 +36,16 @@ use derive_where::derive_where;
 ///
 /// # Security
 ///
-/// While a token is cached, nothing inside the cache is asked about it: neither a list of
-/// revoked tokens, nor keys that have changed. Choose the life accordingly, put checks that must run
-/// with every request around the cache, and call [`clear`](Self::clear) when the rules change (give
-/// the [`Verifier`](crate::Verifier) an `Arc` of the cache, and keep another).
+/// While a token is cached, the inner verifier is not called for it: neither revocations nor
+/// changed keys are noticed. Choose the lifetime accordingly, put checks that must run for every
+/// request around the cache, and call [`clear`](Self::clear) when the rules change (give the
+/// [`Verifier`](crate::Verifier) an `Arc` of the cache, and keep a clone).
 pub struct TokenCache<V: AccessTokenVerifier> {
     verifier: V,
     cached_tokens: CachedTokens<CachedToken<V::Claims>>,
     life: Duration,
-    /// CachedTokens of an older generation are no longer used, not even those on their way into the
-    /// cache when it was cleared.
+    /// Cached tokens of an older generation are no longer used, not even those that were still
+    /// being verified when the cache was cleared.
     generation: AtomicU64,
 }
 
@@ -68,14 +68,14 @@ impl<V: AccessTokenVerifier> TokenCache<V> {
         }
     }
 
-    /// How much memory cached tokens may take, in bytes, by estimate. The default is 16 MiB.
+    /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB.
     #[must_use]
     pub fn with_capacity(mut self, octets: u64) -> Self {
         self.cached_tokens = CachedTokens::with_capacity(octets);
         self
     }
 
-    /// Forgets every cached token.
+    /// Removes every cached token.
     pub fn clear(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
         self.cached_tokens.clear();
@@ -91,8 +91,8 @@ impl<V: AccessTokenVerifier> TokenCache<V> {
         if lives {
             Some(cached.token)
         } else {
-            // A clock that steps back and forth again must not bring it back: the verifier inside
-            // may have refused the token meanwhile.
+            // A clock that steps back and forth must not make the token valid again: the inner
+            // verifier may have rejected it in the meantime.
             self.cached_tokens.forget(token);
             None
         }
@@ -137,18 +137,19 @@ impl<V: AccessTokenVerifier> fmt::Debug for TokenCache<V> {
     }
 }
 
-/// 16 MiB: some 6,000 tokens of 600 characters.
+/// 16 MiB: about 6,000 tokens of 600 characters.
 pub(crate) const DEFAULT_CAPACITY: u64 = 16 * 1024 * 1024;
 
 const TYPICAL_LENGTH: usize = 600;
 
-/// What a parsed text of this many octets takes, by estimate: its members three times as text, and the
-/// places around it.
+/// The estimated memory of a parsed text of this many bytes: three times the text for its members,
+/// plus the structures around them.
 const fn weight(octets: usize) -> u64 {
     1024 + 3 * octets as u64
 }
 
-/// A bounded map of valid tokens, by their SHA-256. Its owner decides whether one is still valid.
+/// A bounded map of valid tokens, by their SHA-256. Its owner decides whether a token is still
+/// valid.
 pub(crate) struct CachedTokens<T> {
     cache: Cache<[u8; 32], T>,
     capacity: u64,
@@ -166,7 +167,7 @@ impl<T: Clone + Send + Sync + 'static> CachedTokens<T> {
         self.cache.get(token.sha256())
     }
 
-    /// Keeps what a text of this many octets said.
+    /// Caches what was parsed from a text of this many bytes.
     pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, cached: T) {
         self.cache.insert(*token.sha256(), cached, weight(octets));
     }
@@ -179,7 +180,7 @@ impl<T: Clone + Send + Sync + 'static> CachedTokens<T> {
         self.cache.clear();
     }
 
-    /// An empty one of the same capacity.
+    /// An empty map of the same capacity.
     pub(crate) fn renewed<U: Clone + Send + Sync + 'static>(&self) -> CachedTokens<U> {
         CachedTokens::with_capacity(self.capacity)
     }

@@ -1,5 +1,4 @@
-//! What a token says: the claims of signed tokens, and what a route may ask of the claims of any
-//! token.
+//! The claims of signed tokens, and traits for what a route may require of the claims of any token.
 
 use std::fmt;
 
@@ -11,10 +10,10 @@ use crate::time::Timestamp;
 
 /// The claims of an RFC 9068 access token.
 ///
-/// A token without `sub`, or whose `scope` is not one string, is refused; for an issuer that writes
-/// tokens otherwise, use [a type of your own](crate::JwtVerifier::with_claims).
+/// A token is rejected if it has no `sub`, or if its `scope` is not a single string. For an issuer
+/// with tokens of another form, use [a type of your own](crate::JwtVerifier::with_claims).
 ///
-/// `Debug` shows none of them: they are about a person.
+/// `Debug` shows none of the claims, because they are about a person.
 #[derive(Clone, Deserialize)]
 pub struct Claims {
     sub: String,
@@ -27,7 +26,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// `sub`: whom the token is about.
+    /// `sub`: the subject of the token.
     pub fn subject(&self) -> &str {
         &self.sub
     }
@@ -37,17 +36,17 @@ impl Claims {
         self.client_id.as_deref()
     }
 
-    /// The scopes of the `scope` claim.
+    /// The scopes in the `scope` claim.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         scopes(self.scope.as_deref())
     }
 
-    /// Whether the `scope` claim holds this scope.
+    /// Whether the `scope` claim contains this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes().any(|held| held == scope)
     }
 
-    /// Another claim than those above, if it is there and of this type.
+    /// Any claim other than those above, if it is present and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         claim(&self.others, name)
     }
@@ -59,11 +58,11 @@ impl fmt::Debug for Claims {
     }
 }
 
-/// Claims that hold scopes.
+/// Claims that contain scopes.
 ///
 /// # Example
 ///
-/// An issuer that writes them as an array named `scp`:
+/// For an issuer that writes the scopes as an array named `scp`:
 ///
 /// ```
 /// use tower_dpop::tokens::HasScopes;
@@ -97,13 +96,13 @@ pub trait HasScopes {
     fn has_scope(&self, scope: &str) -> bool;
 }
 
-/// Claims that say how and when the user was authenticated ([RFC 9470 section
+/// Claims that state how and when the user was authenticated ([RFC 9470 section
 /// 6](https://www.rfc-editor.org/rfc/rfc9470#section-6)).
 pub trait HasAuthentication {
     /// Whether the authentication was of this class (`acr`).
     fn has_acr(&self, acr: &str) -> bool;
 
-    /// When the user was authenticated (`auth_time`), if the token says so.
+    /// When the user was authenticated (`auth_time`), if the token states it.
     fn auth_time(&self) -> Option<Timestamp>;
 }
 
@@ -123,7 +122,7 @@ impl HasAuthentication for Claims {
     }
 }
 
-/// What a `scope` claim holds ([RFC 6749 section
+/// The scopes in a `scope` claim ([RFC 6749 section
 /// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
 pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
     claim
@@ -132,7 +131,7 @@ pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
         .filter(|scope| !scope.is_empty())
 }
 
-/// One of the claims that have no field of their own, if it is there and of this type.
+/// A claim that has no field of its own, if it is present and of this type.
 pub(crate) fn claim<T: DeserializeOwned>(others: &Map<String, Value>, name: &str) -> Option<T> {
     others
         .get(name)

@@ -1,7 +1,7 @@
-//! Requests of our own to issuers: where to, how long, how much.
+//! Requests to issuers: to which URLs, for how long, and how large a response may be.
 //!
-//! An issuer's documents decide who may pass, so they come over `https` (or from this machine), from
-//! the place that was configured, whole and soon, or not at all.
+//! An issuer's documents decide which tokens are accepted. They are therefore read over `https` (or
+//! from this machine), from the configured place, complete and in time, or not at all.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -15,13 +15,13 @@ use http::{HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
 
-/// The client that [`RemoteKeys`](crate::RemoteKeys) and introspection ask with. Clones share
-/// their connections.
+/// The HTTP client of [`RemoteKeys`](crate::RemoteKeys) and introspection. Clones share their
+/// connections.
 ///
-/// TLS is rustls, with the process's default `CryptoProvider` if one is installed and AWS-LC
-/// otherwise, whichever engine of this crate verifies, and with the roots of the operating system,
-/// read once. Redirects are followed within one origin
-/// only, three at most. Proxies named by environment variables are not used.
+/// TLS is rustls. It uses the process's default `CryptoProvider` if one is installed and AWS-LC
+/// otherwise, regardless of the engine with which this crate verifies, and the roots of the
+/// operating system, read once. Redirects are followed only within one origin, at most three.
+/// Proxies from environment variables are not used.
 ///
 /// # Example
 ///
@@ -46,12 +46,12 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client with every default.
+    /// A client with the default settings.
     pub fn new() -> Result<Self, HttpClientError> {
         Self::builder().build()
     }
 
-    /// A client with settings of your own.
+    /// A builder for a client with settings of your own.
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
             timeout: Duration::from_secs(5),
@@ -65,13 +65,13 @@ impl HttpClient {
         self.timeout
     }
 
-    /// Asks for a JSON document of at most this many octets.
+    /// Fetches a JSON document of at most this many bytes.
     #[cfg(feature = "jwks")]
     pub(crate) async fn get(&self, url: &Url, most: usize) -> Result<HttpResponse, FetchError> {
         fetch(self.client.get(url.clone()), most).await
     }
 
-    /// Sends a form, and reads a JSON document of at most this many octets.
+    /// Sends a form, and reads a JSON document of at most this many bytes.
     #[cfg(feature = "introspection")]
     pub(crate) async fn post(
         &self,
@@ -113,7 +113,7 @@ async fn fetch(request: RequestBuilder, most: usize) -> Result<HttpResponse, Fet
     })
 }
 
-/// What was wrong, for the log, with its causes and without the URL.
+/// The error for the log, with its causes and without the URL.
 fn failed(error: &reqwest::Error) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
@@ -130,19 +130,19 @@ fn failed(error: &reqwest::Error) -> FetchError {
     FetchError::Transport(text)
 }
 
-/// Each with a colon before it.
+/// The causes of the error, each preceded by a colon.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
     text
 }
 
-/// RFC 8414, RFC 7517 and RFC 7662 know no redirects; those within one origin harm nobody.
+/// RFC 8414, RFC 7517 and RFC 7662 define no redirects; those within one origin are harmless.
 fn within_one_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let same_origin = attempt
         .previous()
@@ -161,7 +161,7 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-/// What an issuer answered. Nothing is said of its form.
+/// A response of an issuer. Its format has not been checked.
 pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     #[cfg_attr(
@@ -172,7 +172,7 @@ pub(crate) struct HttpResponse {
     pub(crate) body: Vec<u8>,
 }
 
-/// Why there is no answer. For logs: it is told to nobody else.
+/// Why there is no response. For logs, not for clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("redirected to another origin, or too often")]
@@ -194,15 +194,15 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// How long a whole exchange may take, connection included. The default is 5 s: requests to
-    /// your service may be waiting for it.
+    /// How long a whole exchange may take, including the connection. The default is 5 s, because
+    /// requests to your service may be waiting for it.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Trusts these root certificates (PEM, one or more) as well as the system's.
+    /// Trusts these root certificates (PEM, one or more) in addition to the system's.
     pub fn add_root_certificates_pem(mut self, pem: &[u8]) -> Result<Self, HttpClientError> {
         let roots = Certificate::from_pem_bundle(pem).map_err(|_| HttpClientError::Certificate)?;
         if roots.is_empty() {
@@ -212,10 +212,10 @@ impl HttpClientBuilder {
         Ok(self)
     }
 
-    /// Asks through an HTTP proxy (`http://host:port`).
+    /// Sends requests through an HTTP proxy (`http://host:port`).
     pub fn with_proxy(mut self, proxy: &str) -> Result<Self, HttpClientError> {
         let url = Url::parse(proxy).map_err(|_| HttpClientError::Proxy)?;
-        // A proxy of a kind that it does not know, reqwest passes by without a word.
+        // reqwest silently bypasses a proxy of a kind that it does not know.
         if !matches!(url.scheme(), "http" | "https") {
             return Err(HttpClientError::Proxy);
         }
@@ -223,7 +223,7 @@ impl HttpClientBuilder {
         Ok(self)
     }
 
-    /// The client.
+    /// Builds the client.
     pub fn build(self) -> Result<HttpClient, HttpClientError> {
         let mut builder = Client::builder()
             .no_proxy()
@@ -253,23 +253,23 @@ impl fmt::Debug for HttpClientBuilder {
     }
 }
 
-/// Why there is no [`HttpClient`]. The deployer's mistake, seen at start-up.
+/// Why an [`HttpClient`] could not be built. A configuration error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpClientError {
-    /// The text holds no certificates in PEM.
+    /// The text contains no certificates in PEM.
     #[error("not root certificates in PEM")]
     Certificate,
     /// The proxy is not a URL of the form `http://host[:port]`.
     #[error("not the URL of a proxy")]
     Proxy,
-    /// TLS cannot be set up, for this reason: the system has no root certificates, for one (a
+    /// TLS cannot be set up, for this reason. For example, the system has no root certificates (a
     /// container without the package `ca-certificates`).
     #[error("TLS could not be set up{0}")]
     Tls(String),
 }
 
-/// The URL of an issuer, or of an endpoint of one: `https`, or `http` on this machine.
+/// The URL of an issuer or of one of its endpoints: `https`, or `http` on this machine.
 ///
 /// # Example
 ///
@@ -289,7 +289,7 @@ pub struct EndpointUrl {
     plain: PlainHttp,
 }
 
-/// Where `http` may be spoken.
+/// Where plain `http` is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlainHttp {
     Everywhere,
@@ -297,16 +297,17 @@ pub(crate) enum PlainHttp {
 }
 
 impl EndpointUrl {
-    /// A URL that may say `http` wherever it is.
+    /// A URL that may be `http` on any host.
     ///
     /// # Security
     ///
-    /// Whoever stands between can hand out keys of their own, and then tokens for anyone.
+    /// An attacker between this service and the issuer can substitute keys, and then issue tokens
+    /// for anyone.
     pub fn insecure_http(url: &str) -> Result<Self, InvalidEndpointUrl> {
         Self::parse(url, PlainHttp::Everywhere)
     }
 
-    /// The URL as it was given, character by character: what an issuer is compared by.
+    /// The URL exactly as it was given. Issuers are compared by this text, character by character.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -315,8 +316,8 @@ impl EndpointUrl {
         &self.url
     }
 
-    /// Where the documents of this place may send us. They cannot ask for less than the place
-    /// itself has: behind `https`, everything is `https`.
+    /// A URL from a document that was fetched from here. It must not be less secure than this URL:
+    /// if this one is `https`, it must be `https` too.
     #[cfg(feature = "jwks")]
     pub(crate) fn refers_to(&self, url: &str) -> Result<Url, InvalidEndpointUrl> {
         let referred = Self::parse(url, self.plain)?;
@@ -328,8 +329,8 @@ impl EndpointUrl {
     }
 
     fn parse(text: &str, plain: PlainHttp) -> Result<Self, InvalidEndpointUrl> {
-        // The parser is a browser's: it mends what nobody should have written, and the text that an
-        // issuer is compared by would not be the place that is asked.
+        // `Url` parses as browsers do and repairs invalid URLs. The text by which an issuer is
+        // compared could then differ from the URL that is fetched.
         let is_absolute = text.split_once("://").is_some_and(|(scheme, rest)| {
             scheme.chars().all(|c| c.is_ascii_alphabetic()) && !rest.starts_with('/')
         });
@@ -390,7 +391,7 @@ impl fmt::Debug for EndpointUrl {
     }
 }
 
-/// Why a text is not an [`EndpointUrl`]. The deployer's mistake, seen at start-up.
+/// Why a text is not an [`EndpointUrl`]. A configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidEndpointUrl {

@@ -1,4 +1,4 @@
-//! Access tokens of several issuers: `iss` says whose it is.
+//! Access tokens of several issuers, distinguished by `iss`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, AnyTokenVerifier, TokenError};
 use crate::tokens::claims::Claims;
 
-/// One verifier over several, each with its own audience, algorithms, keys and rule for `typ`.
+/// Combines several verifiers, each with its own audience, algorithms, keys and rule for `typ`.
 ///
-/// A token goes to the verifier of the issuer that it names, and to no other; one of an issuer that
-/// is not on the list is refused before anything is fetched. A token that is no signed JWT, not even a
-/// broken one, goes to the verifier for opaque tokens, if there is one.
+/// A token is passed to the verifier of the issuer that it names, and to no other. If that issuer
+/// is not on the list, the token is rejected before anything is fetched. A token that is not a
+/// signed JWT, not even a broken one, is passed to the verifier for opaque tokens, if there is one.
 ///
 /// # Example
 ///
@@ -31,27 +31,28 @@ use crate::tokens::claims::Claims;
 /// # }
 /// ```
 ///
-/// All have one type of claims: beside introspection, whose answers are of another type by default,
-/// name it to both (`with_claims::<MyClaims>()`, on every one of them).
+/// All verifiers must have the same type of claims. Introspection uses another type by default: to
+/// combine it with other verifiers, call `with_claims::<MyClaims>()` on every one of them.
 ///
 /// # Security
 ///
-/// `sub` and `client_id` are names within one issuer: alice of one issuer is not alice of another.
-/// Where identities are compared or stored, take `iss` along
+/// `sub` and `client_id` are names within one issuer: `alice` of one issuer is not `alice` of
+/// another. Where you compare or store identities, include `iss`
 /// ([`Claims::claim`](crate::Claims::claim)).
 pub struct Issuers<C = Claims> {
     by_name: HashMap<String, AnyTokenVerifier<C>>,
     opaque: Option<AnyTokenVerifier<C>>,
-    /// Whose the tokens are that have passed, by their SHA-256: it stands in the token, so it never
-    /// changes, and reading it again costs more than all other checks of a known token.
+    /// The verifiers of tokens that were accepted, by the SHA-256 of the token. `iss` is part of
+    /// the token, so it never changes, and reading it again costs more than all other checks of a
+    /// known token.
     passed: Cache<[u8; 32], AnyTokenVerifier<C>>,
 }
 
-/// Tokens, at some 150 octets each.
+/// In tokens, at about 150 bytes each.
 const CAPACITY: u64 = 10_000;
 
 impl<C: Send + Sync + 'static> Issuers<C> {
-    /// No issuer yet: every token is refused.
+    /// No issuers yet: every token is rejected.
     pub fn new() -> Self {
         Self {
             by_name: HashMap::new(),
@@ -60,10 +61,10 @@ impl<C: Send + Sync + 'static> Issuers<C> {
         }
     }
 
-    /// Also accepts the tokens of the issuer of this verifier, or of each of them
-    /// ([`AccessTokenVerifier::issuers`]): a [`JwtVerifier`](crate::JwtVerifier), one around it, or
-    /// introspection of JWTs that can be revoked, if it was told its issuer. Of several verifiers for
-    /// one issuer, the last counts.
+    /// Also accepts the tokens of every issuer that this verifier names
+    /// ([`AccessTokenVerifier::issuers`]): a [`JwtVerifier`](crate::JwtVerifier), a wrapper around
+    /// one, or introspection of JWTs that can be revoked, if its issuer is configured. If several
+    /// verifiers name one issuer, the last one is used.
     #[must_use]
     pub fn add_issuer(mut self, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         let names: Vec<_> = tokens.issuers().into_iter().map(str::to_owned).collect();
@@ -75,7 +76,7 @@ impl<C: Send + Sync + 'static> Issuers<C> {
         self
     }
 
-    /// Also accepts tokens that are no JWTs, by this verifier.
+    /// Also accepts tokens that are not signed JWTs, if this verifier accepts them.
     #[must_use]
     pub fn with_opaque_tokens(mut self, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         self.opaque = Some(AnyTokenVerifier::new(tokens));
@@ -100,9 +101,10 @@ impl<C: Send + Sync + 'static> Issuers<C> {
     }
 }
 
-/// Whether the token is a JWS but for what its presenter may have appended. The client must not be the
-/// one to choose by whose rules it is judged: a server that is asked about `header.payload.signature=`
-/// may not mind the last character. The header it cannot change without breaking the signature.
+/// Whether the token begins as a JWS, whatever its presenter may have appended. The client must not
+/// be able to choose the verifier: an authorization server that is asked about
+/// `header.payload.signature=` may ignore the last character. The client cannot change the header
+/// without breaking the signature.
 fn begins_as_jws(token: &str) -> bool {
     let header = token
         .split_once('.')

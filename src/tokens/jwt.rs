@@ -1,5 +1,4 @@
-//! Access tokens that are JWTs, by the profile of [RFC
-//! 9068](https://www.rfc-editor.org/rfc/rfc9068).
+//! Access tokens that are JWTs, as profiled in [RFC 9068](https://www.rfc-editor.org/rfc/rfc9068).
 
 use std::fmt;
 use std::time::Duration;
@@ -20,14 +19,14 @@ use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
 use crate::tokens::claims::Claims;
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 
-/// Verifies access tokens that their issuer signed.
+/// Verifies access tokens that are signed by their issuer.
 ///
-/// A token passes when its `typ` is `at+jwt` (or `application/at+jwt`), its `alg` is on the list,
-/// its `iss` is the issuer, its `aud` names this resource server, it is not expired, and its
+/// A token is accepted if its `typ` is `at+jwt` (or `application/at+jwt`), its `alg` is on the
+/// list, its `iss` is the issuer, its `aud` names this resource server, it is not expired, and its
 /// signature verifies with a key of the issuer ([RFC 9068 section
 /// 4](https://www.rfc-editor.org/rfc/rfc9068#section-4)).
 ///
-/// `C` is what the application learns: [`Claims`], or a type of your own
+/// `C` is the type of the claims that the application receives: [`Claims`], or a type of your own
 /// ([`JwtVerifier::with_claims`]).
 ///
 /// # Example
@@ -41,15 +40,15 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// # Ok::<(), tower_dpop::tokens::InvalidKeySet>(())
 /// ```
 ///
-/// A token that was found good is not verified again while it is good and the issuer's keys are the
-/// same ([`JwtVerifier::without_cache`] turns this off). A token that no key verifies lets the
-/// [`KeySource`] look for newer keys, once.
+/// A valid token is cached: it is not verified again while it is valid and the issuer's keys are
+/// the same ([`JwtVerifier::without_cache`] turns this off). If no key verifies a token, the
+/// [`KeySource`] is asked for newer keys, once.
 ///
 /// # Security
 ///
-/// Not checked: revocation (a JWT is good until it expires), scopes (the application's decision),
-/// `jti`, `auth_time`, `acr`. Keys that a token brings or points to (`jwk`, `jku`, `x5c`, `x5u`)
-/// are never looked at.
+/// Not checked: revocation (a JWT is valid until it expires), scopes (the application's decision),
+/// `jti`, `auth_time`, `acr`. Keys that a token contains or points to (`jwk`, `jku`, `x5c`, `x5u`)
+/// are never used.
 pub struct JwtVerifier<K, C = Claims> {
     issuer: String,
     audiences: Vec<String>,
@@ -62,7 +61,7 @@ pub struct JwtVerifier<K, C = Claims> {
     cached_tokens: Option<CachedTokens<CachedToken<C>>>,
 }
 
-/// A token that was found good, and what that rests on.
+/// A valid token, and what its validity depends on.
 #[derive_where(Clone)]
 struct CachedToken<C> {
     token: AccessToken<C>,
@@ -77,7 +76,7 @@ enum TypCheck {
 }
 
 impl<K: KeySource> JwtVerifier<K> {
-    /// Tokens of this issuer for this audience, signed by one of these keys.
+    /// A verifier for tokens of this issuer for this audience, signed with one of these keys.
     ///
     /// Both are compared exactly, character by character: `https://as.example.com` is not
     /// `https://as.example.com/`. The algorithms are RS256 (which issuers use most), PS256, ES256,
@@ -105,14 +104,15 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         self.renewed()
     }
 
-    /// The algorithms by which tokens may be signed. Those of proofs are another list.
+    /// The algorithms with which tokens may be signed. Proofs have a separate list.
     #[must_use]
     pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
         Self { algorithms, ..self }.renewed()
     }
 
-    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. More than five
-    /// minutes are cut to five: RFC 9068 section 4 says "no more than a few minutes".
+    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. The maximum is five
+    /// minutes, and larger values are reduced to it: RFC 9068 section 4 says "no more than a few
+    /// minutes".
     #[must_use]
     pub fn with_leeway(self, leeway: Duration) -> Self {
         Self {
@@ -126,9 +126,9 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     ///
     /// # Security
     ///
-    /// `typ` is what tells an access token from the issuer's other JWTs. Without it, an ID token
-    /// passes if its `aud` is one of yours: make sure that the audience is an identifier of this
-    /// API and never a client's.
+    /// `typ` distinguishes an access token from the issuer's other JWTs. Without this check, an ID
+    /// token is accepted if its `aud` is one of yours: make sure that the audience is an identifier
+    /// of this API and never a client's.
     #[must_use]
     pub fn with_lenient_typ(self) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         .renewed()
     }
 
-    /// Verifies a token anew with every request, at the cost of another signature verification.
+    /// Verifies a token again for every request, at the cost of another signature verification.
     #[must_use]
     pub fn without_cache(self) -> Self {
         Self {
@@ -147,12 +147,12 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
-    /// Verifies every token by the engine all the same, as
-    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does every
-    /// proof. (Feature `precomputed-keys`.)
+    /// Verifies every token with the engine only, as
+    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does for
+    /// proofs. (Feature `precomputed-keys`.)
     ///
-    /// Otherwise, with that feature, multiples of a P-256 key's point, 12 KiB, are kept with the key after eight
-    /// tokens that it has verified, and the next ones take four tenths less time.
+    /// Otherwise, with that feature, a P-256 key that has verified eight tokens keeps multiples of
+    /// its point (12 KiB), and further verifications take 40% less time.
     #[cfg(feature = "precomputed-keys")]
     #[must_use]
     pub fn without_precomputed_keys(self) -> Self {
@@ -162,8 +162,8 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
-    /// How much memory the tokens that were found good may take, in octets, by estimate. The default
-    /// is 16 MiB, some 6,000 tokens.
+    /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB,
+    /// about 6,000 tokens.
     #[must_use]
     pub fn with_cache_capacity(self, octets: u64) -> Self {
         Self {
@@ -172,13 +172,13 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         }
     }
 
-    /// Under other rules, no token is cached yet.
+    /// Empties the cache: tokens that were cached under other rules may no longer be valid.
     fn renewed(mut self) -> Self {
         self.cached_tokens = self.cached_tokens.as_ref().map(CachedTokens::renewed);
         self
     }
 
-    /// Reads the token's claims into a type of your own. A token that does not fit is refused.
+    /// Parses the token's claims into a type of your own. A token that does not fit is rejected.
     ///
     /// # Example
     ///
@@ -266,14 +266,14 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
             telemetry::token_cache(Cached::Miss);
             return Ok(None);
         };
-        // Before the keys, as with a token that is not known: what costs nothing comes first.
+        // Before the keys, as for a token that is not cached: checks that cost nothing come first.
         if let Err(error) = cached.validity.check(now, self.leeway) {
             cached_tokens.forget(token);
             telemetry::token_cache(Cached::Miss);
             return Err(error.into());
         }
-        // The source is asked with every request: it renews its keys when they are asked for, and
-        // only it knows whether they have changed.
+        // The source is asked for every request: it renews its keys only when it is asked for them,
+        // and only it knows whether they have changed.
         let keys = self.keys.key_set(now).await.map_err(unavailable)?;
         if !keys.is(&cached.keys) {
             cached_tokens.forget(token);
@@ -284,7 +284,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         Ok(Some(cached.token))
     }
 
-    /// The keys by which the signature verifies, newer ones than those at hand if need be.
+    /// The keys that verify the signature: the current ones or, if they do not, newer ones.
     async fn verify_signature(
         &self,
         jws: &CompactJws<'_>,
@@ -322,7 +322,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
 {
     type Claims = C;
 
-    /// What costs nothing is compared before the issuer's keys are asked for, so a token of another
+    /// Checks that cost nothing come before the issuer's keys are asked for, so a token of another
     /// issuer never causes a fetch.
     async fn verify(
         &self,

@@ -15,12 +15,12 @@ use crate::jose::recurring_key::LastingKey;
 use crate::time::Timestamp;
 use crate::tokens::access_token::TokenError;
 
-/// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; keys that are
-/// fetched are another.
+/// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; other sources
+/// fetch the keys.
 ///
 /// # Example
 ///
-/// Keys that somebody else keeps up to date:
+/// Keys that other code keeps up to date:
 ///
 /// ```
 /// use std::sync::{Arc, PoisonError, RwLock};
@@ -45,19 +45,20 @@ use crate::tokens::access_token::TokenError;
 /// }
 /// ```
 pub trait KeySource: Send + Sync + 'static {
-    /// The issuer's keys, as far as they are known now.
+    /// The issuer's keys, as currently known.
     ///
-    /// It is called for every request, those with a cached token included: the same set (a clone of
-    /// it) while nothing has changed keeps their verdicts, another one ends them.
+    /// This is called for every request, including requests with a cached token. While nothing has
+    /// changed, return the same set (a clone of it): cached tokens stay valid with the same set and
+    /// are discarded with another one.
     fn key_set(
         &self,
         now: Timestamp,
     ) -> impl Future<Output = Result<KeySet, KeySourceError>> + Send;
 
-    /// The issuer's keys after no key of `known` has verified a token: another set, if there is
-    /// one.
+    /// Another set of the issuer's keys, if there is one, after no key of `known` has verified a
+    /// token.
     ///
-    /// The token may be anyone's invention: do not let it cause unbounded work.
+    /// Anyone can invent such a token: do not let it cause unbounded work.
     fn newer_key_set(
         &self,
         known: &KeySet,
@@ -65,20 +66,22 @@ pub trait KeySource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<KeySet>, KeySourceError>> + Send;
 }
 
-/// The issuer's keys are out of reach. The request is answered with 503. Why is for the source to
-/// log.
+/// The issuer's keys are unreachable. The request is rejected with 503. The source should log the
+/// reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the issuer's keys are not available")]
 pub struct KeySourceError;
 
 /// The public keys of an issuer, parsed once. Cloning is cheap.
 ///
-/// It is read from a JWK Set (`{"keys":[…]}`) or from a single JWK. Keys that cannot verify access
-/// tokens (encryption keys, unknown types, RSA below 2048 bits) are left out, as [RFC 7517 section
-/// 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says; a set without any other is an error.
+/// It is parsed from a JWK Set (`{"keys":[…]}`) or from a single JWK. Keys that cannot verify
+/// access tokens (encryption keys, unknown types, RSA below 2048 bits) are ignored, as [RFC 7517
+/// section 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says; a set without any other key
+/// is an error.
 ///
-/// A token names its key by `kid`. One that does not is tried with the first four keys that fit its
-/// algorithm, and so is one whose `kid` no key has with the keys that have none.
+/// A token names its key by `kid`. A token without `kid` is tried with the first four keys that fit
+/// its algorithm. A token whose `kid` matches no key is tried in the same way with the keys that
+/// have no `kid`.
 #[derive(Clone)]
 pub struct KeySet(Arc<[IssuerKey]>);
 
@@ -87,17 +90,17 @@ struct IssuerKey {
     verifying: Vec<(Algorithm, LastingKey)>,
 }
 
-/// A token without `kid` is tried with no more keys than this, so that it cannot buy a verification
-/// for each key of a large set.
+/// A token without `kid` is tried with at most this many keys, so that it cannot cause a
+/// verification with every key of a large set.
 const MAX_CANDIDATES: usize = 4;
 
 impl KeySet {
-    /// Whether the other is this very set: this value, or a clone of it.
+    /// Whether `other` is the same set: this value, or a clone of it.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many keys of the set can verify access tokens.
+    /// The number of keys in the set, all of which can verify access tokens.
     #[expect(clippy::len_without_is_empty, reason = "a set is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -108,7 +111,8 @@ impl KeySet {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
-    /// Verifies a token's signature, in this way, with the keys that may have made it.
+    /// Calls `verify` with the keys that may have signed the token, until one verifies its
+    /// signature.
     pub(crate) fn verify(
         &self,
         kid: Option<&str>,
@@ -125,8 +129,8 @@ impl KeySet {
         outcome
     }
 
-    /// The keys that may have signed: those of the token's `kid` first, then those without one;
-    /// every key, where the token does not say.
+    /// The keys that may have signed the token: first those with its `kid`, then those without one.
+    /// For a token without `kid`, every key.
     fn candidates(
         &self,
         kid: Option<&str>,
@@ -168,8 +172,8 @@ impl FromStr for KeySet {
 
 impl IssuerKey {
     fn from_json(json: &Value) -> Option<Self> {
-        // The issuer's documents are trusted and of all kinds, so they are read by a tolerant
-        // reader, one key at a time.
+        // The issuer's documents are trusted and vary widely, so they are read by a lenient parser,
+        // one key at a time.
         let key = jsonwebtoken::jwk::Jwk::deserialize(json).ok()?;
         let verifies = key
             .common
@@ -179,7 +183,7 @@ impl IssuerKey {
                 .common
                 .key_operations
                 .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-        // A private key in a public document is everybody's.
+        // A private key in a public document is known to everyone.
         if !verifies || json.get("d").is_some() {
             return None;
         }
@@ -264,14 +268,14 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// Why a document holds no key set. The deployer's mistake, seen at start-up.
+/// Why a document is not a usable key set. A configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeySet {
     /// Neither a JWK Set nor a JWK.
     #[error("not a JWK Set and not a JWK")]
     Malformed,
-    /// No key of it can verify access tokens.
+    /// No key in it can verify access tokens.
     #[error("the key set holds no key that can verify access tokens")]
     NoUsableKey,
 }

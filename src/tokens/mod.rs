@@ -1,5 +1,5 @@
-//! Is the access token good? Verifiers of signed and of opaque tokens, and where their keys come
-//! from.
+//! Is the access token valid? Verifiers for signed and for opaque tokens, and the sources of their
+//! keys.
 
 pub(crate) mod access_token;
 pub(crate) mod claims;

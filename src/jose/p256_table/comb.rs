@@ -1,4 +1,4 @@
-//! Tables of multiples of one point, and the sum of a multiple of each of two points by them.
+//! Tables of multiples of one point, and the sum of multiples of two points, computed with them.
 //!
 //! The method is the comb of Lim and Lee (CRYPTO '94) with digits +1 and -1.
 
@@ -6,14 +6,14 @@ use super::limbs::Limbs;
 use super::point::{AffinePoint, Point};
 use super::scalar::Scalar;
 
-/// A sum takes a doubling for each row but the first, for both points together.
+/// A sum takes one doubling for each row except the first, shared by both points.
 const ROWS: usize = 13;
 
-/// Which multiples a table holds.
+/// The choice of multiples in a table.
 ///
-/// A scalar is `teeth * columns` digits, each +1 or -1; digit `i` counts 2^i. Tooth `t` has the digits
-/// `t * columns ..`, so a column holds one digit of every tooth. Column `c` stands in block
-/// `c / ROWS` and row `c % ROWS`.
+/// A scalar has `teeth * columns` digits, each +1 or -1. Digit `i` counts 2^i times. Tooth `t` has the
+/// `columns` digits from `t * columns` on, so a column has one digit of every tooth. Column `c` is in
+/// block `c / ROWS` and row `c % ROWS`.
 pub(super) struct Layout {
     teeth: usize,
     columns: usize,
@@ -22,10 +22,10 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// For G, once in a process: 64 KiB, 26 additions a multiple.
+    /// For G, once per process: 64 KiB, 26 additions per multiple.
     pub(super) const GENERATOR: Self = Self::new(10);
 
-    /// For a key: 12 KiB, 37 additions a multiple.
+    /// For a key: 12 KiB, 37 additions per multiple.
     pub(super) const KEY: Self = Self::new(7);
 
     const fn new(teeth: usize) -> Self {
@@ -47,7 +47,7 @@ impl Layout {
         self.columns.div_ceil(ROWS)
     }
 
-    /// The multiples of one block: the tooth of the highest digit always counts +1.
+    /// The number of multiples in one block: the digit of the highest tooth is always +1.
     const fn points_a_block(&self) -> usize {
         1 << (self.teeth - 1)
     }
@@ -56,21 +56,21 @@ impl Layout {
         self.blocks() * self.points_a_block() * size_of::<AffinePoint>()
     }
 
-    /// The exponent that a tooth counts for in the first row of a block.
+    /// The exponent of a tooth's power in the first row of a block.
     const fn exponent(&self, block: usize, tooth: usize) -> usize {
         tooth * self.columns + block * ROWS
     }
 }
 
-/// The multiples of one point that a [`Layout`] names.
+/// The multiples of one point that a [`Layout`] describes.
 pub(super) struct Comb {
     layout: &'static Layout,
     pub(super) points: Box<[AffinePoint]>,
 }
 
 impl Comb {
-    /// `None` only if a multiple were infinity, which cannot be for a point of order n: see the page
-    /// at the head of the folder.
+    /// `None` only if a multiple were infinity. That is impossible for a point of order n: see the
+    /// proof at the head of `mod.rs`.
     pub(super) fn new(point: AffinePoint, layout: &'static Layout) -> Option<Self> {
         let doublings = layout.exponent(layout.blocks() - 1, layout.teeth - 1) + 1;
         let mut powers = Vec::with_capacity(doublings + 1);
@@ -88,7 +88,7 @@ impl Comb {
                 lowest = lowest.plus_affine(&powers[layout.exponent(block, tooth)].negated());
             }
             points.push(lowest);
-            // From -1 to +1 is twice the tooth's power.
+            // Changing a sign from -1 to +1 adds twice the tooth's power.
             for tooth in 0..layout.teeth - 1 {
                 let twice = powers[layout.exponent(block, tooth) + 1];
                 for i in first..points.len() {
@@ -100,13 +100,13 @@ impl Comb {
         Some(Self { layout, points })
     }
 
-    /// The digits of a scalar u, a bit each, set for +1 and clear for -1: v with
-    /// 2v - (2^digits - 1) = u modulo n, and v below n.
+    /// The digits of a scalar u, one bit per digit, set for +1 and clear for -1: the v below n with
+    /// 2v - (2^digits - 1) = u modulo n.
     fn digits(&self, u: Scalar) -> Limbs {
         u.times(Scalar::HALF).plus(self.layout.offset).integer()
     }
 
-    /// What one column adds, by the digits in it; nothing where the last block has no such row.
+    /// The point that the digits of one column add. `None` if the last block has no such row.
     #[inline]
     fn addend(&self, digits: &Limbs, block: usize, row: usize) -> Option<AffinePoint> {
         let Layout { teeth, columns, .. } = *self.layout;
@@ -126,7 +126,7 @@ impl Comb {
         Some(if set >= half {
             self.points[index + (set - half)]
         } else {
-            // The opposite of the point of all opposite digits.
+            // The opposite of the point for the opposite digits.
             self.points[index + (half - 1 - set)].negated()
         })
     }

@@ -1,4 +1,4 @@
-//! The field of P-256: integers modulo p. Names for functions of fiat-crypto, nothing else.
+//! The field of P-256: integers modulo p. Only gives names to functions of fiat-crypto.
 
 use fiat_crypto::p256_64::{
     fiat_p256_add, fiat_p256_montgomery_domain_field_element as Montgomery, fiat_p256_mul,
@@ -16,7 +16,7 @@ const P: Limbs = [
     0xffff_ffff_0000_0001,
 ];
 
-/// An element in Montgomery form, below p as fiat-crypto leaves it: equal elements have equal limbs.
+/// An element in Montgomery form. fiat-crypto keeps it below p, so equal elements have equal limbs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct FieldElement(Limbs);
 
@@ -79,7 +79,7 @@ impl FieldElement {
         self.plus(self)
     }
 
-    /// The inverse, as self^(p-2) (Fermat); zero for zero.
+    /// The inverse, computed as self^(p-2) (Fermat). Zero gives zero.
     pub(super) fn inverted(self) -> Self {
         let mut exponent = P;
         exponent[0] -= 2;

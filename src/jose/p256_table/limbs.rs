@@ -1,8 +1,8 @@
-//! Integers of 256 bits as four limbs of 64, the least significant first: what fiat-crypto takes.
+//! 256-bit integers as four 64-bit limbs, the least significant first, as fiat-crypto takes them.
 
 pub(super) type Limbs = [u64; 4];
 
-/// From 32 octets, big-endian.
+/// From 32 bytes, big-endian.
 pub(super) const fn from_octets(octets: &[u8; 32]) -> Limbs {
     let mut limbs = [0; 4];
     let mut i = 0;

@@ -1,62 +1,62 @@
-//! ES256 for keys that recur: a table of multiples of the key's point makes of a verification two
+//! ES256 for recurring keys: with a table of multiples of the key's point, a verification becomes two
 //! multiplications of fixed points.
 //!
-//! A client signs thousands of proofs with one key, and an issuer as many tokens. Everything here is public (the key, the
-//! signature, the message), so what is computed about a key may be kept, and nothing needs to take
-//! constant time.
+//! A client signs thousands of proofs with one key, and an issuer as many tokens. Everything here is
+//! public (the key, the signature, the message), so values computed from a key may be kept, and nothing
+//! needs to take constant time.
 //!
-//! # Why it is right
+//! # Why it is correct
 //!
-//! **What is computed.** FIPS 186-5 section 6.4.2, to the letter ([`P256Table::verify_digest`]): r
-//! and s are refused outside 1 to n - 1; z is the digest as an integer modulo n; w = s^-1, u1 = zw,
-//! u2 = rw modulo n; R = u1 G + u2 Q; infinity is refused; the signature is good if the x of R,
-//! modulo n, is r. Since n < p < 2n, that is x = r, or x = r + n where r + n < p.
+//! **The computation** follows FIPS 186-5 section 6.4.2 exactly ([`P256Table::verify_digest`]): r and s
+//! are rejected outside 1 to n - 1; z is the digest as an integer modulo n; w = s^-1, u1 = zw,
+//! u2 = rw modulo n; R = u1 G + u2 Q; infinity is rejected; the signature is valid if the x of R,
+//! modulo n, is r. Since n < p < 2n, this means x = r, or x = r + n where r + n < p.
 //!
-//! **The arithmetic modulo p and n** is fiat-crypto's: generated from a Coq proof that it computes
-//! what it says for all inputs below the modulus, with outputs below the modulus. `field.rs` and
-//! `scalar.rs` give names to its functions and make sure that what goes in is below the modulus. As
-//! a residue has one representation, `==` of limbs is equality of residues. The inverse of s comes
-//! from ruint, and is used only if fiat-crypto's product of the two is one, which is what
-//! an inverse is. There is no other arithmetic on large integers in this folder.
+//! **The arithmetic modulo p and n** comes from fiat-crypto. It is generated from a Coq proof that it
+//! computes what it states for all inputs below the modulus, with outputs below the modulus. `field.rs`
+//! and `scalar.rs` give names to its functions and ensure that the inputs are below the modulus. A
+//! residue has one representation, so `==` of limbs is equality of residues. The inverse of s comes
+//! from ruint. It is used only if fiat-crypto's product of the two is one, which is the definition of
+//! an inverse. There is no other arithmetic on large integers in this folder.
 //!
-//! **The group law** is two functions in `point.rs`, transcribed operation for operation from
-//! `Jacobian.v` of the Fiat-Crypto project, where Coq proves both to be the affine group law for all
-//! points of any curve: equal points, opposite points and infinity included. No caller has to avoid
-//! anything.
+//! **The group law** consists of two functions in `point.rs`, transcribed operation for operation from
+//! `Jacobian.v` of the Fiat-Crypto project. There, Coq proves that both are the affine group law for
+//! all points of any curve, including equal points, opposite points and infinity. Callers do not have
+//! to avoid any input.
 //!
-//! **The sum of two multiples** (`comb.rs`). Let L be the number of digits, at least 256, and
-//! u a scalar. Let v = (u + 2^L - 1) / 2 modulo n; it is below n, so below 2^256, and its bits
-//! v_0 … v_255, and zeros up to L, are the bits of an integer. The digits are d_i = 2 v_i - 1, so each
-//! is +1 or -1, and
+//! **The sum of two multiples** (`comb.rs`). Let L be the number of digits, at least 256, and let u be
+//! a scalar. Let v = (u + 2^L - 1) / 2 modulo n. It is below n, so it is below 2^256. Its bits
+//! v_0 … v_255, followed by zeros up to L, are the bits of an integer. The digits are d_i = 2 v_i - 1,
+//! so each is +1 or -1, and
 //!
 //! ```text
 //! sum of d_i 2^i = 2v - (2^L - 1) = u   (modulo n)
 //! ```
 //!
-//! for every u from 0 to n - 1, with no case apart. A multiple of G or Q depends on the scalar modulo
-//! n only, because both have order n: n is prime, and the curve has n points. So u Q is the sum of
-//! d_i 2^i Q. The table holds, for each block, the sums of its teeth's powers with every choice of
-//! signs for which the highest is +1; the others are their opposites. Added up by rows, the highest
-//! first and a doubling before each of the others (Horner), every digit i is counted 2^i times exactly.
+//! for every u from 0 to n - 1, without special cases. A multiple of G or Q depends only on the scalar
+//! modulo n, because both points have order n: n is prime, and the curve has n points. So u Q is the
+//! sum of d_i 2^i Q. For each block, the table holds the sums of the powers of its teeth with every
+//! choice of signs in which the sign of the highest is +1. The other sums are the opposites of these.
+//! The sum is computed by rows, the highest first, with a doubling before each of the other rows
+//! (Horner), so every digit i is counted exactly 2^i times.
 //!
-//! **The table** is made of the same two functions, from a point that was checked to be on the
+//! **The table** is computed with the same two functions, from a point that was checked to be on the
 //! curve. No entry is infinity: an entry is k times the point with k = ±2^a ± 2^b …, at most ten
-//! powers with different exponents up to 248. That is not 0, since the lowest power divides all
-//! others by an even number, and it is below 2^249, hence below n, on either side of 0. Were one
-//! infinity all the same, there would be no table.
+//! powers with different exponents up to 248. k is not 0, because every other power is an even
+//! multiple of the lowest. The absolute value of k is below 2^249, hence below n. If an entry were
+//! infinity nevertheless, there would be no table.
 //!
-//! **What may use it.** A client's key by which an engine has verified proofs of requests that passed
-//! ([`KeyCache`](super::key_cache::KeyCache)), where the table is found by the key's thumbprint, a
-//! SHA-256; and an issuer's key by which an engine has verified tokens, where the table stands beside
-//! the key ([`LastingKey`](super::recurring_key::LastingKey)). Both only in builds with the feature
-//! `precomputed-keys`; without it this folder is not compiled, and the engine verifies every signature.
-//! `Verifier::without_precomputed_keys` and `JwtVerifier::without_precomputed_keys` switch it off in a build that has
-//! the feature.
+//! **Which keys use it.** First, a client's key with which an engine has verified proofs of requests
+//! that passed ([`KeyCache`](super::key_cache::KeyCache)). Its table is found by the key's thumbprint,
+//! a SHA-256 hash. Second, an issuer's key with which an engine has verified tokens. Its table is
+//! stored beside the key ([`LastingKey`](super::recurring_key::LastingKey)). Both need a build with the
+//! feature `precomputed-keys`. Without it, this folder is not compiled, and the engine verifies
+//! every signature. `Verifier::without_precomputed_keys` and `JwtVerifier::without_precomputed_keys`
+//! disable it in a build that has the feature.
 //!
-//! **What was tried.** `tests.rs`: all of Wycheproof for this curve and hash; signatures with
-//! r, s, u1, u2, Q and R at every edge, good and mutated, against AWS-LC and p256, which has
-//! complete formulas of another kind (Renes, Costello and Batina); the same as a long run
-//! and as a fuzz target.
+//! **What was tested.** `tests.rs`: all of Wycheproof for this curve and hash; signatures with r, s,
+//! u1, u2, Q and R at every edge, valid and mutated, compared with AWS-LC and p256, which has complete
+//! formulas of another kind (Renes, Costello and Batina); the same as a long run and as a fuzz target.
 //!
 //! # Sources
 //!
@@ -84,17 +84,17 @@ use self::point::AffinePoint;
 use self::scalar::Scalar;
 use crate::jose::jwk::SignatureRejected;
 
-/// The multiples of one key's point: [`P256Table::BYTES`] of memory.
+/// The multiples of one key's point. They take [`P256Table::BYTES`] of memory.
 pub(crate) struct P256Table {
     generator: &'static Comb,
     key: Comb,
 }
 
 impl P256Table {
-    /// The memory of one table.
+    /// The memory of one table, in bytes.
     pub(crate) const BYTES: usize = Layout::KEY.bytes();
 
-    /// Takes as long as some four verifications. `None` if the octets are no point of the curve.
+    /// Takes as long as about four verifications. `None` if the bytes are not a point on the curve.
     ///
     /// The point is `04 ‖ x ‖ y` (SEC 1 section 2.3.3).
     pub(crate) fn new(point: &[u8; 65]) -> Option<Self> {
@@ -110,7 +110,7 @@ impl P256Table {
         self.verify_digest(&Sha256::digest(message).into(), signature)
     }
 
-    /// FIPS 186-5 section 6.4.2, for a message of this digest.
+    /// FIPS 186-5 section 6.4.2, for a message with this digest.
     pub(crate) fn verify_digest(
         &self,
         digest: &[u8; 32],

@@ -1,17 +1,17 @@
 //! The group of P-256: doubling, and adding an affine point, in Jacobian coordinates.
 //!
-//! Both are, operation for operation, functions that the Fiat-Crypto project has written down and
-//! proved in Coq (`src/Curves/Weierstrass/Jacobian.v`):
+//! Both are, operation for operation, functions that the Fiat-Crypto project has written and proved
+//! in Coq (`src/Curves/Weierstrass/Jacobian.v`):
 //!
 //! - [`Point::doubled`] is `double_minus_3`, equal to `double` for a = -3 (lemma
 //!   `double_minus_3_eq_double`), which is the group law's doubling (`to_affine_double`). The formulas
 //!   are dbl-2001-b of the Explicit-Formulas Database.
 //! - [`Point::plus_affine`] is `add_mixed`, equal to `add` (`add_mixed_eq_add`), which is the group
 //!   law's addition **for all points**, infinity, equal and opposite ones included
-//!   (`to_affine_add`). The formulas are madd-2007-bl's kin in the same database.
+//!   (`to_affine_add`). The formulas are a variant of madd-2007-bl in the same database.
 //!
-//! BoringSSL and AWS-LC compute with the same formulas. Here they may branch on what they compute
-//! with, because all of it is public.
+//! BoringSSL and AWS-LC use the same formulas. Here they may branch on the values, because all values
+//! are public.
 
 use super::field::FieldElement;
 use super::limbs;
@@ -48,8 +48,8 @@ impl AffinePoint {
         ]),
     };
 
-    /// From `04 ‖ x ‖ y` (SEC 1 section 2.3.4), if that is a point of the curve. All of them but
-    /// infinity, which has no such form, are of order n.
+    /// From `04 ‖ x ‖ y` (SEC 1 section 2.3.4). `None` if it is not a point on the curve. Every point
+    /// except infinity has order n, and infinity has no encoding of this form.
     pub(super) fn from_uncompressed(octets: &[u8; 65]) -> Option<Self> {
         let (form, coordinates) = octets.split_first()?;
         let x = FieldElement::new(&limbs::from_octets(coordinates.first_chunk()?))?;
@@ -68,7 +68,7 @@ impl AffinePoint {
     }
 }
 
-/// X, Y, Z with x = X / Z^2 and y = Y / Z^3, or infinity where Z is zero.
+/// X, Y, Z with x = X / Z^2 and y = Y / Z^3, or infinity if Z is zero.
 #[derive(Clone, Copy)]
 pub(super) struct Point {
     x: FieldElement,
@@ -127,8 +127,8 @@ impl Point {
         Self { x, y, z }
     }
 
-    /// All of them in affine form, with one inversion (Montgomery's trick). `None` if one is
-    /// infinity.
+    /// Converts all points to affine form, with one inversion (Montgomery's trick). `None` if one of
+    /// them is infinity.
     pub(super) fn to_affine(points: &[Self]) -> Option<Vec<AffinePoint>> {
         let mut product = FieldElement::ONE;
         let products_before: Vec<FieldElement> = points

@@ -1,5 +1,5 @@
-//! Integers modulo n, the order of P-256. Names for functions of fiat-crypto, and an inverse that
-//! one of them checks.
+//! Integers modulo n, the order of P-256. Gives names to functions of fiat-crypto, and adds an inverse
+//! that one of them checks.
 
 use fiat_crypto::p256_scalar_64::{
     fiat_p256_scalar_add, fiat_p256_scalar_from_montgomery,
@@ -19,7 +19,7 @@ pub(super) const ORDER: Limbs = [
     0xffff_ffff_0000_0000,
 ];
 
-/// In Montgomery form, below n as fiat-crypto leaves it: equal scalars have equal limbs.
+/// In Montgomery form. fiat-crypto keeps it below n, so equal scalars have equal limbs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scalar(Limbs);
 
@@ -49,7 +49,7 @@ impl Scalar {
         }
     }
 
-    /// From any integer of 256 bits, modulo n: high half times 2^128 plus low half, each below n.
+    /// From any 256-bit integer, modulo n: the high half times 2^128 plus the low half, each below n.
     pub(super) const fn reduced(integer: &Limbs) -> Self {
         let [a, b, c, d] = *integer;
         let high = Self::of(&[c, d, 0, 0]);
@@ -57,7 +57,7 @@ impl Scalar {
         high.times(Self::of(&[0, 0, 1, 0])).plus(low)
     }
 
-    /// The caller knows that the integer is below n.
+    /// The caller must ensure that the integer is below n.
     const fn of(integer: &Limbs) -> Self {
         let mut scalar = Montgomery([0; 4]);
         fiat_p256_scalar_to_montgomery(&mut scalar, &Plain(*integer));
@@ -91,8 +91,8 @@ impl Scalar {
 
     /// The inverse of a scalar other than zero.
     ///
-    /// Whoever computes it need not be trusted: what is returned has been multiplied with the scalar
-    /// by fiat-crypto, and gave one.
+    /// The code that computes it need not be trusted: fiat-crypto multiplies the result by the scalar,
+    /// and the result is returned only if the product is one.
     pub(super) fn inverted(self) -> Option<Self> {
         const N: U256 = U256::from_limbs(ORDER);
         let found = U256::from_limbs(self.integer()).inv_mod(N)?;

@@ -1,4 +1,4 @@
-//! What is tried of the table: its parts, Wycheproof, and the verdicts of AWS-LC and p256.
+//! Tests of the table: its parts, Wycheproof, and comparison with the results of AWS-LC and p256.
 
 mod cases;
 mod differential;
@@ -10,7 +10,7 @@ use p256::elliptic_curve::ops::Reduce as _;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::{FieldBytes, ProjectivePoint, Scalar};
 
-/// Any integer of 256 bits, modulo n, by p256.
+/// Any 256-bit integer, modulo n, computed by p256.
 fn scalar(octets: &[u8; 32]) -> Scalar {
     Scalar::reduce(&FieldBytes::from(*octets))
 }
@@ -36,13 +36,13 @@ fn to_octets(integer: &BigUint) -> [u8; 32] {
     padded
 }
 
-/// An octet string of 32 octets from its digits.
+/// 32 bytes from their hexadecimal digits.
 fn hex32(digits: &str) -> [u8; 32] {
     assert_eq!(digits.len(), 64);
     std::array::from_fn(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
 }
 
-/// The digits of octets, for the message of a failure.
+/// The hexadecimal digits of bytes, for a failure message.
 fn hex(octets: &[u8]) -> String {
     let digits = octets.iter().map(|octet| format!("{octet:02x}"));
     digits.collect::<Vec<_>>().concat()

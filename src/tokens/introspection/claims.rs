@@ -1,4 +1,4 @@
-//! What an authorization server says of a token.
+//! The claims in an introspection response.
 
 use std::fmt;
 
@@ -9,14 +9,13 @@ use serde_json::{Map, Value};
 use crate::time::Timestamp;
 use crate::tokens::claims::{HasAuthentication, HasScopes, claim, scopes};
 
-/// What a server says of an access token ([RFC 7662 section
-/// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). Every member is the server's to leave
-/// out.
+/// The members of an introspection response about an access token ([RFC 7662 section
+/// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). The server may omit any of them.
 ///
-/// A `scope` that is not one string is refused; for a server that writes it otherwise, use [a type
-/// of your own](crate::tokens::IntrospectionVerifier::with_claims).
+/// A token is rejected if its `scope` is not a single string. For a server with another format, use
+/// [a type of your own](crate::tokens::IntrospectionVerifier::with_claims).
 ///
-/// `Debug` shows none of them: they are about a person.
+/// `Debug` shows none of the members, because they are about a person.
 #[derive(Clone, Deserialize)]
 pub struct IntrospectedClaims {
     sub: Option<String>,
@@ -28,7 +27,7 @@ pub struct IntrospectedClaims {
 }
 
 impl IntrospectedClaims {
-    /// `sub`: whom the token is about.
+    /// `sub`: the subject of the token.
     pub fn subject(&self) -> Option<&str> {
         self.sub.as_deref()
     }
@@ -38,22 +37,22 @@ impl IntrospectedClaims {
         self.client_id.as_deref()
     }
 
-    /// `username`: a name that people read. Two people may have the same.
+    /// `username`: a human-readable name. Two people may have the same.
     pub fn username(&self) -> Option<&str> {
         self.username.as_deref()
     }
 
-    /// The scopes of the `scope` member.
+    /// The scopes in the `scope` member.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         scopes(self.scope.as_deref())
     }
 
-    /// Whether the `scope` member holds this scope.
+    /// Whether the `scope` member contains this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes().any(|held| held == scope)
     }
 
-    /// Another member than those above, if it is there and of this type.
+    /// Any member other than those above, if it is present and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         claim(&self.others, name)
     }

@@ -1,4 +1,4 @@
-//! How this service shows the authorization server who is asking ([RFC 7662 section
+//! How this service authenticates to the authorization server ([RFC 7662 section
 //! 2.1](https://www.rfc-editor.org/rfc/rfc7662#section-2.1)).
 
 use std::fmt;
@@ -35,8 +35,8 @@ use crate::time::Timestamp;
 ///
 /// # Security
 ///
-/// Secret and key are wiped from memory when the last clone is dropped. Out of reach are the copies
-/// that a request to the server is made of.
+/// The secret and the key are wiped from memory when the last clone is dropped. The copies in
+/// requests to the server cannot be wiped.
 #[derive(Clone)]
 pub struct ClientAuthentication(Method);
 
@@ -55,12 +55,13 @@ enum Method {
 }
 
 impl ClientAuthentication {
-    /// `client_secret_basic`: both form-urlencoded, in an `Authorization` field ([RFC 6749 section
+    /// `client_secret_basic`: identifier and secret, both form-urlencoded, in the `Authorization`
+    /// header field ([RFC 6749 section
     /// 2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
     pub fn basic(id: impl AsRef<str>, secret: impl Into<String>) -> Self {
         let secret = Zeroizing::new(secret.into());
         let id: String = byte_serialize(id.as_ref().as_bytes()).collect();
-        // Allocated once: a text that grows leaves its beginnings behind.
+        // Allocated once: a string that grows leaves copies of its beginning in memory.
         let length = id.len() + ":".len() + 3 * secret.len();
         let mut pair = Zeroizing::new(String::with_capacity(length));
         pair.push_str(&id);
@@ -73,7 +74,7 @@ impl ClientAuthentication {
         Self(Method::Basic(field))
     }
 
-    /// `client_secret_post`: both in the form, which not every server accepts.
+    /// `client_secret_post`: identifier and secret in the form, which not every server accepts.
     pub fn post(id: impl Into<String>, secret: impl Into<String>) -> Self {
         Self(Method::Post {
             id: id.into(),
@@ -81,11 +82,12 @@ impl ClientAuthentication {
         })
     }
 
-    /// `private_key_jwt`: an assertion that this service signs anew for each question, good for a
-    /// minute ([RFC 7523 section 3](https://www.rfc-editor.org/rfc/rfc7523#section-3)).
+    /// `private_key_jwt`: an assertion that this service signs for each introspection request,
+    /// valid for one minute ([RFC 7523 section
+    /// 3](https://www.rfc-editor.org/rfc/rfc7523#section-3)).
     ///
-    /// The audience is the authorization server's issuer identifier, as its metadata has it; some
-    /// servers want the URL of their token endpoint.
+    /// The audience is the authorization server's issuer identifier, as in its metadata; some
+    /// servers expect the URL of their token endpoint.
     pub fn private_key_jwt(
         client_id: impl Into<String>,
         key: SigningKey,
@@ -98,7 +100,8 @@ impl ClientAuthentication {
         })
     }
 
-    /// Writes what belongs into the form. What belongs into the `Authorization` field is returned.
+    /// Appends the credentials to the form, or returns the value of the `Authorization` header
+    /// field.
     pub(crate) fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
@@ -114,7 +117,7 @@ impl ClientAuthentication {
                     .append_pair("client_secret", secret);
             }
             Method::PrivateKeyJwt { id, key, audience } => {
-                // RFC 7521 section 4.2 leaves `client_id` to the client; some servers need it.
+                // In RFC 7521 section 4.2, `client_id` is optional; some servers require it.
                 form.append_pair("client_id", id)
                     .append_pair(
                         "client_assertion_type",
@@ -137,7 +140,7 @@ impl fmt::Debug for ClientAuthentication {
     }
 }
 
-/// An assertion by this key, for one request (RFC 7523 section 3).
+/// An assertion signed with this key, for one request (RFC 7523 section 3).
 fn assertion(
     key: &SigningKey,
     id: &str,
@@ -180,7 +183,7 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// The operating system gave no randomness, or the engine would not sign.
+/// The operating system provided no randomness, or the engine could not sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no client assertion could be signed")]
 pub(crate) struct NoAssertion;

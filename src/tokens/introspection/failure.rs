@@ -1,4 +1,4 @@
-//! Why an authorization server could not be asked, or said nothing of use.
+//! Why an introspection request could not be sent, or got no usable response.
 
 use http::StatusCode;
 
@@ -22,7 +22,8 @@ pub(crate) fn is_unsupported_token_type(body: &[u8]) -> bool {
     error.is_some_and(|error| error.as_str() == "unsupported_token_type")
 }
 
-/// Why nobody knows whether a token is good. For the log: clients are told nothing of it.
+/// Why the server could not decide whether a token is valid. For the log only: clients do not see
+/// it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -41,7 +42,7 @@ impl Failure {
     pub(crate) fn report(&self, endpoint: &EndpointUrl) {
         telemetry::introspection("failed");
         let host = endpoint.url().host_str();
-        // Other 4xx may be about the token, which is anybody's.
+        // Other 4xx responses may be about the token, which may come from anyone.
         if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
             tracing::error!(host, reason = %self, "this service may not ask about tokens");
         } else {

@@ -1,4 +1,4 @@
-//! Introspection requests in flight: simultaneous requests with one token share one.
+//! Introspection requests in flight: simultaneous requests with the same token share one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ struct Entry<T> {
 }
 
 impl<T: Clone> InFlight<T> {
-    /// The response to this introspection request, or to another one in flight with this token. A
-    /// request may be dropped at any time; if it was the one that asked, the next waiter asks again.
+    /// The response to this introspection request, or to another one in flight with the same token.
+    /// A request may be dropped at any time; if it was the one that asked, the next waiter asks
+    /// again.
     pub(crate) async fn share(&self, token: &[u8; 32], request: impl Future<Output = T>) -> T {
         let ticket = self.join(*token);
         ticket.response.get_or_init(|| request).await.clone()

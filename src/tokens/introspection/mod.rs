@@ -1,4 +1,4 @@
-//! Opaque access tokens: what the authorization server says of them ([RFC
+//! Introspection: the authorization server is asked about opaque access tokens ([RFC
 //! 7662](https://www.rfc-editor.org/rfc/rfc7662)).
 //!
 //! The client's proof is not sent to the server, which could not check it ([RFC 9449 section

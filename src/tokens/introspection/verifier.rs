@@ -1,4 +1,4 @@
-//! The verifier that asks, and what it makes of answers.
+//! The verifier that sends introspection requests and evaluates the responses.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use crate::tokens::introspection::in_flight::InFlight;
 
 /// Verifies access tokens by asking the authorization server about them.
 ///
-/// A token passes when the server says that it is active, when `aud` names this resource server,
-/// when `exp` has not passed and `nbf` has come, where they are there, and when `token_type` and
-/// `token_use` do not contradict what the token is bound to and for.
+/// A token is accepted if the server reports it as active, `aud` names this resource server, `exp` (if
+/// present) has not passed, `nbf` (if present) has been reached, and `token_type` and `token_use` do not
+/// contradict what the token is bound to and for.
 ///
-/// `C` is what the application learns: [`IntrospectedClaims`], or a type of your own
+/// `C` is the type of the claims that the application receives: [`IntrospectedClaims`], or a type of your own
 /// ([`with_claims`](Self::with_claims)).
 ///
 /// # Example
@@ -50,33 +50,32 @@ use crate::tokens::introspection::in_flight::InFlight;
 /// # }
 /// ```
 ///
-/// Requests with one token at one time share one question, and its answer serves for
-/// [ten seconds](Self::with_cache_life) more.
+/// Simultaneous requests with the same token share one introspection request. Its response is cached for [ten
+/// seconds](Self::with_cache_life).
 ///
-/// | the server says | a request with the token is |
+/// | the server's response | a request with the token is |
 /// |---|---|
-/// | `"active": true`, and the other members allow it | let through, if its proof is by the key of `cnf.jkt` |
-/// | `"active": false`, or 400 with the error `unsupported_token_type` | refused with 401: [`TokenError::Invalid`] |
-/// | `"active": true`, with another `aud`, `exp` past, a `cnf` that is malformed … | refused with 401: the other [`TokenError`]s |
-/// | nothing in time, another status than 200, not a JSON object without duplicate members of at most 64 KiB, one whose `active` is missing or is not a JSON boolean | refused with 503: [`TokenError::Unavailable`] |
+/// | `"active": true`, and the other members allow it | accepted, if its proof is signed with the key of `cnf.jkt` |
+/// | `"active": false`, or 400 with the error `unsupported_token_type` | rejected with 401: [`TokenError::Invalid`] |
+/// | `"active": true`, but another `aud`, a past `exp`, a malformed `cnf`, … | rejected with 401: the other [`TokenError`]s |
+/// | none in time; a status other than 200; not a JSON object without duplicate members of at most 64 KiB; no `active`, or one that is not a JSON boolean | rejected with 503: [`TokenError::Unavailable`] |
 ///
-/// The last row is a fault of ours or of the server's, a 401 included: what it refuses then is this
-/// service's own credentials. The log has it at `error` for 401 and 403, at `warn` otherwise,
-/// and never shows a token or a secret.
+/// In the last row, this service or the server is at fault, even if the status is 401: the server then
+/// rejects this service's own credentials. It is logged at `error` for 401 and 403, at `warn` otherwise. The
+/// log never shows a token or a secret.
 ///
 /// # Panics
 ///
-/// Questions are asked within a tokio runtime that has I/O and timers; outside of one they panic.
+/// Introspection requests need a tokio runtime with I/O and timers; outside of one they panic.
 ///
 /// # Security
 ///
-/// A token that was revoked goes on for the life of a cached answer. A request with a made-up token
-/// costs a question each time, for only good tokens are remembered: the number of questions at one
-/// time is [limited](Self::with_concurrency), and when made-up tokens take all places, requests
-/// with good ones are answered 503. Where clients are not trusted that far, limit the rate of each
-/// in a layer outside of this one.
+/// A revoked token is accepted for the lifetime of a cached response. Only valid tokens are cached, so a
+/// made-up token costs one introspection request each time. The number of introspection requests in flight is
+/// [limited](Self::with_concurrency). When made-up tokens use up the limit, requests with valid tokens are
+/// rejected with 503. If clients are not trusted that far, limit the rate of each client in an outer layer.
 ///
-/// A refresh token is active, too. It is refused where the answer tells it apart: by `token_type` (which
+/// A refresh token is active, too. It is rejected if the response distinguishes it: by `token_type` (which
 /// must be `DPoP` for a bound token and `Bearer` for any other), by `token_use` (`access_token`), or by
 /// `aud`. Not checked: scopes (the application's decision), `iat`, `jti`.
 pub struct IntrospectionVerifier<C = IntrospectedClaims> {
@@ -87,13 +86,13 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     issuer: Option<String>,
     http: HttpClient,
     places: Semaphore,
-    /// Whole seconds. Zero is no cache.
+    /// In whole seconds. Zero disables the cache.
     cache_life: u64,
     cached_tokens: CachedTokens<IntrospectedToken<C>>,
     in_flight: InFlight<Result<IntrospectedToken<C>, TokenError>>,
 }
 
-/// What becomes of a token whose answer has no `aud`.
+/// What happens to a token if the response has no `aud`.
 #[derive(Clone, Copy, Debug)]
 enum MissingAudience {
     Passes,
@@ -108,11 +107,10 @@ struct IntrospectedToken<C> {
     since: Timestamp,
 }
 
-/// The longest answer that is read, in octets.
+/// The maximum length of a response, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// How far the server's clock may be off: as with
-/// [`JwtVerifier`](crate::JwtVerifier).
+/// How far the server's clock may be off: as for [`JwtVerifier`](crate::JwtVerifier).
 const LEEWAY: Duration = Duration::from_secs(30);
 
 const DEFAULT_CACHE_LIFE: u64 = 10;
@@ -120,7 +118,7 @@ const DEFAULT_CACHE_LIFE: u64 = 10;
 const DEFAULT_CONCURRENCY: usize = 64;
 
 impl IntrospectionVerifier {
-    /// Tokens that this introspection endpoint knows, for this audience.
+    /// A verifier for tokens that this introspection endpoint knows, for this audience.
     ///
     /// The audience is compared with `aud` exactly, character by character.
     pub fn new(
@@ -152,16 +150,15 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         self.renewed()
     }
 
-    /// Also accepts tokens whose answer has no `aud`, which RFC 7662 leaves to the server. Where
-    /// there is one, it must name this resource server still.
+    /// Also accepts tokens if the response has no `aud`, which is optional in RFC 7662. If there is an `aud`,
+    /// it must still name this resource server.
     ///
     /// # Security
     ///
-    /// Without an audience, a token that a client got for another service passes here, and so does
-    /// one that the other service received and kept. Use this where the endpoint answers each
-    /// resource server about its own tokens only ([RFC 7662 section
-    /// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)), or where scopes tell services
-    /// apart.
+    /// Without an audience, a token that a client got for another service is accepted here, and so is a token
+    /// that the other service received and kept. Use this only if the endpoint reports to each resource
+    /// server only its own tokens ([RFC 7662 section
+    /// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)), or if scopes distinguish the services.
     #[must_use]
     pub fn with_optional_audience(self) -> Self {
         Self {
@@ -171,8 +168,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         .renewed()
     }
 
-    /// The issuer of the tokens: `iss`, where the answer has it, must be this, character by
-    /// character.
+    /// The issuer of the tokens. If the response has an `iss`, it must be equal, character by character.
     #[must_use]
     pub fn with_issuer(self, issuer: impl Into<String>) -> Self {
         Self {
@@ -182,9 +178,9 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         .renewed()
     }
 
-    /// How long an answer about a good token serves, in whole seconds, and never beyond the token's
-    /// `exp`: for so long may a token go on that was revoked. The default is 10 s; zero asks with
-    /// every request, but still once for requests with one token at one time.
+    /// How long the response for a valid token is cached, in whole seconds, and never beyond the token's
+    /// `exp`. A revoked token may be accepted for as long. The default is 10 s. With zero, every request asks
+    /// the server, but simultaneous requests with the same token still share one request.
     #[must_use]
     pub fn with_cache_life(self, life: Duration) -> Self {
         Self {
@@ -193,8 +189,8 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// How much memory the answers about good tokens may take, in octets, by estimate. The default
-    /// is 16 MiB, some 6,000 answers.
+    /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB, about 6,000
+    /// tokens.
     #[must_use]
     pub fn with_cache_capacity(self, octets: u64) -> Self {
         Self {
@@ -203,9 +199,9 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// How many questions may be under way at one time, one at least. The default is 64. Requests
-    /// beyond it wait for a place, at most for as long as a question [may
-    /// take](crate::tokens::HttpClientBuilder::with_timeout), and are then answered 503.
+    /// How many introspection requests may be in flight at once, at least one. The default is 64. Further
+    /// requests wait for at most the [timeout of one
+    /// exchange](crate::tokens::HttpClientBuilder::with_timeout), and are then rejected with 503.
     #[must_use]
     pub fn with_concurrency(self, most: usize) -> Self {
         Self {
@@ -214,14 +210,14 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
     }
 
-    /// Under other rules, no token is cached yet.
+    /// Empties the cache: tokens that were cached under other rules may no longer be valid.
     fn renewed(mut self) -> Self {
         self.cached_tokens = self.cached_tokens.renewed();
         self
     }
 
-    /// Reads the server's answer into a type of your own. A token whose answer does not fit is
-    /// refused.
+    /// Parses the server's response into a type of your own. A token is rejected if its response does not
+    /// fit.
     ///
     /// # Example
     ///
@@ -267,7 +263,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         lives.then_some(introspected)
     }
 
-    /// Asks the server: its answer, if the token is active.
+    /// Sends an introspection request. Returns the response body if the token is active.
     async fn ask(
         &self,
         token: &PresentedToken<'_>,
@@ -282,8 +278,8 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             .await?;
         match status {
             StatusCode::OK => {}
-            // Not RFC 7662, but what some servers say of a token that is none of those they
-            // introspect: a JWT that anybody has made up, for one.
+            // Not in RFC 7662, but some servers respond this way to a token of a kind that they do not
+            // introspect: a made-up JWT, for example.
             StatusCode::BAD_REQUEST if is_unsupported_token_type(&body) => return Ok(None),
             status => return Err(Failure::Status(status)),
         }
@@ -292,7 +288,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         Ok(active.then_some(body))
     }
 
-    /// RFC 7662 section 2.1: the `Authorization` field and the form.
+    /// The `Authorization` header field and the form (RFC 7662 section 2.1).
     fn question(
         &self,
         token: &PresentedToken<'_>,
@@ -305,7 +301,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         Ok((authorization, form.finish()))
     }
 
-    /// What must hold of an active token at any time.
+    /// The checks of an active token that do not depend on the time.
     fn check(&self, answer: &Registered<'_>) -> Result<(), TokenError> {
         if let (Some(expected), Some(issuer)) = (&self.issuer, &answer.iss)
             && issuer.as_str() != expected
@@ -322,7 +318,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let is_bound = matches!(answer.cnf, Some(Confirmation::Thumbprint(_)));
         let expected = if is_bound { "DPoP" } else { "Bearer" };
         let is_of_type = |name: &Text<'_>| name.as_str().eq_ignore_ascii_case(expected);
-        // The hint in the question is no more than that: a server finds refresh tokens, too.
+        // `token_type_hint` is only a hint: a server finds refresh tokens, too.
         let is_for_access = |usage: &Text<'_>| usage.as_str() == "access_token";
         if answer.token_type.as_ref().is_none_or(is_of_type)
             && answer.token_use.as_ref().is_none_or(is_for_access)
@@ -340,11 +336,11 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         token: &PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<IntrospectedToken<C>, TokenError> {
-        // Another question may have been answered since this request looked.
+        // A response may have been cached since this request looked.
         if let Some(known) = self.recall(token, now) {
             return Ok(known);
         }
-        // A clock that steps back must not bring back what the server is about to take back.
+        // If the clock steps back, a token that the server is about to report as inactive must not come back.
         self.cached_tokens.forget(token);
         let answer = match self.ask(token, now).await {
             Ok(answer) => answer,
@@ -407,7 +403,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
             let question = self.look_up(&token, now);
             self.in_flight.share(token.sha256(), question).await?
         };
-        // Each request by its own clock, whoever asked.
+        // Checked for each request at its own time, whichever request asked the server.
         introspected.validity.check(now, LEEWAY)?;
         Ok(introspected.token)
     }
@@ -431,7 +427,7 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
 }
 
 object! {
-    /// The one member that every answer must have (RFC 7662 section 2.2).
+    /// The only member that every response must have (RFC 7662 section 2.2).
     struct Activity<'de> {
         active: bool = "active",
     }

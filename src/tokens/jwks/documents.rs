@@ -1,4 +1,5 @@
-//! What an issuer publishes, and how it is asked for: metadata, and the key set itself.
+//! The documents that an issuer publishes, and how they are fetched: metadata, and the key set
+//! itself.
 
 use std::fmt;
 
@@ -15,16 +16,16 @@ use crate::tokens::key_set::{InvalidKeySet, KeySet};
 const MAX_DOCUMENT: usize = 256 * 1024;
 const MAX_KEYS: usize = 128;
 
-/// Whom to ask, and how.
+/// Which issuer to ask, and with which client.
 pub(super) struct Issuer {
     pub(super) location: KeyLocation,
     pub(super) http: HttpClient,
 }
 
 pub(super) enum KeyLocation {
-    /// Of the keys.
+    /// The URL of the keys.
     Given(EndpointUrl),
-    /// Of the issuer.
+    /// The URL of the issuer.
     Discovered(EndpointUrl),
 }
 
@@ -56,7 +57,7 @@ impl Issuer {
         })
     }
 
-    /// What the metadata at this place says, if they are those of the issuer.
+    /// The `jwks_uri` in the metadata at this URL, if it is the metadata of this issuer.
     async fn jwks_uri(&self, issuer: &EndpointUrl, place: &Url) -> Result<Url, RemoteKeysError> {
         #[derive(Deserialize)]
         struct Metadata {
@@ -95,8 +96,8 @@ impl Issuer {
     }
 }
 
-/// Where an issuer's metadata are: RFC 8414 section 3.1 inserts the well-known part before the
-/// path, OpenID Connect Discovery section 4.1 appends it; both drop a slash at the end.
+/// The URLs of an issuer's metadata: RFC 8414 section 3.1 inserts the well-known part before the
+/// path, OpenID Connect Discovery section 4.1 appends it; both remove a trailing slash.
 fn metadata_urls(issuer: &Url) -> [Url; 2] {
     let path = issuer.path();
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -127,7 +128,7 @@ pub(super) fn read_key_set(body: &[u8]) -> Result<KeySet, RemoteKeysError> {
     })
 }
 
-/// For how many seconds from now an answer may be kept, if it says so.
+/// For how many seconds from now a response may be cached, if it states this.
 pub(super) fn max_age(headers: &HeaderMap) -> Option<u64> {
     // RFC 9111 section 5.2: directives are case-insensitive. `CacheControl` reads lower case.
     let lowercase: Vec<_> = headers
@@ -143,13 +144,13 @@ pub(super) fn max_age(headers: &HeaderMap) -> Option<u64> {
     Some(control.max_age()?.as_secs().saturating_sub(age))
 }
 
-/// A document of an issuer.
+/// A document that an issuer publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IssuerDocument {
-    /// What `jwks_uri` points to.
+    /// The key set that `jwks_uri` points to.
     KeySet,
-    /// RFC 8414 or OpenID Connect Discovery.
+    /// The metadata of RFC 8414 or OpenID Connect Discovery.
     Metadata,
 }
 
@@ -162,50 +163,50 @@ impl fmt::Display for IssuerDocument {
     }
 }
 
-/// Why keys could not be fetched. For logs and for whoever starts the service: clients learn
-/// nothing of it, and it names no URL.
+/// Why keys could not be fetched. For logs and for the code that starts the service: clients do not
+/// see it, and it contains no URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteKeysError {
-    /// The runtime has ended, or is one without I/O or timers.
+    /// The runtime has shut down, or has no I/O or timers.
     #[error("the fetch was broken off")]
     Interrupted,
-    /// The metadata name another issuer than the one that was configured, if only by a slash (RFC
-    /// 8414 section 3.3).
+    /// The metadata names an issuer other than the configured one. A difference of one slash is
+    /// enough (RFC 8414 section 3.3).
     #[error("the issuer's metadata name another issuer")]
     Issuer,
-    /// The metadata point to a place for the keys that is none.
+    /// The `jwks_uri` in the metadata is not an acceptable URL.
     #[error("the issuer's jwks_uri is refused: {0}")]
     JwksUri(InvalidEndpointUrl),
     /// The document is not JSON of the expected form.
     #[error("the issuer's {0} is malformed")]
     Malformed(IssuerDocument),
-    /// There is no tokio runtime here.
+    /// The call was made outside of a tokio runtime.
     #[error("there is no tokio runtime to fetch in")]
     NoRuntime,
-    /// No key of the set can verify access tokens, or there is none at all.
+    /// No key of the set can verify access tokens, or the set is empty.
     #[error("the issuer's key set holds no key that can verify access tokens")]
     NoUsableKey,
-    /// No connection, or no whole answer.
+    /// No connection, or no complete response.
     #[error("the issuer's {document} is out of reach: {reason}")]
     OutOfReach {
-        /// What was asked for.
+        /// The requested document.
         document: IssuerDocument,
-        /// What the network said.
+        /// The reason, as reported by the network.
         reason: String,
     },
-    /// Sent to another origin, or in circles.
+    /// Redirected to another origin, or too often.
     #[error("the issuer's {0} is redirected to another origin, or too often")]
     Redirected(IssuerDocument),
-    /// The answer was another than 200.
+    /// The status of the response was not 200.
     #[error("the issuer's {document} is answered with status {}", status.as_u16())]
     Status {
-        /// What was asked for.
+        /// The requested document.
         document: IssuerDocument,
-        /// What was answered.
+        /// The status of the response.
         status: StatusCode,
     },
-    /// The issuer did not answer in time, or not within the patience of who waited.
+    /// The issuer did not respond in time, or not within the time that the caller allowed.
     #[error("the issuer did not answer in time")]
     TimedOut,
     /// More than 256 KiB.
@@ -217,7 +218,7 @@ pub enum RemoteKeysError {
 }
 
 impl RemoteKeysError {
-    /// Whether the issuer said nothing, and not something else than before.
+    /// Whether the issuer delivered no document, rather than an unusable one.
     pub(super) const fn is_outage(&self) -> bool {
         matches!(
             self,

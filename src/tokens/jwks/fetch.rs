@@ -20,18 +20,19 @@ use crate::tokens::jwks::documents::{
 use crate::tokens::jwks::schedule::{Held, Pending, State, is_within};
 use crate::tokens::key_set::KeySet;
 
-/// Waits for a fetch, for as long as one may take.
+/// Waits for a fetch, at most for as long as one may take.
 ///
-/// It is driven by the runtime of the request that launched it, which may have fallen idle, or be busy
-/// with something else. Then it is given up, and another request may launch the next one.
+/// The fetch runs on the runtime of the request that launched it. If that runtime has become idle,
+/// or is busy with something else, the fetch is abandoned, and another request may launch the next
+/// one.
 pub(super) async fn ended(
     mut pending: Pending,
     issuer: &Issuer,
     state: &Mutex<State>,
 ) -> Result<(), RemoteKeysError> {
-    // Two places for metadata, and the keys.
+    // Two exchanges for the metadata, and one for the keys.
     let patience = 3 * issuer.http.timeout() + Duration::from_secs(1);
-    // In a task of its own: a runtime without timers would otherwise take the request down, and not
+    // In a task of its own: in a runtime without timers, the request would otherwise panic, and not
     // only the fetch.
     let patience =
         Handle::try_current().map(|runtime| runtime.spawn(async move { sleep(patience).await }));
@@ -58,7 +59,7 @@ pub(super) async fn ended(
     Err(RemoteKeysError::TimedOut)
 }
 
-/// Never, where there are no timers.
+/// Waits for the timer; forever, if there are no timers.
 async fn end_of(patience: Option<JoinHandle<()>>) {
     let has_ended = match patience {
         Some(timer) => timer.await.is_ok(),
@@ -77,13 +78,13 @@ pub(super) fn launch(fetch: Option<Fetch>) {
     }
 }
 
-/// One fetch. However it ends, the state and those who wait learn of it.
+/// One fetch. However it ends, its outcome reaches the state and the requests that wait for it.
 pub(super) struct Fetch {
     pub(super) issuer: Arc<Issuer>,
     pub(super) state: Arc<Mutex<State>>,
-    /// Where the keys were at the last look, and when that was.
+    /// The last known URL of the keys, and since when it is known.
     pub(super) jwks_uri: Option<(Url, Timestamp)>,
-    /// For how many seconds that is taken to be so.
+    /// For how many seconds that URL is considered current.
     pub(super) longest_life: u64,
     pub(super) held: Option<Held>,
     pub(super) cause: Cause,
@@ -94,11 +95,11 @@ pub(super) struct Fetch {
 /// Why keys are fetched.
 #[derive(Clone, Copy)]
 pub(super) enum Cause {
-    /// There were none.
+    /// There were no keys.
     Start,
-    /// They had grown old.
+    /// The keys had reached the age at which they are renewed.
     Scheduled,
-    /// They did not verify a token.
+    /// The keys did not verify a token.
     Demanded,
 }
 
@@ -136,7 +137,7 @@ impl Fetch {
         Ok((place, held))
     }
 
-    /// Where the keys are, and since when that is known.
+    /// The URL of the keys, and since when it is known.
     async fn place(&self) -> Result<(Url, Timestamp), RemoteKeysError> {
         match (&self.issuer.location, &self.jwks_uri) {
             (KeyLocation::Given(url), _) => Ok((url.url().clone(), self.began)),
@@ -147,7 +148,7 @@ impl Fetch {
                 let found = self.issuer.discover(issuer).await;
                 match (found, known) {
                     (Ok(url), _) => Ok((url, self.began)),
-                    // The keys may still be where they were.
+                    // The keys may still be at the same URL.
                     (Err(reason), Some((url, _))) if reason.is_outage() => {
                         let issuer = self.issuer.location.url();
                         tracing::warn!(%issuer, %reason, "the issuer's metadata could not be read again");
@@ -163,7 +164,7 @@ impl Fetch {
         let known = self.held.as_ref().map(|held| &held.keys);
         let mut state = self.state.lock();
         if !state.is_under_way(&self.outcome.subscribe()) {
-            // It was given up, and its outcome is of the past.
+            // The fetch was abandoned, and its outcome is outdated.
             self.outcome
                 .send_replace(Some(Err(RemoteKeysError::TimedOut)));
             return;
@@ -180,7 +181,8 @@ impl Fetch {
             Err(error) => {
                 // The keys may have moved.
                 state.jwks_uri = None;
-                // An attempt that took long ends later than it began: the last request tells when.
+                // A slow attempt ends long after it began: the time of the last request is closer
+                // to now.
                 let now = state.asked.unwrap_or(self.began);
                 state.failure = Some((error.clone(), now));
                 Err(error)

@@ -1,4 +1,4 @@
-//! The keys of an issuer, as a source of keys.
+//! A key source that fetches the keys of an issuer.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
@@ -17,8 +17,8 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 
 /// The keys of an issuer, fetched from it and kept up to date.
 ///
-/// It is given to a [`JwtVerifier`](crate::JwtVerifier). Clones share the keys. It needs a
-/// tokio runtime with everything enabled; outside of one there are no keys to be had.
+/// Pass it to a [`JwtVerifier`](crate::JwtVerifier). Clones share the keys. It needs a tokio
+/// runtime with I/O and timers enabled; outside of one, keys cannot be fetched.
 ///
 /// # Example
 ///
@@ -39,54 +39,54 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 ///
 /// # Starting
 ///
-/// - [`fetched`](Self::fetched) refuses to start without keys: a wrong URL is seen at once.
+/// - [`fetched`](Self::fetched) fails if there are no keys: a wrong URL is detected at start-up.
 /// - [`fetched_within`](Self::fetched_within) waits for an issuer that starts at the same time.
-/// - With neither, the first requests wait for a fetch, and are answered with 503 if it fails.
+/// - With neither, the first requests wait for a fetch, and are rejected with 503 if it fails.
 ///
-/// A fetch with discovery is up to three exchanges, each as long as the
-/// [`HttpClient`] lets it be. Keep a clone for health checks
-/// ([`status`](Self::status)).
+/// A fetch with discovery takes up to three exchanges, each limited by the timeout of the
+/// [`HttpClient`]. Keep a clone for health checks ([`status`](Self::status)).
 ///
 /// # When keys are fetched
 ///
 /// | when | what is done | a request waits |
 /// |---|---|---|
-/// | before three quarters of the keys' life | nothing | no |
-/// | after them | a fetch in the background | no |
-/// | past their life | a fetch | until it has ended |
-/// | past their life, a fetch failed less than ten cooldowns ago | one fetch a cooldown, in the background | no: it gets the stale keys |
-/// | past their life and the stale life, or no keys yet | one fetch a cooldown after a failure | until it has ended; refused at once between them |
-/// | no key verifies a token | one fetch a cooldown | until it has ended; the token is refused at once between them |
+/// | before three quarters of the keys' lifetime | nothing | no |
+/// | in the last quarter | a fetch in the background | no |
+/// | after the lifetime | a fetch | until the fetch has ended |
+/// | after the lifetime, if a fetch failed less than ten cooldowns ago | one fetch per cooldown, in the background | no: it gets the stale keys |
+/// | after the lifetime and the stale lifetime, or with no keys yet | one fetch; after a failure, one per cooldown | until the fetch has ended; between fetches the request is rejected at once |
+/// | if no key verifies a token | one fetch per cooldown | until the fetch has ended; between fetches the token is rejected at once |
 ///
 /// There is at most one fetch at a time, and all requests wait for the same one. It runs in a task
-/// of its own: a request that is dropped takes nothing from those that wait with it. Nothing runs
-/// while no request comes.
+/// of its own: if a request is dropped, the others that wait are not affected. Nothing runs while
+/// there are no requests.
 ///
-/// The life is what `Cache-Control` says (`max-age` less `Age`), at least one minute and at most
-/// one hour; ten minutes where it says nothing, one minute where it forbids to keep the answer. An
-/// answer that is the same, octet by octet, renews the life of the same
-/// [`KeySet`](crate::KeySet), and with it every verdict that rests on it.
+/// The lifetime is taken from `Cache-Control` (`max-age` minus `Age`), and is at least one minute
+/// and at most one hour. It is ten minutes if `Cache-Control` does not state one, and one minute if
+/// it forbids caching. If a response is identical, byte by byte, the same [`KeySet`](crate::KeySet)
+/// gets a new lifetime, and tokens that were cached with it stay valid.
 ///
 /// # Under attack
 ///
 /// Anyone can send tokens with invented `kid`s or signatures. With the default cooldown of 5 s they
-/// cause at most 12 fetches a minute in each process, whatever their number. Fetches by the keys'
-/// age do not count and are not put off. A key with which the issuer signs before it was fetched is
-/// known after 5 s and one fetch at the latest, flood or not; until then its tokens are refused.
-/// While the issuer is out of reach, all causes together make one attempt a cooldown, and the
-/// invented tokens are answered with 503, as any would be that only a new key could verify.
+/// cause at most 12 fetches per minute in each process, however many they are. Fetches due to the
+/// keys' age do not count towards this limit and are not delayed by it. If the issuer signs with a
+/// key that has not been fetched yet, the key is known after at most 5 s plus one fetch, with or
+/// without an attack; until then, its tokens are rejected. While the issuer is unreachable, all
+/// causes together make one attempt per cooldown. Invented tokens are then rejected with 503, as is
+/// every token that only a new key could verify.
 ///
-/// The metadata are read again when the last reading is an hour old (the longest life), and after a
-/// failure: an issuer's keys may move.
+/// The metadata is read again when it was last read an hour ago (the maximum lifetime), and after a
+/// failure, because an issuer's keys may move.
 ///
-/// Documents are read up to 256 KiB, key sets up to 128 keys. One that cannot be used, an empty one
-/// too, is a failed fetch: the keys that were there stay.
+/// Documents may have at most 256 KiB, and key sets at most 128 keys. An unusable document, or an
+/// empty key set, counts as a failed fetch: the previous keys are kept.
 ///
 /// # Security
 ///
-/// Keys that the issuer withdraws are used until their life is over, and while the issuer is out of
-/// reach for two hours more ([`with_stale_life`](Self::with_stale_life)): whoever can keep this
-/// service from reaching the issuer can keep a withdrawn key alive that long.
+/// Keys that the issuer withdraws are used until the end of their lifetime, and for two hours more
+/// while the issuer is unreachable ([`with_stale_life`](Self::with_stale_life)). An attacker who
+/// can keep this service from reaching the issuer can keep a withdrawn key in use for that long.
 #[derive(Clone)]
 pub struct RemoteKeys {
     issuer: Arc<Issuer>,
@@ -96,12 +96,12 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// The keys of the issuer of this identifier, wherever its metadata says they are: [RFC
-    /// 8414](https://www.rfc-editor.org/rfc/rfc8414) metadata, or else that of OpenID Connect
+    /// The keys of the issuer with this identifier, at the URL that its metadata names: [RFC
+    /// 8414](https://www.rfc-editor.org/rfc/rfc8414) metadata or, failing that, OpenID Connect
     /// Discovery.
     ///
-    /// The metadata must name this very issuer, character by character. Its `jwks_uri` may be on
-    /// another host, and is `https` if the issuer is.
+    /// The metadata must name exactly this issuer, character by character. Its `jwks_uri` may be on
+    /// another host, and must be `https` if the issuer is.
     pub fn discover(issuer: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
             location: KeyLocation::Discovered(issuer),
@@ -109,7 +109,7 @@ impl RemoteKeys {
         })
     }
 
-    /// The keys at this URL. No metadata are read.
+    /// The keys at this URL. No metadata is read.
     pub fn at(jwks_uri: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
             location: KeyLocation::Given(jwks_uri),
@@ -131,9 +131,9 @@ impl RemoteKeys {
         }
     }
 
-    /// The bounds of the life that `Cache-Control` gives to keys, in whole seconds, at least one.
-    /// The defaults are one minute, so that no issuer makes every request wait, and one hour, so
-    /// that a withdrawn key does not live for days.
+    /// The bounds of the lifetime that `Cache-Control` gives to keys, in whole seconds, at least
+    /// one. The defaults are one minute, so that no issuer makes every request wait, and one hour,
+    /// so that a withdrawn key is not used for days.
     #[must_use]
     pub fn with_life(mut self, shortest: Duration, longest: Duration) -> Self {
         self.settings.shortest_life = shortest.as_secs().max(1);
@@ -141,25 +141,25 @@ impl RemoteKeys {
         self
     }
 
-    /// For how long beyond their life keys are used while the issuer is out of reach, in whole
-    /// seconds. The default is two hours: long enough to mend what is broken.
+    /// How long keys are used beyond their lifetime while the issuer is unreachable, in whole
+    /// seconds. The default is two hours: long enough to fix an outage.
     #[must_use]
     pub fn with_stale_life(mut self, stale_life: Duration) -> Self {
         self.settings.stale_life = stale_life.as_secs();
         self
     }
 
-    /// The least time between two fetches that tokens cause, and between attempts after one that
-    /// failed, in whole seconds, at least one. The default is 5 s: what a new key of an issuer that
-    /// did not publish it beforehand has to wait for.
+    /// The minimum time between two fetches that tokens cause, and between attempts after a failed
+    /// one, in whole seconds, at least one. The default is 5 s. A new key that the issuer did not
+    /// publish in advance may have to wait for as long.
     #[must_use]
     pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
         self.settings.cooldown = cooldown.as_secs().max(1);
         self
     }
 
-    /// Asks another clock what time it is when it [starts](Self::fetched). For tests. Later, the
-    /// time is that of the request.
+    /// Sets the clock that is read at [start-up](Self::fetched), for tests. Later, the time is that
+    /// of the request.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Clock::new(clock);
@@ -170,22 +170,22 @@ impl RemoteKeys {
     ///
     /// # Errors
     ///
-    /// Why there are none.
+    /// The reason why there are no keys.
     pub async fn fetched(self) -> Result<Self, RemoteKeysError> {
         self.attempt().await?;
         Ok(self)
     }
 
-    /// Fetches the keys now, again and again until there are some, for this long at most. The
-    /// pauses grow from a quarter of a second to five seconds.
+    /// Fetches the keys now, and retries until there are some, for at most this long. The pauses
+    /// grow from a quarter of a second to five seconds.
     ///
     /// # Errors
     ///
-    /// Why the last attempt failed.
+    /// The reason why the last attempt failed.
     ///
     /// # Panics
     ///
-    /// The tokio runtime was built without timers.
+    /// Panics if the tokio runtime was built without timers.
     pub async fn fetched_within(self, patience: Duration) -> Result<Self, RemoteKeysError> {
         if Handle::try_current().is_err() {
             return Err(RemoteKeysError::NoRuntime);
@@ -203,7 +203,7 @@ impl RemoteKeys {
         }
     }
 
-    /// What is known at the moment, for health checks. It fetches nothing.
+    /// The current state of the keys, for health checks. It fetches nothing.
     pub fn status(&self) -> RemoteKeysStatus {
         let state = self.state();
         let held = state.held.as_ref();
@@ -217,7 +217,7 @@ impl RemoteKeys {
         }
     }
 
-    /// One attempt, whatever came before it, unless there are young keys.
+    /// Makes one attempt, whatever happened before, unless there are young keys.
     async fn attempt(&self) -> Result<(), RemoteKeysError> {
         let (pending, fetch) = {
             let now = self.clock.now();
@@ -239,7 +239,7 @@ impl RemoteKeys {
         }
     }
 
-    /// What there is for a request, and what is to be launched.
+    /// The keys for a request, and the fetch to launch.
     fn find(&self, now: Timestamp) -> (Found, Option<Fetch>) {
         let mut state = self.state();
         state.asked = Some(now);
@@ -266,7 +266,7 @@ impl RemoteKeys {
         (found, fetch)
     }
 
-    /// What there is for a token that no key of `known` has verified, and what is to be launched.
+    /// The keys for a token that no key of `known` has verified, and the fetch to launch.
     fn find_newer(&self, known: &KeySet, now: Timestamp) -> (Found, Option<Fetch>) {
         let mut state = self.state();
         state.asked = Some(now);
@@ -289,8 +289,8 @@ impl RemoteKeys {
         (found, fetch)
     }
 
-    /// A fetch, under way from now on. It is to be launched when the state is no longer locked: a
-    /// runtime that is shutting down ends it on the spot.
+    /// A new fetch, which is under way from now on. Launch it only after the state is unlocked: a
+    /// runtime that is shutting down ends it immediately.
     fn fetch(&self, state: &mut State, cause: Cause, now: Timestamp) -> Fetch {
         let (outcome, pending) = watch::channel(None);
         state.under_way = Some(pending);
@@ -316,7 +316,7 @@ enum Found {
     Pending(Pending),
     /// There was no other set a moment ago.
     NothingNew,
-    /// The issuer was out of reach a moment ago.
+    /// The issuer was unreachable a moment ago.
     Unavailable,
 }
 
@@ -326,7 +326,7 @@ impl KeySource for RemoteKeys {
         launch(fetch);
         match found {
             Found::Keys(keys) => return Ok(keys),
-            // A fetch that failed is no reason to refuse, if stale keys may be used.
+            // A failed fetch is no reason to reject the request if stale keys may be used.
             Found::Pending(pending) => drop(ended(pending, &self.issuer, &self.state).await),
             Found::NothingNew | Found::Unavailable => return Err(KeySourceError),
         }
@@ -365,17 +365,18 @@ impl fmt::Debug for RemoteKeys {
     }
 }
 
-/// What is known of an issuer's keys.
+/// The state of an issuer's keys.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteKeysStatus {
-    /// How many keys are held. With none, every request is answered with 503.
+    /// The number of keys. Without keys, every request is rejected with 503.
     pub keys: usize,
-    /// When they were fetched, or found to be the same.
+    /// When the keys were last fetched, or found to be unchanged.
     pub fetched: Option<Timestamp>,
-    /// Until when they live.
+    /// The end of the keys' lifetime.
     pub lives_until: Option<Timestamp>,
-    /// Until when they are used if the issuer stays out of reach. Then, too, the answer is 503.
+    /// Until when the keys are used if the issuer stays unreachable. After that, requests are
+    /// rejected with 503.
     pub usable_until: Option<Timestamp>,
     /// Why the last attempt failed, if it did.
     pub failure: Option<RemoteKeysError>,

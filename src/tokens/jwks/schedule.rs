@@ -1,4 +1,4 @@
-//! What is known of an issuer's keys, and what their age asks for.
+//! The state of an issuer's keys, and what their age requires.
 
 use reqwest::Url;
 use tokio::sync::watch;
@@ -19,53 +19,53 @@ pub(super) struct Settings {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: Option<Held>,
-    /// Where the keys are, once discovered, and when that was.
+    /// The URL of the keys, once discovered, and when that was.
     pub(super) jwks_uri: Option<(Url, Timestamp)>,
     pub(super) under_way: Option<Pending>,
     /// Why and when the last attempt failed, if it did.
     pub(super) failure: Option<(RemoteKeysError, Timestamp)>,
     /// When a token last caused a fetch.
     pub(super) demanded: Option<Timestamp>,
-    /// When we were last asked for keys.
+    /// When keys were last asked for.
     pub(super) asked: Option<Timestamp>,
 }
 
-/// The keys of the last good fetch.
+/// The keys of the last successful fetch.
 #[derive(Clone)]
 pub(super) struct Held {
     pub(super) keys: KeySet,
-    /// Of the document they come from.
+    /// The hash of the document that they come from.
     pub(super) sha256: [u8; 32],
     /// When that fetch began.
     pub(super) fetched: Timestamp,
-    /// For how long the issuer lets its answer be kept. Zero: not at all.
+    /// For how many seconds the issuer allows its response to be cached. Zero: not at all.
     pub(super) max_age: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// In the first three quarters of their life.
+    /// In the first three quarters of their lifetime.
     Young,
-    /// In the last quarter.
+    /// In the last quarter of their lifetime.
     Due,
-    /// Past their life, to be used only while there are no others.
+    /// Past their lifetime, to be used only while there are no other keys.
     Stale,
-    /// Not to be used, or never there.
+    /// No longer usable, or never fetched.
     Gone,
 }
 
-/// While the last attempt failed less than this many cooldowns ago, the issuer is taken to be out
-/// of reach, and stale keys are used without waiting for the next attempt.
+/// If the last attempt failed less than this many cooldowns ago, the issuer is considered
+/// unreachable, and stale keys are used without waiting for the next attempt.
 pub(super) const OUTAGE: u64 = 10;
 
-/// Life without a usable `Cache-Control`, in seconds.
+/// Lifetime without a usable `Cache-Control`, in seconds.
 const DEFAULT_LIFE: u64 = 600;
 
-/// Requests that had to wait may tell an earlier time than those after them, by so many seconds. A
-/// time that is earlier by more was told by a clock that was set back.
+/// A request that had to wait may carry an earlier time than the requests after it, by at most this
+/// many seconds. If a time is earlier by more, the clock was set back.
 const MAX_REORDERING: u64 = 30;
 
-/// What those who wait for a fetch look at.
+/// The outcome of a fetch, for the requests that wait for it.
 pub(super) type Pending = watch::Receiver<Option<Result<(), RemoteKeysError>>>;
 
 impl Settings {
@@ -80,8 +80,8 @@ impl Settings {
         };
         let life = self.life(held);
         let age = seconds_since(held.fetched, now).unwrap_or_else(|| {
-            // The clock was set back, and nobody knows how old the keys are: past their life, and
-            // not for ever.
+            // The clock was set back, so the age of the keys is unknown. Treat them as past their
+            // lifetime, but do not use them forever.
             held.fetched = Timestamp::from_unix(now.as_unix().saturating_sub(life));
             life
         });
@@ -103,7 +103,7 @@ impl State {
         is_within(seconds, failed, now)
     }
 
-    /// Whether this is the fetch that is waited for.
+    /// Whether this is the current fetch.
     pub(super) fn is_under_way(&self, pending: &Pending) -> bool {
         let current = self.under_way.as_ref();
         current.is_some_and(|current| current.same_channel(pending))
@@ -120,7 +120,7 @@ pub(super) fn is_within(seconds: u64, then: Option<Timestamp>, now: Timestamp) -
         .is_some_and(|since| since < seconds)
 }
 
-/// Nothing, if the clock was set back in the meantime.
+/// `None` if the clock was set back in the meantime.
 fn seconds_since(then: Timestamp, now: Timestamp) -> Option<u64> {
     let (then, now) = (then.as_unix(), now.as_unix());
     (then <= now.saturating_add(MAX_REORDERING)).then(|| now.saturating_sub(then))

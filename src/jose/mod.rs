@@ -6,8 +6,8 @@
 //! - `engine`: the only file that names a cryptography crate for verifying; `ed25519` makes, before it, the checks on
 //!   which engines differ; `p256_table` (feature `precomputed-keys`) verifies ES256 for recurring keys;
 //! - `recurring_key`, `key_cache`: parsed keys, and the keys of clients whose requests were accepted;
-//! - `signing`, `rsa_signing`: the only files that name a cryptography crate for signing;
-//! - `sec1`, `private_key`: private keys as documents, PKCS#8 and JWK;
+//! - `rsa_signing`, `private_key`: the only files that name a cryptography crate for signing;
+//! - `sec1`, `key_documents`: private keys as documents, PKCS#8 and JWK;
 //! - `signing_key`: the key that signs proofs and client assertions.
 
 pub(crate) mod algorithm;
@@ -25,18 +25,18 @@ pub(crate) mod key_cache;
 #[cfg(feature = "_signing")]
 pub(crate) mod rsa_signing;
 #[cfg(feature = "_signing")]
-pub(crate) mod signing;
+pub(crate) mod private_key;
 #[cfg(feature = "_signing")]
 pub(crate) mod sec1;
 #[cfg(feature = "_signing")]
-pub(crate) mod private_key;
+pub(crate) mod key_documents;
 #[cfg(feature = "_signing")]
 pub(crate) mod signing_key;
 
 pub use crate::jose::algorithm::{InvalidAlgorithm, InvalidAlgorithms};
 pub use crate::jose::jwk::{InvalidJwk, Jwk, SignatureRejected};
 #[cfg(feature = "_signing")]
-pub use crate::jose::private_key::SigningKeyError;
+pub use crate::jose::key_documents::SigningKeyError;
 #[cfg(feature = "_signing")]
 pub use crate::jose::signing_key::{SecretBytes, SecretText, SigningError, SigningKey};
 pub use crate::jose::thumbprint::InvalidThumbprint;

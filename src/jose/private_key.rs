@@ -1,406 +1,287 @@
-//! Reads (strictly) and writes private keys as documents: PKCS#8 in DER and PEM, and private JWKs.
+//! Private keys. With `rsa_signing.rs`, the only files that name a cryptography crate for signing.
 //!
-//! | document | private part | standard |
+//! | key | signs with | why |
 //! |---|---|---|
-//! | PKCS#8, EC | `ECPrivateKey` | RFC 5915 |
-//! | PKCS#8, Ed25519 | an octet string within the octet string | RFC 8410 |
-//! | PKCS#8, RSA | `RSAPrivateKey` | RFC 8017 |
-//! | JWK | `d`, and for RSA `p`, `q`, `dp`, `dq`, `qi` | RFC 7518, RFC 8037 |
+//! | P-256, P-384, P-521 | RustCrypto in any build | deterministic (RFC 6979): weak randomness cannot reveal the key |
+//! | Ed25519 | RustCrypto | deterministic by its standard (RFC 8032) |
+//! | RSA | AWS-LC, if the feature `aws-lc-rs` is enabled | constant time |
+//! | RSA | `rsa`, otherwise | the only one without C code |
 //!
-//! If a document contains a public half, it must match the private half.
+//! The last row has an open advisory, RUSTSEC-2023-0071 ("Marvin"): the time of private operations
+//! of `rsa` depends on the key. An attacker who can measure many of them, even over a network, may
+//! recover the key. So AWS-LC signs if it is available. Otherwise every signature is blinded with
+//! fresh randomness, which reduces the leak but does not close it. Other kinds of keys do not have
+//! this leak.
 //!
-//! Every buffer in this file that has held private bytes is wiped when it is dropped, even when the
-//! input is rejected. This does not cover the cases listed in `signing.rs`, or the caller's own copy of
-//! the imported document.
+//! Both RSA implementations accept the same keys: the checks on which they would differ (the size,
+//! the lengths of the primes) are made here, before either is called.
+//!
+//! Every buffer in this file that has held private bytes is wiped when it is dropped. This does not
+//! cover what a value leaves behind on the stack when it is moved, the temporaries inside the
+//! cryptography crates, and what the operating system swapped out or dumped.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use pkcs1::{RsaPrivateKeyRef, RsaPublicKeyRef, UintRef};
-use pkcs8::der::asn1::{BitStringRef, OctetStringRef};
-use pkcs8::der::pem::{self, LineEnding};
-use pkcs8::der::{AnyRef, Decode as _, Encode as _};
-use pkcs8::{AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef};
+use p256::ecdsa::signature::Signer as _;
+use p256::elliptic_curve::Generate as _;
+use pkcs1::RsaPrivateKeyRef;
 use zeroize::Zeroizing;
 
-use crate::jose::algorithm::{Algorithm, InvalidAlgorithm, KeyType};
-use crate::jose::base64url;
-use crate::jose::json::{Ignored, InvalidJson, Text, object, read};
-use crate::jose::jwk::{InvalidJwk, Jwk, Material, Parameters, text};
-use crate::jose::sec1::Sec1;
-use crate::jose::signing::{KeyRefused, PrivateKey};
+use crate::jose::algorithm::{Algorithm, KeyType};
+use crate::jose::jwk::{InvalidJwk, Jwk, Parameters, bits};
+use crate::jose::thumbprint::Thumbprint;
+use crate::jose::{base64url, rsa_signing};
 
-const EC_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const P521_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
-const ED25519_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
-
-/// The maximum length of a document, in bytes. The PKCS#8 PEM and the JWK of an RSA key of 8192 bits
-/// have about 6500.
-const MAX_DOCUMENT: usize = 16 * 1024;
-
-const PEM_LABEL: &str = "PRIVATE KEY";
-
-object! {
-    /// The members of a private JWK. The private ones are borrowed from the text, never copied, so
-    /// a value with an escape is rejected: base64url needs none.
-    struct PrivateMembers<'de> {
-        kty: Text<'de> = "kty",
-        crv: Text<'de> = "crv",
-        x: Text<'de> = "x",
-        y: Text<'de> = "y",
-        n: Text<'de> = "n",
-        e: Text<'de> = "e",
-        alg: Text<'de> = "alg",
-        usage: Text<'de> = "use",
-        key_ops: Vec<Text<'de>> = "key_ops",
-        d: &'de str = "d",
-        p: &'de str = "p",
-        q: &'de str = "q",
-        dp: &'de str = "dp",
-        dq: &'de str = "dq",
-        qi: &'de str = "qi",
-        oth: Ignored = "oth",
-    }
+/// A private key, and the public half computed from it.
+pub(crate) struct PrivateKey {
+    half: Half,
+    public: Jwk,
+    thumbprint: Thumbprint,
 }
 
-pub(crate) fn from_pkcs8_der(der: &[u8]) -> Result<PrivateKey, SigningKeyError> {
-    if der.len() > MAX_DOCUMENT {
-        return Err(SigningKeyError::TooLong);
-    }
-    let info = PrivateKeyInfoRef::try_from(der).map_err(|_| SigningKeyError::Pkcs8)?;
-    let key = from_algorithm(info.algorithm, info.private_key.as_bytes())?;
-    if info.public_key.is_some_and(|bits| !is_public(bits, &key)) {
-        return Err(SigningKeyError::Mismatch);
-    }
-    Ok(key)
+/// The private half. Each kind wipes itself when it is dropped.
+enum Half {
+    Ec(Box<dyn EcKey>),
+    Ed25519(Box<ed25519_dalek::SigningKey>),
+    Rsa(Box<RsaKey>),
 }
 
-pub(crate) fn from_pkcs8_pem(text: &str) -> Result<PrivateKey, SigningKeyError> {
-    if text.len() > MAX_DOCUMENT {
-        return Err(SigningKeyError::TooLong);
-    }
-    let text = text.trim_ascii().as_bytes();
-    let mut buffer = Zeroizing::new(vec![0; text.len()]);
-    match pem::decode(text, &mut buffer) {
-        Ok((PEM_LABEL, der)) => from_pkcs8_der(der),
-        _ => Err(SigningKeyError::Pem),
-    }
+struct RsaKey {
+    engine: rsa_signing::Key,
+    /// The numbers, for exports: an engine does not return all of them.
+    pkcs1: Zeroizing<Vec<u8>>,
 }
 
-/// The key, and the algorithm that its `alg` names.
-pub(crate) fn from_jwk(json: &str) -> Result<(PrivateKey, Option<Algorithm>), SigningKeyError> {
-    if json.len() > MAX_DOCUMENT {
-        return Err(SigningKeyError::TooLong);
-    }
-    let members: PrivateMembers<'_> =
-        read(json.as_bytes()).map_err(|InvalidJson| SigningKeyError::Json)?;
-    if members.oth.is_some() {
-        return Err(SigningKeyError::Primes);
-    }
-    let forbids_signing = members
-        .usage
-        .as_ref()
-        .is_some_and(|usage| usage.as_str() != "sig")
-        || members
-            .key_ops
-            .as_ref()
-            .is_some_and(|ops| !ops.iter().any(|op| op.as_str() == "sign"));
-    if forbids_signing {
-        return Err(SigningKeyError::Use);
-    }
-    let algorithm = match &members.alg {
-        None => None,
-        Some(name) => Some(
-            name.as_str()
-                .parse::<Algorithm>()
-                .map_err(|InvalidAlgorithm| SigningKeyError::Algorithm)?,
-        ),
-    };
-    let declared = Jwk::from_parameters(&Parameters {
-        kty: text(members.kty.as_ref()),
-        crv: text(members.crv.as_ref()),
-        x: text(members.x.as_ref()),
-        y: text(members.y.as_ref()),
-        n: text(members.n.as_ref()),
-        e: text(members.e.as_ref()),
-    })
-    .map_err(SigningKeyError::Public)?;
-    if algorithm.is_some_and(|algorithm| !declared.goes_with(algorithm)) {
-        return Err(SigningKeyError::Algorithm);
-    }
-    let key = from_members(&declared, &members)?;
-    if key.thumbprint() == declared.thumbprint() {
-        Ok((key, algorithm))
-    } else {
-        Err(SigningKeyError::Mismatch)
-    }
+/// What differs between the curves.
+struct Curve {
+    name: &'static str,
+    /// The length of a scalar, and of a coordinate, in bytes.
+    length: usize,
+    generate: fn() -> Option<Box<dyn EcKey>>,
+    /// `None` if the scalar has another length, is zero, or is not below the order.
+    from_scalar: fn(&[u8]) -> Option<Box<dyn EcKey>>,
 }
 
-pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
-    let secret = key.secret();
-    let ec = |curve, point: &[u8]| {
-        let algorithm = AlgorithmIdentifierRef {
-            oid: EC_OID,
-            parameters: Some(AnyRef::from(curve)),
+macro_rules! curves {
+    ($($name:ident $curve:ident $crv:literal $length:literal,)*) => {$(
+        static $name: Curve = Curve {
+            name: $crv,
+            length: $length,
+            generate: || Some(Box::new($curve::ecdsa::SigningKey::try_generate().ok()?)),
+            from_scalar: |scalar| Some(Box::new($curve::ecdsa::SigningKey::from_slice(scalar).ok()?)),
         };
-        Sec1::write(&secret, point).map(|sec1| (algorithm, sec1))
-    };
-    let (algorithm, private_key) = match key.public().material() {
-        Material::P256(point) => ec(&P256_OID, point),
-        Material::P384(point) => ec(&P384_OID, point),
-        Material::P521(point) => ec(&P521_OID, point),
-        Material::Ed25519(_) => {
-            let algorithm = AlgorithmIdentifierRef {
-                oid: ED25519_OID,
-                parameters: None,
-            };
-            // RFC 8410 section 7: an octet string within the octet string.
-            let seed = [&[0x04, 0x20], secret.as_slice()].concat();
-            Ok((algorithm, Zeroizing::new(seed)))
-        }
-        Material::Rsa { .. } => Ok((pkcs1::ALGORITHM_ID, secret)),
-    }
-    .map_err(|_| SigningKeyError::Export)?;
-    OctetStringRef::new(&private_key)
-        .and_then(|private_key| PrivateKeyInfoRef::new(algorithm, private_key).to_der())
-        .map(Zeroizing::new)
-        .map_err(|_| SigningKeyError::Export)
-}
 
-pub(crate) fn to_pkcs8_pem(key: &PrivateKey) -> Result<Zeroizing<String>, SigningKeyError> {
-    pem::encode_string(PEM_LABEL, LineEnding::LF, &to_pkcs8_der(key)?)
-        .map(Zeroizing::new)
-        .map_err(|_| SigningKeyError::Export)
-}
-
-/// Writes the private JWK, which names the algorithm.
-pub(crate) fn to_jwk(
-    key: &PrivateKey,
-    algorithm: Algorithm,
-) -> Result<Zeroizing<String>, SigningKeyError> {
-    let secret = key.secret();
-    let encode = |octets: &[u8]| Zeroizing::new(base64url::encode(octets));
-    let private = if key.key_type() == KeyType::Rsa {
-        let numbers =
-            RsaPrivateKeyRef::try_from(secret.as_slice()).map_err(|_| SigningKeyError::Export)?;
-        vec![
-            ("d", encode(numbers.private_exponent.as_bytes())),
-            ("p", encode(numbers.prime1.as_bytes())),
-            ("q", encode(numbers.prime2.as_bytes())),
-            ("dp", encode(numbers.exponent1.as_bytes())),
-            ("dq", encode(numbers.exponent2.as_bytes())),
-            ("qi", encode(numbers.coefficient.as_bytes())),
-        ]
-    } else {
-        vec![("d", encode(&secret))]
-    };
-    let public = key.public().material().members();
-    let mut members: Vec<(&str, &str)> = vec![("alg", algorithm.name())];
-    members.extend(public.iter().map(|(name, value)| (*name, value.as_str())));
-    members.extend(private.iter().map(|(name, value)| (*name, value.as_str())));
-    members.sort_unstable();
-    Ok(write_object(&members))
-}
-
-fn from_algorithm(
-    algorithm: AlgorithmIdentifierRef<'_>,
-    private_key: &[u8],
-) -> Result<PrivateKey, SigningKeyError> {
-    if algorithm.oid == EC_OID {
-        let curve = algorithm
-            .parameters_oid()
-            .map_err(|_| SigningKeyError::KeyType)?;
-        let key_type = match curve {
-            P256_OID => KeyType::P256,
-            P384_OID => KeyType::P384,
-            P521_OID => KeyType::P521,
-            _ => return Err(SigningKeyError::KeyType),
-        };
-        let sec1 = Sec1::from_der(private_key).map_err(|_| SigningKeyError::Pkcs8)?;
-        let key = PrivateKey::from_secret(key_type, sec1.scalar.as_bytes())?;
-        let other_curve = sec1.curve.is_some_and(|oid| oid != curve);
-        if other_curve || sec1.public.is_some_and(|bits| !is_public(bits, &key)) {
-            return Err(SigningKeyError::Mismatch);
-        }
-        Ok(key)
-    } else if algorithm.oid == ED25519_OID {
-        // RFC 8410 sections 3 and 7: no parameters, an octet string within the octet string.
-        match (algorithm.parameters, private_key) {
-            (None, [0x04, 0x20, seed @ ..]) if seed.len() == 0x20 => {
-                Ok(PrivateKey::from_secret(KeyType::Ed25519, seed)?)
+        impl EcKey for $curve::ecdsa::SigningKey {
+            fn scalar(&self) -> Zeroizing<Vec<u8>> {
+                Zeroizing::new(Zeroizing::new(self.to_bytes()).to_vec())
             }
-            _ => Err(SigningKeyError::Pkcs8),
+
+            fn point(&self) -> Vec<u8> {
+                self.verifying_key().to_sec1_point(false).as_bytes().to_vec()
+            }
+
+            fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+                let signature: $curve::ecdsa::Signature = self.try_sign(message).ok()?;
+                Some(signature.to_bytes().to_vec())
+            }
         }
-    } else if algorithm == pkcs1::ALGORITHM_ID {
-        Ok(PrivateKey::from_secret(KeyType::Rsa, private_key)?)
-    } else {
-        Err(SigningKeyError::KeyType)
-    }
+    )*};
 }
 
-/// Reads the private members of a key of the declared type.
-fn from_members(
-    declared: &Jwk,
-    members: &PrivateMembers<'_>,
-) -> Result<PrivateKey, SigningKeyError> {
-    let d = secret(members.d)?;
-    let Material::Rsa { n, e } = declared.material() else {
-        return Ok(PrivateKey::from_secret(declared.material().key_type(), &d)?);
-    };
-    let [p, q, dp, dq, qi] = [members.p, members.q, members.dp, members.dq, members.qi].map(secret);
-    let (p, q, dp, dq, qi) = (p?, q?, dp?, dq?, qi?);
-    let numbers = RsaPrivateKeyRef {
-        modulus: uint(n)?,
-        public_exponent: uint(e)?,
-        private_exponent: uint(&d)?,
-        prime1: uint(&p)?,
-        prime2: uint(&q)?,
-        exponent1: uint(&dp)?,
-        exponent2: uint(&dq)?,
-        coefficient: uint(&qi)?,
-        other_prime_infos: None,
-    };
-    let pkcs1 = Zeroizing::new(numbers.to_der().map_err(|_| SigningKeyError::Export)?);
-    Ok(PrivateKey::from_secret(KeyType::Rsa, &pkcs1)?)
+curves! {
+    P256 p256 "P-256" 32,
+    P384 p384 "P-384" 48,
+    P521 p521 "P-521" 66,
 }
 
-/// Whether the bits are the public half, in a form that PKCS#8 documents use.
-fn is_public(bits: BitStringRef<'_>, key: &PrivateKey) -> bool {
-    let Some(octets) = bits.as_bytes() else {
-        return false;
-    };
-    match key.public().material() {
-        Material::P256(point) => is_point(octets, point),
-        Material::P384(point) => is_point(octets, point),
-        Material::P521(point) => is_point(octets, point),
-        Material::Ed25519(x) => octets == x,
-        Material::Rsa { n, e } => RsaPublicKeyRef::try_from(octets).is_ok_and(|public| {
-            public.modulus.as_bytes() == n && public.public_exponent.as_bytes() == e
-        }),
-    }
-}
-
-/// Whether the octets are the uncompressed point, or its compressed form (SEC 1 section 2.3.3).
-fn is_point(octets: &[u8], point: &[u8]) -> bool {
-    let (x, y) = point[1..].split_at(point.len() / 2);
-    let sign = 2 + y[y.len() - 1] % 2;
-    octets == point
-        || octets
-            .split_first()
-            .is_some_and(|(first, rest)| *first == sign && rest == x)
-}
-
-/// Decodes a private member into a buffer that is wiped even when the text is rejected.
-fn secret(member: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
-    let member = member.ok_or(SigningKeyError::Missing)?;
-    let mut octets = Zeroizing::new(vec![0; member.len()]);
-    let length = URL_SAFE_NO_PAD
-        .decode_slice(member, &mut octets)
-        .map_err(|_| SigningKeyError::Member)?;
-    octets.truncate(length);
-    Ok(octets)
-}
-
-/// RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
-fn uint(octets: &[u8]) -> Result<UintRef<'_>, SigningKeyError> {
-    if octets.first().is_none_or(|first| *first == 0) {
-        return Err(SigningKeyError::Length);
-    }
-    UintRef::new(octets).map_err(|_| SigningKeyError::Length)
-}
-
-/// Writes an object. The names and values of its members must need no escapes.
-fn write_object(members: &[(&str, &str)]) -> Zeroizing<String> {
-    // Allocated once: a string that grows leaves its old buffers behind, unwiped.
-    let length = members
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + r#""":"","#.len())
-        .sum::<usize>()
-        + 1;
-    let mut json = Zeroizing::new(String::with_capacity(length));
-    for (i, (name, value)) in members.iter().enumerate() {
-        json.push(if i == 0 { '{' } else { ',' });
-        for part in ["\"", name, "\":\"", value, "\""] {
-            json.push_str(part);
+impl PrivateKey {
+    /// `None` if the operating system provided no randomness, or the engine made no key from it.
+    pub(crate) fn generate(key_type: KeyType) -> Option<Self> {
+        let ec = |curve: &Curve| Self::ec(curve, (curve.generate)()?).ok();
+        match key_type {
+            KeyType::P256 => ec(&P256),
+            KeyType::P384 => ec(&P384),
+            KeyType::P521 => ec(&P521),
+            KeyType::Ed25519 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                getrandom::fill(seed.as_mut_slice()).ok()?;
+                Self::ed25519(&seed).ok()
+            }
+            KeyType::Rsa => Self::rsa(&rsa_signing::generate()?).ok(),
         }
     }
-    json.push('}');
-    debug_assert_eq!(json.len(), length, "the text did not grow");
-    json
+
+    /// The key from the bytes that [`secret`](Self::secret) returns.
+    pub(crate) fn from_secret(key_type: KeyType, secret: &[u8]) -> Result<Self, KeyRefused> {
+        let ec = |curve: &Curve| {
+            if secret.len() != curve.length {
+                return Err(KeyRefused::Length);
+            }
+            Self::ec(
+                curve,
+                (curve.from_scalar)(secret).ok_or(KeyRefused::Scalar)?,
+            )
+        };
+        match key_type {
+            KeyType::P256 => ec(&P256),
+            KeyType::P384 => ec(&P384),
+            KeyType::P521 => ec(&P521),
+            KeyType::Ed25519 => Self::ed25519(secret.try_into().map_err(|_| KeyRefused::Length)?),
+            KeyType::Rsa => Self::rsa(secret),
+        }
+    }
+
+    fn ec(curve: &Curve, key: Box<dyn EcKey>) -> Result<Self, KeyRefused> {
+        let point = key.point();
+        let (x, y) = point[1..].split_at(curve.length);
+        let public = public(&Parameters {
+            kty: Some("EC"),
+            crv: Some(curve.name),
+            x: Some(&base64url::encode(x)),
+            y: Some(&base64url::encode(y)),
+            ..Parameters::default()
+        })?;
+        Ok(Self::new(Half::Ec(key), public))
+    }
+
+    fn ed25519(seed: &[u8; 32]) -> Result<Self, KeyRefused> {
+        let key = Box::new(ed25519_dalek::SigningKey::from_bytes(seed));
+        let public = public(&Parameters {
+            kty: Some("OKP"),
+            crv: Some("Ed25519"),
+            x: Some(&base64url::encode(key.verifying_key().as_bytes())),
+            ..Parameters::default()
+        })?;
+        Ok(Self::new(Half::Ed25519(key), public))
+    }
+
+    fn rsa(pkcs1: &[u8]) -> Result<Self, KeyRefused> {
+        let numbers = RsaPrivateKeyRef::try_from(pkcs1).map_err(|_| KeyRefused::Pkcs1)?;
+        let (p, q) = (numbers.prime1.as_bytes(), numbers.prime2.as_bytes());
+        // When it signs, `rsa` adds p in a loop, up to about q / p times.
+        if numbers.other_prime_infos.is_some() || bits(p).abs_diff(bits(q)) > 1 {
+            return Err(KeyRefused::Primes);
+        }
+        let (n, d) = (
+            numbers.modulus.as_bytes(),
+            numbers.private_exponent.as_bytes(),
+        );
+        let public = public(&Parameters {
+            kty: Some("RSA"),
+            n: Some(&base64url::encode(n)),
+            e: Some(&base64url::encode(numbers.public_exponent.as_bytes())),
+            ..Parameters::default()
+        })?;
+        if (d.len(), d) >= (n.len(), n) {
+            return Err(KeyRefused::Mismatch);
+        }
+        let engine = rsa_signing::Key::parse(&numbers, pkcs1).ok_or(KeyRefused::Mismatch)?;
+        // No engine checks that the primes are prime. Both verify what they sign, and with a key
+        // whose primes are not prime, nothing verifies.
+        engine
+            .sign(Algorithm::Rs256, b"")
+            .ok_or(KeyRefused::Mismatch)?;
+        let pkcs1 = Zeroizing::new(pkcs1.to_vec());
+        Ok(Self::new(
+            Half::Rsa(Box::new(RsaKey { engine, pkcs1 })),
+            public,
+        ))
+    }
+
+    fn new(half: Half, public: Jwk) -> Self {
+        Self {
+            thumbprint: public.thumbprint(),
+            half,
+            public,
+        }
+    }
+
+    /// The private bytes: the full-length scalar of an EC key, the seed of an Ed25519 key, the
+    /// `RSAPrivateKey` of an RSA key (RFC 8017 appendix A.1.2).
+    pub(crate) fn secret(&self) -> Zeroizing<Vec<u8>> {
+        match &self.half {
+            Half::Ec(key) => key.scalar(),
+            Half::Ed25519(key) => Zeroizing::new(key.as_bytes().to_vec()),
+            Half::Rsa(key) => key.pkcs1.clone(),
+        }
+    }
+
+    pub(crate) const fn public(&self) -> &Jwk {
+        &self.public
+    }
+
+    pub(crate) const fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+
+    pub(crate) const fn key_type(&self) -> KeyType {
+        self.public.material().key_type()
+    }
+
+    /// The algorithm for a key that does not name one.
+    pub(crate) const fn default_algorithm(&self) -> Algorithm {
+        match self.key_type() {
+            KeyType::P256 => Algorithm::Es256,
+            KeyType::P384 => Algorithm::Es384,
+            KeyType::P521 => Algorithm::Es512,
+            KeyType::Ed25519 => Algorithm::Ed25519,
+            KeyType::Rsa => Algorithm::Ps256,
+        }
+    }
+
+    /// A raw JWS signature: `r ‖ s` for ECDSA (RFC 7518 section 3.4).
+    pub(crate) fn sign(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, SigningFailed> {
+        if algorithm.key_type() != self.key_type() {
+            return Err(SigningFailed);
+        }
+        self.half.sign(algorithm, message).ok_or(SigningFailed)
+    }
 }
 
-/// Why a private key was not made, read or written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SigningKeyError {
-    /// The requested algorithm, or the `alg` of the JWK, is not an algorithm for this type of key.
-    #[error("the key does not go with the algorithm")]
-    Algorithm,
-    /// The key could not be written out.
-    #[error("the key could not be written")]
-    Export,
-    /// The operating system provided no randomness, or the engine made no key from it.
-    #[error("no key could be generated")]
-    Generation,
-    /// Not a JSON object without duplicate members, or a private member is not a plain string.
-    #[error("the key is not a JSON object without duplicate members")]
-    Json,
-    /// Neither ECDSA with P-256, P-384 or P-521, nor Ed25519, nor RSA (`rsaEncryption`).
-    #[error("the key type is not supported")]
-    KeyType,
-    /// A private number does not have the length that its key type requires: the curve's full length
-    /// (RFC 7518 section 6.2.2.1, RFC 5915 section 3), 32 octets for Ed25519, no leading zero octet
-    /// for RSA.
-    #[error("a private number of the key has the wrong length")]
+impl Half {
+    fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Ec(key) => key.sign(message),
+            Self::Ed25519(key) => Some(key.try_sign(message).ok()?.to_bytes().to_vec()),
+            Self::Rsa(key) => key.engine.sign(algorithm, message),
+        }
+    }
+}
+
+/// An ECDSA key, regardless of its curve.
+trait EcKey: Send + Sync {
+    fn scalar(&self) -> Zeroizing<Vec<u8>>;
+
+    /// Uncompressed: `04 ‖ x ‖ y`.
+    fn point(&self) -> Vec<u8>;
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>>;
+}
+
+fn public(parameters: &Parameters<'_>) -> Result<Jwk, KeyRefused> {
+    Jwk::from_parameters(parameters).map_err(KeyRefused::Public)
+}
+
+/// Why the bytes are not a private key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyRefused {
+    /// Neither a scalar of the curve's full length nor a seed of 32 bytes.
     Length,
-    /// A private member of the JWK is not canonical base64url.
-    #[error("a private member of the key is malformed")]
-    Member,
-    /// The public half does not match the private half, or the numbers of an RSA key do not match
-    /// each other.
-    #[error("the parts of the key do not belong together")]
+    /// The numbers of an RSA key do not match each other.
     Mismatch,
-    /// A private member of the JWK is missing. RSA keys need `d`, `p`, `q`, `dp`, `dq` and `qi`.
-    #[error("a private member of the key is missing")]
-    Missing,
-    /// None of the names is an algorithm that this crate can sign with.
-    #[error("none of the algorithms is supported")]
-    NoCommonAlgorithm,
-    /// Not exactly one PEM document with the label `PRIVATE KEY`. To convert a key with another
-    /// label, including an encrypted one, use `openssl pkcs8 -topk8 -nocrypt`.
-    #[error("not a PEM document with the label PRIVATE KEY")]
-    Pem,
-    /// Not the DER of an unencrypted PKCS#8 private key.
-    #[error("not a PKCS#8 private key")]
-    Pkcs8,
-    /// An RSA key with more than two primes, or with two whose lengths differ by more than one bit.
-    #[error("the key has not two primes of one length")]
+    /// Not an `RSAPrivateKey` in DER.
+    Pkcs1,
+    /// More than two primes, or two whose lengths differ by more than one bit.
     Primes,
-    /// The public half is rejected, as in the header of a proof: an RSA modulus outside
-    /// 2048 to 8192 bits, a coordinate that is malformed or missing, an unknown key type.
-    #[error("the public half of the key is refused")]
-    Public(#[source] InvalidJwk),
-    /// The private scalar is zero, or not below the order of the curve.
-    #[error("the private scalar is out of range")]
+    /// The public half would be rejected in the header of a proof.
+    Public(InvalidJwk),
+    /// The scalar is zero, or not below the order of the curve.
     Scalar,
-    /// The document is longer than any supported key.
-    #[error("the document is too long")]
-    TooLong,
-    /// `use` or `key_ops` states that the key is not for signing.
-    #[error("the key is not meant for signing")]
-    Use,
 }
 
-impl From<KeyRefused> for SigningKeyError {
-    fn from(refused: KeyRefused) -> Self {
-        match refused {
-            KeyRefused::Length => Self::Length,
-            KeyRefused::Mismatch => Self::Mismatch,
-            KeyRefused::Pkcs1 => Self::Pkcs8,
-            KeyRefused::Primes => Self::Primes,
-            KeyRefused::Public(why) => Self::Public(why),
-            KeyRefused::Scalar => Self::Scalar,
-        }
-    }
-}
+/// The engine did not sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine made no signature")]
+pub(crate) struct SigningFailed;

@@ -1,4 +1,4 @@
-//! RSA keys that sign: with AWS-LC if it is available, with `rsa` otherwise. `signing.rs` explains why.
+//! RSA keys that sign: with AWS-LC if it is available, with `rsa` otherwise. `private_key.rs` explains why.
 
 #[cfg(feature = "aws-lc-rs")]
 pub(crate) use self::aws_lc::{Key, generate};

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jwk::Jwk;
-use crate::jose::private_key::{self, SigningKeyError};
-use crate::jose::signing::PrivateKey;
+use crate::jose::key_documents::{self, SigningKeyError};
+use crate::jose::private_key::PrivateKey;
 use crate::jose::thumbprint::Thumbprint;
 
 /// A private key of this process, its algorithm, and its public half. A client signs with it: its
@@ -143,14 +143,14 @@ impl SigningKey {
     /// PKCS#8 does not name an algorithm. The key signs with the ES algorithm of its curve, Ed25519,
     /// or PS256. See [`with_algorithm`](Self::with_algorithm).
     pub fn from_pkcs8_der(document: &[u8]) -> Result<Self, SigningKeyError> {
-        private_key::from_pkcs8_der(document).map(|key| Self::imported(key, None))
+        key_documents::from_pkcs8_der(document).map(|key| Self::imported(key, None))
     }
 
     /// Reads an unencrypted PKCS#8 private key in PEM, with the label `PRIVATE KEY` and lines of 64
     /// characters ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468)), as
     /// [`from_pkcs8_der`](Self::from_pkcs8_der) does.
     pub fn from_pkcs8_pem(document: &str) -> Result<Self, SigningKeyError> {
-        private_key::from_pkcs8_pem(document).map(|key| Self::imported(key, None))
+        key_documents::from_pkcs8_pem(document).map(|key| Self::imported(key, None))
     }
 
     /// Reads a private JWK ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)), as strictly as a
@@ -160,7 +160,7 @@ impl SigningKey {
     /// [`from_pkcs8_der`](Self::from_pkcs8_der). Unknown members are ignored, including `kid`: see
     /// [`with_key_id`](Self::with_key_id).
     pub fn from_jwk(json: &str) -> Result<Self, SigningKeyError> {
-        private_key::from_jwk(json).map(|(key, algorithm)| Self::imported(key, algorithm))
+        key_documents::from_jwk(json).map(|(key, algorithm)| Self::imported(key, algorithm))
     }
 
     fn imported(key: PrivateKey, named: Option<Algorithm>) -> Self {
@@ -194,17 +194,17 @@ impl SigningKey {
 
     /// The key as unencrypted PKCS#8, which does not name the algorithm.
     pub fn to_pkcs8_der(&self) -> Result<SecretBytes, SigningKeyError> {
-        private_key::to_pkcs8_der(&self.key).map(SecretBytes)
+        key_documents::to_pkcs8_der(&self.key).map(SecretBytes)
     }
 
     /// The key as unencrypted PKCS#8 in PEM, which does not name the algorithm.
     pub fn to_pkcs8_pem(&self) -> Result<SecretText, SigningKeyError> {
-        private_key::to_pkcs8_pem(&self.key).map(SecretText)
+        key_documents::to_pkcs8_pem(&self.key).map(SecretText)
     }
 
     /// The key as a private JWK, with the algorithm in `alg`.
     pub fn to_jwk(&self) -> Result<SecretText, SigningKeyError> {
-        private_key::to_jwk(&self.key, self.algorithm).map(SecretText)
+        key_documents::to_jwk(&self.key, self.algorithm).map(SecretText)
     }
 
     /// The algorithm that the key signs with.

@@ -80,7 +80,7 @@ impl ResourceMetadata {
             "dpop_signing_alg_values_supported".into(),
             json!(algorithms),
         );
-        // RFC 9728 section 3.2: a member with its default value may be omitted.
+        // RFC 9728 section 2: false is the value of a member that is omitted.
         if !policy.allows_bearer() {
             members.insert("dpop_bound_access_tokens_required".into(), json!(true));
         }

@@ -1,4 +1,4 @@
-//! The field of P-256: integers modulo p. Only gives names to functions of fiat-crypto.
+//! The field of P-256: integers modulo p. Names for functions of fiat-crypto, and what is made of them alone.
 
 use fiat_crypto::p256_64::{
     fiat_p256_add, fiat_p256_montgomery_domain_field_element as Montgomery, fiat_p256_mul,

@@ -21,7 +21,7 @@
 //!
 //! **The group law** consists of two functions in `point.rs`, transcribed operation for operation from
 //! `Jacobian.v` of the Fiat-Crypto project. There, Coq proves that both are the affine group law for
-//! all points of any curve, including equal points, opposite points and infinity. Callers do not have
+//! all points of a curve with a = -3, as this one is, including equal points, opposite points and infinity. Callers do not have
 //! to avoid any input.
 //!
 //! **The sum of two multiples** (`comb.rs`). Let L be the number of digits, at least 256, and let u be

@@ -130,7 +130,8 @@ impl fmt::Display for Origin<'_> {
 
 pub(crate) struct InvalidHttpUrl;
 
-/// Splits an absolute URL without query and fragment into its origin and its path, as written.
+/// Splits an absolute URL into its origin and what follows, as written. The caller removes or rejects
+/// a query and a fragment.
 pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), InvalidHttpUrl> {
     let (scheme, rest) = url.split_once("://").ok_or(InvalidHttpUrl)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

@@ -344,8 +344,7 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
 #[non_exhaustive]
 pub enum ClientError {
     /// The request must be sent again, with a nonce or with the server's time, but its body cannot
-    /// be copied. The nonce or the time is remembered, and is used if the caller makes the same
-    /// request again.
+    /// be copied. The nonce or the time is remembered, and the next request to that server uses it.
     #[error("the request must be sent again, and its body cannot be replayed")]
     BodyNotCopyable,
     /// The `Host` field names a different server than the URL. Nothing was sent.

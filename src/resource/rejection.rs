@@ -15,14 +15,15 @@ use crate::telemetry::Fault;
 use crate::tokens::access_token::TokenError;
 
 /// Why a request was rejected. It is in the extensions of every response to a rejected request, for
-/// logs, metrics and bodies. The variants are in the order of the checks.
+/// logs, metrics and bodies. The variants are roughly in the order of the checks:
+/// the signature and the replay check of a proof come after its token and nonce.
 ///
 /// | cause | status | `error` |
 /// |---|---|---|
 /// | no access token | 401 | none |
 /// | an access token under the Bearer scheme, if that is not allowed, or an access token longer than 32 KiB | 401 | `invalid_token` |
 /// | malformed or several `Authorization` fields | 400 | `invalid_request` |
-/// | the nonce is missing, stale or not from this server | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
+/// | the nonce is missing, stale, from the future or not from this server | 401 | `use_dpop_nonce`, with `DPoP-Nonce` and `Cache-Control: no-store` |
 /// | the proof, or a request that no proof can be made for | 401 | `invalid_dpop_proof` |
 /// | the access token, or its binding | 401 | `invalid_token` |
 /// | a bound access token under the Bearer scheme | 401 | `invalid_token` |
@@ -42,7 +43,8 @@ use crate::tokens::access_token::TokenError;
 ///
 /// If Bearer is allowed, a 401 has a challenge for each scheme. The error is in the challenge of the
 /// scheme that was used, or in both if the request leaves that open ([section
-/// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19).
+/// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2), Figures 17 to 19). A valid token that does
+/// not allow the request is reported in the scheme that was used only.
 ///
 /// # Example
 ///
@@ -57,7 +59,8 @@ use crate::tokens::access_token::TokenError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The header fields contain no access token, or more than one.
+    /// The header fields contain no access token, more than one, or one that is malformed, too long or
+    /// under a scheme that is not allowed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     /// The request has no target that a proof can be made for.
@@ -72,7 +75,7 @@ pub enum Rejection {
     /// The access token is not bound to the key that signed the proof.
     #[error(transparent)]
     Binding(#[from] BindingError),
-    /// The nonce is missing, stale or not from this server.
+    /// The nonce is missing, stale, from the future or not from this server.
     #[error(transparent)]
     Nonce(#[from] NonceError),
     /// The access token under the Bearer scheme is not accepted.

@@ -199,7 +199,7 @@ impl<C: HasAuthentication> Requirement<C> for AuthenticationRequirement {
             .as_ref()
             .is_none_or(|values| values.0.iter().any(|acr| claims.has_acr(acr)));
         let recent = self.max_age.is_none_or(|max_age| {
-            // A time in the future is not in seconds, and would count as recent forever.
+            // A time in the future, in milliseconds for example, would count as recent for a long time.
             claims
                 .auth_time()
                 .is_some_and(|time| time <= now.plus(LEEWAY) && now <= time.plus(max_age.as_secs()))

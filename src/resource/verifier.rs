@@ -63,7 +63,8 @@ use crate::tokens::claims::Claims;
 ///   remembering keys ([`BoundToken::algorithm`] reports the algorithm);
 /// - scopes, because they differ between routes ([`RequireScopesLayer`](crate::RequireScopesLayer)).
 ///
-/// Bearer tokens are rejected, unless [`allow_bearer`](Self::allow_bearer) was called.
+/// Bearer tokens are rejected, unless [`allow_bearer`](Self::allow_bearer) or
+/// [`allow_bearer_confirmed_elsewhere`](Self::allow_bearer_confirmed_elsewhere) was called.
 pub struct Verifier<C = Claims> {
     policy: Arc<Policy>,
     tokens: AnyTokenVerifier<C>,

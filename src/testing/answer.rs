@@ -185,8 +185,8 @@ impl Answer {
 
     /// Asserts that the request was rejected for exactly this reason: the status, `error` and
     /// `error_description` are those of the reason, a demand for a nonce comes with a nonce in a
-    /// response that must not be cached, and a response of this process has the reason in its
-    /// extensions. How many seconds a time is off is not compared.
+    /// response that must not be cached, and the reason in the extensions, if there is one (in
+    /// responses of this process), is the same. How many seconds a time is off is not compared.
     ///
     /// # Panics
     ///

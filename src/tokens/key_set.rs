@@ -47,7 +47,7 @@ use crate::tokens::access_token::TokenError;
 pub trait KeySource: Send + Sync + 'static {
     /// The issuer's keys, as currently known.
     ///
-    /// This is called for every request, including requests with a cached token. While nothing has
+    /// This is called for every token that passes the checks that need no key, including cached tokens. While nothing has
     /// changed, return the same set (a clone of it): cached tokens stay valid with the same set and
     /// are discarded with another one.
     fn key_set(

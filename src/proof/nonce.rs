@@ -48,7 +48,7 @@ pub trait NonceSource: Send + Sync {
 }
 
 /// A source shared by several servers.
-impl<N: NonceSource> NonceSource for Arc<N> {
+impl<N: NonceSource + ?Sized> NonceSource for Arc<N> {
     fn issue(&self, issued: Timestamp) -> Nonce {
         N::issue(self, issued)
     }

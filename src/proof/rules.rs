@@ -73,8 +73,14 @@ impl ProofRules {
         }
     }
 
-    /// The same rules for a server under this URL instead. The nonces and the replay store stay
-    /// shared, so one process can be both servers, each with its own host.
+    /// The same rules for a server under this URL instead of all others, without a target resolver. The
+    /// nonces and the replay store stay shared, so one process can be both servers, each with its own
+    /// host.
+    ///
+    /// # Security
+    ///
+    /// Anyone can use up records of a token endpoint's replay store, because it accepts proofs by any key.
+    /// Limit the rate of token requests, or give the endpoint a store of its own.
     #[must_use]
     pub fn with_public_url(mut self, public_url: PublicUrl) -> Self {
         self.targets.replace(public_url);

@@ -214,7 +214,7 @@ impl Targets {
     }
 
     pub(crate) fn replace(&mut self, public_url: PublicUrl) {
-        self.public_urls = vec![public_url];
+        *self = Self::new(public_url);
     }
 
     pub(crate) fn add(&mut self, public_url: PublicUrl) {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tower_dpop::proof::{
-    InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError, UrlMismatch,
+    InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError, TargetError, UrlMismatch,
 };
 use tower_dpop::testing::TestClient;
 use tower_dpop::token_endpoint::{TokenEndpoint, TokenRequestRejection};
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
-    Verifier,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, Rejection, StatelessNonces,
+    Timestamp, Verifier,
 };
 
 use common::{
@@ -294,6 +294,26 @@ fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
     assert_eq!(
         verified("https://api.example.com/token"),
         Err(of_the_layers_host)
+    );
+}
+
+/// A resolver reads fields that the proxy of one host sets, so a server under another URL does not have it.
+#[test]
+fn rules_under_another_url_have_no_target_resolver() {
+    let rules = common::rules().with_target_resolver(|_: &http::request::Parts| None);
+    let client = TestClient::without_issuer(TestClock::at(NOW));
+    let verified = |rules: ProofRules, url: &str| {
+        let (head, ()) = client.token_request(url).build::<()>().into_parts();
+        common::block_on(TokenEndpoint::new(rules).verify(&head)).map(drop)
+    };
+    assert_eq!(
+        verified(rules.clone(), "https://api.example.com/token"),
+        Err(TargetError::Unresolved.into())
+    );
+    let of_the_other = rules.with_public_url(ISSUER.parse().unwrap());
+    assert_eq!(
+        verified(of_the_other, "https://as.example.com/token"),
+        Ok(())
     );
 }
 

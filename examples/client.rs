@@ -168,16 +168,16 @@ impl Tokens {
         let status = response.status();
         let body = text(response).await?;
         if !status.is_success() {
-            let refused = TokenErrorResponse::from_json(body.as_bytes());
-            let error = refused
+            let rejected = TokenErrorResponse::from_json(body.as_bytes());
+            let error = rejected
                 .as_ref()
                 .map_or("no error code", TokenErrorResponse::error);
             return Err(format!("the token endpoint answered {status}: {error}").into());
         }
         let granted = TokenResponse::from_json(body.as_bytes())?;
         // Renew before the token expires, and within an hour, whatever the server says.
-        let life = granted.expires_in().unwrap_or(Duration::from_secs(60));
-        let renewal = Instant::now() + life.min(Duration::from_secs(3600)).mul_f32(0.8);
+        let lifetime = granted.expires_in().unwrap_or(Duration::from_secs(60));
+        let renewal = Instant::now() + lifetime.min(Duration::from_secs(3600)).mul_f32(0.8);
         Ok((granted.access_token().clone(), renewal))
     }
 }

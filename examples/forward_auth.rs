@@ -340,7 +340,7 @@ fn field_value(
     // Repeated, leading or trailing spaces may get lost on the way, which changes the value.
     let words_stand = text
         .split(' ')
-        .all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic()));
+        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()));
     match HeaderValue::try_from(text) {
         Ok(value) if words_stand => Ok(Some(value)),
         _ => Err(Inexpressible),

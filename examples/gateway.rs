@@ -303,7 +303,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<String> = headers
         .get_all(CONNECTION)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|octet| *octet == b','))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
         .collect();
     remove_fields(headers, |name| {
@@ -369,7 +369,7 @@ fn field_value(
     // Repeated, leading or trailing spaces may get lost on the way, which changes the value.
     let words_stand = text
         .split(' ')
-        .all(|word| !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_graphic()));
+        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()));
     match HeaderValue::try_from(text) {
         Ok(value) if words_stand => Ok(Some(value)),
         _ => Err(Inexpressible),

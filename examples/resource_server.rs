@@ -50,7 +50,7 @@ usage: resource_server --issuer URL [OPTION]...
   --nonces               require nonces
   --lenient-typ          accept access tokens whose typ is JWT or missing
   --allow-bearer         let tokens that are bound to nothing pass under the Bearer scheme
-  --report-only          refuse nothing, report on standard error what would have been refused
+  --report-only          reject nothing, report on standard error what would have been rejected
   --scopes \"SCOPE ...\"   the scopes that /protected requires
   --metadata             serve RFC 9728 metadata, and point to them in challenges
   --help                 show this

@@ -100,9 +100,9 @@ impl<K: Copy + Hash + Eq, V> Shard<K, V> {
     }
 
     /// Evicts entries until their total weight is at most this.
-    fn make_room(&mut self, most: u64) {
+    fn make_room(&mut self, max: u64) {
         let mut spared = 0;
-        while self.weight > most
+        while self.weight > max
             && let Some(key) = self.queue.pop_front()
             && let Place::Occupied(place) = self.entries.entry(key)
         {

@@ -134,7 +134,7 @@ impl fmt::Debug for PresentedToken<'_> {
 fn scheme_and_token(field: &[u8]) -> Result<(Scheme, &str), CredentialsError> {
     let scheme_end = field
         .iter()
-        .position(|octet| !is_token_character(*octet))
+        .position(|byte| !is_token_character(*byte))
         .unwrap_or(field.len());
     let (scheme, rest) = field.split_at(scheme_end);
     let scheme = if scheme.eq_ignore_ascii_case(b"DPoP") {
@@ -148,7 +148,7 @@ fn scheme_and_token(field: &[u8]) -> Result<(Scheme, &str), CredentialsError> {
         // code.
         return Err(CredentialsError::Missing);
     };
-    let spaces = rest.iter().take_while(|octet| **octet == b' ').count();
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
     let token = &rest[spaces..];
     if spaces == 0 || !is_token68(token) {
         return Err(CredentialsError::Malformed);
@@ -158,25 +158,25 @@ fn scheme_and_token(field: &[u8]) -> Result<(Scheme, &str), CredentialsError> {
 }
 
 /// RFC 9110 section 5.6.2, `tchar`.
-pub(crate) fn is_token_character(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+pub(crate) fn is_token_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// RFC 9110 section 11.2: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
 pub(crate) fn is_token68(text: &[u8]) -> bool {
     let end = text
         .iter()
-        .rposition(|octet| *octet != b'=')
+        .rposition(|byte| *byte != b'=')
         .map_or(0, |last| last + 1);
-    // Deliberately without an early exit, so that the compiler can check many octets at once: tokens are
+    // Deliberately without an early exit, so that the compiler can check many bytes at once: tokens are
     // long, and every request has one.
     let characters = text[..end].iter();
-    end > 0 && characters.fold(true, |all, octet| all & is_token68_character(*octet))
+    end > 0 && characters.fold(true, |all, byte| all & is_token68_character(*byte))
 }
 
 /// A character of `token68`, other than the padding at its end.
-pub(crate) fn is_token68_character(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+pub(crate) fn is_token68_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
 /// An error in the header fields themselves.

@@ -207,7 +207,9 @@ impl IntoResponse for NoBoundToken {
 /// it. Or the layer lets requests without a token through (for example, in report-only mode), and
 /// the handler does not take an `Option`. A configuration error: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the handler takes an access token that no DpopLayer with its claims type has put there")]
+#[error(
+    "the handler takes an access token, but found no verified one: add DpopLayer outside it, with the same claims type"
+)]
 pub struct NotBehindDpopLayer;
 
 impl IntoResponse for NotBehindDpopLayer {
@@ -222,7 +224,7 @@ impl IntoResponse for NotBehindDpopLayer {
 /// requests without a proof through, and the handler does not take an `Option`. A configuration
 /// error: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it")]
+#[error("the handler takes a ProvenKey, but found none: add TokenEndpointLayer outside it")]
 pub struct NotBehindTokenEndpointLayer;
 
 impl IntoResponse for NotBehindTokenEndpointLayer {

@@ -3,8 +3,8 @@
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | [`REQUESTS`] | counter | `decision` (`accepted`, `refused`, `reported`), `scheme` (`dpop`, `bearer`, `none`), `reason` ([`Rejection::reason`](crate::Rejection::reason), `none` for accepted requests) |
-//! | [`TOKEN_REQUESTS`] | counter of requests to the authorization server | `decision` (`accepted`, `refused`), `reason` ([`TokenRequestRejection::reason`](crate::token_endpoint::TokenRequestRejection::reason)) |
+//! | [`REQUESTS`] | counter | `decision` (`accepted`, `rejected`, `reported`), `scheme` (`dpop`, `bearer`, `none`), `reason` ([`Rejection::reason`](crate::Rejection::reason), `none` for accepted requests) |
+//! | [`TOKEN_REQUESTS`] | counter of requests to the authorization server | `decision` (`accepted`, `rejected`), `reason` ([`TokenRequestRejection::reason`](crate::token_endpoint::TokenRequestRejection::reason)) |
 //! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` is behind the server's clock, negative if it is ahead, limited to one day in either direction | `decision` |
 //! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of this process's replay store, as of the last proof; with several stores, of the one that checked the last proof | |
 //! | [`TOKEN_CACHE`] | counter | `result` (`hit`, `miss`) |
@@ -109,7 +109,7 @@ pub(crate) enum Decision<'d> {
     /// The request is accepted. The algorithm and the skew are those of its proof.
     Accepted(Option<ProofFacts>),
     /// The request is rejected, or would be if the layer enforced its decisions.
-    Refused {
+    Rejected {
         consequence: Consequence,
         /// A name from a fixed set.
         reason: &'static str,
@@ -142,7 +142,7 @@ pub(crate) enum Server {
 /// The consequence of a decision against a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consequence {
-    Refused,
+    Rejected,
     /// Report-only mode.
     Reported,
 }
@@ -157,7 +157,7 @@ pub(crate) enum Fault {
 impl Consequence {
     const fn name(self) -> &'static str {
         match self {
-            Self::Refused => "refused",
+            Self::Rejected => "rejected",
             Self::Reported => "reported",
         }
     }
@@ -174,7 +174,7 @@ impl Decision<'_> {
                 }
                 accepted(server, proof);
             }
-            Self::Refused {
+            Self::Rejected {
                 consequence,
                 reason,
                 error,
@@ -190,8 +190,8 @@ impl Decision<'_> {
                     Server::Token => "token request",
                 };
                 let what = match consequence {
-                    Consequence::Refused => "refused",
-                    Consequence::Reported => "would be refused, and passes",
+                    Consequence::Rejected => "rejected",
+                    Consequence::Reported => "would be rejected, and passes",
                 };
                 let scheme = scheme(server);
                 match fault {
@@ -270,7 +270,7 @@ fn clock_skew(decision: &'static str, seconds: f64) {
 const LONGEST_SKEW: f64 = 86_400.0;
 
 /// Records how full the replay store is.
-pub(crate) fn replay_memory(live: usize, limit: usize) {
+pub(crate) fn replay_store(live: usize, limit: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 records")]
     {

@@ -20,6 +20,17 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
+/// A URL for an error message: userinfo may hold a password.
+pub(crate) fn without_userinfo(url: &str) -> String {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url[authority..].find(['/', '?', '#']);
+    let end = end.map_or(url.len(), |length| authority + length);
+    match url[..end].rfind('@') {
+        Some(at) if at >= authority => format!("{}…{}", &url[..authority], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UrlScheme {
     Http,
@@ -75,7 +86,7 @@ impl<'u> Origin<'u> {
             let is_name = !name.is_empty()
                 && name
                     .bytes()
-                    .all(|octet| is_unreserved(octet) || is_sub_delimiter(octet));
+                    .all(|byte| is_unreserved(byte) || is_sub_delimiter(byte));
             (is_name.then(|| Host::Name(in_lower_case(name)))?, port)
         };
         let port = parse_port(port, scheme)?;
@@ -95,7 +106,7 @@ impl<'u> Origin<'u> {
 }
 
 fn in_lower_case(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|octet| octet.is_ascii_uppercase()) {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         name.to_ascii_lowercase().into()
     } else {
         name.into()
@@ -109,7 +120,7 @@ fn parse_port(text: &str, scheme: UrlScheme) -> Option<u16> {
         None | Some("") => return Some(scheme.default_port()),
         Some(digits) => digits,
     };
-    let canonical = !digits.starts_with('0') && digits.bytes().all(|octet| octet.is_ascii_digit());
+    let canonical = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
     if canonical { digits.parse().ok() } else { None }
 }
 
@@ -162,19 +173,19 @@ pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// Whether a path may contain this octet unencoded (RFC 3986 section 3.3): `pchar` and the slash.
-fn is_path_character(octet: u8) -> bool {
-    IS_PATH_CHARACTER[usize::from(octet)]
+/// Whether a path may contain this byte unencoded (RFC 3986 section 3.3): `pchar` and the slash.
+fn is_path_character(byte: u8) -> bool {
+    IS_PATH_CHARACTER[usize::from(byte)]
 }
 
 /// A table, for speed: every request has two paths.
 const IS_PATH_CHARACTER: [bool; 256] = {
     let mut table = [false; 256];
-    let mut octet = 0_u8;
-    while octet < 128 {
-        table[octet as usize] =
-            is_unreserved(octet) || is_sub_delimiter(octet) || matches!(octet, b':' | b'@' | b'/');
-        octet += 1;
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] =
+            is_unreserved(byte) || is_sub_delimiter(byte) || matches!(byte, b':' | b'@' | b'/');
+        byte += 1;
     }
     table
 };
@@ -183,12 +194,12 @@ const IS_PATH_CHARACTER: [bool; 256] = {
 /// an incomplete percent-encoding.
 fn decode_unreserved(path: &str) -> Option<String> {
     let mut decoded = String::with_capacity(path.len() + 1);
-    let mut octets = path.bytes();
-    while let Some(octet) = octets.next() {
-        if octet == b'%' {
-            let high = char::from(octets.next()?).to_digit(16)?;
-            let low = char::from(octets.next()?).to_digit(16)?;
-            // Two hexadecimal digits are one octet.
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let high = char::from(bytes.next()?).to_digit(16)?;
+            let low = char::from(bytes.next()?).to_digit(16)?;
+            // Two hexadecimal digits are one byte.
             let value = u8::try_from(high * 16 + low).ok()?;
             if is_unreserved(value) {
                 decoded.push(char::from(value));
@@ -201,8 +212,8 @@ fn decode_unreserved(path: &str) -> Option<String> {
                         .map(|digit| digit.to_ascii_uppercase()),
                 );
             }
-        } else if is_path_character(octet) {
-            decoded.push(char::from(octet));
+        } else if is_path_character(byte) {
+            decoded.push(char::from(byte));
         } else {
             return None;
         }
@@ -235,14 +246,14 @@ fn remove_dot_segments(path: &str) -> String {
 }
 
 /// RFC 3986 section 2.3.
-const fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'~')
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// RFC 3986 section 2.2.
-const fn is_sub_delimiter(octet: u8) -> bool {
+const fn is_sub_delimiter(byte: u8) -> bool {
     matches!(
-        octet,
+        byte,
         b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
     )
 }

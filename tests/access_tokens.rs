@@ -12,12 +12,12 @@ use tower_dpop::{
 };
 
 use common::{
-    AUDIENCE, Answer, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _, NOW, at,
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome, at,
     jwt_verifier, verifier_by,
 };
 
-fn answer_of(tokens: JwtVerifier<KeySet>, attempt: &Attempt) -> Answer {
-    attempt.answer_by(&DpopLayer::new(Verifier::new(
+fn answer_of(tokens: JwtVerifier<KeySet>, attempt: &Attempt) -> Outcome {
+    attempt.outcome_by(&DpopLayer::new(Verifier::new(
         ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
         tokens,
     )))
@@ -30,7 +30,7 @@ fn remove(object: &mut Value, member: &str) {
 /// A row per rule of RFC 9068 section 4, R-AT.6 for all of them.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn refuses_a_token_that_breaks_a_rule() {
+fn rejects_a_token_that_breaks_a_rule() {
     type Change = fn(&mut Attempt);
     let rows: Vec<(&str, Change, TokenError)> = vec![
         (
@@ -195,10 +195,10 @@ fn refuses_a_token_that_breaks_a_rule() {
         ),
     ];
     for (name, change, reason) in rows {
-        let answer = Attempt::but(change).answer();
-        answer.assert_reason(name, Rejection::Token(reason));
+        let outcome = Attempt::but(change).outcome();
+        outcome.assert_reason(name, Rejection::Token(reason));
         assert_eq!(
-            answer.parameter("error").as_deref(),
+            outcome.parameter("error").as_deref(),
             Some("invalid_token"),
             "R-AT.6: {name}"
         );
@@ -231,7 +231,7 @@ fn lets_a_token_pass_that_keeps_the_rules() {
         }),
     ];
     for (name, change) in rows {
-        Attempt::but(change).answer().assert_passed(name);
+        Attempt::but(change).outcome().assert_passed(name);
     }
 }
 
@@ -250,16 +250,16 @@ fn never_trusts_a_key_that_the_token_brings() {
             a.token_header[member] = value.clone();
         });
         forged
-            .answer()
+            .outcome()
             .assert_reason(name, Rejection::Token(TokenError::Signature));
         let good = Attempt::but(|a| a.token_header[member] = value);
-        good.answer().assert_passed(&format!("{name}, ignored"));
+        good.outcome().assert_passed(&format!("{name}, ignored"));
     }
 }
 
 /// J-12 for access tokens: two parsers must not read two tokens.
 #[test]
-fn refuses_duplicate_members_in_a_token() {
+fn rejects_duplicate_members_in_a_token() {
     let attempt = Attempt::good();
     let header = attempt.token_header.to_string();
     let claims = attempt.token_claims.to_string();
@@ -285,9 +285,9 @@ fn refuses_duplicate_members_in_a_token() {
             claims.clone(),
         ),
     ] {
-        let answer =
-            Attempt::but(|a| a.token = Some(ISSUER_KEY.sign_text(header, claims))).answer();
-        answer.assert_reason(name, Rejection::Token(TokenError::Malformed));
+        let outcome =
+            Attempt::but(|a| a.token = Some(ISSUER_KEY.sign_text(header, claims))).outcome();
+        outcome.assert_reason(name, Rejection::Token(TokenError::Malformed));
     }
 }
 
@@ -332,9 +332,9 @@ fn a_switch_accepts_issuers_without_the_typ_of_rfc_9068() {
                 a.token_header["typ"] = typ;
             }
         });
-        let answer = answer_of(jwt_verifier().with_lenient_typ(), &attempt);
-        let refused = (!passes).then_some(Rejection::Token(TokenError::Type));
-        assert_eq!(answer.rejection, refused, "{name}");
+        let outcome = answer_of(jwt_verifier().with_lenient_typ(), &attempt);
+        let rejected = (!passes).then_some(Rejection::Token(TokenError::Type));
+        assert_eq!(outcome.rejection, rejected, "{name}");
     }
 }
 
@@ -349,11 +349,11 @@ fn several_audiences_and_a_leeway_of_ones_own() {
     answer_of(jwt_verifier().with_leeway(Duration::ZERO), &expired)
         .assert_reason("no leeway", Rejection::Token(TokenError::Expired));
     let long_expired = Attempt::but(|a| a.token_claims["exp"] = json!(NOW - 300));
-    let answer = answer_of(
+    let outcome = answer_of(
         jwt_verifier().with_leeway(Duration::from_secs(86_400)),
         &long_expired,
     );
-    answer.assert_reason(
+    outcome.assert_reason(
         "at most five minutes",
         Rejection::Token(TokenError::Expired),
     );
@@ -361,7 +361,7 @@ fn several_audiences_and_a_leeway_of_ones_own() {
 
 #[test]
 fn the_claims_are_those_of_the_token() {
-    let token = Attempt::good().answer().token.unwrap();
+    let token = Attempt::good().outcome().token.unwrap();
     let claims = token.claims();
     assert_eq!(
         (claims.subject(), claims.client_id()),
@@ -509,10 +509,10 @@ fn finds_the_key_among_those_of_the_issuer() {
             Some(TokenError::Key),
         ),
     ];
-    for (name, jwks, refused) in rows {
+    for (name, jwks, rejected) in rows {
         let tokens = JwtVerifier::new(ISSUER, AUDIENCE, jwks.to_string().parse().unwrap());
-        let answer = answer_of(tokens, &Attempt::good());
-        assert_eq!(answer.rejection, refused.map(Rejection::Token), "{name}");
+        let outcome = answer_of(tokens, &Attempt::good());
+        assert_eq!(outcome.rejection, rejected.map(Rejection::Token), "{name}");
     }
 }
 
@@ -522,7 +522,7 @@ fn a_token_without_kid_does_not_buy_a_verification_for_every_key() {
     let mut keys: Vec<Value> = (0..3).map(|_| Key::es256().public_jwk()).collect();
     let mut anonymous = Attempt::good();
     remove(&mut anonymous.token_header, "kid");
-    let answer = |keys: &[Value]| {
+    let outcome = |keys: &[Value]| {
         let jwks = json!({ "keys": keys }).to_string();
         answer_of(
             JwtVerifier::new(ISSUER, AUDIENCE, jwks.parse().unwrap()),
@@ -530,9 +530,9 @@ fn a_token_without_kid_does_not_buy_a_verification_for_every_key() {
         )
     };
     keys.push(ISSUER_KEY.public_jwk());
-    answer(&keys).assert_passed("the fourth key");
+    outcome(&keys).assert_passed("the fourth key");
     keys.insert(0, Key::es256().public_jwk());
-    answer(&keys).assert_reason("the fifth key", Rejection::Token(TokenError::Signature));
+    outcome(&keys).assert_reason("the fifth key", Rejection::Token(TokenError::Signature));
 }
 
 /// A key of the token's `kid` is found behind any number of keys without one.
@@ -548,7 +548,7 @@ fn the_key_of_the_tokens_kid_comes_first() {
 }
 
 #[test]
-fn a_document_without_usable_keys_is_refused_at_start_up() {
+fn a_document_without_usable_keys_is_rejected_at_start_up() {
     let rows = [
         ("not JSON", "keys", InvalidKeySet::Malformed),
         (
@@ -582,9 +582,9 @@ fn the_tokens_algorithms_are_not_the_proofs() {
     }));
     let attempt = Attempt::with_key(Key::ed25519("Ed25519"));
     attempt
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_passed("an ES256 token with an Ed25519 proof");
-    Attempt::good().answer_by(&layer).assert_refused(
+    Attempt::good().outcome_by(&layer).assert_rejected(
         "an ES256 proof",
         401,
         Some("invalid_dpop_proof"),

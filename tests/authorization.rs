@@ -1,4 +1,4 @@
-//! Whether a good token is enough: the layers inside of the DPoP layer, what they refuse, and what
+//! Whether a good token is enough: the layers inside of the DPoP layer, what they reject, and what
 //! clients are told, to the letter (RFC 6750 section 3.1, RFC 9470).
 
 mod common;
@@ -119,7 +119,7 @@ fn passed() -> Outcome {
     }
 }
 
-fn refused(status: u16, challenge: String, rejection: Rejection) -> Outcome {
+fn rejected(status: u16, challenge: String, rejection: Rejection) -> Outcome {
     Outcome {
         status,
         challenges: vec![challenge],
@@ -138,7 +138,7 @@ fn misplaced() -> Outcome {
     }
 }
 
-/// Both schemes pass, or both are refused for this, each in its own challenge.
+/// Both schemes pass, or both are rejected for this, each in its own challenge.
 #[track_caller]
 fn assert_decides<L>(name: &str, require: &L, change: impl Fn(&mut Attempt), error: Option<&Told>)
 where
@@ -156,12 +156,12 @@ where
             parameters,
             error,
         }) => (
-            refused(
+            rejected(
                 *status,
                 format!("DPoP {parameters}, {ALGS}"),
                 error.clone().into(),
             ),
-            refused(
+            rejected(
                 *status,
                 format!("Bearer {parameters}"),
                 BearerError::Authorization(error.clone()).into(),
@@ -172,7 +172,7 @@ where
     assert_eq!(outcome(&layers, as_bearer(&change)), bearer, "{name}");
 }
 
-/// A refusal, and what stands in the challenge besides the algorithms.
+/// A rejection, and what stands in the challenge besides the algorithms.
 struct Told {
     status: u16,
     parameters: String,
@@ -261,7 +261,7 @@ fn remove(object: &mut Value, member: &str) -> Value {
     object.as_object_mut().unwrap().remove(member).unwrap()
 }
 
-/// RFC 6749 section 3.3: what would break a challenge, or require nothing, is refused at start-up.
+/// RFC 6749 section 3.3: what would break a challenge, or require nothing, is rejected at start-up.
 #[test]
 fn scopes_that_say_nothing_are_no_scopes() {
     for bad in [
@@ -550,7 +550,7 @@ fn claims_of_another_type() {
 
 /// A forgotten layer, one in the wrong place, and one with another claims type let nothing through.
 #[test]
-fn a_requirement_without_its_layer_refuses_everything() {
+fn a_requirement_without_its_layer_rejects_everything() {
     let requirement = RequireScopesLayer::all_of(scopes("orders.read"));
     let other_claims = {
         let tokens = jwt_verifier().with_claims::<Value>();
@@ -592,9 +592,9 @@ fn a_requirement_without_its_layer_refuses_everything() {
     }
 }
 
-/// The layer outside goes first: no requirement is asked about a request that it refuses.
+/// The layer outside goes first: no requirement is asked about a request that it rejects.
 #[test]
-fn a_refused_request_does_not_come_to_the_requirement() {
+fn a_rejected_request_does_not_come_to_the_requirement() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counting = {
         let asked = Arc::clone(&asked);
@@ -635,7 +635,7 @@ fn requirements_are_asked_from_the_outside() {
         RequireAuthenticationLayer::by_acr(acrs("gold")),
     );
     let told = lacks_scope("admin");
-    let expected = refused(
+    let expected = rejected(
         403,
         format!("DPoP {}, {ALGS}", told.parameters),
         told.error.into(),
@@ -660,7 +660,7 @@ fn a_preflight_that_is_let_through_passes_requirements() {
     );
     assert_eq!(outcome(&passing, preflight()), passed(), "T-4: a preflight");
     let told = lacks_scope("admin");
-    let expected = refused(
+    let expected = rejected(
         403,
         format!("DPoP {}, {ALGS}", told.parameters),
         told.error.into(),
@@ -688,7 +688,7 @@ fn a_preflight_that_is_let_through_passes_requirements() {
 
 /// Two layers with a verifier each: the nearer one answers.
 #[test]
-fn the_refusal_is_in_the_name_of_the_nearest_layer() {
+fn the_rejection_is_in_the_name_of_the_nearest_layer() {
     let named = |realm: &str| DpopLayer::new(verifier().with_realm(realm.parse().unwrap()));
     let layers = (
         named("outside"),
@@ -738,11 +738,11 @@ fn access_decides_as_the_layers_do() {
     assert_eq!((allowed, body), (passed(), "done"));
     let (denied, body) = send(allowing_bearer(), under_dpop(|_| {}));
     let challenge = format!("DPoP {}, {ALGS}", told.parameters);
-    let expected = refused(403, challenge, told.error.clone().into());
+    let expected = rejected(403, challenge, told.error.clone().into());
     assert_eq!((denied, body), (expected, ""));
     let (denied, body) = send(allowing_bearer(), as_bearer(|_| {}));
     let error = BearerError::Authorization(told.error.clone());
-    let expected = refused(403, format!("Bearer {}", told.parameters), error.into());
+    let expected = rejected(403, format!("Bearer {}", told.parameters), error.into());
     assert_eq!((denied, body), (expected, ""));
 
     assert!(
@@ -834,7 +834,7 @@ fn the_very_service_that_was_polled_ready_is_called() {
         let response = block_on(service.call(with_scope("a"))).unwrap();
         assert_eq!(response.body(), "served");
         assert_eq!(calls.load(Ordering::Relaxed), round);
-        // Refused after ready: the next request polls anew.
+        // Rejected after ready: the next request polls again.
         assert!(poll_ready(&mut service).is_ready());
         let response = block_on(service.call(with_scope("b"))).unwrap();
         assert_eq!(
@@ -858,7 +858,7 @@ fn the_very_service_that_was_polled_ready_is_called() {
 }
 
 #[test]
-fn a_refused_request_gives_its_reservation_back() {
+fn a_rejected_request_gives_its_reservation_back() {
     let permits = Arc::new(Semaphore::new(1));
     let limited = ConcurrencyLimit::with_semaphore(Strict::default(), Arc::clone(&permits));
     let mut service = RequireScopesLayer::all_of(scopes("a")).layer(limited);
@@ -886,8 +886,8 @@ fn errors_and_bodies_of_the_service_pass_through() {
         }));
     let outcome = block_on(failing.clone().oneshot(with_scope("a")));
     assert_eq!(outcome.unwrap_err(), Broken);
-    let refused = block_on(failing.oneshot(with_scope("b"))).unwrap();
-    assert_eq!(refused.status(), 403);
+    let rejected = block_on(failing.oneshot(with_scope("b"))).unwrap();
+    assert_eq!(rejected.status(), 403);
 
     // Bodies that are neither Clone nor Send, and a future that is not Send.
     let counter = Rc::new(Cell::new(0));
@@ -957,8 +957,8 @@ mod in_axum {
             let request = request.map(|()| Body::empty());
             let response = app.clone().oneshot(request).await.unwrap();
             let outcome = Outcome::of(&response, response.status() == 200);
-            let octets = response.into_body().collect().await.unwrap().to_bytes();
-            (outcome, String::from_utf8(octets.into()).unwrap())
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            (outcome, String::from_utf8(bytes.into()).unwrap())
         })
     }
 
@@ -1045,11 +1045,11 @@ mod in_axum {
         let told = lacks_scope("admin");
         let in_dpop = || {
             let challenge = format!("DPoP {}, {ALGS}", told.parameters);
-            Err(refused(403, challenge, told.error.clone().into()))
+            Err(rejected(403, challenge, told.error.clone().into()))
         };
         let in_bearer = || {
             let error = BearerError::Authorization(told.error.clone());
-            Err(refused(
+            Err(rejected(
                 403,
                 format!("Bearer {}", told.parameters),
                 error.into(),
@@ -1060,7 +1060,7 @@ mod in_axum {
             let told = r#"Bearer error="invalid_token", error_description="the access token is not bound to a key""#;
             Outcome {
                 challenges: vec![told.to_owned(), format!("DPoP {ALGS}")],
-                ..refused(401, String::new(), BearerError::Unbound.into())
+                ..rejected(401, String::new(), BearerError::Unbound.into())
             }
         };
         let rows = [
@@ -1074,12 +1074,12 @@ mod in_axum {
             ("/layered", in_dpop(), in_bearer()),
             (
                 "/half-layered",
-                Err(refused(
+                Err(rejected(
                     401,
                     format!("DPoP {}, {ALGS}", step_up.parameters),
                     step_up.error.clone().into(),
                 )),
-                Err(refused(
+                Err(rejected(
                     401,
                     format!("Bearer {}", step_up.parameters),
                     BearerError::Authorization(step_up.error.clone()).into(),
@@ -1136,8 +1136,8 @@ mod in_axum {
             "/layered",
         ] {
             for (name, app) in [("no layer", &app), ("other claims", &behind_other_claims)] {
-                let answer = send(app, under_dpop(at(path)));
-                assert_eq!(answer, (misplaced(), String::new()), "{path}, {name}");
+                let outcome = send(app, under_dpop(at(path)));
+                assert_eq!(outcome, (misplaced(), String::new()), "{path}, {name}");
             }
         }
     }
@@ -1146,28 +1146,28 @@ mod in_axum {
     fn an_option_is_none_for_a_preflight() {
         let app = routes().layer(DpopLayer::new(verifier()).with_preflight_pass_through());
         for path in ["/perhaps", "/perhaps-access"] {
-            let answer = send(&app, preflight(path));
-            assert_eq!(answer, (passed(), "nobody".to_owned()), "T-4: {path}");
-            let answer = send(&app, under_dpop(at(path)));
-            assert_eq!(answer, (passed(), "bound".to_owned()), "T-4: {path}");
+            let outcome = send(&app, preflight(path));
+            assert_eq!(outcome, (passed(), "nobody".to_owned()), "T-4: {path}");
+            let outcome = send(&app, under_dpop(at(path)));
+            assert_eq!(outcome, (passed(), "bound".to_owned()), "T-4: {path}");
         }
     }
 
-    /// R-AT.9: the kit reads the refusals of either scheme.
+    /// R-AT.9: the kit reads the rejections of either scheme.
     #[test]
     fn the_kit_reads_them() {
         let app = routes().layer(allowing_bearer());
-        let answer = |request: Request<()>| {
+        let outcome = |request: Request<()>| {
             let request = request.map(|()| Body::empty());
-            testing::Answer::of(&block_on(app.clone().oneshot(request)).unwrap())
+            testing::TestResponse::of(&block_on(app.clone().oneshot(request)).unwrap())
         };
         let error = lacks_scope("admin").error;
-        let dpop = answer(under_dpop(at("/layered")));
-        dpop.assert_refused("DPoP", 403, Some("insufficient_scope"));
+        let dpop = outcome(under_dpop(at("/layered")));
+        dpop.assert_rejected("DPoP", 403, Some("insufficient_scope"));
         dpop.assert_reason("DPoP", error.clone());
-        let bearer = answer(as_bearer(at("/layered")));
-        bearer.assert_refused("Bearer", 403, Some("insufficient_scope"));
+        let bearer = outcome(as_bearer(at("/layered")));
+        bearer.assert_rejected("Bearer", 403, Some("insufficient_scope"));
         bearer.assert_reason("Bearer", BearerError::Authorization(error));
-        answer(as_bearer(at("/bound"))).assert_reason("not bound", BearerError::Unbound);
+        outcome(as_bearer(at("/bound"))).assert_reason("not bound", BearerError::Unbound);
     }
 }

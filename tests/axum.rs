@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path};
 use axum::routing::{any, get};
 use bytes::Bytes;
-use common::{Answer, Attempt, AttemptExt as _, NOW, at, block_on, jwt_verifier, verifier};
+use common::{Attempt, AttemptExt as _, NOW, Outcome, at, block_on, jwt_verifier, verifier};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
@@ -53,7 +53,7 @@ fn bare(path: &str) -> Request<Body> {
 }
 
 struct Reply {
-    answer: Answer,
+    outcome: Outcome,
     text: String,
 }
 
@@ -61,8 +61,8 @@ impl Reply {
     #[track_caller]
     fn assert_served(&self, name: &str, text: &str) {
         let served = (
-            self.answer.status,
-            self.answer.rejection.clone(),
+            self.outcome.status,
+            self.outcome.rejection.clone(),
             self.text.as_str(),
         );
         assert_eq!(served, (StatusCode::OK, None, text), "{name}");
@@ -70,16 +70,16 @@ impl Reply {
 
     #[track_caller]
     fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
-        self.answer.assert_reason(name, reason);
+        self.outcome.assert_reason(name, reason);
         assert_eq!(self.text, "", "{name}");
     }
 
     /// Answered by the router itself, without the layer.
     #[track_caller]
     fn assert_plain(&self, name: &str, status: StatusCode) {
-        assert_eq!(self.answer.status, status, "{name}");
-        assert_eq!(self.answer.rejection, None, "{name}");
-        assert_eq!(self.answer.challenges, [""; 0], "{name}");
+        assert_eq!(self.outcome.status, status, "{name}");
+        assert_eq!(self.outcome.rejection, None, "{name}");
+        assert_eq!(self.outcome.challenges, [""; 0], "{name}");
     }
 }
 
@@ -90,10 +90,10 @@ fn send(
 ) -> Reply {
     block_on(async {
         let response = app.clone().oneshot(request).await.unwrap();
-        let answer = Answer::of(&response);
-        let octets = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(octets.into()).unwrap();
-        Reply { answer, text }
+        let outcome = Outcome::of(&response);
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.into()).unwrap();
+        Reply { outcome, text }
     })
 }
 
@@ -181,7 +181,7 @@ fn the_rejection_of_the_extractor_says_what_the_deployer_forgot() {
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(
         NotBehindDpopLayer.to_string(),
-        "the handler takes an access token that no DpopLayer with its claims type has put there"
+        "the handler takes an access token, but found no verified one: add DpopLayer outside it, with the same claims type"
     );
 }
 

@@ -99,7 +99,7 @@ fn passed_with(found: Found) -> Outcome {
     }
 }
 
-fn refused(status: u16, challenges: &[String], rejection: impl Into<Rejection>) -> Outcome {
+fn rejected(status: u16, challenges: &[String], rejection: impl Into<Rejection>) -> Outcome {
     Outcome {
         status,
         challenges: challenges.to_vec(),
@@ -110,24 +110,24 @@ fn refused(status: u16, challenges: &[String], rejection: impl Into<Rejection>) 
     }
 }
 
-/// Refused, and told so in the Bearer challenge alone (Figure 18).
-fn refused_as_bearer(error: BearerError) -> Outcome {
+/// Rejected, and told so in the Bearer challenge alone (Figure 18).
+fn rejected_as_bearer(error: BearerError) -> Outcome {
     let told = format!(r#"Bearer error="invalid_token", error_description="{error}""#);
-    refused(401, &[told, format!("DPoP {ALGS}")], error)
+    rejected(401, &[told, format!("DPoP {ALGS}")], error)
 }
 
-/// Refused, and told so in the DPoP challenge alone.
-fn refused_as_dpop(error: &str, rejection: impl Into<Rejection>) -> Outcome {
+/// Rejected, and told so in the DPoP challenge alone.
+fn rejected_as_dpop(error: &str, rejection: impl Into<Rejection>) -> Outcome {
     let rejection = rejection.into();
     let told = format!(r#"DPoP error="{error}", error_description="{rejection}", {ALGS}"#);
-    refused(401, &["Bearer".to_owned(), told], rejection)
+    rejected(401, &["Bearer".to_owned(), told], rejection)
 }
 
-/// Refused, and told so in both (Figure 19).
+/// Rejected, and told so in both (Figure 19).
 fn bad_request(error: CredentialsError) -> Outcome {
     let told = format!(r#"error="invalid_request", error_description="{error}""#);
     let challenges = [format!("Bearer {told}"), format!("DPoP {told}, {ALGS}")];
-    refused(400, &challenges, error)
+    rejected(400, &challenges, error)
 }
 
 fn allowing() -> DpopLayer {
@@ -135,7 +135,7 @@ fn allowing() -> DpopLayer {
 }
 
 fn allowing_others() -> DpopLayer {
-    DpopLayer::new(verifier().allow_bearer_confirmed_elsewhere())
+    DpopLayer::new(verifier().allow_insecure_unchecked_cnf())
 }
 
 /// `Authorization` fields, with the attempt's token for `TOKEN`.
@@ -276,7 +276,7 @@ fn the_figures_of_the_standard() {
     for (name, layer, change, status, challenges, rejection) in rows {
         let challenges: Vec<String> = challenges.iter().map(|&line| line.to_owned()).collect();
         let outcome = outcome_by(layer, Attempt::but(change).request());
-        assert_eq!(outcome, refused(status, &challenges, rejection), "{name}");
+        assert_eq!(outcome, rejected(status, &challenges, rejection), "{name}");
     }
 }
 
@@ -369,7 +369,7 @@ fn a_bound_token_is_never_a_bearer_token() {
                 present(&mut attempt, &["Bearer TOKEN"]);
             }
             let outcome = outcome_by(&layer, attempt.request());
-            let expected = refused_as_bearer(BearerError::Bound);
+            let expected = rejected_as_bearer(BearerError::Bound);
             assert_eq!(outcome, expected, "R-7.2.1: {name}, {mode}");
         }
         // The same token and proof under the right scheme: nothing was spent on the way.
@@ -377,12 +377,12 @@ fn a_bound_token_is_never_a_bearer_token() {
         let mut downgraded = attempt.clone();
         present(&mut downgraded, &["Bearer TOKEN"]);
         let outcome = outcome_by(&layer, downgraded.request());
-        assert_eq!(outcome, refused_as_bearer(BearerError::Bound), "{mode}");
+        assert_eq!(outcome, rejected_as_bearer(BearerError::Bound), "{mode}");
         let outcome = outcome_by(&layer, attempt.request());
         assert_eq!(outcome, passed_with(Found::Bound), "{mode}");
     }
     let expected = r#"Bearer error="invalid_token", error_description="the access token is bound to a key and needs a DPoP proof""#;
-    let outcome = refused_as_bearer(BearerError::Bound);
+    let outcome = rejected_as_bearer(BearerError::Bound);
     assert_eq!(
         outcome.challenges,
         [expected.to_owned(), format!("DPoP {ALGS}")]
@@ -426,14 +426,14 @@ fn an_unbound_token_passes_as_a_bearer_token_and_as_nothing_more() {
 fn an_unbound_token_does_not_pass_under_dpop() {
     for layer in [allowing(), allowing_others()] {
         let outcome = outcome_by(&layer, Attempt::but(unbind).request());
-        let expected = refused_as_dpop("invalid_token", BindingError::Unbound);
+        let expected = rejected_as_dpop("invalid_token", BindingError::Unbound);
         assert_eq!(outcome, expected, "F-12: with a proof");
         let without_proof = Attempt::but(|a| {
             unbind(a);
             a.dpop = Some(vec![]);
         });
         let outcome = outcome_by(&layer, without_proof.request());
-        let expected = refused_as_dpop("invalid_dpop_proof", ProofError::Missing);
+        let expected = rejected_as_dpop("invalid_dpop_proof", ProofError::Missing);
         assert_eq!(outcome, expected, "F-12: without");
     }
 }
@@ -505,9 +505,9 @@ fn every_confirmation_under_the_bearer_scheme() {
         .into();
     rows.push(("F-11: no cnf", claims_without_cnf, Always));
     for (name, attempt, verdict) in rows {
-        let unconfirmable = refused_as_bearer(BearerError::Unconfirmable);
-        let malformed = || refused_as_bearer(BearerError::Token(TokenError::Malformed));
-        let bound = || refused_as_bearer(BearerError::Bound);
+        let unconfirmable = rejected_as_bearer(BearerError::Unconfirmable);
+        let malformed = || rejected_as_bearer(BearerError::Token(TokenError::Malformed));
+        let bound = || rejected_as_bearer(BearerError::Bound);
         let (by_default, elsewhere) = match verdict {
             Always => (passed_with(Found::Bearer), passed_with(Found::Bearer)),
             Elsewhere => (unconfirmable, passed_with(Found::Bearer)),
@@ -531,11 +531,11 @@ fn every_confirmation_under_the_bearer_scheme() {
 /// The weaker mode is the one that was said last.
 #[test]
 fn allowing_bearer_again_takes_the_opt_out_back() {
-    let layer = DpopLayer::new(verifier().allow_bearer_confirmed_elsewhere().allow_bearer());
+    let layer = DpopLayer::new(verifier().allow_insecure_unchecked_cnf().allow_bearer());
     let attempt = bearer(|a| a.token_claims["cnf"] = json!({ "x5t#S256": "A".repeat(43) }));
     assert_eq!(
         outcome_by(&layer, attempt.request()),
-        refused_as_bearer(BearerError::Unconfirmable)
+        rejected_as_bearer(BearerError::Unconfirmable)
     );
 }
 
@@ -611,7 +611,7 @@ fn a_token_in_the_query_or_a_form_is_not_read() {
 fn the_grammar_of_the_authorization_field() {
     let missing = || {
         let challenges = ["Bearer".to_owned(), format!("DPoP {ALGS}")];
-        refused(401, &challenges, CredentialsError::Missing)
+        rejected(401, &challenges, CredentialsError::Missing)
     };
     let malformed = || bad_request(CredentialsError::Malformed);
     let ambiguous = || bad_request(CredentialsError::Ambiguous);
@@ -696,8 +696,8 @@ fn a_token_of_more_than_32_kib_is_not_looked_at() {
     );
     let rows = [
         (32 * 1024, passed_with(Found::Bearer)),
-        (32 * 1024 + 1, refused_as_bearer(BearerError::TooLong)),
-        (1 << 20, refused_as_bearer(BearerError::TooLong)),
+        (32 * 1024 + 1, rejected_as_bearer(BearerError::TooLong)),
+        (1 << 20, rejected_as_bearer(BearerError::TooLong)),
     ];
     for (length, expected) in rows {
         let attempt = bearer(|a| a.token = Some("x".repeat(length)));
@@ -705,7 +705,7 @@ fn a_token_of_more_than_32_kib_is_not_looked_at() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     let under_dpop = Attempt::but(|a| a.token = Some("x".repeat(32 * 1024 + 1)));
-    let expected = refused_as_dpop("invalid_token", CredentialsError::TokenTooLong);
+    let expected = rejected_as_dpop("invalid_token", CredentialsError::TokenTooLong);
     assert_eq!(outcome_by(&layer, under_dpop.request()), expected);
 }
 
@@ -777,7 +777,7 @@ fn a_bearer_token_that_is_not_good_is_told_in_the_bearer_challenge() {
         let outcome = outcome_by(&allowing(), bearer(change).request());
         assert_eq!(
             outcome,
-            refused_as_bearer(BearerError::Token(error)),
+            rejected_as_bearer(BearerError::Token(error)),
             "R-AT.6: {name}"
         );
     }
@@ -810,7 +810,7 @@ fn that_says(error: TokenError) -> DpopLayer {
 fn keys_out_of_reach_are_our_fault() {
     let expected = Outcome {
         retry_after: true,
-        ..refused(503, &[], Unavailable::Token)
+        ..rejected(503, &[], Unavailable::Token)
     };
     for (name, attempt) in [("Bearer", bearer(|_| {})), ("DPoP", Attempt::good())] {
         let outcome = outcome_by(&that_says(TokenError::Unavailable), attempt.request());
@@ -826,12 +826,12 @@ fn a_token_that_its_verifier_finds_insufficient() {
     let layer = || that_says(TokenError::InsufficientScope);
     let outcome = outcome_by(&layer(), bearer(|_| {}).request());
     let error = BearerError::Token(TokenError::InsufficientScope);
-    assert_eq!(outcome, refused(403, &[format!("Bearer {told}")], error));
+    assert_eq!(outcome, rejected(403, &[format!("Bearer {told}")], error));
     let outcome = outcome_by(&layer(), Attempt::good().request());
     let error = TokenError::InsufficientScope;
     assert_eq!(
         outcome,
-        refused(403, &[format!("DPoP {told}, {ALGS}")], error)
+        rejected(403, &[format!("DPoP {told}, {ALGS}")], error)
     );
 }
 
@@ -853,7 +853,7 @@ fn a_bearer_token_spends_no_proof_and_needs_no_nonce() {
     let outcome = outcome_by(&layer, bound.request());
     assert_eq!(
         outcome,
-        refused_as_bearer(BearerError::Bound),
+        rejected_as_bearer(BearerError::Bound),
         "R-8.2: no nonce either"
     );
     assert_eq!(memory.usage().live, 0);
@@ -863,7 +863,7 @@ fn a_bearer_token_spends_no_proof_and_needs_no_nonce() {
     let outcome = outcome_by(&layer, Attempt::good().request());
     let expected = Outcome {
         nonces: 1,
-        ..refused(401, &["Bearer".to_owned(), told], NonceError::Missing)
+        ..rejected(401, &["Bearer".to_owned(), told], NonceError::Missing)
     };
     assert_eq!(outcome, expected, "R-9.1, R-11.3.1: under DPoP");
 }
@@ -918,7 +918,7 @@ fn both_challenges_say_what_was_configured() {
 
 /// F-10, F-11, F-13: nothing of all this where Bearer was not allowed. The token is not looked at.
 #[test]
-fn without_bearer_every_bearer_token_is_refused_unseen() {
+fn without_bearer_every_bearer_token_is_rejected_unseen() {
     let asked = Arc::new(AtomicUsize::new(0));
     let tokens = Anything(Arc::clone(&asked));
     let layer = DpopLayer::new(Verifier::new(
@@ -927,7 +927,7 @@ fn without_bearer_every_bearer_token_is_refused_unseen() {
     ));
     let error = CredentialsError::Bearer;
     let told = format!(r#"DPoP error="invalid_token", error_description="{error}", {ALGS}"#);
-    let expected = refused(401, &[told], error);
+    let expected = rejected(401, &[told], error);
     let rows: [(&str, Change); 4] = [
         ("unbound", |_| {}),
         ("unbound, beside a proof", |a| a.dpop = None),
@@ -947,7 +947,7 @@ fn without_bearer_every_bearer_token_is_refused_unseen() {
 }
 
 /// `verify` keeps to DPoP where the verifier allows both, for routes that need a bound token; the
-/// refusal still says which scheme was used.
+/// rejection still says which scheme was used.
 #[test]
 fn verify_is_for_dpop_alone() {
     let verifier = verifier().allow_bearer();
@@ -955,7 +955,7 @@ fn verify_is_for_dpop_alone() {
     let rejection = block_on(verifier.verify(&head)).unwrap_err();
     assert_eq!(rejection, CredentialsError::Bearer.into());
     assert_eq!(rejection.scheme(), Some(Scheme::Bearer));
-    let response: Response<()> = verifier.refuse(rejection);
+    let response: Response<()> = verifier.reject(rejection);
     let challenges: Vec<_> = response
         .headers()
         .get_all("www-authenticate")
@@ -985,7 +985,7 @@ fn a_rejection_of_another_verifier_gets_a_challenge_too() {
         BearerError::Bound,
         BearerError::Token(TokenError::InsufficientScope),
     ] {
-        let response: Response<()> = verifier().refuse(error.clone().into());
+        let response: Response<()> = verifier().reject(error.clone().into());
         let lines = response
             .headers()
             .get_all("www-authenticate")

@@ -1,4 +1,4 @@
-//! What a refused client is told, to the letter, and what a token in the wrong place gets.
+//! What a rejected client is told, to the letter, and what a token in the wrong place gets.
 
 mod common;
 
@@ -31,23 +31,23 @@ fn challenges_say_what_was_configured() {
     let metadata =
         r#"resource_metadata="https://api.example.com/.well-known/oauth-protected-resource""#;
     assert_eq!(
-        nothing().answer_by(&layer).challenges,
+        nothing().outcome_by(&layer).challenges,
         [format!(
             r#"DPoP realm="orders api", scope="orders.read orders.write", algs="{DEFAULT_ALGS}", {metadata}"#
         )]
     );
-    let answer = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).answer_by(&layer);
+    let outcome = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).outcome_by(&layer);
     assert_eq!(
-        answer.challenges,
+        outcome.challenges,
         [format!(
             r#"DPoP realm="orders api", error="invalid_dpop_proof", error_description="the DPoP proof is for another method", scope="orders.read orders.write", algs="{DEFAULT_ALGS}", {metadata}"#
         )]
     );
 }
 
-/// R-7.1.9: what cannot stand between quotes is refused at start-up, not escaped at run time.
+/// R-7.1.9: what cannot stand between quotes is rejected at start-up, not escaped at run time.
 #[test]
-fn text_that_would_break_a_challenge_is_refused_at_start_up() {
+fn text_that_would_break_a_challenge_is_rejected_at_start_up() {
     for bad in ["a\"b", "a\\b", "a\r\nb", "ä", "\u{0}"] {
         assert!(bad.parse::<QuotedText>().is_err(), "{bad:?}");
     }
@@ -58,28 +58,28 @@ fn text_that_would_break_a_challenge_is_refused_at_start_up() {
 #[test]
 fn challenges_list_the_accepted_algorithms() {
     assert_eq!(
-        nothing().answer().challenges,
+        nothing().outcome().challenges,
         [format!(r#"DPoP algs="{DEFAULT_ALGS}""#)]
     );
     let all: Algorithms = "ES512 RS256 ES256 PS512".parse().unwrap();
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_algorithms(all)));
     assert_eq!(
-        nothing().answer_by(&layer).challenges,
+        nothing().outcome_by(&layer).challenges,
         [r#"DPoP algs="ES256 ES512 PS512 RS256""#]
     );
     for key in [Key::es512(), Key::rsa("RS256"), Key::rsa("PS512")] {
         Attempt::with_key(key.clone())
-            .answer_by(&layer)
+            .outcome_by(&layer)
             .assert_passed(key.alg());
-        let answer = Attempt::with_key(key.clone()).answer();
-        answer.assert_refused(key.alg(), 401, Some("invalid_dpop_proof"));
+        let outcome = Attempt::with_key(key.clone()).outcome();
+        outcome.assert_rejected(key.alg(), 401, Some("invalid_dpop_proof"));
     }
 }
 
 /// R-7.2.1, R-7.2.3, R-7.2.4, R-AT.7: a token under the Bearer scheme, bound or not, with or
 /// without a proof.
 #[test]
-fn a_bearer_token_is_refused_without_a_look_at_it() {
+fn a_bearer_token_is_rejected_without_a_look_at_it() {
     type Change = fn(&mut Attempt);
     let as_bearer = |token: String| Some(vec![format!("Bearer {token}").parse().unwrap()]);
     let rows: Vec<(&str, Change)> = vec![
@@ -96,17 +96,17 @@ fn a_bearer_token_is_refused_without_a_look_at_it() {
     for (name, change) in rows {
         let mut attempt = Attempt::but(change);
         attempt.authorization = as_bearer(attempt.token());
-        let answer = attempt.answer();
-        answer.assert_reason(name, CredentialsError::Bearer);
+        let outcome = attempt.outcome();
+        outcome.assert_reason(name, CredentialsError::Bearer);
         let description = "the access token was presented as a bearer token";
         let expected = format!(
             r#"DPoP error="invalid_token", error_description="{description}", algs="{DEFAULT_ALGS}""#
         );
-        assert_eq!(answer.challenges, [expected], "R-7.2.3: {name}");
+        assert_eq!(outcome.challenges, [expected], "R-7.2.3: {name}");
     }
-    let answer = nothing().answer();
+    let outcome = nothing().outcome();
     assert_eq!(
-        (answer.status.as_u16(), answer.parameter("error")),
+        (outcome.status.as_u16(), outcome.parameter("error")),
         (401, None),
         "R-7.2.4"
     );
@@ -122,10 +122,13 @@ fn several_authorization_fields_are_a_bad_request() {
             format!("DPoP {token}").parse().unwrap(),
         ]);
     });
-    let answer = attempt.answer();
-    answer.assert_reason("R-7.2.5", CredentialsError::Ambiguous);
+    let outcome = attempt.outcome();
+    outcome.assert_reason("R-7.2.5", CredentialsError::Ambiguous);
     assert_eq!(
-        (answer.status.as_u16(), answer.parameter("error").as_deref()),
+        (
+            outcome.status.as_u16(),
+            outcome.parameter("error").as_deref()
+        ),
         (400, Some("invalid_request"))
     );
 }
@@ -138,10 +141,10 @@ fn a_token_in_the_query_is_not_looked_for() {
         a.authorization = Some(vec![]);
     });
     in_the_query
-        .answer()
+        .outcome()
         .assert_reason("only in the query", CredentialsError::Missing);
     let in_both = Attempt::but(|a| a.uri = format!("/orders?access_token={}", a.token()));
-    in_both.answer().assert_passed("in both places");
+    in_both.outcome().assert_passed("in both places");
 }
 
 /// R-AT.9, R-AT.10: the scope is the application's to judge, and a verifier of its own can say so.
@@ -171,12 +174,12 @@ fn a_token_without_the_scope_is_forbidden() {
         Scoped,
     )
     .with_scope("orders.write".parse().unwrap());
-    let answer = Attempt::good().answer_by(&DpopLayer::new(verifier));
-    answer.assert_reason("O5", Rejection::Token(TokenError::InsufficientScope));
-    assert_eq!(answer.status.as_u16(), 403);
+    let outcome = Attempt::good().outcome_by(&DpopLayer::new(verifier));
+    outcome.assert_reason("O5", Rejection::Token(TokenError::InsufficientScope));
+    assert_eq!(outcome.status.as_u16(), 403);
     let description = "the access token does not allow this request";
     assert_eq!(
-        answer.challenges,
+        outcome.challenges,
         [format!(
             r#"DPoP error="insufficient_scope", error_description="{description}", scope="orders.write", algs="{DEFAULT_ALGS}""#
         )]

@@ -32,7 +32,7 @@ use proofs::{ReadProof, assert_shows_nothing};
 
 const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
 
-/// A server that answers with octets, one request a connection, and keeps what it gets.
+/// A server that answers with bytes, one request a connection, and keeps what it gets.
 struct RawServer {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -40,7 +40,7 @@ struct RawServer {
 
 impl RawServer {
     /// Answers by the request's number and head, and hangs up.
-    async fn start(answer: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> Self {
+    async fn start(outcome: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -54,8 +54,8 @@ impl RawServer {
                     heads.push(head.clone());
                     heads.len()
                 };
-                let octets = answer(number, &head);
-                stream.write_all(octets.as_bytes()).await.unwrap();
+                let bytes = outcome(number, &head);
+                stream.write_all(bytes.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             }
         });
@@ -139,7 +139,7 @@ async fn ask_for_token(
 /// How a response breaks off.
 struct Row {
     name: &'static str,
-    octets: &'static str,
+    bytes: &'static str,
     /// The status, and the part of the body that the caller gets before the failure. `None` where
     /// there is no response.
     expected: Option<(u16, &'static str)>,
@@ -151,50 +151,50 @@ fn a_server_that_hangs_up_is_an_error_where_it_happens() {
     let rows = [
         Row {
             name: "before the response",
-            octets: "",
+            bytes: "",
             expected: None,
         },
         Row {
             name: "in the head",
-            octets: "HTTP/1.1 400 Bad Request\r\ncontent-type: appl",
+            bytes: "HTTP/1.1 400 Bad Request\r\ncontent-type: appl",
             expected: None,
         },
         Row {
             name: "no HTTP",
-            octets: "use_dpop_nonce\r\n\r\n",
+            bytes: "use_dpop_nonce\r\n\r\n",
             expected: None,
         },
         Row {
             name: "two lengths",
-            octets: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            bytes: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
             expected: None,
         },
         Row {
             name: "in the body of a success",
-            octets: "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+            bytes: "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
             expected: Some((200, "half")),
         },
         Row {
             name: "in a chunk",
-            octets: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n9\r\nx",
+            bytes: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n9\r\nx",
             expected: Some((200, "half")),
         },
         Row {
             name: "in the body of a demand",
-            octets: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
+            bytes: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
                      content-length: 100\r\n\r\n{\"error\":\"use_dpop_nonce\"}",
             expected: Some((400, "{\"error\":\"use_dpop_nonce\"}")),
         },
         Row {
             name: "behind the chunk of a demand",
-            octets: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
+            bytes: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
                      transfer-encoding: chunked\r\n\r\n1a\r\n{\"error\":\"use_dpop_nonce\"}\r\n",
             expected: Some((400, "{\"error\":\"use_dpop_nonce\"}")),
         },
     ];
     block_on(async {
         for row in rows {
-            let server = RawServer::start(|_, _| row.octets.to_owned()).await;
+            let server = RawServer::start(|_, _| row.bytes.to_owned()).await;
             match (ask_resource(&server).await, row.expected) {
                 (Ok(response), Some(expected)) => {
                     assert_breaks_off(row.name, response, expected).await;
@@ -204,7 +204,7 @@ fn a_server_that_hangs_up_is_an_error_where_it_happens() {
             }
             assert_eq!(server.count(), 1, "{}: asked once", row.name);
 
-            let server = RawServer::start(|_, _| row.octets.to_owned()).await;
+            let server = RawServer::start(|_, _| row.bytes.to_owned()).await;
             match (ask_for_token(&server).await, row.expected) {
                 (Ok(response), Some(expected)) => {
                     assert_breaks_off(row.name, response, expected).await;
@@ -312,7 +312,7 @@ fn a_server_that_rotates_its_nonce_with_every_response_is_followed() {
             let response = client.clone().oneshot(server.request("GET")).await.unwrap();
             assert_eq!(response.status(), 200, "C-22");
         }
-        assert_eq!(server.count(), 11, "one refusal, at the start");
+        assert_eq!(server.count(), 11, "one rejection, at the start");
     });
 }
 
@@ -339,12 +339,12 @@ fn a_redirect_to_another_server_leaks_nothing() {
                 format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
             })
             .await;
-            let refusing = DpopClientLayer::new(key(), token(), server.url());
-            let open = refusing.clone().with_other_servers_unsigned();
+            let rejecting = DpopClientLayer::new(key(), token(), server.url());
+            let open = rejecting.clone().with_other_servers_unsigned();
 
             let service = ServiceBuilder::new()
                 .layer(FollowRedirectLayer::new())
-                .layer(refusing)
+                .layer(rejecting)
                 .service(http());
             let error = service.oneshot(server.request("GET")).await.unwrap_err();
             assert!(

@@ -67,9 +67,9 @@ fn date(seconds: u64) -> String {
     format!("Tue, 14 Nov 2023 {hours:02}:{minutes:02}:{seconds:02} GMT")
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answered = Response<Full<Bytes>>;
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answered {
     let mut response = Response::new(Full::from(body.to_owned()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in headers {
@@ -79,7 +79,7 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
     response
 }
 
-fn ok() -> Answer {
+fn ok() -> Answered {
     answer(200, &[], "")
 }
 
@@ -87,23 +87,23 @@ fn ok() -> Answer {
 #[derive(Clone)]
 struct Server {
     seen: Arc<Mutex<Vec<Parts>>>,
-    answer: Arc<Answers>,
+    outcome: Arc<Answers>,
 }
 
-type Answers = dyn Fn(usize, &Parts) -> Answer + Send + Sync;
+type Answers = dyn Fn(usize, &Parts) -> Answered + Send + Sync;
 
 impl Server {
-    fn new(answer: impl Fn(usize, &Parts) -> Answer + Send + Sync + 'static) -> Self {
+    fn new(outcome: impl Fn(usize, &Parts) -> Answered + Send + Sync + 'static) -> Self {
         Self {
             seen: Arc::default(),
-            answer: Arc::new(answer),
+            outcome: Arc::new(outcome),
         }
     }
 
     /// Answers in this order, and 200 when there is no more.
-    fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let answers: Mutex<VecDeque<Answer>> = Mutex::new(answers.into_iter().collect());
-        Self::new(move |_, _| answers.lock().unwrap().pop_front().unwrap_or_else(ok))
+    fn with_answers(outcomes: impl IntoIterator<Item = Answered>) -> Self {
+        let outcomes: Mutex<VecDeque<Answered>> = Mutex::new(outcomes.into_iter().collect());
+        Self::new(move |_, _| outcomes.lock().unwrap().pop_front().unwrap_or_else(ok))
     }
 
     fn seen(&self) -> Vec<Parts> {
@@ -130,9 +130,9 @@ impl Server {
 }
 
 impl<B> Service<Request<B>> for Server {
-    type Response = Answer;
+    type Response = Answered;
     type Error = Infallible;
-    type Future = std::future::Ready<Result<Answer, Infallible>>;
+    type Future = std::future::Ready<Result<Answered, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -145,7 +145,7 @@ impl<B> Service<Request<B>> for Server {
             seen.push(head.clone());
             seen.len()
         };
-        std::future::ready(Ok((self.answer)(number, &head)))
+        std::future::ready(Ok((self.outcome)(number, &head)))
     }
 }
 
@@ -163,7 +163,7 @@ const KINDS: [Kind; 3] = [Kind::Resource, Kind::Token, Kind::TokenUnauthorized];
 type Client = BoxCloneService<Request<String>, Response<Bytes>, ClientError>;
 
 impl Kind {
-    fn refusal(self, error: &str, headers: &[(&str, &str)]) -> Answer {
+    fn rejection(self, error: &str, headers: &[(&str, &str)]) -> Answered {
         let (status, name, value, body) = match self {
             Self::Resource => (
                 401,
@@ -187,12 +187,12 @@ impl Kind {
         answer(status, &all, &body)
     }
 
-    fn demand(self, nonce: &str) -> Answer {
-        self.refusal("use_dpop_nonce", &[("dpop-nonce", nonce)])
+    fn demand(self, nonce: &str) -> Answered {
+        self.rejection("use_dpop_nonce", &[("dpop-nonce", nonce)])
     }
 
-    fn invalid_proof(self, headers: &[(&str, &str)]) -> Answer {
-        self.refusal("invalid_dpop_proof", headers)
+    fn invalid_proof(self, headers: &[(&str, &str)]) -> Answered {
+        self.rejection("invalid_dpop_proof", headers)
     }
 
     /// A client at [`NOW`].
@@ -407,7 +407,7 @@ fn a_demand_in_another_form_is_answered() {
         let fields = [("dpop-nonce", "n"), ("content-type", media_type)];
         answer(400, &fields, body)
     };
-    let rows: Vec<(&str, Kind, Answer)> = vec![
+    let rows: Vec<(&str, Kind, Answered)> = vec![
         (
             "behind another scheme",
             Kind::Resource,
@@ -455,14 +455,14 @@ fn a_demand_in_another_form_is_answered() {
     }
 }
 
-/// C-21: `iat` is taken anew, too.
+/// C-21: `iat` is taken again, too.
 #[test]
 fn the_time_is_asked_for_each_proof() {
     for kind in KINDS {
         let clock = TestClock::at(NOW);
         let (server, during) = (Server::new(|_, _| ok()), clock.clone());
         let server = Server {
-            answer: Arc::new(move |number, _| {
+            outcome: Arc::new(move |number, _| {
                 during.set(NOW + 3);
                 if number == 1 { kind.demand("n") } else { ok() }
             }),
@@ -498,7 +498,7 @@ fn a_demand_that_cannot_be_met_is_not_answered() {
                     fields.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
                 Server::new(move |_, _| {
                     let fields: Vec<_> = fields.iter().map(|(n, v)| (*n, v.as_str())).collect();
-                    kind.refusal("use_dpop_nonce", &fields)
+                    kind.rejection("use_dpop_nonce", &fields)
                 })
             };
             let client = kind.client(&server);
@@ -528,14 +528,14 @@ fn a_demand_for_the_nonce_that_was_used_is_not_answered() {
 /// C-21
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn other_refusals_are_not_answered() {
+fn other_rejections_are_not_answered() {
     let challenge = r#"DPoP error="use_dpop_nonce""#;
     let body = r#"{"error":"use_dpop_nonce"}"#;
     let json = ("content-type", "application/json");
     let nonce = ("dpop-nonce", "fresh");
     let resource =
         |status, challenge| answer(status, &[("www-authenticate", challenge), nonce], "");
-    let rows: Vec<(&str, Kind, Answer)> = vec![
+    let rows: Vec<(&str, Kind, Answered)> = vec![
         ("another status", Kind::Resource, resource(400, challenge)),
         ("a success", Kind::Resource, resource(200, challenge)),
         (
@@ -624,9 +624,9 @@ fn other_refusals_are_not_answered() {
             answer(400, &[json, nonce], &format!("{body}{body}")),
         ),
     ];
-    for (name, kind, refusal) in rows {
-        let status = refusal.status();
-        let server = Server::with_answers([refusal]);
+    for (name, kind, rejection) in rows {
+        let status = rejection.status();
+        let server = Server::with_answers([rejection]);
         let client = kind.client(&server);
         assert_eq!(
             ask(&client, kind.request()).status(),
@@ -648,10 +648,10 @@ fn other_refusals_are_not_answered() {
 fn a_server_that_is_never_content_is_answered_twice() {
     for kind in KINDS {
         let server = Server::new(move |number, _| {
-            let mut refusal = kind.demand(&format!("nonce-{number}"));
+            let mut rejection = kind.demand(&format!("nonce-{number}"));
             let number = field(number.to_string().as_bytes());
-            refusal.headers_mut().insert("x-number", number);
-            refusal
+            rejection.headers_mut().insert("x-number", number);
+            rejection
         });
         let client = kind.client(&server);
         let response = ask(&client, kind.request());
@@ -748,7 +748,7 @@ fn server_with_clock(
     let clock = TestClock::at(NOW.checked_add_signed(offset).unwrap());
     let (read, first) = (clock.read(), Server::new(|_, _| ok()));
     let server = Server {
-        answer: Arc::new(move |_, head| {
+        outcome: Arc::new(move |_, head| {
             let now = read().duration_since(at(0)).unwrap().as_secs();
             let iat = ReadProof::in_headers(&head.headers).iat();
             let said = says().unwrap_or_else(|| date(now));
@@ -825,7 +825,7 @@ fn a_clock_that_is_wrong_is_corrected_by_the_servers() {
 
 /// C-29: a `Date` that agrees explains nothing, and neither does none.
 #[test]
-fn a_refusal_that_the_clock_does_not_explain_is_not_answered() {
+fn a_rejection_that_the_clock_does_not_explain_is_not_answered() {
     let later = date(NOW + 600);
     let now = date(NOW);
     let near = date(NOW + 5);
@@ -929,8 +929,8 @@ fn a_date_that_is_not_the_time_does_no_harm() {
             }
             assert_eq!(server.count(), 3, "{kind:?}: {said}");
 
-            // Nor does it where a proof was refused for another reason.
-            let refusals = Server::new(move |number, head| {
+            // Nor does it where a proof was rejected for another reason.
+            let rejections = Server::new(move |number, head| {
                 let iat = ReadProof::in_headers(&head.headers).iat();
                 if iat == NOW && number > 1 {
                     answer(200, &[("date", said)], "")
@@ -938,10 +938,10 @@ fn a_date_that_is_not_the_time_does_no_harm() {
                     kind.invalid_proof(&[("date", said)])
                 }
             });
-            let client = kind.client(&refusals);
+            let client = kind.client(&rejections);
             assert!(ask(&client, kind.request()).status().is_client_error());
             let status = ask(&client, kind.request()).status();
-            assert_eq!(status, 200, "C-29: {kind:?}: {said}: after a refusal");
+            assert_eq!(status, 200, "C-29: {kind:?}: {said}: after a rejection");
         }
     }
 }
@@ -949,7 +949,7 @@ fn a_date_that_is_not_the_time_does_no_harm() {
 /// C-29: what becomes of a clock that was kept, by what the server says next.
 #[test]
 fn a_clock_is_kept_as_long_as_proofs_pass_by_it() {
-    type Next = fn(Kind) -> Vec<Answer>;
+    type Next = fn(Kind) -> Vec<Answered>;
     let ten_minutes = NOW + 600;
     let rows: [(&str, Next, &[u64]); 14] = [
         ("a success", |_| vec![ok()], &[ten_minutes, ten_minutes]),
@@ -974,7 +974,7 @@ fn a_clock_is_kept_as_long_as_proofs_pass_by_it() {
             &[ten_minutes, NOW],
         ),
         (
-            "a refusal that it does not explain",
+            "a rejection that it does not explain",
             |kind| vec![kind.invalid_proof(&[])],
             &[ten_minutes, NOW],
         ),
@@ -1014,8 +1014,8 @@ fn a_clock_is_kept_as_long_as_proofs_pass_by_it() {
         (
             "one with a Date, and then a gateway's answer",
             |kind| {
-                let refusal = kind.invalid_proof(&[("date", &date(NOW + 3000))]);
-                vec![refusal, answer(502, &[], "")]
+                let rejection = kind.invalid_proof(&[("date", &date(NOW + 3000))]);
+                vec![rejection, answer(502, &[], "")]
             },
             &[ten_minutes, NOW + 3000, ten_minutes],
         ),
@@ -1024,7 +1024,7 @@ fn a_clock_is_kept_as_long_as_proofs_pass_by_it() {
             |kind| {
                 vec![
                     kind.invalid_proof(&[("date", &date(NOW + 3000))]),
-                    kind.refusal("use_dpop_nonce", &[]),
+                    kind.rejection("use_dpop_nonce", &[]),
                 ]
             },
             &[ten_minutes, NOW + 3000, ten_minutes],
@@ -1091,7 +1091,7 @@ type Bodies = Arc<Mutex<Vec<String>>>;
 
 fn demand_once(
     bodies: &Bodies,
-) -> impl Service<Request<String>, Response = Answer, Error = Infallible, Future: Send>
+) -> impl Service<Request<String>, Response = Answered, Error = Infallible, Future: Send>
 + Clone
 + Send
 + 'static
@@ -1156,7 +1156,7 @@ fn bodies_are_copied_by_the_way_that_was_chosen() {
     let bodies = Bodies::default();
     let service = TokenClientLayer::new(key(), url(AUDIENCE))
         .with_body_copy(|body: &String| Some(body.to_uppercase()))
-        .layer(demand_once(&bodies).map_response(|mut response: Answer| {
+        .layer(demand_once(&bodies).map_response(|mut response: Answered| {
             // The authorization server's way to say it.
             if response.status() == 401 {
                 response = Kind::Token.demand("n");
@@ -1481,7 +1481,7 @@ fn frames_of(text: &'static str, count: usize) -> Frames {
 #[test]
 fn a_demand_may_come_in_frames() {
     let demand = r#"{"error":"use_dpop_nonce"}"#;
-    let pieces = demand.bytes().map(|octet| data(vec![octet])).collect();
+    let pieces = demand.bytes().map(|byte| data(vec![byte])).collect();
     let padded = format!("{demand}{}", " ".repeat(16 * 1024 - demand.len()));
     for (name, frames) in [
         ("pieces", pieces),
@@ -1801,15 +1801,15 @@ fn a_redirect_on_the_same_server_gets_a_new_proof() {
 #[derive(Clone)]
 struct Again(usize);
 
-impl<E> Policy<Request<String>, Answer, E> for Again {
+impl<E> Policy<Request<String>, Answered, E> for Again {
     type Future = std::future::Ready<()>;
 
     fn retry(
         &mut self,
         _: &mut Request<String>,
-        result: &mut Result<Answer, E>,
+        result: &mut Result<Answered, E>,
     ) -> Option<Self::Future> {
-        let failed = result.as_ref().is_ok_and(|answer| answer.status() == 503);
+        let failed = result.as_ref().is_ok_and(|outcome| outcome.status() == 503);
         self.0 = self.0.checked_sub(usize::from(failed))?;
         failed.then(|| std::future::ready(()))
     }
@@ -1859,9 +1859,9 @@ impl Clone for Strict {
 }
 
 impl Service<Request<String>> for Strict {
-    type Response = Answer;
+    type Response = Answered;
     type Error = std::io::Error;
-    type Future = std::future::Ready<Result<Answer, std::io::Error>>;
+    type Future = std::future::Ready<Result<Answered, std::io::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
         let poll = self.polls.fetch_add(1, Ordering::SeqCst) + 1;
@@ -1879,14 +1879,14 @@ impl Service<Request<String>> for Strict {
     fn call(&mut self, request: Request<String>) -> Self::Future {
         assert!(self.is_ready, "called before it was ready");
         self.is_ready = false;
-        let answer = block_on_ready(self.server.call(request));
-        std::future::ready(Ok(answer))
+        let outcome = block_on_ready(self.server.call(request));
+        std::future::ready(Ok(outcome))
     }
 }
 
-fn block_on_ready(future: std::future::Ready<Result<Answer, Infallible>>) -> Answer {
+fn block_on_ready(future: std::future::Ready<Result<Answered, Infallible>>) -> Answered {
     match future.into_inner() {
-        Ok(answer) => answer,
+        Ok(outcome) => outcome,
     }
 }
 
@@ -1939,7 +1939,7 @@ fn a_service_that_fails_to_become_ready_is_a_transport_error() {
 #[test]
 fn a_failure_of_the_inner_service_is_a_transport_error() {
     let failing = service_fn(async |_: Request<()>| {
-        Err::<Answer, _>(std::io::Error::other("connection reset"))
+        Err::<Answered, _>(std::io::Error::other("connection reset"))
     });
     let request = Request::get(ORDERS).body(()).unwrap();
     let service = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(failing);
@@ -2024,7 +2024,7 @@ impl Service<Request<String>> for OneConnection {
 }
 
 #[test]
-fn a_refused_response_gives_its_connection_back_before_the_retry() {
+fn a_rejected_response_gives_its_connection_back_before_the_retry() {
     let server = Server::with_answers([Kind::Resource.demand("a"), Kind::Resource.demand("b")]);
     let connection = OneConnection {
         is_busy: Arc::default(),
@@ -2036,11 +2036,11 @@ fn a_refused_response_gives_its_connection_back_before_the_retry() {
     assert_eq!(server.count(), 3);
 }
 
-type Call = (Parts, oneshot::Sender<Answer>);
+type Call = (Parts, oneshot::Sender<Answered>);
 
 /// A server whose every answer is the test's to give, in the order of its choice.
 fn by_hand() -> (
-    impl Service<Request<String>, Response = Answer, Error = std::io::Error, Future: Send>
+    impl Service<Request<String>, Response = Answered, Error = std::io::Error, Future: Send>
     + Clone
     + Send
     + 'static,
@@ -2048,8 +2048,8 @@ fn by_hand() -> (
 ) {
     let (calls, received) = mpsc::unbounded_channel();
     let service = service_fn(move |request: Request<String>| {
-        let (answer, answered) = oneshot::channel();
-        let sent = calls.send((request.into_parts().0, answer));
+        let (outcome, answered) = oneshot::channel();
+        let sent = calls.send((request.into_parts().0, outcome));
         async move {
             sent.map_err(|_| std::io::Error::other("gone"))?;
             answered.await.map_err(std::io::Error::other)
@@ -2076,7 +2076,7 @@ fn nonce_of(head: &Parts) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn fresh(nonce: &str) -> Answer {
+fn fresh(nonce: &str) -> Answered {
     answer(200, &[("dpop-nonce", nonce)], "")
 }
 
@@ -2166,31 +2166,31 @@ fn the_latest_nonce_is_the_one_that_was_not_there_before() {
     #[derive(Clone, Copy)]
     enum Step {
         Send,
-        Answer(usize, &'static str),
+        Answered(usize, &'static str),
     }
-    use Step::{Answer, Send};
+    use Step::{Answered, Send};
     let rows: [(&str, &[Step], &str); 4] = [
         (
             "a late response with a new one",
-            &[Send, Send, Answer(1, "a"), Answer(0, "b")],
+            &[Send, Send, Answered(1, "a"), Answered(0, "b")],
             "b",
         ),
         (
             "a late response with the latest",
-            &[Send, Send, Answer(1, "a"), Answer(0, "a")],
+            &[Send, Send, Answered(1, "a"), Answered(0, "a")],
             "a",
         ),
         (
             "a response that repeats its own, two later",
             &[
                 Send,
-                Answer(0, "a"),
+                Answered(0, "a"),
                 Send,
                 Send,
-                Answer(2, "b"),
+                Answered(2, "b"),
                 Send,
-                Answer(3, "c"),
-                Answer(1, "a"),
+                Answered(3, "c"),
+                Answered(1, "a"),
             ],
             "c",
         ),
@@ -2199,12 +2199,12 @@ fn the_latest_nonce_is_the_one_that_was_not_there_before() {
             &[
                 Send,
                 Send,
-                Answer(1, "a"),
+                Answered(1, "a"),
                 Send,
                 Send,
-                Answer(2, "b"),
-                Answer(3, "b"),
-                Answer(0, "a"),
+                Answered(2, "b"),
+                Answered(3, "b"),
+                Answered(0, "a"),
             ],
             "b",
         ),
@@ -2219,12 +2219,12 @@ fn the_latest_nonce_is_the_one_that_was_not_there_before() {
                 match step {
                     Send => {
                         let request = send();
-                        let (_, answer) = next(&mut calls).await;
-                        sent.push(Some((request, answer)));
+                        let (_, outcome) = next(&mut calls).await;
+                        sent.push(Some((request, outcome)));
                     }
-                    Answer(number, nonce) => {
-                        let (request, answer) = sent[*number].take().unwrap();
-                        answer.send(fresh(nonce)).unwrap();
+                    Answered(number, nonce) => {
+                        let (request, outcome) = sent[*number].take().unwrap();
+                        outcome.send(fresh(nonce)).unwrap();
                         request.await.unwrap().unwrap();
                     }
                 }
@@ -2250,7 +2250,7 @@ fn a_nonce_that_another_response_brought_meets_a_demand() {
         answer_two.send(fresh("n")).unwrap();
         two.await.unwrap().unwrap();
         answer_one
-            .send(Kind::Resource.refusal("use_dpop_nonce", &[]))
+            .send(Kind::Resource.rejection("use_dpop_nonce", &[]))
             .unwrap();
         let (head, answer_again) = next(&mut calls).await;
         assert_eq!(nonce_of(&head).as_deref(), Some("n"));
@@ -2259,7 +2259,7 @@ fn a_nonce_that_another_response_brought_meets_a_demand() {
     });
 }
 
-/// C-29: all that were refused for a wrong clock are sent again, not only the first to hear of it.
+/// C-29: all that were rejected for a wrong clock are sent again, not only the first to hear of it.
 #[test]
 fn concurrent_requests_are_all_corrected() {
     block_on(async {
@@ -2275,8 +2275,8 @@ fn concurrent_requests_are_all_corrected() {
         for _ in 0..8 {
             first.push(next(&mut calls).await);
         }
-        for (_, answer) in first {
-            answer
+        for (_, outcome) in first {
+            outcome
                 .send(Kind::Resource.invalid_proof(&[("date", &later)]))
                 .unwrap();
         }
@@ -2306,14 +2306,14 @@ fn a_late_response_does_not_bring_a_wrong_clock_back() {
             ok(),
             answer(500, &[], ""),
             Kind::Resource.invalid_proof(&[]),
-            Kind::Resource.refusal("use_dpop_nonce", &[]),
+            Kind::Resource.rejection("use_dpop_nonce", &[]),
         ] {
             let old = send();
             let (_, answer_old) = next(&mut calls).await;
             let one = send();
-            let (_, refuse_one) = next(&mut calls).await;
-            let refusal = Kind::Resource.invalid_proof(&[("date", &later)]);
-            refuse_one.send(refusal).unwrap();
+            let (_, reject_one) = next(&mut calls).await;
+            let rejection = Kind::Resource.invalid_proof(&[("date", &later)]);
+            reject_one.send(rejection).unwrap();
             let (_, answer_one) = next(&mut calls).await;
             answer_one.send(ok()).unwrap();
             one.await.unwrap().unwrap();
@@ -2352,7 +2352,7 @@ fn in_parallel<F: Future>(future: F) -> F::Output {
 }
 
 impl Rotating {
-    async fn answer(&self, request: Request<String>) -> Answer {
+    async fn answer(&self, request: Request<String>) -> Answered {
         if self.trips.fetch_add(1, Ordering::SeqCst) < CONCURRENT {
             self.round.wait().await;
         }
@@ -2567,7 +2567,7 @@ fn without_a_token_nothing_is_sent() {
 /// A key that is elsewhere: it takes a while, and can fail.
 struct Remote {
     key: SigningKey,
-    answer: fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
+    outcome: fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
 }
 
 impl ProofSigner for Remote {
@@ -2583,7 +2583,7 @@ impl ProofSigner for Remote {
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
-        (self.answer)(&self.key, input)
+        (self.outcome)(&self.key, input)
     }
 }
 
@@ -2605,12 +2605,25 @@ fn a_remote_signer_signs_or_nothing_is_sent() {
         ("nothing", |_, _| Ok(Vec::new()), false),
         ("DER", |_, _| Ok(vec![0x30; 70]), false),
     ];
-    for (name, answer, passes) in rows {
+    for (name, outcome, passes) in rows {
         let server = Server::new(|_, _| ok());
-        let resource = DpopClientLayer::new(Remote { key: key(), answer }, token(), url(AUDIENCE))
-            .layer(server.clone());
-        let tokens =
-            TokenClientLayer::new(Remote { key: key(), answer }, url(ISSUER)).layer(server.clone());
+        let resource = DpopClientLayer::new(
+            Remote {
+                key: key(),
+                outcome,
+            },
+            token(),
+            url(AUDIENCE),
+        )
+        .layer(server.clone());
+        let tokens = TokenClientLayer::new(
+            Remote {
+                key: key(),
+                outcome,
+            },
+            url(ISSUER),
+        )
+        .layer(server.clone());
         let outcomes = [
             block_on(resource.oneshot(Kind::Resource.request())).map(|_| ()),
             block_on(tokens.oneshot(Kind::Token.request())).map(|_| ()),
@@ -2627,10 +2640,10 @@ fn a_remote_signer_signs_or_nothing_is_sent() {
             proof.assert_signed(name);
         }
     }
-    // A signature of the right length that is none: the server's refusal is what the caller sees.
+    // A signature of the right length that is none: the server's rejection is what the caller sees.
     let garbage = Remote {
         key: key(),
-        answer: |_, _| Ok(vec![1; 64]),
+        outcome: |_, _| Ok(vec![1; 64]),
     };
     let token = bound_to(&garbage.key);
     let server = DpopLayer::new(verifier()).layer(service_fn(async |_: Request<String>| {
@@ -2647,7 +2660,7 @@ fn a_remote_signer_signs_or_nothing_is_sent() {
 /// forms are not what is tested.
 fn authorization_server(
     nonces: bool,
-) -> impl Service<Request<String>, Response = Answer, Error = Infallible, Future: Send>
+) -> impl Service<Request<String>, Response = Answered, Error = Infallible, Future: Send>
 + Clone
 + Send
 + 'static {
@@ -2656,9 +2669,9 @@ fn authorization_server(
         rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }
     let endpoint = Arc::new(TokenEndpoint::new(rules));
-    let refusing = Arc::clone(&endpoint);
+    let rejecting = Arc::clone(&endpoint);
     let grants = service_fn(move |request: Request<String>| {
-        let refusing = Arc::clone(&refusing);
+        let rejecting = Arc::clone(&rejecting);
         async move {
             let key: &ProvenKey = request.extensions().get().unwrap();
             let text = |name: &str| request.headers().get(name).map(|v| v.to_str().unwrap());
@@ -2666,7 +2679,7 @@ fn authorization_server(
             let outcome = check_code_binding(Some(key), bound("x-dpop-jkt"))
                 .and_then(|()| check_refresh_binding(Some(key), bound("x-bound")));
             if let Err(rejection) = outcome {
-                return Ok::<_, Infallible>(refusing.refuse::<String>(rejection));
+                return Ok::<_, Infallible>(rejecting.reject::<String>(rejection));
             }
             let jkt = key.thumbprint().to_string();
             let token = Attempt::but(|a| a.token_claims["cnf"]["jkt"] = jkt.into()).token();
@@ -2782,7 +2795,7 @@ fn debug_and_errors_show_no_secret() {
     let other = Request::get("https://evil.example.com/")
         .body(String::new())
         .unwrap();
-    let refused = error_of(block_on(client.clone().oneshot(other)));
+    let rejected = error_of(block_on(client.clone().oneshot(other)));
     let private: serde_json::Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
     let proofs = server.proofs();
     let (ath, jkt) = (common::ath(TOKEN), key.thumbprint().to_string());
@@ -2796,7 +2809,7 @@ fn debug_and_errors_show_no_secret() {
         ("TokenClient", &grants),
         ("ResponseBody", response.body()),
         ("CloneBody", &CloneBody),
-        ("OtherServer", &refused),
+        ("OtherServer", &rejected),
         (
             "Token",
             &ClientError::Token(TokenSourceError::new("logged out")),
@@ -2820,14 +2833,14 @@ fn debug_and_errors_show_no_secret() {
 }
 
 /// C-29: by what clocks the requests of a client are signed, one after the other, whose proofs the
-/// server answers as the row says: with a refusal at that many seconds from our clock, or a status.
+/// server answers as the row says: with a rejection at that many seconds from our clock, or a status.
 #[test]
 fn a_clock_is_kept_only_when_a_request_has_succeeded_by_it() {
-    use Said::{Refused, Status};
+    use Said::{Rejected, Status};
 
     #[derive(Clone, Copy)]
     enum Said {
-        Refused(u64),
+        Rejected(u64),
         Status(u16),
     }
 
@@ -2836,32 +2849,32 @@ fn a_clock_is_kept_only_when_a_request_has_succeeded_by_it() {
     let rows: [Row; 5] = [
         (
             "a success keeps it",
-            &[(Refused(600), 0), (Status(200), 600), (Status(200), 600)],
+            &[(Rejected(600), 0), (Status(200), 600), (Status(200), 600)],
         ),
         (
             "a gateway's answer does not",
-            &[(Refused(600), 0), (Status(503), 600), (Status(200), 0)],
+            &[(Rejected(600), 0), (Status(503), 600), (Status(200), 0)],
         ),
         (
             "too many requests do not",
-            &[(Refused(600), 0), (Status(429), 600), (Status(200), 0)],
+            &[(Rejected(600), 0), (Status(429), 600), (Status(200), 0)],
         ),
         (
-            "another refusal forgets the one that was kept",
+            "another rejection forgets the one that was kept",
             &[
-                (Refused(600), 0),
+                (Rejected(600), 0),
                 (Status(200), 600),
-                (Refused(1200), 600),
-                (Refused(1200), 1200),
+                (Rejected(1200), 600),
+                (Rejected(1200), 1200),
                 (Status(200), 0),
             ],
         ),
         (
-            "a refusal for another reason does not",
+            "a rejection for another reason does not",
             &[
-                (Refused(600), 0),
+                (Rejected(600), 0),
                 (Status(200), 600),
-                (Refused(600), 600),
+                (Rejected(600), 600),
                 (Status(200), 600),
             ],
         ),
@@ -2869,7 +2882,7 @@ fn a_clock_is_kept_only_when_a_request_has_succeeded_by_it() {
     for kind in KINDS {
         for (name, row) in rows {
             let server = Server::new(move |number, _| match row[number - 1].0 {
-                Refused(seconds) => kind.invalid_proof(&[("date", &date(NOW + seconds))]),
+                Rejected(seconds) => kind.invalid_proof(&[("date", &date(NOW + seconds))]),
                 Status(status) => answer(status, &[], ""),
             });
             let client = kind.client(&server);

@@ -176,9 +176,9 @@ fn every_jti_is_new_and_random() {
     assert_eq!(identifiers.len(), 10_000);
     let (mut ones, mut zeros) = ([0; 16], [0; 16]);
     for identifier in &identifiers {
-        for (at, octet) in identifier.iter().enumerate() {
-            ones[at] |= octet;
-            zeros[at] |= !octet;
+        for (at, byte) in identifier.iter().enumerate() {
+            ones[at] |= byte;
+            zeros[at] |= !byte;
         }
     }
     assert_eq!(
@@ -312,7 +312,7 @@ fn htu_is_the_url_in_its_normal_form() {
 
 /// C-7: userinfo is never generated, and what is no URL by RFC 3986 is not repaired.
 #[test]
-fn refuses_urls_that_no_proof_can_name() {
+fn rejects_urls_that_no_proof_can_name() {
     use InvalidRequestUrl::{NotHttp, Path};
     let rows = [
         ("userinfo", "https://joe:secret@api.example.com/", NotHttp),
@@ -395,7 +395,7 @@ fn the_verifier_takes_each_proof_once() {
 /// A signer far away: it takes a while, and then does as it is told.
 struct Remote<F> {
     key: SigningKey,
-    answer: F,
+    outcome: F,
 }
 
 impl<F> ProofSigner for Remote<F>
@@ -412,14 +412,14 @@ where
 
     async fn sign(&self, input: &[u8]) -> Result<Vec<u8>, SigningError> {
         tokio::task::yield_now().await;
-        (self.answer)(&self.key, input)
+        (self.outcome)(&self.key, input)
     }
 }
 
 #[test]
 fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
-    type Answer = fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>;
-    let rows: [(&str, Algorithm, Answer, bool); 10] = [
+    type Outcome = fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>;
+    let rows: [(&str, Algorithm, Outcome, bool); 10] = [
         ("good", Algorithm::Es256, SigningKey::sign_now, true),
         (
             "out of reach",
@@ -461,9 +461,9 @@ fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
             false,
         ),
     ];
-    for (name, algorithm, answer, passes) in rows {
+    for (name, algorithm, outcome, passes) in rows {
         let key = SigningKey::generate_for(algorithm).unwrap();
-        match block_on(good().sign(&Remote { key, answer }, now())) {
+        match block_on(good().sign(&Remote { key, outcome }, now())) {
             Ok(proof) => {
                 assert!(passes, "{name}: signed");
                 ReadProof::of(proof.as_header_value()).assert_signed(name);
@@ -927,8 +927,8 @@ proptest! {
             })
             .collect();
         let lines = if one_line { vec![lines.join(comma)] } else { lines };
-        let octets: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
-        let read = challenges(&octets);
+        let bytes: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+        let read = challenges(&bytes);
         prop_assert_eq!(read.len(), meant.len(), "{:?}", lines);
         for (challenge, (scheme, content)) in read.iter().zip(&meant) {
             prop_assert!(challenge.is_scheme(scheme));
@@ -947,8 +947,8 @@ proptest! {
     }
 
     #[test]
-    fn no_field_makes_the_parser_panic(octets in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(value) = HeaderValue::from_bytes(&octets) {
+    fn no_field_makes_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(value) = HeaderValue::from_bytes(&bytes) {
             let mut headers = HeaderMap::new();
             headers.insert("www-authenticate", value);
             prop_assert!(Challenge::from_headers(&headers).len() <= 16);
@@ -1038,10 +1038,10 @@ fn debug_and_errors_show_no_secret() {
 #[test]
 fn an_error_response_is_told_from_everything_else() {
     let read = |json: &str| TokenErrorResponse::from_json(json.as_bytes());
-    let refused = read(r#"{"error":"invalid_grant","error_description":"secret","x":1}"#).unwrap();
-    assert_eq!(refused.error(), "invalid_grant");
-    assert_eq!(refused.description(), Some("secret"));
-    assert!(!format!("{refused:?}").contains("secret"));
+    let rejected = read(r#"{"error":"invalid_grant","error_description":"secret","x":1}"#).unwrap();
+    assert_eq!(rejected.error(), "invalid_grant");
+    assert_eq!(rejected.description(), Some("secret"));
+    assert!(!format!("{rejected:?}").contains("secret"));
     assert_eq!(read(r#"{"error":"x"}"#).unwrap().description(), None);
     for (name, json) in [
         ("nothing", ""),

@@ -17,7 +17,7 @@ use tower_dpop::tokens::TokenError;
 use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
 use tower_http::cors::CorsLayer;
 
-use common::{Attempt, AttemptExt as _, NOW, TestClock, demanded_nonce, verifier, verifier_by};
+use common::{Attempt, AttemptExt as _, NOW, TestClock, required_nonce, verifier, verifier_by};
 
 const ORIGIN: &str = "https://app.example";
 
@@ -52,7 +52,7 @@ impl Orders {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn answer(&self) -> Response<()> {
+    fn outcome(&self) -> Response<()> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let mut response = Response::new(());
         let public = HeaderValue::from_static("public, max-age=600");
@@ -64,7 +64,7 @@ impl Orders {
 /// What a browser gets from the service behind the CORS layer and ours, in this order.
 fn browse(layer: &TestLayer, orders: &Orders, request: Request<()>) -> Response<()> {
     let orders = orders.clone();
-    let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.answer())));
+    let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.outcome())));
     common::block_on(cors().layer(layer.layer(service)).oneshot(request)).unwrap()
 }
 
@@ -128,7 +128,7 @@ fn the_cors_layer_outside_answers_preflights() {
     assert_eq!(orders.reached(), 0, "a preflight is not for the service");
 }
 
-/// on refusals and on successes alike.
+/// on rejections and on successes alike.
 #[test]
 fn a_script_can_read_the_challenge_and_the_nonce() {
     let clock = TestClock::at(NOW);
@@ -186,7 +186,7 @@ fn a_script_can_read_the_challenge_and_the_nonce() {
     }
 }
 
-/// The whole dance of a script on another origin: refused, told a nonce, served, told the next.
+/// The whole dance of a script on another origin: rejected, told a nonce, served, told the next.
 #[test]
 fn a_script_gets_through_with_the_nonce_it_was_told() {
     let clock = TestClock::at(NOW);
@@ -204,14 +204,14 @@ fn a_script_gets_through_with_the_nonce_it_was_told() {
         });
         browse(&layer, &orders, from_a_script(&attempt))
     };
-    let refused = browse(&layer, &orders, from_a_script(&Attempt::good()));
-    assert_eq!(refused.status(), 401);
+    let rejected = browse(&layer, &orders, from_a_script(&Attempt::good()));
+    assert_eq!(rejected.status(), 401);
     assert_eq!(
-        refused.headers()["cache-control"],
+        rejected.headers()["cache-control"],
         "no-store",
-        "X-3: a refusal"
+        "X-3: a rejection"
     );
-    let nonce = nonce_in(&refused).unwrap();
+    let nonce = nonce_in(&rejected).unwrap();
 
     let served = with_nonce(&nonce, NOW);
     assert_eq!((served.status().as_u16(), nonce_in(&served)), (200, None));
@@ -226,7 +226,7 @@ fn a_script_gets_through_with_the_nonce_it_was_told() {
     assert_eq!(served.status(), 200);
     let next = nonce_in(&served).unwrap();
     assert_ne!(next, nonce);
-    assert_eq!(demanded_nonce(&layer), Some(next.clone()));
+    assert_eq!(required_nonce(&layer), Some(next.clone()));
     let caching: Vec<_> = served.headers().get_all("cache-control").iter().collect();
     assert_eq!(caching, ["no-store"], "X-3: a success with a nonce");
     assert_eq!(
@@ -245,14 +245,15 @@ fn a_cors_layer_inside_needs_the_pass_through() {
     let orders = Orders::default();
     let ask = |layer: &TestLayer, request| {
         let orders = orders.clone();
-        let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.answer())));
+        let service =
+            service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.outcome())));
         common::block_on(layer.layer(cors().layer(service)).oneshot(request)).unwrap()
     };
-    let refused = ask(&layer(), preflight());
-    assert_eq!(refused.status(), 401, "T-4: our challenge comes first");
-    assert_eq!(rejection(&refused), Some(CredentialsError::Missing.into()));
+    let rejected = ask(&layer(), preflight());
+    assert_eq!(rejected.status(), 401, "T-4: our challenge comes first");
+    assert_eq!(rejection(&rejected), Some(CredentialsError::Missing.into()));
     assert!(
-        !refused
+        !rejected
             .headers()
             .contains_key("access-control-allow-origin")
     );
@@ -269,9 +270,9 @@ fn a_cors_layer_inside_needs_the_pass_through() {
     let served = ask(&lenient, from_a_script(&Attempt::good()));
     assert_eq!((served.status().as_u16(), orders.reached()), (200, 1));
     let without_proof = Attempt::but(|a| a.dpop = Some(Vec::new()));
-    let refused = ask(&lenient, from_a_script(&without_proof));
+    let rejected = ask(&lenient, from_a_script(&without_proof));
     assert_eq!(
-        rejection(&refused),
+        rejection(&rejected),
         Some(ProofError::Missing.into()),
         "T-4: only preflights pass through"
     );

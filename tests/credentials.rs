@@ -1,4 +1,4 @@
-//! Which credentials are looked at, and what each kind of refusal looks like to a client.
+//! Which credentials are looked at, and what each kind of rejection looks like to a client.
 //!
 //! Only the DPoP scheme is accepted here, so of the rows that tell two kinds of servers apart, the
 //! DPoP-only half is tested.
@@ -131,17 +131,17 @@ fn the_authorization_field_follows_its_grammar() {
     for (name, authorization, expected) in rows {
         let attempt = authorized_by(&[authorization]);
         match expected {
-            Ok(()) => attempt.answer().assert_passed(name),
-            Err(error) => attempt.answer().assert_reason(name, *error),
+            Ok(()) => attempt.outcome().assert_passed(name),
+            Err(error) => attempt.outcome().assert_reason(name, *error),
         }
     }
-    for (name, octets) in [
+    for (name, bytes) in [
         ("F-7: obs-text that is not UTF-8", &b"DPoP to\xffken"[..]),
         ("F-7: and alone", b"DPoP \x80"),
         ("F-7: and as the scheme", b"\xff token"),
     ] {
-        Attempt::but(|a| a.authorization = Some(vec![field(octets)]))
-            .answer()
+        Attempt::but(|a| a.authorization = Some(vec![field(bytes)]))
+            .outcome()
             .assert_reason(name, CredentialsError::Malformed);
     }
 }
@@ -163,7 +163,7 @@ fn several_authorization_fields_are_ambiguous() {
         ),
     ] {
         authorized_by(&fields)
-            .answer()
+            .outcome()
             .assert_reason(name, CredentialsError::Ambiguous);
     }
 }
@@ -204,7 +204,7 @@ fn other_places_are_not_searched_for_a_token() {
         ),
     ] {
         attempt
-            .answer()
+            .outcome()
             .assert_reason(name, CredentialsError::Missing);
     }
     for (name, attempt) in [
@@ -219,7 +219,7 @@ fn other_places_are_not_searched_for_a_token() {
             }),
         ),
     ] {
-        attempt.answer().assert_passed(name);
+        attempt.outcome().assert_passed(name);
     }
 }
 
@@ -227,7 +227,7 @@ fn other_places_are_not_searched_for_a_token() {
 #[test]
 fn a_body_is_not_searched_for_credentials() {
     let layer = DpopLayer::new(verifier());
-    let refusal = |attempt: &Attempt, body: String, trailers: HeaderMap| {
+    let rejection = |attempt: &Attempt, body: String, trailers: HeaderMap| {
         let body = Full::new(Bytes::from(body)).with_trailers(async { Some(Ok(trailers)) });
         let request = attempt.request().map(|()| body);
         let service = layer.layer(service_fn(async |_| Ok::<_, Infallible>(Response::new(()))));
@@ -243,14 +243,14 @@ fn a_body_is_not_searched_for_credentials() {
     };
     let good = Attempt::good();
     assert_eq!(
-        refusal(&good, "a=b".into(), HeaderMap::new()),
+        rejection(&good, "a=b".into(), HeaderMap::new()),
         None,
         "a body does no harm"
     );
     let without_token = authorized_by(&[]);
     let form = format!("access_token={}", without_token.token());
     assert_eq!(
-        refusal(&without_token, form, trailers(&without_token)),
+        rejection(&without_token, form, trailers(&without_token)),
         Some(CredentialsError::Missing.into()),
         "F-16 F-20: a token in the form and in the trailers"
     );
@@ -259,7 +259,7 @@ fn a_body_is_not_searched_for_credentials() {
         a.dpop = Some(Vec::new());
     });
     assert_eq!(
-        refusal(&without_proof, String::new(), trailers(&without_proof)),
+        rejection(&without_proof, String::new(), trailers(&without_proof)),
         Some(ProofError::Missing.into()),
         "F-20: a proof in the trailers"
     );
@@ -341,12 +341,12 @@ fn there_is_one_dpop_field_and_it_holds_one_jwt() {
             a.token = Some(token);
         });
         match expected {
-            None => attempt.answer().assert_passed(name),
-            Some(error) => attempt.answer().assert_reason(name, *error),
+            None => attempt.outcome().assert_passed(name),
+            Some(error) => attempt.outcome().assert_reason(name, *error),
         }
     }
     Attempt::but(|a| a.dpop = Some(vec![field(b"a.b\xff.c")]))
-        .answer()
+        .outcome()
         .assert_reason("R-4.1.3: not UTF-8", ProofError::NotAJwt);
 }
 
@@ -375,7 +375,7 @@ fn the_name_of_the_field_has_no_case_and_its_value_has() {
 
 /// A JWS of exactly this length, by way of white space behind its JSON texts.
 fn jws_of_length(key: &Key, header: &Value, payload: &Value, length: usize) -> String {
-    let encoded = |octets: usize| (octets * 4).div_ceil(3);
+    let encoded = |bytes: usize| (bytes * 4).div_ceil(3);
     let (header, payload) = (header.to_string(), payload.to_string());
     let signature = encoded(key.signature(b"").len());
     let (header_spaces, payload_spaces) = (0..3)
@@ -402,7 +402,7 @@ fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
             a.dpop = Some(vec![proof.parse().unwrap()]);
             a.token = Some(token);
         })
-        .answer()
+        .outcome()
     };
     proof(8 * 1024).assert_passed("F-18: the longest proof");
     proof(8 * 1024 + 1).assert_reason("F-18: a longer one", ProofError::TooLong);
@@ -412,7 +412,7 @@ fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
             let token = jws_of_length(&a.token_key, &a.token_header, &a.token_claims, length);
             a.token = Some(token);
         })
-        .answer()
+        .outcome()
     };
     token(32 * 1024).assert_passed("F-18: the longest token");
     token(32 * 1024 + 1).assert_reason("F-18: a longer one", CredentialsError::TokenTooLong);
@@ -469,7 +469,7 @@ fn a_token_may_be_any_token68() {
                 OneToken { token, jkt },
             );
             attempt
-                .answer_by(&DpopLayer::new(verifier))
+                .outcome_by(&DpopLayer::new(verifier))
                 .assert_passed(name);
         }
     }
@@ -498,15 +498,12 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
         ("F-17: without its last character", |token| {
             ath(token)[..42].into()
         }),
-        ("F-17: in another spelling of the same octets", |token| {
+        ("F-17: in another spelling of the same bytes", |token| {
             alias(&ath(token))
         }),
         ("F-17: in hexadecimal", |token| {
             let hash = PresentedToken::new(token);
-            let digits = hash
-                .sha256()
-                .iter()
-                .flat_map(|octet| [octet >> 4, octet & 15]);
+            let digits = hash.sha256().iter().flat_map(|byte| [byte >> 4, byte & 15]);
             digits
                 .filter_map(|digit| char::from_digit(digit.into(), 16))
                 .collect()
@@ -520,7 +517,7 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
             a.proof_claims["ath"] = json!(ath(&token));
             a.token = Some(token);
         })
-        .answer()
+        .outcome()
         .assert_reason(name, ProofError::TokenHash);
     }
     for (name, ath) in [
@@ -529,18 +526,18 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
         ("F-17: an array", json!(["auto"])),
     ] {
         Attempt::but(|a| a.proof_claims["ath"] = ath)
-            .answer()
+            .outcome()
             .assert_reason(name, ProofError::PayloadNotJson);
     }
     Attempt::but(|a| {
         a.proof_claims.as_object_mut().unwrap().remove("ath");
     })
-    .answer()
+    .outcome()
     .assert_reason("R-4.2.8 R-7.2: none", ProofError::ClaimMissing);
 }
 
-/// Base64url of 32 octets leaves two bits of its last character unused; this sets one of them, so a
-/// lax decoder finds the same octets.
+/// Base64url of 32 bytes leaves two bits of its last character unused; this sets one of them, so a
+/// lax decoder finds the same bytes.
 fn alias(text: &str) -> String {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = text.split_at(42);
@@ -661,7 +658,7 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
             Some(malformed()),
         ),
         (
-            "F-15: 64 octets",
+            "F-15: 64 bytes",
             json!({ "jkt": base64url([0; 64]) }),
             Some(malformed()),
         ),
@@ -704,14 +701,14 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
     for (name, cnf, expected) in rows {
         let attempt = Attempt::but(|a| a.token_claims["cnf"] = cnf.clone());
         match expected {
-            None => attempt.answer().assert_passed(name),
-            Some(rejection) => attempt.answer().assert_reason(name, rejection),
+            None => attempt.outcome().assert_passed(name),
+            Some(rejection) => attempt.outcome().assert_reason(name, rejection),
         }
         Attempt::but(|a| {
             a.token_claims["cnf"] = cnf;
             present(a, &["Bearer TOKEN"]);
         })
-        .answer()
+        .outcome()
         .assert_reason(
             &format!("F-10 F-13 (DPoP only): {name}, as Bearer"),
             CredentialsError::Bearer,
@@ -720,7 +717,7 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
 }
 
 #[test]
-fn a_token_without_cnf_is_refused_under_either_scheme() {
+fn a_token_without_cnf_is_rejected_under_either_scheme() {
     let unbound = |scheme: &str, with_proof: bool| {
         Attempt::but(|a| {
             a.token_claims.as_object_mut().unwrap().remove("cnf");
@@ -729,7 +726,7 @@ fn a_token_without_cnf_is_refused_under_either_scheme() {
                 a.dpop = Some(Vec::new());
             }
         })
-        .answer()
+        .outcome()
     };
     unbound("DPoP", true).assert_reason("F-12: with a proof", BindingError::Unbound);
     unbound("DPoP", false).assert_reason("F-12 R-7.1.2: without", ProofError::Missing);
@@ -743,7 +740,7 @@ fn a_token_without_cnf_is_refused_under_either_scheme() {
 
 /// F-15 J-12: two parsers could find two keys.
 #[test]
-fn a_token_that_names_two_keys_is_refused() {
+fn a_token_that_names_two_keys_is_rejected() {
     let token_with = |cnf: &str, attempt: &Attempt| {
         let mut claims = attempt.token_claims.clone();
         claims["cnf"] = json!("HERE");
@@ -761,11 +758,11 @@ fn a_token_that_names_two_keys_is_refused() {
         ("two cnf", r#"{"jkt":"JKT"},"cnf":{"jkt":"JKT"}"#),
     ] {
         Attempt::but(|a| a.token = Some(token_with(cnf, a)))
-            .answer()
+            .outcome()
             .assert_reason(&format!("F-15 J-12: {name}"), TokenError::Malformed);
     }
     Attempt::but(|a| a.token = Some(token_with(r#"{"j\u006bt":"JKT"}"#, a)))
-        .answer()
+        .outcome()
         .assert_passed("one, escaped");
 }
 
@@ -773,12 +770,13 @@ fn a_token_that_names_two_keys_is_refused() {
 #[test]
 fn the_other_members_of_cnf_reach_the_application() {
     let certificate = base64url([7; 32]);
-    let answer = Attempt::but(|a| a.token_claims["cnf"]["x5t#S256"] = json!(certificate)).answer();
-    let cnf: Value = answer.token.unwrap().claims().claim("cnf").unwrap();
+    let outcome =
+        Attempt::but(|a| a.token_claims["cnf"]["x5t#S256"] = json!(certificate)).outcome();
+    let cnf: Value = outcome.token.unwrap().claims().claim("cnf").unwrap();
     assert_eq!(cnf["x5t#S256"], json!(certificate));
 }
 
-/// Everything about a refusal that goes over the wire.
+/// Everything about a rejection that goes over the wire.
 type OnTheWire = (u16, Vec<(String, String)>);
 
 fn on_the_wire<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> OnTheWire {
@@ -786,7 +784,7 @@ fn on_the_wire<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt
         Ok::<_, Infallible>(Response::new("reached the service".to_owned()))
     }));
     let response = common::block_on(service.oneshot(attempt.request())).unwrap();
-    assert_eq!(response.body(), "", "a refusal has no body");
+    assert_eq!(response.body(), "", "a rejection has no body");
     let fields = response.headers().iter().map(|(name, value)| {
         let value = value.to_str().unwrap();
         (name.as_str().to_owned(), value.to_owned())
@@ -801,7 +799,7 @@ fn wire(status: u16, fields: &[(&str, &str)]) -> OnTheWire {
     (status, fields.collect())
 }
 
-/// Refuses every token, for this reason.
+/// Rejects every token, for this reason.
 #[derive(Clone)]
 struct Always(TokenError);
 
@@ -1069,7 +1067,7 @@ fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
         ),
     ] {
         assert_eq!(on_the_wire(&with_nonces, &attempt), demand, "{name}");
-        attempt.answer_by(&with_nonces).assert_reason(name, reason);
+        attempt.outcome_by(&with_nonces).assert_reason(name, reason);
     }
 }
 
@@ -1126,7 +1124,7 @@ fn a_fault_of_ours_is_no_challenge() {
         DpopLayer::new(down_with_nonces),
     );
     for (name, on_the_wire) in [
-        ("O6: the replay memory is full", on_the_wire(&full, &good())),
+        ("O6: the replay store is full", on_the_wire(&full, &good())),
         ("O6: the replay store is down", on_the_wire(&down, &good())),
         (
             "O6: the issuer's keys are out of reach",
@@ -1145,12 +1143,12 @@ fn a_fault_of_ours_is_no_challenge() {
     }
     let replay = |error| Rejection::Unavailable(Unavailable::Replay(error));
     good()
-        .answer_by(&full)
+        .outcome_by(&full)
         .assert_reason("O6 T-18", replay(ReplayStoreError::Full));
     good()
-        .answer_by(&down)
+        .outcome_by(&down)
         .assert_reason("O6 T-18", replay(ReplayStoreError::Unavailable));
-    for layer_says in [good().answer_by(&no_keys), good().answer_by(&no_answer)] {
+    for layer_says in [good().outcome_by(&no_keys), good().outcome_by(&no_answer)] {
         layer_says.assert_reason("O6", Rejection::Unavailable(Unavailable::Token));
     }
 }
@@ -1168,7 +1166,7 @@ fn challenges_are_those_of_the_figures() {
     let es256 = Algorithms::only(Algorithm::Es256);
     let challenge = |verifier: tower_dpop::Verifier, attempt: Attempt| {
         attempt
-            .answer_by(&DpopLayer::new(verifier))
+            .outcome_by(&DpopLayer::new(verifier))
             .challenges
             .clone()
     };
@@ -1213,12 +1211,12 @@ fn what_is_configured_stands_in_every_challenge() {
         algs!()
     );
     assert_eq!(
-        authorized_by(&[]).answer_by(&layer).challenges,
+        authorized_by(&[]).outcome_by(&layer).challenges,
         [format!(r#"DPoP realm="orders", {configured}"#)],
         "O0 R-7.1.8 P-8"
     );
     assert_eq!(
-        authorized_by(&["DPoP"]).answer_by(&layer).challenges,
+        authorized_by(&["DPoP"]).outcome_by(&layer).challenges,
         [format!(
             r#"DPoP realm="orders", error="invalid_request", error_description="the Authorization field is malformed", {configured}"#
         )],
@@ -1228,7 +1226,7 @@ fn what_is_configured_stands_in_every_challenge() {
 
 /// R-7.1.14: the scheme is for servers, never for proxies.
 #[test]
-fn no_refusal_speaks_to_a_proxy() {
+fn no_rejection_speaks_to_a_proxy() {
     let layer = DpopLayer::new(verifier());
     for attempt in [
         authorized_by(&[]),

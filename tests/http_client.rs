@@ -6,6 +6,7 @@ mod common;
 #[path = "jwks/server.rs"]
 mod server;
 
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -42,7 +43,7 @@ async fn ask(http: HttpClient, url: &str) -> Result<RemoteKeys, RemoteKeysError>
 #[track_caller]
 fn reason(name: &str, outcome: Result<RemoteKeys, RemoteKeysError>) -> String {
     match outcome.unwrap_err() {
-        RemoteKeysError::OutOfReach { reason, .. } => {
+        RemoteKeysError::Unreachable { reason, .. } => {
             assert!(!reason.contains("://"), "{name}: {reason}");
             reason
         }
@@ -54,7 +55,7 @@ fn reason(name: &str, outcome: Result<RemoteKeys, RemoteKeysError>) -> String {
 fn an_endpoint_is_https_or_on_this_machine() {
     use InvalidEndpointUrl::{Malformed, NotHttps};
 
-    type Outcome = Result<(), InvalidEndpointUrl>;
+    type Outcome = Result<(), fn(String) -> InvalidEndpointUrl>;
 
     // Under both rules, where they differ.
     let rows: [(&str, Outcome, Outcome); 52] = [
@@ -138,22 +139,23 @@ fn an_endpoint_is_https_or_on_this_machine() {
             assert_eq!(parsed.as_str(), url, "as it was written");
             assert_eq!(parsed.to_string(), url);
         }
-        assert_eq!(parsed.map(drop), strict, "{url}");
-        assert_eq!(
-            EndpointUrl::insecure_http(url).map(drop),
-            insecure,
-            "{url}, insecure"
-        );
+        let kinds = |outcome: Outcome| outcome.map_err(|make| discriminant(&make(String::new())));
+        let kind = |parsed: Result<EndpointUrl, InvalidEndpointUrl>| {
+            parsed.map(drop).map_err(|error| discriminant(&error))
+        };
+        assert_eq!(kind(parsed), kinds(strict), "{url}");
+        let parsed = EndpointUrl::insecure_http(url);
+        assert_eq!(kind(parsed), kinds(insecure), "{url}, insecure");
     }
 }
 
-/// A server that answers with these octets, and then closes the connection or leaves it open. The
+/// A server that answers with these bytes, and then closes the connection or leaves it open. The
 /// requests it got.
 async fn raw(
-    answer: impl Into<Vec<u8>>,
+    response: impl Into<Vec<u8>>,
     closes: bool,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
-    let answer = answer.into();
+    let response = response.into();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (requests, received) = mpsc::unbounded_channel();
@@ -167,7 +169,7 @@ async fn raw(
             {}
             let _ = requests.send(String::from_utf8(request).unwrap());
             // The client may have heard enough before the end.
-            let _ = stream.write_all(&answer).await;
+            let _ = stream.write_all(&response).await;
             if !closes {
                 open.push(stream);
             }
@@ -181,11 +183,11 @@ async fn raw(
 fn asks_for_json_and_tells_nothing() {
     block_on(async {
         let jwks = issuer_jwks();
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{jwks}",
             jwks.len()
         );
-        let (address, mut requests) = raw(answer, true).await;
+        let (address, mut requests) = raw(response, true).await;
         ask(http(), &format!("http://{address}/jwks?version=2"))
             .await
             .unwrap();
@@ -205,38 +207,38 @@ fn asks_for_json_and_tells_nothing() {
 }
 
 #[test]
-fn refuses_what_is_no_whole_answer() {
+fn rejects_what_is_no_whole_answer() {
     let head = "HTTP/1.1 200 OK\r\n";
     let jwks = issuer_jwks();
     let long = jwks.clone() + &" ".repeat(300_000);
     let chunks = format!("{head}transfer-encoding: chunked\r\n\r\n")
         + &format!("10000\r\n{}\r\n", " ".repeat(0x10000)).repeat(5);
     let rows = [
-        ("nothing", String::new(), "no whole answer"),
+        ("nothing", String::new(), "no complete response"),
         (
             "not HTTP",
             "SSH-2.0-OpenSSH_9.9\r\n".into(),
-            "no whole answer",
+            "no complete response",
         ),
         (
             "half a head",
             "HTTP/1.1 200 OK\r\ncontent-".into(),
-            "no whole answer",
+            "no complete response",
         ),
         (
             "half a body",
             format!("{head}content-length: 9999\r\n\r\n{jwks}"),
-            "no whole answer",
+            "no complete response",
         ),
         (
             "half a chunk",
             format!("{head}transfer-encoding: chunked\r\n\r\nfff\r\n{jwks}"),
-            "no whole answer",
+            "no complete response",
         ),
         (
             "endless fields",
             head.to_owned() + &"x: y\r\n".repeat(10_000),
-            "no whole answer",
+            "no complete response",
         ),
         (
             "long",
@@ -250,9 +252,9 @@ fn refuses_what_is_no_whole_answer() {
         ),
         ("many chunks", chunks, "too long"),
     ];
-    for (name, answer, expected) in rows {
+    for (name, response, expected) in rows {
         block_on(async {
-            let (address, _requests) = raw(answer, true).await;
+            let (address, _requests) = raw(response, true).await;
             let outcome = ask(http(), &format!("http://{address}")).await;
             if expected == "too long" {
                 let too_long = RemoteKeysError::TooLong(IssuerDocument::KeySet);
@@ -303,9 +305,9 @@ fn waits_no_longer_than_it_was_told() {
         .with_timeout(Duration::from_millis(100))
         .build()
         .unwrap();
-    for (name, answer) in rows {
+    for (name, response) in rows {
         block_on(async {
-            let (address, _requests) = raw(answer, false).await;
+            let (address, _requests) = raw(response, false).await;
             let error = ask(hasty.clone(), &format!("http://{address}"))
                 .await
                 .unwrap_err();
@@ -486,11 +488,13 @@ fn an_https_issuer_sends_nobody_to_http() {
         server.set(OAUTH, Reply::metadata(&server.url(), &server.at("/here")));
         assert_eq!(discover(strict()).await, Ok(()));
         server.set(OAUTH, Reply::metadata(&server.url(), &plain.at(KEYS)));
-        let refused = Err(RemoteKeysError::JwksUri(InvalidEndpointUrl::NotHttps));
-        assert_eq!(discover(strict()).await, refused);
+        let rejected = Err(RemoteKeysError::JwksUri(InvalidEndpointUrl::NotHttps(
+            plain.at(KEYS),
+        )));
+        assert_eq!(discover(strict()).await, rejected);
         assert_eq!(
             discover(insecure()).await,
-            refused,
+            rejected,
             "what is allowed is not asked for"
         );
         server.set(OAUTH, Reply::metadata(&server.url(), &server.at(KEYS)));
@@ -528,7 +532,7 @@ fn asks_through_the_proxy_it_was_given() {
 }
 
 #[test]
-fn refuses_settings_that_cannot_be() {
+fn rejects_settings_that_cannot_be() {
     let proxies = [
         "",
         "proxy.example.com",
@@ -539,8 +543,8 @@ fn refuses_settings_that_cannot_be() {
         "http://",
     ];
     for proxy in proxies {
-        let refused = HttpClient::builder().with_proxy(proxy).unwrap_err();
-        assert_eq!(refused, HttpClientError::Proxy, "{proxy}");
+        let rejected = HttpClient::builder().with_proxy(proxy).unwrap_err();
+        assert_eq!(rejected, HttpClientError::Proxy, "{proxy}");
     }
     let key = KeyPair::generate().unwrap().serialize_pem();
     let (root, _) = certified(|_| ());
@@ -552,8 +556,12 @@ fn refuses_settings_that_cannot_be() {
         ("half of it", &cut),
     ];
     for (name, pem) in pems {
-        let refused = HttpClient::builder().add_root_certificates_pem(pem.as_bytes());
-        assert_eq!(refused.unwrap_err(), HttpClientError::Certificate, "{name}");
+        let rejected = HttpClient::builder().add_root_certificates_pem(pem.as_bytes());
+        assert_eq!(
+            rejected.unwrap_err(),
+            HttpClientError::Certificate,
+            "{name}"
+        );
     }
     let forged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let forged = HttpClient::builder().add_root_certificates_pem(forged.as_bytes());

@@ -39,9 +39,9 @@ async fn application(mut request: Request<Incoming>) -> Result<Response<Reply>, 
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async {
             let mut stream = TokioIo::new(upgrade.await.unwrap());
-            let mut octets = [0; 4];
-            stream.read_exact(&mut octets).await.unwrap();
-            stream.write_all(&octets).await.unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
         });
         response = response
             .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -62,7 +62,7 @@ async fn application(mut request: Request<Incoming>) -> Result<Response<Reply>, 
 }
 
 /// A server for both versions of HTTP; its port. The outermost layer tells the tests why a request
-/// was refused.
+/// was rejected.
 async fn serve() -> SocketAddr {
     let service = ServiceBuilder::new()
         .map_response(|mut response: Response<Reply>| {
@@ -135,7 +135,7 @@ fn url(mismatch: UrlMismatch) -> Outcome {
     Err(ProofError::Url(mismatch).into())
 }
 
-/// Passed to the application, or refused by the layer for exactly this reason.
+/// Passed to the application, or rejected by the layer for exactly this reason.
 #[track_caller]
 fn assert_outcome<B>(name: &str, response: &Response<B>, expected: Outcome) {
     assert_outcome_in(name, response.status(), response.headers(), expected);
@@ -367,7 +367,7 @@ fn with_body(request: Request<()>) -> Request<Full<Bytes>> {
 fn over_http1_in_origin_form() {
     block_on(async {
         let address = serve().await;
-        // One connection for all: a refusal leaves it usable.
+        // One connection for all: a rejection leaves it usable.
         let mut client = http1_client(address).await;
         let hosts = ["api.example.com", "orders.internal:8080", "evil.example"];
         for (number, (name, attempt, expected)) in common_cases().into_iter().enumerate() {
@@ -387,7 +387,7 @@ fn over_http1_in_origin_form() {
 }
 
 #[test]
-fn over_http1_a_proof_for_the_host_field_is_refused() {
+fn over_http1_a_proof_for_the_host_field_is_rejected() {
     block_on(async {
         let mut client = http1_client(serve().await).await;
         for (name, host, htu, expected) in [
@@ -733,14 +733,14 @@ fn over_a_bare_socket_field_names_and_versions() {
 }
 
 #[test]
-fn a_refused_request_is_not_told_to_go_on() {
+fn a_rejected_request_is_not_told_to_go_on() {
     block_on(async {
         let address = serve().await;
         let line =
             "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n";
-        let mut refused = Bare::to(address).await;
-        refused.write(format!("{line}\r\n")).await;
-        let (status, headers) = refused.head().await;
+        let mut rejected = Bare::to(address).await;
+        rejected.write(format!("{line}\r\n")).await;
+        let (status, headers) = rejected.head().await;
         let expected = Err(CredentialsError::Missing.into());
         assert_outcome_in("R-7.1.4: no token", status, &headers, expected);
 
@@ -824,7 +824,7 @@ fn a_streamed_body_passes_through_as_it_comes() {
 }
 
 #[test]
-fn a_refusal_does_not_wait_for_the_body() {
+fn a_rejection_does_not_wait_for_the_body() {
     block_on(async {
         for (name, mut client) in Client::both(serve().await).await {
             let (sender, body) = Growing::new();
@@ -905,9 +905,9 @@ fn a_connection_upgrades_through_the_layer() {
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
         stream.write_all(b"echo").await.unwrap();
-        let mut octets = Vec::new();
-        stream.read_to_end(&mut octets).await.unwrap();
-        assert_eq!(octets, b"echo");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"echo");
 
         let mut client = http1_client(address).await;
         let mut attempt = Attempt::good();
@@ -934,11 +934,11 @@ fn a_proof_passes_once_over_all_connections() {
             running.spawn(async move { client.send_request(request).await.unwrap() });
         }
         let responses = running.join_all().await;
-        let (passed, refused): (Vec<_>, Vec<_>) = responses
+        let (passed, rejected): (Vec<_>, Vec<_>) = responses
             .into_iter()
             .partition(|response| response.status() == StatusCode::OK);
-        assert_eq!((passed.len(), refused.len()), (1, 7));
-        for response in &refused {
+        assert_eq!((passed.len(), rejected.len()), (1, 7));
+        for response in &rejected {
             let expected = Err(ProofError::Replayed.into());
             assert_outcome("R-11.1.3: over one connection", response, expected);
         }

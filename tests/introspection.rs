@@ -143,8 +143,8 @@ impl Server {
         )
     }
 
-    fn answers(&self, answer: &Value) {
-        self.replies(StatusCode::OK, answer.to_string());
+    fn answers(&self, outcome: &Value) {
+        self.replies(StatusCode::OK, outcome.to_string());
     }
 
     fn replies(&self, status: StatusCode, body: impl Into<Vec<u8>>) {
@@ -343,19 +343,19 @@ impl Known {
             return Err("the assertion is no JWS".into());
         };
         let json = |segment: &str| -> Value {
-            let octets = URL_SAFE_NO_PAD.decode(segment).unwrap_or_default();
-            serde_json::from_slice(&octets).unwrap_or_default()
+            let bytes = URL_SAFE_NO_PAD.decode(segment).unwrap_or_default();
+            serde_json::from_slice(&bytes).unwrap_or_default()
         };
         let (header_json, claims_json) = (json(header), json(claims));
         let alg = header_json["alg"].as_str().unwrap_or_default();
         let signed = format!("{header}.{claims}");
-        let signature_octets = URL_SAFE_NO_PAD
+        let signature_bytes = URL_SAFE_NO_PAD
             .decode(signature)
             .map_err(|_| "the signature is broken")?;
         jwk.verify(
             alg.parse().map_err(|_| "the algorithm is unknown")?,
             signed.as_bytes(),
-            &signature_octets,
+            &signature_bytes,
         )
         .map_err(|_| "the signature does not verify")?;
         // Someone else's implementation, where it knows the algorithm.
@@ -408,9 +408,9 @@ fn good() -> Value {
 }
 
 fn but(change: impl FnOnce(&mut Value)) -> Value {
-    let mut answer = good();
-    change(&mut answer);
-    answer
+    let mut outcome = good();
+    change(&mut outcome);
+    outcome
 }
 
 fn remove(object: &mut Value, member: &str) {
@@ -441,12 +441,12 @@ fn request(token: &str) -> Request<()> {
     Attempt::but(|a| a.token = Some(token.to_owned())).request()
 }
 
-struct Answer<C> {
-    kit: testing::Answer,
+struct Outcome<C> {
+    kit: testing::TestResponse,
     token: Option<BoundToken<C>>,
 }
 
-impl<C> Answer<C> {
+impl<C> Outcome<C> {
     #[track_caller]
     fn assert_passed(&self, name: &str) {
         self.kit.assert_passed(name);
@@ -472,7 +472,7 @@ impl<C> Answer<C> {
 }
 
 /// Sends a good request with this token through the layer.
-async fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Answer<C>
+async fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Outcome<C>
 where
     IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
@@ -484,8 +484,8 @@ where
         Ok::<_, std::convert::Infallible>(response)
     }));
     let response = service.oneshot(request(token)).await.unwrap();
-    Answer {
-        kit: testing::Answer::of(&response),
+    Outcome {
+        kit: testing::TestResponse::of(&response),
         token: response.extensions().get().cloned(),
     }
 }
@@ -839,19 +839,19 @@ fn rows() -> Vec<Row> {
 fn judges_each_answer_by_the_rules() {
     let server = Server::with_basic();
     block_on(async {
-        for (name, change, outcome) in rows() {
+        for (name, change, expected) in rows() {
             let before = server.questions();
             server.answers(&but(change));
             let layer = layer(server.verifier().with_issuer(ISSUER));
-            let answer = ask(&layer, TOKEN).await;
+            let outcome = ask(&layer, TOKEN).await;
             server.assert_no_complaints(name);
             assert_eq!(server.questions(), before + 1, "{name}");
-            match outcome {
-                Ok(()) => answer.assert_passed(name),
-                Err(Rejection::Unavailable(_)) => answer.assert_unavailable(name),
+            match expected {
+                Ok(()) => outcome.assert_passed(name),
+                Err(Rejection::Unavailable(_)) => outcome.assert_unavailable(name),
                 Err(reason) => {
-                    answer.assert_reason(name, reason);
-                    let error = answer.kit.parameter("error");
+                    outcome.assert_reason(name, reason);
+                    let error = outcome.kit.parameter("error");
                     assert_eq!(error, Some("invalid_token"), "R-AT.6: {name}");
                 }
             }
@@ -913,7 +913,7 @@ fn answers_that_are_not_of_the_form_are_no_answers() {
             false,
         ),
         (
-            "octets that are not UTF-8",
+            "bytes that are not UTF-8",
             [b"{\"x\":\"\xff\",".as_slice(), &text.as_bytes()[1..]].concat(),
             false,
         ),
@@ -922,11 +922,11 @@ fn answers_that_are_not_of_the_form_are_no_answers() {
     block_on(async {
         for (name, body, passes) in rows {
             server.replies(StatusCode::OK, body);
-            let answer = ask(&layer(server.verifier()), TOKEN).await;
+            let outcome = ask(&layer(server.verifier()), TOKEN).await;
             if passes {
-                answer.assert_passed(name);
+                outcome.assert_passed(name);
             } else {
-                answer.assert_unavailable(name);
+                outcome.assert_unavailable(name);
             }
         }
     });
@@ -942,14 +942,14 @@ fn a_status_other_than_200_is_no_answer() {
             201, 203, 204, 300, 304, 400, 401, 403, 404, 429, 500, 502, 503,
         ] {
             server.replies(StatusCode::from_u16(status).unwrap(), good().to_string());
-            let answer = ask(&layer(server.verifier()), TOKEN).await;
-            answer.assert_unavailable(&status.to_string());
+            let outcome = ask(&layer(server.verifier()), TOKEN).await;
+            outcome.assert_unavailable(&status.to_string());
         }
         server.assert_no_complaints("all of them");
 
         let wrong = ClientAuthentication::basic(CLIENT_ID, "another secret");
-        let answer = ask(&layer(server.verifier_as(wrong)), TOKEN).await;
-        answer.assert_unavailable("a secret that the server does not know");
+        let outcome = ask(&layer(server.verifier_as(wrong)), TOKEN).await;
+        outcome.assert_unavailable("a secret that the server does not know");
         assert_eq!(server.known.complaints.lock().unwrap().len(), 1);
     });
 }
@@ -976,11 +976,11 @@ fn a_token_of_another_type_is_not_valid() {
         for (status, body, is_about_the_token) in rows {
             let name = format!("{status} {body}");
             server.replies(StatusCode::from_u16(status).unwrap(), body);
-            let answer = ask(&layer(server.verifier()), TOKEN).await;
+            let outcome = ask(&layer(server.verifier()), TOKEN).await;
             if is_about_the_token {
-                answer.assert_reason(&name, Rejection::Token(TokenError::Invalid));
+                outcome.assert_reason(&name, Rejection::Token(TokenError::Invalid));
             } else {
-                answer.assert_unavailable(&name);
+                outcome.assert_unavailable(&name);
             }
         }
     });
@@ -996,8 +996,8 @@ fn no_question_goes_to_another_server() {
                 StatusCode::from_u16(status).unwrap(),
                 format!("{}/introspect?tenant=1", other.origin),
             );
-            let answer = ask(&layer(server.verifier()), TOKEN).await;
-            answer.assert_unavailable(&status.to_string());
+            let outcome = ask(&layer(server.verifier()), TOKEN).await;
+            outcome.assert_unavailable(&status.to_string());
         }
         assert_eq!((server.questions(), other.questions()), (5, 0));
 
@@ -1063,8 +1063,8 @@ fn an_answer_that_breaks_off_is_no_answer() {
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     // The whole question fits in one read of this size.
-                    let mut octets = vec![0; 16 * 1024];
-                    let _ = stream.read(&mut octets).await;
+                    let mut bytes = vec![0; 16 * 1024];
+                    let _ = stream.read(&mut bytes).await;
                     let _ = stream.write_all(reply.as_bytes()).await;
                     let _ = stream.shutdown().await;
                 }
@@ -1149,11 +1149,15 @@ fn shows_who_is_asking_in_each_of_three_ways() {
     block_on(async {
         for (name, registered, client) in rows {
             let server = Server::start(registered);
-            let layer = layer(server.verifier_as(client).with_cache_life(Duration::ZERO));
+            let layer = layer(
+                server
+                    .verifier_as(client)
+                    .with_cache_lifetime(Duration::ZERO),
+            );
             for _ in 0..2 {
-                let answer = ask(&layer, TOKEN).await;
+                let outcome = ask(&layer, TOKEN).await;
                 server.assert_no_complaints(&name);
-                answer.assert_passed(&name);
+                outcome.assert_passed(&name);
             }
             assert_eq!(server.questions(), 2, "{name}");
             let form = server.known.form.lock().unwrap().clone();
@@ -1164,7 +1168,7 @@ fn shows_who_is_asking_in_each_of_three_ways() {
 
 /// A key that is not registered, and an assertion for another server.
 #[test]
-fn the_server_of_these_tests_refuses_other_assertions() {
+fn the_server_of_these_tests_rejects_other_assertions() {
     let key = Key::es256();
     let own = |key: &Key| SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
     let server = Server::start(Registered::Key("id".into(), key.public_key().clone(), None));
@@ -1183,15 +1187,15 @@ fn the_server_of_these_tests_refuses_other_assertions() {
                 ClientAuthentication::private_key_jwt("other", own(&key), ISSUER),
             ),
         ] {
-            let answer = ask(&layer(server.verifier_as(client)), TOKEN).await;
-            answer.assert_unavailable(name);
+            let outcome = ask(&layer(server.verifier_as(client)), TOKEN).await;
+            outcome.assert_unavailable(name);
         }
         assert_eq!(server.known.complaints.lock().unwrap().len(), 3);
     });
 }
 
 #[test]
-fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
+fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
     use SigningKeyError as E;
 
     let key = Key::es256();
@@ -1265,7 +1269,7 @@ fn a_document_that_is_no_signing_key_is_refused_at_start_up() {
     );
 }
 
-/// an answer serves for its life, and never beyond `exp`.
+/// an answer serves for its lifetime, and never beyond `exp`.
 #[test]
 fn an_answer_serves_for_its_life_and_not_beyond_the_tokens() {
     // At which second after NOW, and how many questions there are then.
@@ -1283,43 +1287,43 @@ fn an_answer_serves_for_its_life_and_not_beyond_the_tokens() {
         ),
         (
             "a life of one's own",
-            |tokens| tokens.with_cache_life(Duration::from_secs(3)),
+            |tokens| tokens.with_cache_lifetime(Duration::from_secs(3)),
             good(),
             &[(0, 1), (2, 1), (3, 2)],
         ),
         (
             "a life beyond exp",
-            |tokens| tokens.with_cache_life(Duration::from_secs(60)),
+            |tokens| tokens.with_cache_lifetime(Duration::from_secs(60)),
             but(|a| a["exp"] = json!(NOW + 5)),
             &[(0, 1), (4, 1), (5, 2), (6, 3)],
         ),
         (
             "a life beyond an exp with a fraction",
-            |tokens| tokens.with_cache_life(Duration::from_secs(60)),
+            |tokens| tokens.with_cache_lifetime(Duration::from_secs(60)),
             but(|a| a["exp"] = json!(1_700_000_005.5)),
             &[(0, 1), (5, 1), (6, 2)],
         ),
         (
             "no exp",
-            |tokens| tokens.with_cache_life(Duration::from_secs(60)),
+            |tokens| tokens.with_cache_lifetime(Duration::from_secs(60)),
             but(|a| remove(a, "exp")),
             &[(0, 1), (59, 1), (60, 2)],
         ),
         (
             "no cache",
-            |tokens| tokens.with_cache_life(Duration::ZERO),
+            |tokens| tokens.with_cache_lifetime(Duration::ZERO),
             good(),
             &[(0, 1), (0, 2), (1, 3)],
         ),
         (
             "a life below a second",
-            |tokens| tokens.with_cache_life(Duration::from_millis(999)),
+            |tokens| tokens.with_cache_lifetime(Duration::from_millis(999)),
             good(),
             &[(0, 1), (0, 2)],
         ),
         (
             "a life without end",
-            |tokens| tokens.with_cache_life(Duration::MAX),
+            |tokens| tokens.with_cache_lifetime(Duration::MAX),
             good(),
             &[(0, 1), (60, 1)],
         ),
@@ -1331,8 +1335,8 @@ fn an_answer_serves_for_its_life_and_not_beyond_the_tokens() {
         ),
     ];
     block_on(async {
-        for (name, settings, answer, steps) in rows {
-            server.answers(&answer);
+        for (name, settings, outcome, steps) in rows {
+            server.answers(&outcome);
             let before = server.questions();
             let layer = layer_at(&clock, settings(server.verifier()));
             for (second, questions) in steps {
@@ -1346,7 +1350,7 @@ fn an_answer_serves_for_its_life_and_not_beyond_the_tokens() {
 
 /// only what is good is remembered, and what was taken back is forgotten.
 #[test]
-fn neither_refusals_nor_faults_are_remembered() {
+fn neither_rejections_nor_faults_are_remembered() {
     let server = Server::with_basic();
     let clock = TestClock::at(NOW);
     let layer = layer_at(&clock, server.verifier());
@@ -1397,8 +1401,8 @@ fn other_rules_know_no_verdicts() {
         assert!(tokens.verify(token, now).await.is_ok());
         assert_eq!(server.questions(), 1);
         let tokens = tokens.with_issuer("https://other.example.com");
-        let refused = tokens.verify(token, now).await.unwrap_err();
-        assert_eq!((refused, server.questions()), (TokenError::Issuer, 2));
+        let rejected = tokens.verify(token, now).await.unwrap_err();
+        assert_eq!((rejected, server.questions()), (TokenError::Issuer, 2));
     });
 }
 
@@ -1433,13 +1437,13 @@ fn several_audiences_or_none() {
             ["a", "b", "c", "d"].into_iter().zip(rows)
         {
             server.answers(&but(change));
-            for (rule, layer, refused) in [
+            for (rule, layer, rejected) in [
                 ("added", &added, with_added),
                 ("optional", &optional, with_optional),
             ] {
-                let answer = ask(layer, token).await;
-                let refused = refused.map(Rejection::Token);
-                assert_eq!(answer.kit.rejection, refused, "{name}, {rule}");
+                let outcome = ask(layer, token).await;
+                let rejected = rejected.map(Rejection::Token);
+                assert_eq!(outcome.kit.rejection, rejected, "{name}, {rule}");
             }
         }
     });
@@ -1579,7 +1583,7 @@ async fn until(condition: impl Fn() -> bool) {
 struct Crowd<C: Send + Sync + 'static> {
     layer: Arc<DpopLayer<C>>,
     begun: Arc<AtomicUsize>,
-    requests: JoinSet<Answer<C>>,
+    requests: JoinSet<Outcome<C>>,
 }
 
 impl<C: Send + Sync + serde::de::DeserializeOwned + 'static> Crowd<C> {
@@ -1603,12 +1607,12 @@ impl<C: Send + Sync + serde::de::DeserializeOwned + 'static> Crowd<C> {
         until(|| self.begun.load(Ordering::SeqCst) == requests).await;
     }
 
-    async fn answers(&mut self) -> Vec<Answer<C>> {
-        let mut answers = Vec::new();
-        while let Some(answer) = self.requests.join_next().await {
-            answers.extend(answer.ok());
+    async fn answers(&mut self) -> Vec<Outcome<C>> {
+        let mut outcomes = Vec::new();
+        while let Some(outcome) = self.requests.join_next().await {
+            outcomes.extend(outcome.ok());
         }
-        answers
+        outcomes
     }
 }
 
@@ -1618,7 +1622,7 @@ impl<C: Send + Sync + serde::de::DeserializeOwned + 'static> Crowd<C> {
 fn requests_with_one_token_at_one_time_share_one_question() {
     let server = Server::with_basic();
     block_on(async {
-        let mut crowd = Crowd::new(server.verifier().with_cache_life(Duration::ZERO));
+        let mut crowd = Crowd::new(server.verifier().with_cache_lifetime(Duration::ZERO));
         let rows: [(&str, StatusCode, Value, Result<(), Rejection>); 3] = [
             (
                 "a fault",
@@ -1634,7 +1638,7 @@ fn requests_with_one_token_at_one_time_share_one_question() {
             ),
             ("good", StatusCode::OK, good(), Ok(())),
         ];
-        for (before, (name, status, body, outcome)) in rows.into_iter().enumerate() {
+        for (before, (name, status, body, expected)) in rows.into_iter().enumerate() {
             server.replies(status, body.to_string());
             server.hold_answers();
             for _ in 0..64 {
@@ -1643,10 +1647,10 @@ fn requests_with_one_token_at_one_time_share_one_question() {
             crowd.until_begun(64 * (before + 1)).await;
             server.until_asked(before + 1).await;
             server.release_answers();
-            let answers = crowd.answers().await;
-            assert_eq!(answers.len(), 64, "{name}");
-            for answer in answers {
-                assert_eq!(answer.kit.rejection, outcome.clone().err(), "{name}");
+            let outcomes = crowd.answers().await;
+            assert_eq!(outcomes.len(), 64, "{name}");
+            for outcome in outcomes {
+                assert_eq!(outcome.kit.rejection, expected.clone().err(), "{name}");
             }
             assert_eq!(server.questions(), before + 1, "{name}");
         }
@@ -1666,8 +1670,8 @@ fn requests_with_other_tokens_ask_their_own_questions() {
         }
         server.until_asked(8).await;
         server.release_answers();
-        for answer in crowd.answers().await {
-            answer.assert_passed("each");
+        for outcome in crowd.answers().await {
+            outcome.assert_passed("each");
         }
         assert_eq!(server.questions(), 8);
     });
@@ -1704,11 +1708,11 @@ fn a_shared_answer_is_judged_by_each_requests_own_clock() {
 }
 
 /// A fault lasts for those who waited for it, however slow they are to hear of it: who comes after
-/// the answer asks anew.
+/// the answer asks again.
 #[test]
 fn nobody_joins_a_question_that_is_answered() {
     let server = Server::with_basic();
-    let tokens = server.verifier().with_cache_life(Duration::ZERO);
+    let tokens = server.verifier().with_cache_lifetime(Duration::ZERO);
     let verify = || tokens.verify(PresentedToken::new(TOKEN), Timestamp::from_unix(NOW));
     block_on(async {
         server.replies(StatusCode::INTERNAL_SERVER_ERROR, "");
@@ -1761,10 +1765,10 @@ fn a_dropped_request_harms_nobody_who_waits_with_it() {
         crowd.send(TOKEN);
         crowd.until_begun(12).await;
         server.release_answers();
-        let answers = crowd.answers().await;
-        assert_eq!(answers.len(), 2, "one has stayed, and one has joined it");
-        for answer in answers {
-            answer.assert_passed("each of them");
+        let outcomes = crowd.answers().await;
+        assert_eq!(outcomes.len(), 2, "one has stayed, and one has joined it");
+        for outcome in outcomes {
+            outcome.assert_passed("each of them");
         }
         assert_eq!(server.questions(), 11);
         ask(&crowd.layer, TOKEN).await.assert_passed("afterwards");
@@ -1805,8 +1809,8 @@ fn no_more_questions_are_under_way_than_was_said() {
             crowd.until_begun(9).await;
             server.until_asked(before + most).await;
             server.release_answers();
-            for answer in crowd.answers().await {
-                answer.assert_passed("each in its turn");
+            for outcome in crowd.answers().await {
+                outcome.assert_passed("each in its turn");
             }
             assert_eq!(server.questions() - before, 9);
             let most_under_way = server.known.most_under_way.load(Ordering::SeqCst);
@@ -1839,10 +1843,10 @@ fn a_request_that_finds_no_place_is_answered_503() {
         for token in ["first", "second", "third"] {
             crowd.send(token);
         }
-        let answers = crowd.answers().await;
-        assert_eq!(answers.len(), 3);
-        for answer in answers {
-            answer.assert_unavailable("each");
+        let outcomes = crowd.answers().await;
+        assert_eq!(outcomes.len(), 3);
+        for outcome in outcomes {
+            outcome.assert_unavailable("each");
         }
         let form = server.known.form.lock().unwrap().clone();
         assert_ne!(form[0].1, "third");
@@ -1899,8 +1903,8 @@ fn clients() -> Vec<(Registered, ClientAuthentication, Vec<String>)> {
 fn debug_shows_neither_secrets_nor_people() {
     let server = Server::with_basic();
     let claims = block_on(async {
-        let answer = ask(&layer(server.verifier()), TOKEN).await;
-        let token = answer.token.unwrap();
+        let outcome = ask(&layer(server.verifier()), TOKEN).await;
+        let token = outcome.token.unwrap();
         let claims: IntrospectedClaims = token.claims().clone();
         claims
     });
@@ -1932,9 +1936,9 @@ fn debug_shows_neither_secrets_nor_people() {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -1951,23 +1955,23 @@ fn logged(requests: impl FnOnce()) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    common::let_nobody_be_deaf();
+    common::enable_tracing_callsites();
     tracing::subscriber::with_default(subscriber, requests);
-    let octets = log.0.lock().unwrap().clone();
-    String::from_utf8(octets).unwrap()
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
 }
 
 /// The status, the answer, and the level and the reason of the one event.
 type LoggedRow = (u16, String, Option<(&'static str, &'static str)>);
 
-/// D21: the log says that and why a question failed, at `error` where the server refuses ours.
+/// D21: the log says that and why a question failed, at `error` where the server rejects ours.
 #[test]
 fn neither_log_nor_response_repeats_a_token_a_secret_or_an_answer() {
     let token = "marker-token-marker.2YotnFZFEjr1zCsicMWpAA";
     let marked = |change: fn(&mut Value)| {
-        let mut answer = but(change);
-        answer["sub"] = json!("marker-subject-marker");
-        answer.to_string()
+        let mut outcome = but(change);
+        outcome["sub"] = json!("marker-subject-marker");
+        outcome.to_string()
     };
     let ours = "tower_dpop::tokens::introspection";
     let rows: Vec<LoggedRow> = vec![

@@ -725,8 +725,8 @@ fn the_last_verifier_of_an_issuer_counts() {
         .add_issuer(world.our_verifier());
     assert_eq!(tokens.issuers(), [OURS]);
     let for_the_first = world.our_token().with_claim("aud", "first").to_text();
-    let refused = verify(&tokens, &for_the_first).map(drop);
-    assert_eq!(refused, Err(TokenError::Audience));
+    let rejected = verify(&tokens, &for_the_first).map(drop);
+    assert_eq!(rejected, Err(TokenError::Audience));
     let token = world.our_token().to_text();
     assert_eq!(verify(&tokens, &token).map(drop), Ok(()));
     assert_eq!(world.asked(), OUR_KEYS);
@@ -758,18 +758,18 @@ fn verdicts_stay_with_their_issuer() {
     }
     let only_ours = Issuers::new().add_issuer(world.our_verifier());
     assert_eq!(verify(&only_ours, &ours).map(drop), Ok(()));
-    let refused = verify(&only_ours, &partners).map(drop);
-    assert_eq!(refused, Err(TokenError::Issuer));
+    let rejected = verify(&only_ours, &partners).map(drop);
+    assert_eq!(rejected, Err(TokenError::Issuer));
 }
 
 #[test]
-fn without_issuers_every_token_is_refused() {
+fn without_issuers_every_token_is_rejected() {
     let world = World::new();
     for tokens in [Issuers::<Value>::new(), Issuers::default()] {
         let token = world.our_token().to_text();
         assert_eq!(verify(&tokens, &token).map(drop), Err(TokenError::Issuer));
-        let refused = verify(&tokens, "opaque").map(drop);
-        assert_eq!(refused, Err(TokenError::Malformed));
+        let rejected = verify(&tokens, "opaque").map(drop);
+        assert_eq!(rejected, Err(TokenError::Malformed));
         assert_eq!(tokens.issuers(), [""; 0]);
         assert_eq!(format!("{tokens:?}"), "Issuers { issuers: [] }");
     }
@@ -828,9 +828,9 @@ fn behind_the_layer_each_issuers_tokens_are_bound_as_ever() {
     ] {
         let mut attempt = Attempt::good();
         attempt.token.clone_from(&token);
-        let answer = attempt.answer_by(&layer);
-        answer.assert_passed(name);
-        let claims = answer.token.as_ref().unwrap().claims().clone();
+        let outcome = attempt.outcome_by(&layer);
+        outcome.assert_passed(name);
+        let claims = outcome.token.as_ref().unwrap().claims().clone();
         subjects.push((
             claims.claim::<String>("iss").unwrap(),
             claims.subject().to_owned(),
@@ -839,7 +839,7 @@ fn behind_the_layer_each_issuers_tokens_are_bound_as_ever() {
         let mut stolen = Attempt::with_key(Key::es256());
         stolen.token = Some(token.unwrap_or_else(|| attempt.token()));
         stolen
-            .answer_by(&layer)
+            .outcome_by(&layer)
             .assert_reason(name, BindingError::OtherKey);
     }
     assert_eq!(

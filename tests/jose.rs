@@ -13,7 +13,8 @@ use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer};
 
 use common::{
-    Answer, Attempt, AttemptExt as _, Key, KeyExt as _, ath, base64url, keys, verifier, verifier_by,
+    Attempt, AttemptExt as _, Key, KeyExt as _, Outcome, ath, base64url, keys, verifier,
+    verifier_by,
 };
 
 type Change = fn(&mut Attempt);
@@ -24,10 +25,10 @@ type Respell = fn(String) -> String;
 
 /// What comes of a good attempt with one thing changed: `None` is a pass.
 #[track_caller]
-fn assert_outcome(name: &str, answer: &Answer, expected: Option<ProofError>) {
+fn assert_outcome(name: &str, outcome: &Outcome, expected: Option<ProofError>) {
     match expected {
-        None => answer.assert_passed(name),
-        Some(error) => answer.assert_reason(name, error),
+        None => outcome.assert_passed(name),
+        Some(error) => outcome.assert_reason(name, error),
     }
 }
 
@@ -69,11 +70,11 @@ fn typ_is_dpop_jwt_to_the_letter() {
         ("J-1: null", json!(null), not_json),
         ("J-1: an array", json!(["dpop+jwt"]), not_json),
     ] {
-        let answer = Attempt::but(|a| a.proof_header["typ"] = typ).answer();
-        assert_outcome(name, &answer, expected);
+        let outcome = Attempt::but(|a| a.proof_header["typ"] = typ).outcome();
+        assert_outcome(name, &outcome, expected);
     }
     Attempt::but(|a| remove(&mut a.proof_header, "typ"))
-        .answer()
+        .outcome()
         .assert_reason("J-1 R-4.2.1 R-11.5.1: absent", ProofError::Type);
 }
 
@@ -108,17 +109,17 @@ fn alg_is_looked_up_in_an_allow_list() {
         ("J-2: an array", json!(["ES256"]), not_json),
         ("J-2: an object", json!({ "name": "ES256" }), not_json),
     ] {
-        let answer = Attempt::but(|a| a.proof_header["alg"] = alg).answer();
-        assert_outcome(name, &answer, expected);
+        let outcome = Attempt::but(|a| a.proof_header["alg"] = alg).outcome();
+        assert_outcome(name, &outcome, expected);
     }
     Attempt::but(|a| remove(&mut a.proof_header, "alg"))
-        .answer()
+        .outcome()
         .assert_reason("J-2: absent", ProofError::Algorithm);
     Attempt::but(|a| {
         a.proof_header["alg"] = json!("none");
         a.edit_proof = |proof| proof[..=proof.rfind('.').unwrap()].into();
     })
-    .answer()
+    .outcome()
     .assert_reason("J-2: none, and no signature", ProofError::Algorithm);
 }
 
@@ -127,16 +128,16 @@ fn alg_is_looked_up_in_an_allow_list() {
 fn rs256_is_accepted_only_where_it_was_asked_for() {
     let rs256 = || Attempt::with_key(Key::rsa("RS256"));
     rs256()
-        .answer()
+        .outcome()
         .assert_reason("J-7: by default", ProofError::Algorithm);
     let opted_in = Algorithms::default().add(Algorithm::Rs256);
     rs256()
-        .answer_by(&DpopLayer::new(verifier_by(|rules| {
+        .outcome_by(&DpopLayer::new(verifier_by(|rules| {
             rules.with_algorithms(opted_in)
         })))
         .assert_passed("J-7: opted in");
     Attempt::good()
-        .answer_by(&DpopLayer::new(verifier_by(|rules| {
+        .outcome_by(&DpopLayer::new(verifier_by(|rules| {
             rules.with_algorithms(Algorithms::only(Algorithm::Rs256))
         })))
         .assert_reason("J-7: ES256 opted out", ProofError::Algorithm);
@@ -144,7 +145,7 @@ fn rs256_is_accepted_only_where_it_was_asked_for() {
 
 /// RFC 9449 section 4.3, check 7: in a key of any type, of any value, and before all else about it.
 #[test]
-fn a_private_member_in_any_key_is_refused() {
+fn a_private_member_in_any_key_is_rejected() {
     let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
     let ec = keys::client().public_jwk();
     let keys = [
@@ -174,7 +175,7 @@ fn a_private_member_in_any_key_is_refused() {
                     a.proof_header["jwk"] = jwk.clone();
                     a.proof_header["jwk"][member] = value.clone();
                 })
-                .answer()
+                .outcome()
                 .assert_reason(
                     &format!("J-3 R-4.2.3 R-4.3.7: {member} = {value} in {kty}"),
                     ProofError::Key(InvalidJwk::Private),
@@ -204,7 +205,7 @@ fn a_private_member_in_any_key_is_refused() {
             a.proof_header["jwk"]["d"] = json!("AA");
             change(a);
         })
-        .answer()
+        .outcome()
         .assert_reason(
             &format!("J-3: and {name}"),
             ProofError::Key(InvalidJwk::Private),
@@ -212,7 +213,7 @@ fn a_private_member_in_any_key_is_refused() {
     }
     for (name, member) in [("J-3: D is another member", "D"), ("J-3: so is kid", "kid")] {
         Attempt::but(|a| a.proof_header["jwk"][member] = json!("AA"))
-            .answer()
+            .outcome()
             .assert_passed(name);
     }
     raw(
@@ -223,7 +224,7 @@ fn a_private_member_in_any_key_is_refused() {
         },
         String::into_bytes,
     )
-    .answer()
+    .outcome()
     .assert_reason("J-3: d, escaped", ProofError::Key(InvalidJwk::Private));
 }
 
@@ -246,7 +247,7 @@ fn a_private_key_is_told_before_all_else() {
             a.proof_header["jwk"]["d"] = json!("AA");
             change(a);
         })
-        .answer()
+        .outcome()
         .assert_reason(name, ProofError::Key(InvalidJwk::Private));
     }
 }
@@ -380,12 +381,12 @@ fn the_key_is_a_public_key_of_a_known_type() {
         ),
     ];
     for (name, change, expected) in rows {
-        assert_outcome(name, &Attempt::but(change).answer(), *expected);
+        assert_outcome(name, &Attempt::but(change).outcome(), *expected);
     }
     for crv in ["X25519", "X448", "Ed448", "ed25519", "P-256"] {
         let mut attempt = Attempt::with_key(Key::ed25519("EdDSA"));
         attempt.proof_header["jwk"]["crv"] = json!(crv);
-        attempt.answer().assert_reason(
+        attempt.outcome().assert_reason(
             &format!("J-5: OKP/{crv}"),
             ProofError::Key(InvalidJwk::KeyType),
         );
@@ -420,13 +421,13 @@ fn every_algorithm_goes_with_its_own_kind_of_key_only() {
             } else {
                 None
             };
-            assert_outcome(&name, &attempt.answer_by(&layer), expected);
+            assert_outcome(&name, &attempt.outcome_by(&layer), expected);
         }
     }
 }
 
 /// J-28: "each key exactly one alg" cannot be seen from one request, so a key that signs by two is
-/// not refused: it stays one client.
+/// not rejected: it stays one client.
 #[test]
 fn an_ed25519_key_may_go_by_both_of_its_names() {
     let key = Key::ed25519("Ed25519");
@@ -443,12 +444,12 @@ fn an_ed25519_key_may_go_by_both_of_its_names() {
         if let Some(declared) = declared {
             attempt.proof_header["jwk"]["alg"] = json!(declared);
         }
-        let answer = attempt.answer_by(&layer);
-        answer.assert_passed(&name);
-        let thumbprint = answer.token.unwrap().thumbprint().to_string();
+        let outcome = attempt.outcome_by(&layer);
+        outcome.assert_passed(&name);
+        let thumbprint = outcome.token.unwrap().thumbprint().to_string();
         assert_eq!(thumbprint, key.jkt(), "{name}");
     }
-    let challenge = Attempt::but(|a| a.dpop = Some(Vec::new())).answer();
+    let challenge = Attempt::but(|a| a.dpop = Some(Vec::new())).outcome();
     let algs = challenge.parameter("algs").unwrap();
     assert!(
         algs.ends_with("Ed25519 EdDSA"),
@@ -523,13 +524,13 @@ fn what_a_key_says_of_its_use_must_not_contradict() {
         ),
         ("J-8: ext, as browsers write it", "ext", json!(true), None),
     ] {
-        let answer = Attempt::but(|a| a.proof_header["jwk"][member] = value).answer();
-        assert_outcome(name, &answer, expected);
+        let outcome = Attempt::but(|a| a.proof_header["jwk"][member] = value).outcome();
+        assert_outcome(name, &outcome, expected);
     }
 }
 
 #[test]
-fn header_parameters_that_change_what_was_signed_are_refused() {
+fn header_parameters_that_change_what_was_signed_are_rejected() {
     let extension = Some(ProofError::Extension);
     let not_json = Some(ProofError::HeaderNotJson);
     for (name, member, value, expected) in [
@@ -567,20 +568,20 @@ fn header_parameters_that_change_what_was_signed_are_refused() {
         ("J-11: cty is not a string", "cty", json!(1), not_json),
         ("J-9: CRIT is another member", "CRIT", json!(["exp"]), None),
     ] {
-        let answer = Attempt::but(|a| a.proof_header[member] = value).answer();
-        assert_outcome(name, &answer, expected);
+        let outcome = Attempt::but(|a| a.proof_header[member] = value).outcome();
+        assert_outcome(name, &outcome, expected);
     }
     Attempt::but(|a| {
         a.proof_header["crit"] = json!(["b64"]);
         a.proof_header["b64"] = json!(false);
     })
-    .answer()
+    .outcome()
     .assert_reason("J-10: b64 as RFC 7797 has it", ProofError::Extension);
     Attempt::but(|a| {
         a.proof_header["crit"] = json!(["x"]);
         a.proof_header["x"] = json!(1);
     })
-    .answer()
+    .outcome()
     .assert_reason("J-9: crit of one that is there", ProofError::Extension);
 }
 
@@ -611,7 +612,7 @@ fn a_proof_is_three_segments() {
     ];
     for (name, edit) in rows {
         Attempt::but(|a| a.edit_proof = *edit)
-            .answer()
+            .outcome()
             .assert_reason(name, ProofError::NotAJwt);
     }
     for (name, edit, reason) in [
@@ -635,7 +636,7 @@ fn a_proof_is_three_segments() {
         ),
     ] {
         Attempt::but(|a| a.edit_proof = edit)
-            .answer()
+            .outcome()
             .assert_reason(name, reason);
     }
 }
@@ -662,10 +663,10 @@ fn raw(header: Rewrite, payload: Rewrite) -> Attempt {
 #[track_caller]
 fn assert_no_part_may_be(name: &str, edit: Rewrite) {
     raw(edit, String::into_bytes)
-        .answer()
+        .outcome()
         .assert_reason(&format!("{name}, header"), ProofError::HeaderNotJson);
     raw(String::into_bytes, edit)
-        .answer()
+        .outcome()
         .assert_reason(&format!("{name}, payload"), ProofError::PayloadNotJson);
 }
 
@@ -675,7 +676,7 @@ fn with_members(json: &str, members: &str) -> Vec<u8> {
 }
 
 #[test]
-fn text_that_two_parsers_could_read_differently_is_refused() {
+fn text_that_two_parsers_could_read_differently_is_rejected() {
     let rows: &[(&str, Rewrite)] = &[
         ("J-15: a byte order mark", |json| {
             format!("\u{feff}{json}").into_bytes()
@@ -778,9 +779,9 @@ fn text_that_two_parsers_could_read_differently_is_refused() {
     }
 }
 
-/// A string with these octets in it as the value of a member that nobody knows.
-fn in_unknown_value(json: &str, octets: &[u8]) -> Vec<u8> {
-    let parts: [&[u8]; 4] = [br#"{"z":"a"#, octets, br#"b","#, &json.as_bytes()[1..]];
+/// A string with these bytes in it as the value of a member that nobody knows.
+fn in_unknown_value(json: &str, bytes: &[u8]) -> Vec<u8> {
+    let parts: [&[u8]; 4] = [br#"{"z":"a"#, bytes, br#"b","#, &json.as_bytes()[1..]];
     parts.concat()
 }
 
@@ -880,7 +881,7 @@ fn members_may_not_be_repeated_at_any_level() {
     ];
     for (name, edit) in in_the_header {
         raw(*edit, String::into_bytes)
-            .answer()
+            .outcome()
             .assert_reason(name, ProofError::HeaderNotJson);
     }
     let in_the_payload: &[(&str, Rewrite)] = &[
@@ -914,7 +915,7 @@ fn members_may_not_be_repeated_at_any_level() {
     ];
     for (name, edit) in in_the_payload {
         raw(String::into_bytes, *edit)
-            .answer()
+            .outcome()
             .assert_reason(name, ProofError::PayloadNotJson);
     }
 }
@@ -985,17 +986,17 @@ fn unknown_members_and_other_ways_to_write_json_do_no_harm() {
     ];
     for (name, edit) in rows {
         raw(*edit, String::into_bytes)
-            .answer()
+            .outcome()
             .assert_passed(&format!("{name}, header"));
         raw(String::into_bytes, *edit)
-            .answer()
+            .outcome()
             .assert_passed(&format!("{name}, payload"));
     }
     raw(
         |json| in_jwk(&json, r#""z":{"y":[1,null]},"KTY":"oct""#),
         String::into_bytes,
     )
-    .answer()
+    .outcome()
     .assert_passed("J-13: in the key");
     raw(
         |json| {
@@ -1009,7 +1010,7 @@ fn unknown_members_and_other_ways_to_write_json_do_no_harm() {
                 .into_bytes()
         },
     )
-    .answer()
+    .outcome()
     .assert_passed("J-12: one escaped name is one name");
 }
 
@@ -1060,8 +1061,8 @@ fn segments_are_written_in_the_one_canonical_way() {
         Attempt::but(|a| {
             let token = a.token();
             a.proof_claims["ath"] = json!(ath(&token));
-            let spelled = |segment, octets: &[u8]| {
-                let text = base64url(octets);
+            let spelled = |segment, bytes: &[u8]| {
+                let text = base64url(bytes);
                 if segment == in_segment {
                     edit(text)
                 } else {
@@ -1076,7 +1077,7 @@ fn segments_are_written_in_the_one_canonical_way() {
             a.dpop = Some(vec![common::field(proof.as_bytes())]);
             a.token = Some(token);
         })
-        .answer()
+        .outcome()
     };
     for (segment, of) in ["header", "payload", "signature"].into_iter().enumerate() {
         proof(segment, |text| text).assert_passed("the canonical spelling");
@@ -1118,14 +1119,14 @@ fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
         (Key::rsa("PS256"), "e", InvalidJwk::Integer),
     ];
     for (key, member, error) in rows {
-        // A multiple of three octets leaves no bit unused.
+        // A multiple of three bytes leaves no bit unused.
         let number = key.public_jwk()[member].as_str().unwrap().len();
         let aliases = if number % 4 == 0 { &[] } else { aliases };
         for (name, edit) in edits.iter().chain(aliases) {
             let mut attempt = Attempt::with_key(key.clone());
             let number = attempt.proof_header["jwk"][member].as_str().unwrap();
             attempt.proof_header["jwk"][member] = json!(edit(number.to_owned()));
-            attempt.answer().assert_reason(
+            attempt.outcome().assert_reason(
                 &format!("J-14: {name} in {member} of {}", key.alg()),
                 ProofError::Key(error),
             );
@@ -1136,9 +1137,9 @@ fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
 #[test]
 fn coordinates_have_the_full_length_of_the_curve() {
     let coordinate = ProofError::Key(InvalidJwk::Coordinate);
-    let octets_of = |key: &Key, member: &str| {
+    let bytes_of = |key: &Key, member: &str| {
         let jwk = key.public_jwk();
-        base64url_octets(jwk[member].as_str().unwrap())
+        base64url_bytes(jwk[member].as_str().unwrap())
     };
     for key in [
         Key::es256(),
@@ -1152,38 +1153,35 @@ fn coordinates_have_the_full_length_of_the_curve() {
             &["x", "y"]
         };
         for member in members {
-            let octets = octets_of(&key, member);
+            let bytes = bytes_of(&key, member);
             for (name, changed) in [
-                ("without the first octet", octets[1..].to_vec()),
-                (
-                    "without the last octet",
-                    octets[..octets.len() - 1].to_vec(),
-                ),
-                ("with a zero in front", [&[0], octets.as_slice()].concat()),
-                ("with a zero behind", [octets.as_slice(), &[0]].concat()),
-                ("of one octet", vec![4]),
-                ("of no octet", Vec::new()),
-                ("twice", octets.repeat(2)),
+                ("without the first byte", bytes[1..].to_vec()),
+                ("without the last byte", bytes[..bytes.len() - 1].to_vec()),
+                ("with a zero in front", [&[0], bytes.as_slice()].concat()),
+                ("with a zero behind", [bytes.as_slice(), &[0]].concat()),
+                ("of one byte", vec![4]),
+                ("of no byte", Vec::new()),
+                ("twice", bytes.repeat(2)),
             ] {
                 let mut attempt = Attempt::with_key(key.clone());
                 attempt.proof_header["jwk"][member] = json!(base64url(changed));
-                attempt.answer_by(&every_algorithm()).assert_reason(
+                attempt.outcome_by(&every_algorithm()).assert_reason(
                     &format!("J-20 J-24: {member} of {} {name}", key.alg()),
                     coordinate,
                 );
             }
         }
     }
-    // One octet moved from one coordinate to the other: the point as a whole is the same.
+    // One byte moved from one coordinate to the other: the point as a whole is the same.
     let key = keys::client();
-    let (x, y) = (octets_of(&key, "x"), octets_of(&key, "y"));
+    let (x, y) = (bytes_of(&key, "x"), bytes_of(&key, "y"));
     let point = [x, y].concat();
     for split in [0, 31, 33, 64] {
         Attempt::but(|a| {
             a.proof_header["jwk"]["x"] = json!(base64url(&point[..split]));
             a.proof_header["jwk"]["y"] = json!(base64url(&point[split..]));
         })
-        .answer()
+        .outcome()
         .assert_reason(&format!("J-20: split at {split}"), coordinate);
     }
     let compressed = |a: &mut Attempt| {
@@ -1191,11 +1189,11 @@ fn coordinates_have_the_full_length_of_the_curve() {
         remove(&mut a.proof_header["jwk"], "y");
     };
     Attempt::but(compressed)
-        .answer()
+        .outcome()
         .assert_reason("J-20: a compressed point", coordinate);
 }
 
-fn base64url_octets(text: &str) -> Vec<u8> {
+fn base64url_bytes(text: &str) -> Vec<u8> {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(text)
@@ -1215,7 +1213,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 /// A key that has the right form and is none is seen when it should verify something.
 #[test]
-fn points_off_the_curve_are_refused() {
+fn points_off_the_curve_are_rejected() {
     let off_curve: &[(&str, MoveThePoint)] = &[
         ("J-19: another y", |jwk| jwk["y"] = jwk["x"].clone()),
         ("J-19: zeros", |jwk| {
@@ -1233,13 +1231,13 @@ fn points_off_the_curve_are_refused() {
             change(&mut a.proof_header["jwk"]);
             bind(a);
         })
-        .answer()
+        .outcome()
         .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
 
 #[test]
-fn ed25519_keys_of_small_order_or_two_spellings_are_refused() {
+fn ed25519_keys_of_small_order_or_two_spellings_are_rejected() {
     let edge = |first: u8, last: u8| {
         let mut y = [0xff; 32];
         (y[0], y[31]) = (first, last);
@@ -1265,7 +1263,7 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_refused() {
         attempt.proof_header["jwk"]["x"] = json!(base64url(x));
         bind(&mut attempt);
         attempt
-            .answer()
+            .outcome()
             .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
@@ -1273,23 +1271,23 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_refused() {
 #[test]
 fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
     let key = Key::rsa("PS256");
-    let octets = base64url_octets(key.public_jwk()["n"].as_str().unwrap());
+    let bytes = base64url_bytes(key.public_jwk()["n"].as_str().unwrap());
     let integer = InvalidJwk::Integer;
     let size = InvalidJwk::RsaSize;
-    let ones = |octets: usize| vec![0xff; octets];
-    let with_first = |first: u8, mut octets: Vec<u8>| {
-        octets[0] = first;
-        octets
+    let ones = |bytes: usize| vec![0xff; bytes];
+    let with_first = |first: u8, mut bytes: Vec<u8>| {
+        bytes[0] = first;
+        bytes
     };
-    let even = |mut octets: Vec<u8>| {
-        *octets.last_mut().unwrap() -= 1;
-        octets
+    let even = |mut bytes: Vec<u8>| {
+        *bytes.last_mut().unwrap() -= 1;
+        bytes
     };
     let rows = [
         (
             "J-21: n with a zero in front",
             "n",
-            [&[0], octets.as_slice()].concat(),
+            [&[0], bytes.as_slice()].concat(),
             integer,
         ),
         (
@@ -1305,7 +1303,7 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
         ("J-23: e is 2", "e", vec![2], integer),
         ("J-23: e is 65536", "e", vec![1, 0, 0], integer),
         ("J-23: e of 34 bits", "e", vec![2, 0, 0, 0, 1], size),
-        ("J-23: e of 40 octets", "e", ones(40), size),
+        ("J-23: e of 40 bytes", "e", ones(40), size),
         ("J-22: 512 bits", "n", ones(64), size),
         ("J-22: 1024 bits", "n", ones(128), size),
         ("J-22: 2047 bits", "n", with_first(0x7f, ones(256)), size),
@@ -1315,7 +1313,9 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
     for (name, member, number, error) in rows {
         let mut attempt = Attempt::with_key(key.clone());
         attempt.proof_header["jwk"][member] = json!(base64url(number));
-        attempt.answer().assert_reason(name, ProofError::Key(error));
+        attempt
+            .outcome()
+            .assert_reason(name, ProofError::Key(error));
     }
     // In bounds, so it is the binding that tells the key from the client's.
     for (name, member, number) in [
@@ -1326,7 +1326,9 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
     ] {
         let mut attempt = Attempt::with_key(key.clone());
         attempt.proof_header["jwk"][member] = json!(base64url(number));
-        attempt.answer().assert_reason(name, BindingError::OtherKey);
+        attempt
+            .outcome()
+            .assert_reason(name, BindingError::OtherKey);
     }
 }
 
@@ -1355,12 +1357,12 @@ fn the_signature_is_one_by_the_key_in_the_header() {
             Some(ProofError::Signature),
         ),
         (
-            "J-16: one octet less",
+            "J-16: one byte less",
             |signature| signature[..63].to_vec(),
             Some(ProofError::Signature),
         ),
         (
-            "J-16: one octet more",
+            "J-16: one byte more",
             |signature| [signature.as_slice(), &[0]].concat(),
             Some(ProofError::Signature),
         ),
@@ -1401,20 +1403,20 @@ fn the_signature_is_one_by_the_key_in_the_header() {
         ),
     ];
     for (name, edit, expected) in rows {
-        let answer = Attempt::but(|a| {
+        let outcome = Attempt::but(|a| {
             let token = a.token();
             let proof = a.proof(&token);
             let (signing_input, signature) = proof.rsplit_once('.').unwrap();
-            let signature = base64url(edit(base64url_octets(signature)));
+            let signature = base64url(edit(base64url_bytes(signature)));
             let proof = format!("{signing_input}.{signature}");
             a.dpop = Some(vec![proof.parse().unwrap()]);
             a.token = Some(token);
         })
-        .answer();
-        assert_outcome(name, &answer, *expected);
+        .outcome();
+        assert_outcome(name, &outcome, *expected);
     }
     Attempt::but(|a| a.key = Key::es256())
-        .answer()
+        .outcome()
         .assert_reason("R-4.3.6: by another key", ProofError::Signature);
     Attempt::but(|a| {
         let token = a.token();
@@ -1429,7 +1431,7 @@ fn the_signature_is_one_by_the_key_in_the_header() {
         ]);
         a.token = Some(token);
     })
-    .answer()
+    .outcome()
     .assert_reason("R-4.3.6: of another proof", ProofError::Signature);
 }
 
@@ -1531,19 +1533,19 @@ fn the_thumbprint_is_the_clients_identity() {
         Key::ed25519("Ed25519"),
         Key::rsa("PS256"),
     ] {
-        let answer = Attempt::with_key(key.clone()).answer_by(&every_algorithm());
+        let outcome = Attempt::with_key(key.clone()).outcome_by(&every_algorithm());
         let name = format!("J-26 J-27: {}", key.alg());
-        answer.assert_passed(&name);
-        let thumbprint = answer.token.unwrap().thumbprint();
+        outcome.assert_passed(&name);
+        let thumbprint = outcome.token.unwrap().thumbprint();
         assert_eq!(thumbprint.to_string(), key.jkt(), "{name}");
 
         let mut attempt = Attempt::with_key(key.clone());
         attempt.proof_header["jwk"]["kid"] = json!("1");
         attempt
-            .answer_by(&every_algorithm())
+            .outcome_by(&every_algorithm())
             .assert_passed(&format!("{name}, with a kid"));
         bind(&mut attempt);
-        attempt.answer_by(&every_algorithm()).assert_reason(
+        attempt.outcome_by(&every_algorithm()).assert_reason(
             &format!("{name}, a hash over other members, too"),
             BindingError::OtherKey,
         );

@@ -210,7 +210,7 @@ fn asks_openid_discovery_after_anything_but_an_outage() {
         let error = world.remote().fetched().await.unwrap_err();
         assert!(matches!(
             error,
-            RemoteKeysError::OutOfReach {
+            RemoteKeysError::Unreachable {
                 document: IssuerDocument::Metadata,
                 ..
             }
@@ -223,7 +223,7 @@ fn asks_openid_discovery_after_anything_but_an_outage() {
 /// the expected form.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn refuses_metadata() {
+fn rejects_metadata() {
     use IssuerDocument::Metadata;
     use RemoteKeysError as Error;
 
@@ -302,25 +302,29 @@ fn refuses_metadata() {
         (
             "a relative jwks_uri",
             |url| Reply::metadata(url, "/jwks"),
-            Error::JwksUri(InvalidEndpointUrl::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed("/jwks".into())),
         ),
         (
             "a file",
             |url| Reply::metadata(url, "file:///etc/passwd"),
-            Error::JwksUri(InvalidEndpointUrl::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed("file:///etc/passwd".into())),
         ),
         (
             "a jwks_uri with userinfo",
             |url| Reply::metadata(url, "https://user:secret@as.example.com/jwks"),
-            Error::JwksUri(InvalidEndpointUrl::Malformed),
+            Error::JwksUri(InvalidEndpointUrl::Malformed(
+                "https://…@as.example.com/jwks".into(),
+            )),
         ),
         (
             "http to another machine",
             |url| Reply::metadata(url, "http://as.example.com/jwks"),
-            Error::JwksUri(InvalidEndpointUrl::NotHttps),
+            Error::JwksUri(InvalidEndpointUrl::NotHttps(
+                "http://as.example.com/jwks".into(),
+            )),
         ),
         (
-            "262,145 octets",
+            "262,145 bytes",
             |_| Reply::text(vec![b' '; 262_145]),
             Error::TooLong(Metadata),
         ),
@@ -410,7 +414,7 @@ fn looks_for_keys_that_have_moved_after_a_failure() {
 fn looks_for_keys_that_have_moved_without_a_failure() {
     block_on(async {
         let mut world = World::new().await;
-        let keys = world.remote().with_life(secs(60), secs(600));
+        let keys = world.remote().with_lifetime(secs(60), secs(600));
         let keys = keys.fetched().await.unwrap();
         let newer = world.issuer.clone().with_key("2", Key::es256());
         world.server.set("/moved", Reply::text(newer.jwks()));
@@ -515,7 +519,7 @@ fn keys_live_as_long_as_the_answer_says_within_bounds() {
     ];
     block_on(async {
         let world = World::new().await;
-        for (name, headers, life) in rows {
+        for (name, headers, lifetime) in rows {
             let mut reply = Reply::text(world.issuer.jwks());
             for (field, value) in headers {
                 reply = reply.with_header(field, value);
@@ -523,8 +527,8 @@ fn keys_live_as_long_as_the_answer_says_within_bounds() {
             world.server.set(KEYS, reply);
             let status = world.keys().await.status();
             assert_eq!(status.fetched, Some(at(0)), "{name}");
-            assert_eq!(status.lives_until, Some(at(life)), "{name}");
-            assert_eq!(status.usable_until, Some(at(life + 7200)), "{name}");
+            assert_eq!(status.lives_until, Some(at(lifetime)), "{name}");
+            assert_eq!(status.usable_until, Some(at(lifetime + 7200)), "{name}");
         }
 
         let bounds: [Bounds; 7] = [
@@ -536,19 +540,19 @@ fn keys_live_as_long_as_the_answer_says_within_bounds() {
             ("the wrong way round", (20, 10), Some("max-age=15"), 20),
             ("none", (0, 0), Some("max-age=15"), 1),
         ];
-        for (name, (shortest, longest), control, life) in bounds {
+        for (name, (shortest, longest), control, lifetime) in bounds {
             let mut reply = Reply::text(world.issuer.jwks());
             if let Some(control) = control {
                 reply = reply.with_header("cache-control", control);
             }
             world.server.set(KEYS, reply);
-            let keys = world.remote().with_life(secs(shortest), secs(longest));
+            let keys = world.remote().with_lifetime(secs(shortest), secs(longest));
             let status = keys.fetched().await.unwrap().status();
-            assert_eq!(status.lives_until, Some(at(life)), "{name}");
+            assert_eq!(status.lives_until, Some(at(lifetime)), "{name}");
         }
-        let forever = world.remote().with_life(secs(1), Duration::MAX);
+        let forever = world.remote().with_lifetime(secs(1), Duration::MAX);
         let forever = forever
-            .with_stale_life(Duration::MAX)
+            .with_stale_lifetime(Duration::MAX)
             .with_cooldown(Duration::MAX);
         let forever = forever.fetched().await.unwrap();
         assert!(forever.key_set(at(20)).await.is_ok(), "nothing overflows");
@@ -574,7 +578,7 @@ fn renews_keys_in_the_background_before_they_are_too_old() {
             assert!(found.is(&old), "{second}");
         }
         world.server.asked(KEYS, 1).await;
-        world.server.answer();
+        world.server.outcome();
         until(|| keys.status().fetched == Some(at(450))).await;
         assert!(keys.key_set(at(599)).await.unwrap().has_kid("2"));
         assert_eq!(world.server.requests(), [KEYS], "once, and no metadata");
@@ -631,7 +635,7 @@ async fn fetches_once_for_all_who_wait() {
             .server
             .asked(if second == 0 { OAUTH } else { KEYS }, 1)
             .await;
-        world.server.answer();
+        world.server.outcome();
         let sets = within_reason(waiting.join_all()).await;
         let first = sets[0].as_ref().unwrap();
         assert!(
@@ -654,7 +658,7 @@ fn goes_on_when_the_request_that_began_is_dropped() {
         world.server.asked(OAUTH, 1).await;
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
-        world.server.answer();
+        world.server.outcome();
         assert!(within_reason(second).await.unwrap().is_ok());
         assert_eq!(world.server.requests(), [OAUTH, KEYS]);
     });
@@ -741,7 +745,7 @@ fn verifies_by_keys_of_one_name_and_by_keys_without_one() {
     });
 }
 
-/// R-AT.9: a token that was found good is refused when its key is gone, cached or not.
+/// R-AT.9: a token that was found good is rejected when its key is gone, cached or not.
 #[test]
 fn a_verdict_ends_with_the_key_it_rests_on() {
     block_on(async {
@@ -817,7 +821,7 @@ fn fetches_for_tokens_once_a_cooldown() {
         };
         world.server.hang_up();
         assert_eq!(ask(615).await, Err(KeySourceError), "nobody can say");
-        world.server.answer();
+        world.server.outcome();
         world.server.forget();
         assert_eq!(
             ask(619).await,
@@ -845,7 +849,7 @@ fn joins_a_fetch_that_is_under_way() {
             tokio::spawn(async move { keys.newer_key_set(&known, at(second)).await })
         });
         world.server.asked(KEYS, 1).await;
-        world.server.answer();
+        world.server.outcome();
         for joined in joined {
             assert!(
                 within_reason(joined)
@@ -868,7 +872,7 @@ fn joins_a_fetch_that_is_under_way() {
 fn lives_through_an_outage() {
     block_on(async {
         let mut world = World::new().await;
-        let remote = world.remote().with_stale_life(secs(1000));
+        let remote = world.remote().with_stale_lifetime(secs(1000));
         let remote = remote.fetched().await.unwrap();
         let tokens = world.verifier(remote.clone());
         let token = world.token().to_text();
@@ -898,7 +902,7 @@ fn lives_through_an_outage() {
         assert_eq!(verify(&tokens, &token, at(595)).await, Ok(()));
         failed_with(502).await;
 
-        // Past their life: nobody waits, for the issuer is known to be out of reach.
+        // Past their lifetime: nobody waits, for the issuer is known to be out of reach.
         fails_with(503);
         world.server.hold();
         for second in [600, 604, 609] {
@@ -906,7 +910,7 @@ fn lives_through_an_outage() {
             assert_eq!(verdict, Ok(()), "{second}");
         }
         world.server.asked(OAUTH, 3).await;
-        world.server.answer();
+        world.server.outcome();
         failed_with(503).await;
         let never = world.issuer.clone().with_key("never", Key::es256());
         let never = never.token_for(keys::client().thumbprint()).to_text();
@@ -950,7 +954,7 @@ fn uses_no_stale_keys_where_none_are_allowed() {
         let world = World::new().await;
         let keys = world
             .remote()
-            .with_stale_life(Duration::ZERO)
+            .with_stale_lifetime(Duration::ZERO)
             .fetched()
             .await
             .unwrap();
@@ -977,14 +981,14 @@ fn a_clock_that_steps_back_makes_keys_too_old() {
         assert!(keys.key_set(before(31)).await.unwrap().has_kid("2"));
         assert_eq!(world.fetches(), 1);
 
-        // While the issuer is out of reach, the stale life begins at the step.
+        // While the issuer is out of reach, the stale lifetime begins at the step.
         world.server.hang_up();
         assert!(keys.key_set(before(10_000)).await.is_ok());
         assert!(keys.key_set(before(10_000 - 7199)).await.is_ok());
         assert!(keys.key_set(before(10_000 - 7200)).await.is_err());
 
         // And what was demanded in the future is forgotten.
-        world.server.answer();
+        world.server.outcome();
         let known = keys.key_set(at(0)).await.unwrap();
         world.server.forget();
         assert!(keys.newer_key_set(&known, at(0)).await.unwrap().is_none());
@@ -1008,15 +1012,15 @@ fn a_clock_that_steps_back_makes_keys_too_old() {
 /// What is no key set is as good as no answer: at the start there are no keys, later the old ones
 /// stay.
 #[test]
-fn refuses_key_sets() {
+fn rejects_key_sets() {
     use IssuerDocument::KeySet as Document;
     use RemoteKeysError as Error;
 
     let key = Key::es256().public_jwk();
     let keys = |count: usize| json!({ "keys": vec![key.clone(); count] }).to_string();
-    let padded = |octets: usize| {
+    let padded = |bytes: usize| {
         let document = keys(1);
-        document.clone() + &" ".repeat(octets - document.len())
+        document.clone() + &" ".repeat(bytes - document.len())
     };
     let status = |status| Error::Status {
         document: Document,
@@ -1025,9 +1029,9 @@ fn refuses_key_sets() {
     let rows: Vec<(&str, Reply, Option<RemoteKeysError>)> = vec![
         ("128 keys", Reply::text(keys(128)), None),
         ("129 keys", Reply::text(keys(129)), Some(Error::TooManyKeys)),
-        ("262,144 octets", Reply::text(padded(262_144)), None),
+        ("262,144 bytes", Reply::text(padded(262_144)), None),
         (
-            "262,145 octets",
+            "262,145 bytes",
             Reply::text(padded(262_145)),
             Some(Error::TooLong(Document)),
         ),
@@ -1099,8 +1103,8 @@ fn starts_without_the_issuer_in_one_of_three_ways() {
             status: StatusCode::SERVICE_UNAVAILABLE,
         };
 
-        let refused = world.remote().fetched().await;
-        assert_eq!(refused.unwrap_err(), unavailable);
+        let rejected = world.remote().fetched().await;
+        assert_eq!(rejected.unwrap_err(), unavailable);
         assert_eq!(world.server.requests(), [OAUTH, OPENID]);
 
         let patient = tokio::spawn(world.remote().fetched_within(secs(60)));
@@ -1156,7 +1160,7 @@ fn patience_ends_with_the_last_failure() {
             "no attempt has ended"
         );
         world.server.set(OAUTH, Reply::status(503));
-        world.server.answer();
+        world.server.outcome();
         let error = keys.clone().fetched().await.unwrap_err();
         assert!(matches!(error, RemoteKeysError::Status { .. }));
         world.server.hold();
@@ -1236,7 +1240,7 @@ fn a_runtime_that_ends_leaves_nobody_waiting() {
     });
     assert!(matches!(
         silent.status().failure,
-        Some(RemoteKeysError::OutOfReach { .. })
+        Some(RemoteKeysError::Unreachable { .. })
     ));
 }
 
@@ -1412,7 +1416,7 @@ async fn a_flood_does_not_put_off_the_renewal_of_keys() {
 /// The same through the whole layer: a good proof with each token, by which the flood gets no
 /// further, and another client is not harmed by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_through_the_layer_is_refused_and_nothing_else() {
+async fn a_flood_through_the_layer_is_rejected_and_nothing_else() {
     let mut world = World::new().await;
     let remote = world.keys().await;
     let verifier = Verifier::new(
@@ -1440,11 +1444,15 @@ async fn a_flood_through_the_layer_is_refused_and_nothing_else() {
             world.rotate("new");
         }
         let client = TestClient::new(&world.issuer);
-        let answer = ask(client.request(Method::GET, &url).build()).await;
+        let response = ask(client.request(Method::GET, &url).build()).await;
         // The last fetch was at 30, the next is at 35.
         let is_unknown = (32..35).contains(&second);
         let expected = is_unknown.then_some(&Rejection::Token(TokenError::Key));
-        assert_eq!(answer.extensions().get::<Rejection>(), expected, "{second}");
+        assert_eq!(
+            response.extensions().get::<Rejection>(),
+            expected,
+            "{second}"
+        );
         for response in within_reason(flood.join_all()).await {
             let rejection = response.extensions().get::<Rejection>();
             assert_eq!(
@@ -1472,7 +1480,7 @@ async fn a_flood_in_an_outage_makes_one_attempt_a_cooldown() {
     world.server.set(OAUTH, Reply::status(503));
     world.server.set(OPENID, Reply::status(503));
     world.server.set(KEYS, Reply::status(503));
-    // Across the end of their life, at second 600.
+    // Across the end of their lifetime, at second 600.
     for second in 570..630 {
         let mut flood = JoinSet::new();
         for number in 0..50 {
@@ -1485,7 +1493,7 @@ async fn a_flood_in_an_outage_makes_one_attempt_a_cooldown() {
         }
         assert_eq!(verify(&tokens, &good, at(second)).await, Ok(()), "{second}");
     }
-    assert_eq!(world.fetches(), 1, "then the issuer is discovered anew");
+    assert_eq!(world.fetches(), 1, "then the issuer is discovered again");
     assert_eq!(world.server.requests_to(OAUTH), 11);
 }
 
@@ -1539,7 +1547,7 @@ fn says_when_keys_change_and_when_they_cannot_be_fetched() {
         world.server.hang_up();
         verify(&tokens, &bad, at(5)).await.unwrap_err(); // failed
         verify(&tokens, &bad, at(6)).await.unwrap_err(); // too early
-        world.server.answer();
+        world.server.outcome();
         world.rotate("2");
         verify(&tokens, &bad, at(10)).await.unwrap_err(); // changed
         world.server.set(KEYS, Reply::status(500));
@@ -1582,7 +1590,7 @@ fn counts_fetches_by_cause_and_result() {
             let mut world = World::new().await;
             world.server.hang_up();
             world.remote().fetched().await.unwrap_err();
-            world.server.answer();
+            world.server.outcome();
             let keys = world.keys().await;
             let known = keys.key_set(at(0)).await.unwrap();
             keys.newer_key_set(&known, at(0)).await.unwrap();
@@ -1643,7 +1651,7 @@ fn tells_how_it_is_and_no_url() {
             );
         }
 
-        world.server.answer();
+        world.server.outcome();
         let nobody = Server::start().await.at("/nobody");
         let keys = RemoteKeys::at(nobody.parse().unwrap(), http());
         assert_eq!(

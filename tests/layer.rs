@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use common::{
-    Answer, Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, ask, at, block_on, jwt_verifier,
-    verifier, verifier_by,
+    Attempt, AttemptExt as _, KeyExt as _, NOW, Outcome, TestClock, ask, at, block_on,
+    jwt_verifier, verifier, verifier_by,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
@@ -188,7 +188,7 @@ impl ReplayStore for Gated<MemoryReplayStore> {
     }
 }
 
-/// Refuses every token for this reason.
+/// Rejects every token for this reason.
 struct Says(TokenError);
 
 impl AccessTokenVerifier for Says {
@@ -261,13 +261,13 @@ fn one_type_holds_the_layer_whatever_is_chosen() {
         ),
     ];
     for (name, app, rejection) in rows {
-        let answer = Attempt::good().answer_by(&app.dpop);
-        assert_eq!(answer.rejection, rejection, "{name}");
+        let outcome = Attempt::good().outcome_by(&app.dpop);
+        assert_eq!(outcome.rejection, rejection, "{name}");
     }
 }
 
-/// One refused request per kind of fault, each a good one with one thing changed.
-fn refused_attempts() -> Vec<(&'static str, Attempt, Rejection)> {
+/// One rejected request per kind of fault, each a good one with one thing changed.
+fn rejected_attempts() -> Vec<(&'static str, Attempt, Rejection)> {
     vec![
         (
             "R-7.1.1: no credentials",
@@ -310,9 +310,9 @@ fn serves<B, D: Default>(name: &str, request_body: impl Fn() -> B, response_body
         block_on(service.clone().oneshot(request)).unwrap()
     };
     assert_eq!(send(Attempt::good()).status(), StatusCode::OK, "{name}");
-    for (fault, attempt, reason) in refused_attempts() {
-        let answer = Answer::of(&send(attempt));
-        answer.assert_reason(&format!("{name}, {fault}"), reason);
+    for (fault, attempt, reason) in rejected_attempts() {
+        let outcome = Outcome::of(&send(attempt));
+        outcome.assert_reason(&format!("{name}, {fault}"), reason);
     }
 }
 
@@ -321,7 +321,7 @@ fn serves_any_body_types() {
     struct NotClone;
     serves("nothing", || (), || ());
     serves("texts", String::new, || "served".to_owned());
-    serves("octets", Vec::<u8>::new, || vec![1_u8]);
+    serves("bytes", Vec::<u8>::new, || vec![1_u8]);
     serves("static text", || "text", || "served");
     serves("an option", || Some(1), || Some(NotClone));
     serves("a request body that is not Clone", || NotClone, || ());
@@ -350,15 +350,15 @@ fn serves_any_body_types() {
 }
 
 #[test]
-fn refuses_with_the_default_body_and_passes_the_services_own() {
+fn rejects_with_the_default_body_and_passes_the_services_own() {
     let service = layer().layer(service_fn(async |_: Request<()>| {
         Ok::<_, Infallible>(Response::new(Some("served")))
     }));
     let response = block_on(service.clone().oneshot(Attempt::good().request())).unwrap();
     assert_eq!(response.into_body(), Some("served"));
-    for (name, attempt, reason) in refused_attempts() {
+    for (name, attempt, reason) in rejected_attempts() {
         let response = block_on(service.clone().oneshot(attempt.request())).unwrap();
-        Answer::of(&response).assert_reason(name, reason);
+        Outcome::of(&response).assert_reason(name, reason);
         assert_eq!(response.into_body(), None, "{name}");
     }
 }
@@ -403,18 +403,18 @@ fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
 }
 
 #[test]
-fn a_refused_request_never_reaches_the_service() {
+fn a_rejected_request_never_reaches_the_service() {
     let events = Arc::default();
     let mut service = layer().layer(Strict {
         events: Arc::clone(&events),
         ..Strict::default()
     });
-    for (name, attempt, reason) in refused_attempts() {
+    for (name, attempt, reason) in rejected_attempts() {
         let response = block_on(async {
             service.ready().await.unwrap();
             service.call(attempt.request()).await.unwrap()
         });
-        Answer::of(&response).assert_reason(name, reason);
+        Outcome::of(&response).assert_reason(name, reason);
         assert_eq!(Strict::calls(&events), 0, "{name}");
     }
     let request = Attempt::good().request();
@@ -428,7 +428,7 @@ fn a_refused_request_never_reaches_the_service() {
         service.ready().await.unwrap();
         service.call(request).await.unwrap()
     });
-    Answer::of(&replay).assert_reason("R-11.1.3: a replay", ProofError::Replayed);
+    Outcome::of(&replay).assert_reason("R-11.1.3: a replay", ProofError::Replayed);
     assert_eq!(Strict::calls(&events), 1);
 }
 
@@ -518,16 +518,16 @@ fn readiness_is_that_of_the_service() {
 }
 
 #[test]
-fn a_refused_request_gives_its_reservation_back() {
+fn a_rejected_request_gives_its_reservation_back() {
     let permits = Arc::new(Semaphore::new(1));
     let limited = ConcurrencyLimit::with_semaphore(Strict::default(), Arc::clone(&permits));
     let mut service = layer().layer(limited);
-    for (name, attempt, reason) in refused_attempts() {
+    for (name, attempt, reason) in rejected_attempts() {
         assert!(poll_ready(&mut service).is_ready(), "{name}");
         assert_eq!(permits.available_permits(), 0, "{name}");
         let mut answering = Box::pin(service.call(attempt.request()));
         let response = block_on(answering.as_mut()).unwrap();
-        Answer::of(&response).assert_reason(name, reason);
+        Outcome::of(&response).assert_reason(name, reason);
         assert_eq!(
             permits.available_permits(),
             1,
@@ -565,9 +565,9 @@ fn errors_of_the_service_pass_through() {
     }));
     let outcome = block_on(service.clone().oneshot(Attempt::good().request()));
     assert_eq!(outcome.unwrap_err(), Failure("disk full".into()));
-    for (name, attempt, reason) in refused_attempts() {
+    for (name, attempt, reason) in rejected_attempts() {
         let response = block_on(service.clone().oneshot(attempt.request())).unwrap();
-        Answer::of(&response).assert_reason(name, reason);
+        Outcome::of(&response).assert_reason(name, reason);
     }
 }
 
@@ -720,22 +720,22 @@ fn a_request_that_is_given_up_inside_the_service_has_spent_its_proof() {
         let mut given_up = pin!(service.oneshot(request.clone()));
         assert!(poll_once(given_up.as_mut()).is_pending());
     }
-    let answer = ask(&layer, request);
-    answer.assert_reason("T-17, R-4.2: the service has seen it", ProofError::Replayed);
+    let outcome = ask(&layer, request);
+    outcome.assert_reason("T-17, R-4.2: the service has seen it", ProofError::Replayed);
 }
 
 #[test]
-fn an_unreachable_part_is_our_fault_and_refuses() {
+fn an_unreachable_part_is_our_fault_and_rejects() {
     for (name, error) in [
         ("T-18: full", ReplayStoreError::Full),
         ("T-18: out of reach", ReplayStoreError::Unavailable),
     ] {
         let layer = DpopLayer::new(verifier_of(jwt_verifier(), BrokenStore(error)));
-        let answer = Attempt::good().answer_by(&layer);
-        answer.assert_reason(name, Unavailable::Replay(error));
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
-        assert_eq!(answer.challenges, [""; 0], "{name}");
-        assert_eq!(answer.retry_after.as_deref(), Some("1"), "{name}");
+        let outcome = Attempt::good().outcome_by(&layer);
+        outcome.assert_reason(name, Unavailable::Replay(error));
+        assert_eq!(outcome.status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
+        assert_eq!(outcome.challenges, [""; 0], "{name}");
+        assert_eq!(outcome.retry_after.as_deref(), Some("1"), "{name}");
     }
 
     let name = "R-6.1: whoever verifies tokens cannot say";
@@ -743,26 +743,28 @@ fn an_unreachable_part_is_our_fault_and_refuses() {
         Says(TokenError::Unavailable),
         MemoryReplayStore::default(),
     ));
-    let answer = Attempt::good().answer_by(&layer);
-    answer.assert_reason(name, Unavailable::Token);
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.challenges, [""; 0]);
-    assert_eq!(answer.retry_after.as_deref(), Some("1"));
+    let outcome = Attempt::good().outcome_by(&layer);
+    outcome.assert_reason(name, Unavailable::Token);
+    assert_eq!(outcome.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(outcome.challenges, [""; 0]);
+    assert_eq!(outcome.retry_after.as_deref(), Some("1"));
 }
 
 #[test]
-fn a_full_memory_refuses_before_the_service_is_reached() {
+fn a_full_memory_rejects_before_the_service_is_reached() {
     let memory = MemoryReplayStore::with_limit(1);
     let layer = DpopLayer::new(verifier_of(jwt_verifier(), memory.clone()));
     let first = Attempt::good();
-    first.answer_by(&layer).assert_passed("T-18: there is room");
+    first
+        .outcome_by(&layer)
+        .assert_passed("T-18: there is room");
     let second = Attempt::good();
-    let answer = second.answer_by(&layer);
-    answer.assert_reason(
+    let outcome = second.outcome_by(&layer);
+    outcome.assert_reason(
         "T-18: there is none",
         Unavailable::Replay(ReplayStoreError::Full),
     );
-    assert_eq!(memory.usage().refused, 1);
+    assert_eq!(memory.usage().rejected, 1);
 }
 
 #[test]
@@ -796,10 +798,10 @@ fn a_token_verifiers_verdict_decides_the_answer() {
     ] {
         let memory = MemoryReplayStore::default();
         let layer = DpopLayer::new(verifier_of(Says(error.clone()), memory.clone()));
-        let answer = Attempt::good().answer_by(&layer);
-        answer.assert_reason(name, Rejection::Token(error));
-        answer.assert_refused(name, status, Some(code));
-        assert_eq!(answer.retry_after, None, "{name}");
+        let outcome = Attempt::good().outcome_by(&layer);
+        outcome.assert_reason(name, Rejection::Token(error));
+        outcome.assert_rejected(name, status, Some(code));
+        assert_eq!(outcome.retry_after, None, "{name}");
         assert_eq!(memory.usage().live, 0, "{name}: the proof is not spent");
     }
 }
@@ -829,7 +831,7 @@ fn clones_of_a_layer_share_the_replay_memory() {
         let first = block_on(service.clone().oneshot(request.clone())).unwrap();
         assert_eq!(first.status(), StatusCode::OK, "{name}");
         let second = block_on(other.oneshot(request)).unwrap();
-        Answer::of(&second).assert_reason(name, ProofError::Replayed);
+        Outcome::of(&second).assert_reason(name, ProofError::Replayed);
     }
 
     let request = Attempt::good().request();
@@ -871,14 +873,14 @@ fn lets_preflights_through_only_when_told_to() {
     let lenient = layer().with_preflight_pass_through();
     let token: HeaderValue = format!("DPoP {}", Attempt::good().token()).parse().unwrap();
 
-    let answer = ask(&strict, preflight(|_| {}));
-    answer.assert_reason("T-4: by default", CredentialsError::Missing);
-    let answer = ask(&lenient, preflight(|_| {}));
+    let outcome = ask(&strict, preflight(|_| {}));
+    outcome.assert_reason("T-4: by default", CredentialsError::Missing);
+    let outcome = ask(&lenient, preflight(|_| {}));
     assert_eq!(
-        (answer.status, answer.rejection.clone()),
+        (outcome.status, outcome.rejection.clone()),
         (StatusCode::OK, None)
     );
-    assert!(answer.token.is_none(), "T-4: a preflight has no token");
+    assert!(outcome.token.is_none(), "T-4: a preflight has no token");
 
     let cases: [(&str, Request<()>, Rejection); 4] = [
         (
@@ -1104,8 +1106,8 @@ fn a_body_is_passed_on_unread_and_dropped_unread() {
             .into_body()
             .is_some_and(|body| body.0.load(Ordering::Relaxed) == 0)
     );
-    for (count, (name, attempt, reason)) in refused_attempts().into_iter().enumerate() {
-        Answer::of(&send(attempt)).assert_reason(name, reason);
+    for (count, (name, attempt, reason)) in rejected_attempts().into_iter().enumerate() {
+        Outcome::of(&send(attempt)).assert_reason(name, reason);
         assert_eq!(dropped.load(Ordering::Relaxed), count + 2, "{name}");
     }
 }

@@ -19,7 +19,7 @@ use tower_dpop::{
 };
 
 use common::{
-    Answer, Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, ask, issuer_jwks,
+    Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome, ask, issuer_jwks,
     jwt_verifier, verifier, verifier_by,
 };
 
@@ -88,7 +88,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     secrets.extend(["x", "y"].map(|member| issuer[member].as_str().unwrap().to_owned()));
 
     let token = attempt.token();
-    let bound = attempt.answer().token.unwrap();
+    let bound = attempt.outcome().token.unwrap();
     let jwk: Jwk = attempt.key.public_jwk().to_string().parse().unwrap();
     let thumbprint: Thumbprint = jwk.thumbprint();
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces.clone())));
@@ -124,7 +124,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     show(&future);
     show(&Freshness::default());
     show(&tower_dpop::Algorithms::default());
-    show(&attempt.answer().rejection);
+    show(&attempt.outcome().rejection);
     assert!(shown.len() > 1_000, "something was shown");
     assert_shows_nothing("Debug", &shown, &secrets);
 }
@@ -137,9 +137,9 @@ thread_local! {
 }
 
 impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(octets));
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -171,8 +171,8 @@ fn logged(requests: impl FnOnce()) -> String {
 
 type Change = fn(&mut Attempt);
 
-/// A request for every way to be refused, with markers in it.
-fn refusals() -> Vec<(&'static str, Change)> {
+/// A request for every way to be rejected, with markers in it.
+fn rejections() -> Vec<(&'static str, Change)> {
     vec![
         ("no token", |a| a.authorization = Some(vec![])),
         ("as Bearer", |a| {
@@ -235,7 +235,7 @@ fn refusals() -> Vec<(&'static str, Change)> {
 #[test]
 fn neither_log_nor_response_repeats_anything_of_a_request() {
     for nonces in [false, true] {
-        for (name, change) in refusals() {
+        for (name, change) in rejections() {
             let layer = DpopLayer::new(verifier_by(|rules| {
                 if nonces {
                     rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
@@ -252,31 +252,31 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
                 secrets.push(text.chars().skip(30).take(4_000).collect());
             }
             secrets.retain(|secret| secret.len() >= 8);
-            let mut answer: Option<Answer> = None;
-            let log = logged(|| answer = Some(ask(&layer, request)));
-            let answer = answer.unwrap();
+            let mut outcome: Option<Outcome> = None;
+            let log = logged(|| outcome = Some(ask(&layer, request)));
+            let outcome = outcome.unwrap();
             if name == "a foreign nonce" && !nonces {
-                answer.assert_passed(name);
+                outcome.assert_passed(name);
                 continue;
             }
-            assert!(!answer.status.is_success(), "{name}");
+            assert!(!outcome.status.is_success(), "{name}");
             let events = log
                 .lines()
                 .filter(|line| line.contains("tower_dpop"))
                 .count();
             assert_eq!(events, 1, "{name}: one event, not {log}");
             assert!(
-                log.contains("request refused") && log.contains("reason="),
+                log.contains("request rejected") && log.contains("reason="),
                 "{name}: {log}"
             );
-            if let Some(nonce) = answer.nonces.first() {
+            if let Some(nonce) = outcome.nonces.first() {
                 secrets.push(nonce.clone());
             }
             assert_shows_nothing(name, &log, &secrets);
-            secrets.retain(|secret| !answer.nonces.contains(secret));
+            secrets.retain(|secret| !outcome.nonces.contains(secret));
             assert_shows_nothing(
                 name,
-                &format!("{:?} {:?}", answer.challenges, answer.nonces),
+                &format!("{:?} {:?}", outcome.challenges, outcome.nonces),
                 &secrets,
             );
         }
@@ -309,7 +309,7 @@ fn the_log_says_by_how_much() {
         ),
     ];
     for (name, change, detail) in rows {
-        let log = logged(|| drop(Attempt::but(change).answer()));
+        let log = logged(|| drop(Attempt::but(change).outcome()));
         assert!(log.contains(detail), "{name}: {log}");
     }
 }
@@ -322,7 +322,7 @@ fn a_request_that_passes_is_logged_without_anything_of_it() {
         (
             "under DPoP",
             |_| {},
-            |a| a.answer().assert_passed("good"),
+            |a| a.outcome().assert_passed("good"),
             r#"scheme="dpop" algorithm=ES256 skew_seconds=0"#,
         ),
         (
@@ -332,8 +332,8 @@ fn a_request_that_passes_is_logged_without_anything_of_it() {
                 a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
             },
             |a| {
-                let answer = a.answer_by(&DpopLayer::new(verifier().allow_bearer()));
-                answer.kit.assert_passed("good");
+                let outcome = a.outcome_by(&DpopLayer::new(verifier().allow_bearer()));
+                outcome.kit.assert_passed("good");
             },
             r#"scheme="bearer""#,
         ),

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::resource::{MetadataLayer, RequireAuthenticationLayer, ResourceMetadata};
-use tower_dpop::testing::Answer;
+use tower_dpop::testing::TestResponse;
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenCache,
     TokenError,
@@ -114,7 +114,7 @@ fn the_document_says_what_the_verifier_checks() {
         ),
         (
             "P-2: Bearer is allowed, with other confirmations",
-            || ResourceMetadata::of(&verifier().allow_bearer_confirmed_elsewhere()),
+            || ResourceMetadata::of(&verifier().allow_insecure_unchecked_cnf()),
             |d| {
                 d["bearer_methods_supported"] = json!(["header"]);
                 let members = d.as_object_mut().unwrap();
@@ -317,11 +317,11 @@ fn document_challenge_and_verifier_name_the_same_algorithms() {
             .map(|name| name.as_str().unwrap())
             .collect();
         let layer = DpopLayer::new(verifier);
-        let answer = Attempt::but(|a| a.authorization = Some(vec![])).answer_by(&layer);
-        assert_eq!(answer.parameter("algs"), Some(told.join(" ")), "{list}");
+        let outcome = Attempt::but(|a| a.authorization = Some(vec![])).outcome_by(&layer);
+        assert_eq!(outcome.parameter("algs"), Some(told.join(" ")), "{list}");
         for key in &keys {
-            let answer = Attempt::with_key(key.clone()).answer_by(&layer);
-            let accepted = answer.status == StatusCode::OK;
+            let outcome = Attempt::with_key(key.clone()).outcome_by(&layer);
+            let accepted = outcome.status == StatusCode::OK;
             assert_eq!(accepted, told.contains(&key.alg()), "{list}: {}", key.alg());
         }
     }
@@ -371,13 +371,13 @@ fn the_place_of_the_document_is_made_from_the_public_url() {
             "{public_url}"
         );
         let told = Attempt::but(|a| a.authorization = Some(vec![]))
-            .answer_by(&DpopLayer::new(verifier))
+            .outcome_by(&DpopLayer::new(verifier))
             .parameter("resource_metadata");
         assert_eq!(told, Some(url), "{public_url}: as challenges say");
     }
 }
 
-/// A public URL that cannot stand in a document or in a challenge is refused at start-up.
+/// A public URL that cannot stand in a document or in a challenge is rejected at start-up.
 #[test]
 fn no_public_url_breaks_a_challenge() {
     for bad in [
@@ -396,9 +396,9 @@ fn no_public_url_breaks_a_challenge() {
     let odd = at_url("https://example.com/-._~!$&'()*+,;=:@%22%5C");
     let verifier = odd.with_well_known_metadata();
     let url = ResourceMetadata::of(&verifier).url().to_owned();
-    let answer =
-        Attempt::but(|a| a.authorization = Some(vec![])).answer_by(&DpopLayer::new(verifier));
-    assert_eq!(answer.parameter("resource_metadata"), Some(url));
+    let outcome =
+        Attempt::but(|a| a.authorization = Some(vec![])).outcome_by(&DpopLayer::new(verifier));
+    assert_eq!(outcome.parameter("resource_metadata"), Some(url));
 }
 
 /// A service in axum, on the loopback.
@@ -487,9 +487,9 @@ impl Reply {
         assert_eq!(found, document(metadata), "{name}");
     }
 
-    /// Refused by the DPoP layer.
+    /// Rejected by the DPoP layer.
     #[track_caller]
-    fn assert_refused(&self, name: &str) {
+    fn assert_rejected(&self, name: &str) {
         assert_eq!(self.status, StatusCode::UNAUTHORIZED, "{name}");
         let challenge = self.field("www-authenticate").unwrap();
         assert!(challenge.starts_with("DPoP algs="), "{name}: {challenge}");
@@ -557,7 +557,7 @@ fn the_document_is_read_without_a_token_and_nothing_else_is() {
                 .await
                 .assert_is("an absolute target", &metadata);
             for other in others {
-                server.get(other).await.assert_refused(other);
+                server.get(other).await.assert_rejected(other);
             }
             assert_eq!(server.reached.load(Ordering::SeqCst), 0, "{public_url}");
         }
@@ -677,7 +677,7 @@ fn a_router_serves_the_document_too() {
         assert_eq!(post.field("allow"), Some("GET, HEAD"));
         ask(Method::GET, "/orders")
             .await
-            .assert_refused("the layer inside");
+            .assert_rejected("the layer inside");
 
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
@@ -718,8 +718,8 @@ fn the_layer_goes_around_services_of_other_bodies() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, metadata.to_json());
         let request = Request::get("/orders").body(()).unwrap();
-        let refused = full.oneshot(request).await.unwrap();
-        Answer::of(&refused).assert_refused("orders", 401, None);
+        let rejected = full.oneshot(request).await.unwrap();
+        TestResponse::of(&rejected).assert_rejected("orders", 401, None);
         let request = Request::get(WELL_KNOWN).body(Body::empty()).unwrap();
         let response = text.oneshot(request).await.unwrap();
         assert_eq!(*response.body(), metadata.to_json());
@@ -727,9 +727,9 @@ fn the_layer_goes_around_services_of_other_bodies() {
 }
 
 /// Keys that are never to be had.
-struct OutOfReach;
+struct Unreachable;
 
-impl KeySource for OutOfReach {
+impl KeySource for Unreachable {
     async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
         Err(KeySourceError)
     }
@@ -746,7 +746,7 @@ impl KeySource for OutOfReach {
 /// Any verifier, for a table.
 enum Tokens {
     Good(JwtVerifier<KeySet>),
-    OutOfReach(JwtVerifier<OutOfReach>),
+    Unreachable(JwtVerifier<Unreachable>),
 }
 
 impl AccessTokenVerifier for Tokens {
@@ -759,7 +759,7 @@ impl AccessTokenVerifier for Tokens {
     ) -> Result<AccessToken<Claims>, TokenError> {
         match self {
             Self::Good(tokens) => tokens.verify(token, now).await,
-            Self::OutOfReach(tokens) => tokens.verify(token, now).await,
+            Self::Unreachable(tokens) => tokens.verify(token, now).await,
         }
     }
 
@@ -782,7 +782,7 @@ fn unbound(attempt: &mut Attempt) {
     as_bearer(attempt);
 }
 
-/// P-8, P-9, R-7.2.2: every challenge of every refusal points to the document, once, in each scheme that is
+/// P-8, P-9, R-7.2.2: every challenge of every rejection points to the document, once, in each scheme that is
 /// spoken.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
@@ -928,7 +928,7 @@ fn every_challenge_points_to_the_document() {
             }
             let tokens = match around {
                 Around::NoKeys => {
-                    Tokens::OutOfReach(JwtVerifier::new(ISSUER, AUDIENCE, OutOfReach))
+                    Tokens::Unreachable(JwtVerifier::new(ISSUER, AUDIENCE, Unreachable))
                 }
                 _ => Tokens::Good(jwt_verifier()),
             };
@@ -942,7 +942,7 @@ fn every_challenge_points_to_the_document() {
             }
             let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
             let layer = DpopLayer::new(verifier);
-            let request = attempt.anew().request();
+            let request = attempt.again().request();
             let response = match around {
                 Around::Scopes => {
                     let required = RequireScopesLayer::all_of("admin".parse().unwrap());
@@ -954,15 +954,15 @@ fn every_challenge_points_to_the_document() {
                 }
                 _ => block_on(layer.layer(inner).oneshot(request)),
             };
-            let answer = Answer::of(&response.unwrap());
-            assert_eq!(answer.status.as_u16(), status, "{name}");
-            let schemes: Vec<&str> = answer
+            let outcome = TestResponse::of(&response.unwrap());
+            assert_eq!(outcome.status.as_u16(), status, "{name}");
+            let schemes: Vec<&str> = outcome
                 .challenges
                 .iter()
                 .map(|challenge| challenge.split(' ').next().unwrap())
                 .collect();
-            assert_eq!(schemes, expected, "{name}: {:?}", answer.challenges);
-            for challenge in &answer.challenges {
+            assert_eq!(schemes, expected, "{name}: {:?}", outcome.challenges);
+            for challenge in &outcome.challenges {
                 let count = challenge.matches("resource_metadata=").count();
                 assert_eq!(count, 1, "{name}: {challenge}");
                 assert!(challenge.ends_with(&parameter), "{name}: {challenge}");
@@ -975,17 +975,17 @@ fn every_challenge_points_to_the_document() {
 #[test]
 fn challenges_point_to_nothing_where_nothing_was_configured() {
     let nothing = Attempt::but(|a| a.authorization = Some(vec![]));
-    let answer = nothing.answer();
-    assert_eq!(answer.parameter("resource_metadata"), None);
+    let outcome = nothing.outcome();
+    assert_eq!(outcome.parameter("resource_metadata"), None);
     let elsewhere = "https://docs.example.com/resource";
     let layer = DpopLayer::new(
         verifier()
             .with_well_known_metadata()
             .with_resource_metadata(elsewhere.parse().unwrap()),
     );
-    let answer = nothing.anew().answer_by(&layer);
+    let outcome = nothing.again().outcome_by(&layer);
     assert_eq!(
-        answer.parameter("resource_metadata"),
+        outcome.parameter("resource_metadata"),
         Some(elsewhere.into())
     );
 }

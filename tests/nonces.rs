@@ -17,13 +17,14 @@ use tower_dpop::{
 };
 
 use common::{
-    Answer, Attempt, AttemptExt as _, ISSUER, NOW, TestClock, demanded_nonce, verifier, verifier_by,
+    Attempt, AttemptExt as _, ISSUER, NOW, Outcome, TestClock, required_nonce, verifier,
+    verifier_by,
 };
 
 type Layer = DpopLayer;
 
-fn secret(octet: u8) -> NonceSecret {
-    NonceSecret::from_bytes(&[octet; 32]).unwrap()
+fn secret(byte: u8) -> NonceSecret {
+    NonceSecret::from_bytes(&[byte; 32]).unwrap()
 }
 
 /// A server under a shared secret at a time of the test's choice.
@@ -41,25 +42,25 @@ fn with_nonce(nonce: &str, now: u64) -> Attempt {
 }
 
 #[track_caller]
-fn demanded(answer: &Answer, name: &str, reason: NonceError) -> String {
-    answer.assert_reason(name, reason);
-    assert_eq!(answer.status.as_u16(), 401, "{name}");
+fn demanded(outcome: &Outcome, name: &str, reason: NonceError) -> String {
+    outcome.assert_reason(name, reason);
+    assert_eq!(outcome.status.as_u16(), 401, "{name}");
     assert_eq!(
-        answer.parameter("error").as_deref(),
+        outcome.parameter("error").as_deref(),
         Some("use_dpop_nonce"),
         "{name}"
     );
     assert_eq!(
-        answer.cache_control.as_deref(),
+        outcome.cache_control.as_deref(),
         Some("no-store"),
         "{name}: R-8.2.3 X-3"
     );
-    let [nonce] = answer.nonces.as_slice() else {
-        panic!("{name}: R-8.2 exactly one nonce: {answer:?}")
+    let [nonce] = outcome.nonces.as_slice() else {
+        panic!("{name}: R-8.2 exactly one nonce: {outcome:?}")
     };
     let well_formed = nonce
         .bytes()
-        .all(|octet| octet.is_ascii_graphic() && octet != b'"' && octet != b'\\');
+        .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     assert!(!nonce.is_empty() && well_formed, "{name}: R-8.1.1");
     nonce.clone()
 }
@@ -70,15 +71,15 @@ fn demanded(answer: &Answer, name: &str, reason: NonceError) -> String {
 fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
     let clock = TestClock::at(NOW);
     let layer = server(StatelessNonces::new(secret(1)), &clock);
-    let ours = demanded_nonce(&layer).unwrap();
-    let foreign = demanded_nonce(&server(StatelessNonces::new(secret(2)), &clock)).unwrap();
+    let ours = required_nonce(&layer).unwrap();
+    let foreign = required_nonce(&server(StatelessNonces::new(secret(2)), &clock)).unwrap();
     let tampered = {
         let swapped = if ours.ends_with('A') { "E" } else { "A" };
         format!("{}{swapped}", &ours[..ours.len() - 1])
     };
     let of_time = |seconds: u64| {
         clock.set(seconds);
-        let nonce = demanded_nonce(&layer).unwrap();
+        let nonce = required_nonce(&layer).unwrap();
         clock.set(NOW);
         nonce
     };
@@ -135,8 +136,10 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
                 a.proof_claims["nonce"] = nonce;
             }
         });
-        let next = demanded(&attempt.answer_by(&layer), name, reason);
-        with_nonce(&next, NOW).answer_by(&layer).assert_passed(name);
+        let next = demanded(&attempt.outcome_by(&layer), name, reason);
+        with_nonce(&next, NOW)
+            .outcome_by(&layer)
+            .assert_passed(name);
     }
 }
 
@@ -146,9 +149,9 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
 fn a_token_without_a_proof_is_asked_for_a_nonce() {
     let clock = TestClock::at(NOW);
     let layer = server(StatelessNonces::new(secret(1)), &clock);
-    let answer = Attempt::but(|a| a.dpop = Some(vec![])).answer_by(&layer);
+    let answer = Attempt::but(|a| a.dpop = Some(vec![])).outcome_by(&layer);
     demanded(&answer, "R-7.1.2", NonceError::Missing);
-    let answer = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).answer_by(&layer);
+    let answer = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).outcome_by(&layer);
     answer.assert_reason("another fault first", ProofError::Method);
     assert_eq!(answer.nonces, [""; 0], "no nonce where none is demanded");
 }
@@ -164,7 +167,7 @@ fn a_nonce_that_is_not_a_string_is_a_bad_proof() {
         json!(["n"]),
         json!({ "n": 1 }),
     ] {
-        let answer = Attempt::but(|a| a.proof_claims["nonce"] = nonce.clone()).answer_by(&layer);
+        let answer = Attempt::but(|a| a.proof_claims["nonce"] = nonce.clone()).outcome_by(&layer);
         answer.assert_reason(&nonce.to_string(), ProofError::PayloadNotJson);
     }
 }
@@ -176,17 +179,17 @@ fn a_nonce_failure_spends_no_jti() {
     let clock = TestClock::at(NOW);
     let layer = server(StatelessNonces::new(secret(1)), &clock);
     let mut attempt = Attempt::good();
-    let nonce = demanded(&attempt.answer_by(&layer), "first", NonceError::Missing);
+    let nonce = demanded(&attempt.outcome_by(&layer), "first", NonceError::Missing);
     attempt.proof_claims["nonce"] = json!(nonce);
     attempt
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_passed("T-17: the same jti with the nonce");
     attempt
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("but only once", ProofError::Replayed);
     for _ in 0..3 {
         with_nonce(&nonce, NOW)
-            .answer_by(&layer)
+            .outcome_by(&layer)
             .assert_passed("R-11.1.6: the nonce again");
     }
 }
@@ -194,7 +197,7 @@ fn a_nonce_failure_spends_no_jti() {
 /// T-19: RFC 9449 leaves it open; a client that talks to two servers is not punished for it.
 #[test]
 fn a_nonce_that_nobody_asked_for_is_ignored() {
-    let answer = Attempt::but(|a| a.proof_claims["nonce"] = json!("whatever")).answer();
+    let answer = Attempt::but(|a| a.proof_claims["nonce"] = json!("whatever")).outcome();
     answer.assert_passed("T-19");
     assert_eq!(answer.nonces, [""; 0]);
 }
@@ -206,7 +209,7 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
     let start = NOW - NOW % 120;
     let clock = TestClock::at(start);
     let layer = server(StatelessNonces::new(secret(1)), &clock);
-    let first = demanded_nonce(&layer).unwrap();
+    let first = required_nonce(&layer).unwrap();
     let rows = [
         (0, false),
         (1, false),
@@ -216,7 +219,7 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
     ];
     for (age, renewed) in rows {
         clock.set(start + age);
-        let answer = with_nonce(&first, start + age).answer_by(&layer);
+        let answer = with_nonce(&first, start + age).outcome_by(&layer);
         answer.assert_passed(&format!("{age} s old"));
         assert_eq!(answer.nonces.len(), usize::from(renewed), "{age} s old");
         assert_eq!(
@@ -226,14 +229,14 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
         );
         if let Some(next) = answer.nonces.first() {
             assert_ne!(*next, first);
-            let answer = with_nonce(next, start + age).answer_by(&layer);
+            let answer = with_nonce(next, start + age).outcome_by(&layer);
             answer.assert_passed("the successor");
             assert_eq!(answer.nonces, [""; 0], "R-8.2.1: the successor is young");
         }
     }
     clock.set(start + 240);
     demanded(
-        &with_nonce(&first, start + 240).answer_by(&layer),
+        &with_nonce(&first, start + 240).outcome_by(&layer),
         "240 s old",
         NonceError::Stale,
     );
@@ -248,19 +251,19 @@ fn nodes_with_the_same_secret_accept_each_others_nonces() {
         server(StatelessNonces::new(secret(1)), &early),
         server(StatelessNonces::new(secret(1)), &late),
     );
-    let of_late = demanded_nonce(&other).unwrap();
+    let of_late = required_nonce(&other).unwrap();
     with_nonce(&of_late, start - 30)
-        .answer_by(&one)
+        .outcome_by(&one)
         .assert_passed("T-22: from a node 30 s ahead");
     early.set(start - 31);
     demanded(
-        &with_nonce(&of_late, start - 31).answer_by(&one),
+        &with_nonce(&of_late, start - 31).outcome_by(&one),
         "31 s ahead",
         NonceError::InTheFuture,
     );
-    let of_early = demanded_nonce(&one).unwrap();
+    let of_early = required_nonce(&one).unwrap();
     with_nonce(&of_early, start)
-        .answer_by(&other)
+        .outcome_by(&other)
         .assert_passed("T-22: from a node behind");
 }
 
@@ -279,10 +282,10 @@ fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
 
     let of_the_endpoint = endpoint.issue_nonce().unwrap();
     let attempt = with_nonce(of_the_endpoint.as_str(), NOW);
-    attempt.answer_by(&layer).assert_passed("its nonce");
+    attempt.outcome_by(&layer).assert_passed("its nonce");
     assert_eq!(memory.usage().live, 1);
 
-    let of_the_layer = demanded_nonce(&layer).unwrap();
+    let of_the_layer = required_nonce(&layer).unwrap();
     let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(of_the_layer);
     let verified = |url: &str| {
         let (head, ()) = client.token_request(url).build::<()>().into_parts();
@@ -318,7 +321,7 @@ fn rules_under_another_url_have_no_target_resolver() {
 }
 
 #[test]
-fn secrets_rotate_without_a_refusal() {
+fn secrets_rotate_without_a_rejection() {
     let clock = TestClock::at(NOW);
     let old = server(StatelessNonces::new(secret(1)), &clock);
     let both = server(
@@ -326,15 +329,15 @@ fn secrets_rotate_without_a_refusal() {
         &clock,
     );
     let new = server(StatelessNonces::new(secret(2)), &clock);
-    let of = |layer: &Layer| demanded_nonce(layer).unwrap();
+    let of = |layer: &Layer| required_nonce(layer).unwrap();
     with_nonce(&of(&old), NOW)
-        .answer_by(&both)
+        .outcome_by(&both)
         .assert_passed("the old secret's, during the rotation");
     with_nonce(&of(&both), NOW)
-        .answer_by(&new)
+        .outcome_by(&new)
         .assert_passed("the new secret's, after it");
     demanded(
-        &with_nonce(&of(&old), NOW).answer_by(&new),
+        &with_nonce(&of(&old), NOW).outcome_by(&new),
         "the old secret's, after it",
         NonceError::Foreign,
     );
@@ -344,13 +347,13 @@ fn secrets_rotate_without_a_refusal() {
 #[test]
 fn nonces_differ_by_secret_and_period_in_every_part_but_the_time() {
     let tags: HashSet<String> = (0..4_u8)
-        .flat_map(|octet| (0..64_u64).map(move |period| (octet, period)))
-        .map(|(octet, period)| {
+        .flat_map(|byte| (0..64_u64).map(move |period| (byte, period)))
+        .map(|(byte, period)| {
             let layer = server(
-                StatelessNonces::new(secret(octet)),
+                StatelessNonces::new(secret(byte)),
                 &TestClock::at(NOW + 120 * period),
             );
-            let nonce = demanded_nonce(&layer).unwrap();
+            let nonce = required_nonce(&layer).unwrap();
             nonce[16..].to_owned()
         })
         .collect();
@@ -358,7 +361,7 @@ fn nonces_differ_by_secret_and_period_in_every_part_but_the_time() {
 }
 
 #[test]
-fn a_secret_that_is_too_short_is_refused_at_start_up() {
+fn a_secret_that_is_too_short_is_rejected_at_start_up() {
     for length in [0, 1, 31] {
         assert_eq!(
             NonceSecret::from_bytes(&vec![7; length]).unwrap_err(),
@@ -390,13 +393,13 @@ fn a_source_of_ones_own_is_asked() {
             .with_freshness(Freshness::default())
     });
     let layer = DpopLayer::new(verifier);
-    assert_eq!(Attempt::good().answer_by(&layer).nonces, ["fixed"]);
+    assert_eq!(Attempt::good().outcome_by(&layer).nonces, ["fixed"]);
     with_nonce("fixed", NOW)
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_passed("known to the source");
-    let answer = with_nonce("other", NOW).answer_by(&layer);
+    let outcome = with_nonce("other", NOW).outcome_by(&layer);
     assert_eq!(
-        answer.rejection,
+        outcome.rejection,
         Some(Rejection::Nonce(NonceError::Foreign))
     );
 }
@@ -412,7 +415,7 @@ fn a_nonce_has_visible_characters_only() {
     }
 }
 
-/// Nonces can be handed out elsewhere, to spare a client its first refusal.
+/// Nonces can be handed out elsewhere, to spare a client its first rejection.
 #[test]
 fn a_nonce_can_be_asked_for_directly() {
     let nonces = StatelessNonces::new(secret(1));
@@ -422,7 +425,7 @@ fn a_nonce_can_be_asked_for_directly() {
     let nonce = headers["dpop-nonce"].to_str().unwrap().to_owned();
     assert_eq!(headers["cache-control"], "no-store");
     with_nonce(&nonce, NOW)
-        .answer_by(&DpopLayer::new(with))
+        .outcome_by(&DpopLayer::new(with))
         .assert_passed("handed out elsewhere");
     let without = verifier();
     assert!(without.issue_nonce().is_none());

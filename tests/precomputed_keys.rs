@@ -22,7 +22,7 @@ use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection};
 
 use common::{
-    Answer, Attempt, AttemptExt as _, Key, KeyExt as _, base64url, verifier, verifier_by,
+    Attempt, AttemptExt as _, Key, KeyExt as _, Outcome, base64url, verifier, verifier_by,
 };
 
 type Layer = DpopLayer;
@@ -32,7 +32,7 @@ const ONE_TABLE: u64 = 12_800;
 
 /// By how much memory may go to tables.
 fn layers() -> [(&'static str, Layer); 6] {
-    let with = |octets| DpopLayer::new(verifier().with_precomputed_keys(octets));
+    let with = |bytes| DpopLayer::new(verifier().with_precomputed_keys(bytes));
     [
         ("by default", DpopLayer::new(verifier())),
         (
@@ -40,7 +40,7 @@ fn layers() -> [(&'static str, Layer); 6] {
             DpopLayer::new(verifier().without_precomputed_keys()),
         ),
         ("no memory", with(0)),
-        ("an octet less than one table", with(ONE_TABLE - 1)),
+        ("an byte less than one table", with(ONE_TABLE - 1)),
         ("one table", with(ONE_TABLE)),
         ("two tables", with(2 * ONE_TABLE)),
     ]
@@ -52,8 +52,8 @@ const PASSED: [usize; 5] = [0, 1, 8, 9, 17];
 #[track_caller]
 fn pass(layer: &Layer, key: &Key, times: usize, name: &str) {
     for time in 0..times {
-        let answer = Attempt::with_key(key.clone()).answer_by(layer);
-        answer.assert_passed(&format!("{name}, request {time}"));
+        let outcome = Attempt::with_key(key.clone()).outcome_by(layer);
+        outcome.assert_passed(&format!("{name}, request {time}"));
     }
 }
 
@@ -68,14 +68,14 @@ fn with_signature(proof: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
 /// One segment of a proof changed, the signature kept.
 fn with_member(proof: &str, segment: usize, name: &str, value: Value) -> String {
     let mut segments: Vec<String> = proof.split('.').map(str::to_owned).collect();
-    let octets = URL_SAFE_NO_PAD.decode(&segments[segment]).unwrap();
-    let mut members: Value = serde_json::from_slice(&octets).unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(&segments[segment]).unwrap();
+    let mut members: Value = serde_json::from_slice(&bytes).unwrap();
     members[name] = value;
     segments[segment] = base64url(members.to_string());
     segments.join(".")
 }
 
-/// (name, how a good request is changed, why it is then refused)
+/// (name, how a good request is changed, why it is then rejected)
 type Row = (&'static str, fn(&mut Attempt), Option<Rejection>);
 
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -142,7 +142,7 @@ fn rows() -> Vec<Row> {
             signature.clone(),
         ),
         (
-            "an octet less",
+            "an byte less",
             |a| {
                 a.edit_proof = |proof| {
                     with_signature(&proof, |signature| {
@@ -153,7 +153,7 @@ fn rows() -> Vec<Row> {
             signature.clone(),
         ),
         (
-            "an octet more",
+            "an byte more",
             |a| a.edit_proof = |proof| with_signature(&proof, |signature| signature.push(0)),
             signature.clone(),
         ),
@@ -236,10 +236,10 @@ fn rows() -> Vec<Row> {
 }
 
 #[track_caller]
-fn assert_outcome(answer: &Answer, name: &str, refusal: Option<&Rejection>) {
-    match refusal {
-        None => answer.assert_passed(name),
-        Some(reason) => answer.assert_reason(name, reason.clone()),
+fn assert_outcome(outcome: &Outcome, name: &str, rejection: Option<&Rejection>) {
+    match rejection {
+        None => outcome.assert_passed(name),
+        Some(reason) => outcome.assert_reason(name, reason.clone()),
     }
 }
 
@@ -248,14 +248,14 @@ fn assert_outcome(answer: &Answer, name: &str, refusal: Option<&Rejection>) {
 fn a_key_that_recurs_is_asked_for_as_much_as_a_new_one() {
     let (name, layer) = &layers()[0];
     for passed in PASSED {
-        for (row, change, refusal) in rows() {
+        for (row, change, rejection) in rows() {
             let key = Key::es256();
             pass(layer, &key, passed, name);
             let mut attempt = Attempt::with_key(key.clone());
             change(&mut attempt);
             let name = format!("{row}, after {passed} requests");
-            assert_outcome(&attempt.answer_by(layer), &name, refusal.as_ref());
-            // What was refused has changed nothing for the key's owner.
+            assert_outcome(&attempt.outcome_by(layer), &name, rejection.as_ref());
+            // What was rejected has changed nothing for the key's owner.
             pass(layer, &key, 1, &name);
         }
     }
@@ -268,10 +268,10 @@ fn the_same_is_known_of_every_request_by_a_key() {
         let key = Key::es256();
         for request in 0..40 {
             let attempt = Attempt::with_key(key.clone());
-            let answer = attempt.answer_by(&layer);
+            let outcome = attempt.outcome_by(&layer);
             let name = format!("{name}, request {request}");
-            answer.assert_passed(&name);
-            let token = answer.token.as_ref().unwrap();
+            outcome.assert_passed(&name);
+            let token = outcome.token.as_ref().unwrap();
             assert_eq!(token.algorithm(), Algorithm::Es256, "{name}");
             assert_eq!(token.thumbprint(), key.thumbprint(), "{name}");
             assert_eq!(
@@ -280,7 +280,7 @@ fn the_same_is_known_of_every_request_by_a_key() {
                 "{name}"
             );
             // The same proof again.
-            let replayed = attempt.answer_by(&layer);
+            let replayed = attempt.outcome_by(&layer);
             replayed.assert_reason(&name, ProofError::Replayed);
         }
     }
@@ -297,11 +297,11 @@ fn how_much_memory_there_is_decides_nothing() {
                 let name = format!("{name}, round {round}, key {i}");
                 pass(&layer, key, 1, &name);
                 if (round + i) % 4 == 0 {
-                    let (row, change, refusal) = &rows[(round * 5 + i) % rows.len()];
+                    let (row, change, rejection) = &rows[(round * 5 + i) % rows.len()];
                     let mut attempt = Attempt::with_key(key.clone());
                     change(&mut attempt);
                     let name = format!("{name}, {row}");
-                    assert_outcome(&attempt.answer_by(&layer), &name, refusal.as_ref());
+                    assert_outcome(&attempt.outcome_by(&layer), &name, rejection.as_ref());
                 }
             }
         }
@@ -322,8 +322,8 @@ fn threads_share_the_keys() {
                         pass(layer, key, 1, &name);
                         let mut attempt = Attempt::with_key(key.clone());
                         attempt.key = keys[(request + 1) % keys.len()].clone();
-                        let answer = attempt.answer_by(layer);
-                        answer.assert_reason(&name, ProofError::Signature);
+                        let outcome = attempt.outcome_by(layer);
+                        outcome.assert_reason(&name, ProofError::Signature);
                     }
                 });
             }
@@ -347,21 +347,21 @@ fn keys_of_other_types_recur_as_well() {
         let layer = &DpopLayer::new(verifier_by(|rules| rules.with_algorithms(algorithms)));
         for request in 0..20 {
             let name = format!("{}, request {request}", key.alg());
-            let answer = Attempt::with_key(key.clone()).answer_by(layer);
-            answer.assert_passed(&name);
-            let token = answer.token.as_ref().unwrap();
+            let outcome = Attempt::with_key(key.clone()).outcome_by(layer);
+            outcome.assert_passed(&name);
+            let token = outcome.token.as_ref().unwrap();
             assert_eq!(token.algorithm().name(), key.alg(), "{name}");
             let mut attempt = Attempt::with_key(key.clone());
             attempt.edit_proof = |proof| with_signature(&proof, |signature| signature[40] ^= 1);
-            let answer = attempt.answer_by(layer);
-            answer.assert_reason(&name, ProofError::Signature);
+            let outcome = attempt.outcome_by(layer);
+            outcome.assert_reason(&name, ProofError::Signature);
         }
     }
 }
 
 /// Nobody has a private key of such a point, however often it is tried.
 #[test]
-fn a_point_off_the_curve_stays_refused() {
+fn a_point_off_the_curve_stays_rejected() {
     let layer = &layers()[0].1;
     let key = Key::es256();
     for time in 0..40 {
@@ -371,9 +371,9 @@ fn a_point_off_the_curve_stays_refused() {
         let public: tower_dpop::jose::Jwk = jwk.to_string().parse().unwrap();
         attempt.token_claims["cnf"]["jkt"] = json!(public.thumbprint().to_string());
         attempt.proof_header["jwk"] = jwk;
-        let answer = attempt.answer_by(layer);
+        let outcome = attempt.outcome_by(layer);
         let name = format!("time {time}");
-        answer.assert_reason(&name, ProofError::Key(InvalidJwk::Coordinate));
+        outcome.assert_reason(&name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
 
@@ -449,7 +449,7 @@ mod issuers {
                 false,
             ),
             (
-                "an octet more",
+                "an byte more",
                 |token| with_signature(token, |signature| signature.push(0)),
                 false,
             ),
@@ -513,8 +513,8 @@ mod issuers {
                 let name = format!("{name}, round {round}");
                 assert_eq!(outcome(&tokens, &good), Ok(()), "{name}");
                 let spoiled = with_signature(&good, |signature| signature[40] ^= 1);
-                let refused = Err(TokenError::Signature);
-                assert_eq!(outcome(&tokens, &spoiled), refused, "{name}");
+                let rejected = Err(TokenError::Signature);
+                assert_eq!(outcome(&tokens, &spoiled), rejected, "{name}");
             }
         }
     }

@@ -177,7 +177,7 @@ fn reads_the_keys_of_openssl() {
         assert_eq!(key.thumbprint().to_string(), thumbprint, "{algorithm}");
         assert_signs(algorithm.name(), &key, &public.parse().unwrap());
 
-        // What OpenSSL wrote is what is written here, to the octet.
+        // What OpenSSL wrote is what is written here, to the byte.
         let block = &document[document.find("-----").unwrap()..];
         assert_eq!(key.to_pkcs8_pem().unwrap().as_str(), block, "{algorithm}");
     }
@@ -395,7 +395,7 @@ fn rsa_by_aws_lc(size: KeySize) -> Vec<u8> {
 
 /// Each row reads one document.
 #[track_caller]
-fn assert_refused<D: AsRef<T>, T: ?Sized>(
+fn assert_rejected<D: AsRef<T>, T: ?Sized>(
     read: fn(&T) -> Result<SigningKey, SigningKeyError>,
     rows: impl IntoIterator<Item = (&'static str, D, SigningKeyError)>,
 ) {
@@ -410,15 +410,15 @@ fn order() -> Vec<u8> {
 }
 
 #[test]
-fn refuses_what_is_no_pkcs8() {
+fn rejects_what_is_no_pkcs8() {
     let p256 = der(P256);
-    assert_refused(
+    assert_rejected(
         SigningKey::from_pkcs8_der,
         [
             ("nothing", vec![], SigningKeyError::Pkcs8),
             ("garbage", b"garbage".to_vec(), SigningKeyError::Pkcs8),
             (
-                "an octet behind it",
+                "an byte behind it",
                 [p256.as_slice(), &[0]].concat(),
                 SigningKeyError::Pkcs8,
             ),
@@ -443,20 +443,20 @@ fn refuses_what_is_no_pkcs8() {
     for document in [p256, der(ED25519), der(RSA_2048)] {
         for end in 0..document.len() {
             let read = SigningKey::from_pkcs8_der(&document[..end]);
-            assert_eq!(read.unwrap_err(), SigningKeyError::Pkcs8, "{end} octets");
+            assert_eq!(read.unwrap_err(), SigningKeyError::Pkcs8, "{end} bytes");
         }
     }
 }
 
 #[test]
-fn refuses_broken_ec_keys_in_pkcs8() {
+fn rejects_broken_ec_keys_in_pkcs8() {
     let p256 = der(P256);
     let key = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let (d, x) = (number(&key, "d"), number(&key, "x"));
     let other_x = number(&serde_json::from_str(RFC_7515).unwrap(), "x");
     let mut other_d = order();
     *other_d.last_mut().unwrap() -= 1;
-    assert_refused(
+    assert_rejected(
         SigningKey::from_pkcs8_der,
         [
             (
@@ -503,7 +503,7 @@ fn refuses_broken_ec_keys_in_pkcs8() {
                 SigningKeyError::Scalar,
             ),
             (
-                "a scalar of 31 octets",
+                "a scalar of 31 bytes",
                 short_scalar(&p256),
                 SigningKeyError::Length,
             ),
@@ -524,17 +524,17 @@ fn refuses_broken_ec_keys_in_pkcs8() {
 }
 
 #[test]
-fn refuses_broken_ed25519_keys_in_pkcs8() {
+fn rejects_broken_ed25519_keys_in_pkcs8() {
     let ed25519 = der(ED25519);
     let key = jwk(&SigningKey::from_pkcs8_pem(ED25519).unwrap());
-    // The public half behind it: [1], 33 octets.
+    // The public half behind it: [1], 33 bytes.
     let version_2 = |unused_bits: u8, x: &[u8]| {
         let head = hex("3051020101300506032b657004220420");
         [&head, &number(&key, "d"), &[0x81, 0x21, unused_bits][..], x].concat()
     };
     let x = number(&key, "x");
     assert!(SigningKey::from_pkcs8_der(&version_2(0, &x)).is_ok());
-    assert_refused(
+    assert_rejected(
         SigningKey::from_pkcs8_der,
         [
             (
@@ -543,7 +543,7 @@ fn refuses_broken_ed25519_keys_in_pkcs8() {
                 SigningKeyError::KeyType,
             ),
             (
-                "a seed of 31 octets",
+                "a seed of 31 bytes",
                 short_seed(&ed25519),
                 SigningKeyError::Pkcs8,
             ),
@@ -553,7 +553,7 @@ fn refuses_broken_ed25519_keys_in_pkcs8() {
                 SigningKeyError::Mismatch,
             ),
             (
-                "a public half of 31 octets",
+                "a public half of 31 bytes",
                 replaced(
                     &replaced(&version_2(0, &x[1..]), &hex("3051"), &hex("3050")),
                     &hex("8121"),
@@ -571,10 +571,10 @@ fn refuses_broken_ed25519_keys_in_pkcs8() {
 }
 
 #[test]
-fn refuses_broken_rsa_keys_in_pkcs8() {
+fn rejects_broken_rsa_keys_in_pkcs8() {
     let rsa_2048 = der(RSA_2048);
     let key = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
-    assert_refused(
+    assert_rejected(
         SigningKey::from_pkcs8_der,
         [(
             "the OID of RSASSA-PSS",
@@ -587,11 +587,11 @@ fn refuses_broken_rsa_keys_in_pkcs8() {
         )],
     );
     for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
-        let octets = number(&key, member);
-        let mut changed = octets.clone();
+        let bytes = number(&key, member);
+        let mut changed = bytes.clone();
         changed[20] ^= 1;
-        let document = replaced(&rsa_2048, &octets, &changed);
-        assert_refused(
+        let document = replaced(&rsa_2048, &bytes, &changed);
+        assert_rejected(
             SigningKey::from_pkcs8_der,
             [(member, document, SigningKeyError::Mismatch)],
         );
@@ -610,7 +610,7 @@ fn replaced(document: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     [&document[..at], to, &document[at + from.len()..]].concat()
 }
 
-/// The P-256 document with the first octet of its scalar dropped.
+/// The P-256 document with the first byte of its scalar dropped.
 fn short_scalar(document: &[u8]) -> Vec<u8> {
     let mut short = replaced(document, &hex("308187"), &hex("308186"));
     short = replaced(
@@ -623,7 +623,7 @@ fn short_scalar(document: &[u8]) -> Vec<u8> {
     short
 }
 
-/// The Ed25519 document with the last octet of its seed dropped.
+/// The Ed25519 document with the last byte of its seed dropped.
 fn short_seed(document: &[u8]) -> Vec<u8> {
     let short = replaced(document, &hex("302e"), &hex("302d"));
     let mut short = replaced(&short, &hex("04220420"), &hex("0421041f"));
@@ -645,9 +645,9 @@ fn with_curve(d: &[u8], oid: &str) -> Vec<u8> {
 }
 
 #[test]
-fn refuses_pem_of_another_kind() {
+fn rejects_pem_of_another_kind() {
     let label = |label: &str| P256.replace("PRIVATE KEY", label);
-    assert_refused(
+    assert_rejected(
         SigningKey::from_pkcs8_pem,
         [
             ("nothing", String::new(), SigningKeyError::Pem),
@@ -717,12 +717,12 @@ fn without(jwk: &Value, member: &str) -> String {
 
 /// With one bit of a number turned.
 fn turned(jwk: &Value, member: &str) -> String {
-    let mut octets = number(jwk, member);
-    octets[20] ^= 1;
-    but(jwk, member, base64url(octets))
+    let mut bytes = number(jwk, member);
+    bytes[20] ^= 1;
+    but(jwk, member, base64url(bytes))
 }
 
-/// With a zero octet before a number.
+/// With a zero byte before a number.
 fn longer(jwk: &Value, member: &str) -> String {
     but(
         jwk,
@@ -732,7 +732,7 @@ fn longer(jwk: &Value, member: &str) -> String {
 }
 
 #[test]
-fn refuses_what_is_no_jwk_for_signing() {
+fn rejects_what_is_no_jwk_for_signing() {
     let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
     let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let duplicate = |member: &str| {
@@ -744,7 +744,7 @@ fn refuses_what_is_no_jwk_for_signing() {
         let escaped = format!("\\u00{:02x}{}", d.as_bytes()[0], &d[1..]);
         ec.to_string().replace(d, &escaped)
     };
-    assert_refused(
+    assert_rejected(
         SigningKey::from_jwk,
         [
             ("nothing", String::new(), SigningKeyError::Json),
@@ -826,14 +826,14 @@ fn accepts_what_does_not_contradict_a_jwk_for_signing() {
 }
 
 #[test]
-fn refuses_broken_ec_and_okp_jwks() {
+fn rejects_broken_ec_and_okp_jwks() {
     let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
     let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
     let another = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let padded = format!("{}=", ec["d"].as_str().unwrap());
     let no_type = SigningKeyError::Public(InvalidJwk::KeyType);
     let no_coordinate = SigningKeyError::Public(InvalidJwk::Coordinate);
-    assert_refused(
+    assert_rejected(
         SigningKey::from_jwk,
         [
             (
@@ -903,7 +903,7 @@ fn refuses_broken_ec_and_okp_jwks() {
 }
 
 #[test]
-fn refuses_broken_rsa_jwks() {
+fn rejects_broken_rsa_jwks() {
     let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let swapped = {
         let mut changed = rsa.clone();
@@ -920,7 +920,7 @@ fn refuses_broken_rsa_jwks() {
     };
     let integer = SigningKeyError::Public(InvalidJwk::Integer);
     let missing = SigningKeyError::Public(InvalidJwk::Missing);
-    assert_refused(
+    assert_rejected(
         SigningKey::from_jwk,
         [
             ("no n", without(&rsa, "n"), missing),
@@ -945,13 +945,13 @@ fn refuses_broken_rsa_jwks() {
         ],
     );
     for member in ["d", "p", "q", "dp", "dq", "qi"] {
-        assert_refused(
+        assert_rejected(
             SigningKey::from_jwk,
             [(member, without(&rsa, member), SigningKeyError::Missing)],
         );
     }
     for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
-        assert_refused(
+        assert_rejected(
             SigningKey::from_jwk,
             [(member, turned(&rsa, member), SigningKeyError::Mismatch)],
         );
@@ -960,7 +960,7 @@ fn refuses_broken_rsa_jwks() {
 
 /// n is the product of p and q, d is an inverse of e, the other numbers follow: only q is no prime.
 #[test]
-fn refuses_rsa_keys_whose_primes_are_none() {
+fn rejects_rsa_keys_whose_primes_are_none() {
     let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let number = |name: &str| BigUint::from_bytes_be(&decoded(rsa[name].as_str().unwrap()));
     let one = BigUint::from(1_u8);
@@ -989,7 +989,7 @@ fn refuses_rsa_keys_whose_primes_are_none() {
     assert_eq!(read.unwrap_err(), SigningKeyError::Mismatch);
 }
 
-/// Whatever is read in spite of a turned octet is still the same key.
+/// Whatever is read in spite of a turned byte is still the same key.
 #[test]
 fn no_changed_document_panics_or_becomes_another_key() {
     for (pem, step) in [(P256, 1), (ED25519, 1), (RSA_2048, 13)] {
@@ -1005,7 +1005,7 @@ fn no_changed_document_panics_or_becomes_another_key() {
                 if let Ok(key) = SigningKey::from_pkcs8_der(&changed) {
                     // A version 1 document of Ed25519 has no public half that could contradict.
                     let seed = pem == ED25519 && at >= document.len() - 32;
-                    assert!(seed || key.thumbprint() == thumbprint, "octet {at}");
+                    assert!(seed || key.thumbprint() == thumbprint, "byte {at}");
                 }
             }
         }
@@ -1143,10 +1143,10 @@ fn nothing_shows_a_key() {
             key.public_key(),
             &key.thumbprint(),
         ]);
-        let octets = format!("{:02x?}", der.as_bytes()).replace(", ", "");
+        let bytes = format!("{:02x?}", der.as_bytes()).replace(", ", "");
         let list = format!("{:?}", der.as_bytes());
         let jwk = jwk(&key);
-        let mut secrets = vec![octets, list, key.thumbprint().to_string()];
+        let mut secrets = vec![bytes, list, key.thumbprint().to_string()];
         secrets.extend(pem.as_str().lines().skip(1).map(str::to_owned));
         secrets.extend(
             ["d", "p", "q", "dp", "dq", "qi", "x", "y", "n"]

@@ -1,4 +1,4 @@
-//! Hundreds of malformed requests on keep-alive connections to a hyper server: each is refused with
+//! Hundreds of malformed requests on keep-alive connections to a hyper server: each is rejected with
 //! a 4xx and one well-formed challenge, none is a 5xx or a panic, and the connection goes on.
 //!
 //! The requests are mutations of a good one, drawn from a generator with a fixed seed.
@@ -29,9 +29,9 @@ use tower_dpop::DpopLayer;
 /// Stands wherever a value is made up. It must never come back.
 const CANARY: &str = "canary";
 
-/// Who refuses a case.
+/// Who rejects a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RefusedBy {
+enum RejectedBy {
     /// hyper, which answers a plain 400 to what is no HTTP and closes the connection.
     Hyper,
     Layer,
@@ -41,7 +41,7 @@ struct Case {
     name: String,
     /// The field lines that carry the credentials, as they go over the wire.
     lines: Vec<Vec<u8>>,
-    refused_by: RefusedBy,
+    rejected_by: RejectedBy,
 }
 
 impl Case {
@@ -53,7 +53,7 @@ impl Case {
         Self {
             name: name.into(),
             lines: vec![line("Authorization", authorization), line("DPoP", dpop)],
-            refused_by: RefusedBy::Layer,
+            rejected_by: RejectedBy::Layer,
         }
     }
 }
@@ -78,21 +78,21 @@ impl Random {
         range.start + usize::try_from(self.next() % width).unwrap()
     }
 
-    /// An octet that may stand in a field value (RFC 9110 section 5.5).
-    fn field_octet(&mut self) -> u8 {
+    /// An byte that may stand in a field value (RFC 9110 section 5.5).
+    fn field_byte(&mut self) -> u8 {
         loop {
-            let octet = self.next().to_be_bytes()[0];
-            if octet == b'\t' || (octet >= b' ' && octet != 0x7F) {
-                return octet;
+            let byte = self.next().to_be_bytes()[0];
+            if byte == b'\t' || (byte >= b' ' && byte != 0x7F) {
+                return byte;
             }
         }
     }
 
-    fn field_octets(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.field_octet()).collect()
+    fn field_bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.field_byte()).collect()
     }
 
-    fn octets(&mut self, length: usize) -> Vec<u8> {
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }
 }
@@ -130,7 +130,7 @@ const TOKEN_START: usize = "DPoP ".len();
 
 fn all_cases() -> Vec<Case> {
     let mut random = Random(0x9449_0000_2023_0009);
-    let mut cases = mutated_octets(&mut random);
+    let mut cases = mutated_bytes(&mut random);
     cases.extend(mutated_tokens(&mut random));
     cases.extend(truncated());
     cases.extend(random_values(&mut random));
@@ -145,9 +145,9 @@ fn all_cases() -> Vec<Case> {
     cases
 }
 
-/// One octet replaced, inserted or removed. Never just the case of a letter of the scheme, nor a
+/// One byte replaced, inserted or removed. Never just the case of a letter of the scheme, nor a
 /// space behind it: those make no difference.
-fn mutated_octets(random: &mut Random) -> Vec<Case> {
+fn mutated_bytes(random: &mut Random) -> Vec<Case> {
     let mut cases = Vec::new();
     for number in 0..35 {
         for field in ["Authorization", "DPoP"] {
@@ -163,13 +163,13 @@ fn mutated_octets(random: &mut Random) -> Vec<Case> {
                     "replaced" => {
                         let was = value[at];
                         while value[at] == was {
-                            value[at] = random.field_octet();
+                            value[at] = random.field_byte();
                         }
                     }
-                    "inserted" => value.insert(at.max(start + 1), random.field_octet()),
+                    "inserted" => value.insert(at.max(start + 1), random.field_byte()),
                     _ => drop(value.remove(at)),
                 }
-                let name = format!("{field}: octet {at} {mutation}, {number}");
+                let name = format!("{field}: byte {at} {mutation}, {number}");
                 cases.push(match field {
                     "Authorization" => Case::new(name, value, good.dpop),
                     _ => Case::new(name, good.authorization, value),
@@ -199,7 +199,7 @@ fn mutated_tokens(random: &mut Random) -> Vec<Case> {
     for number in 0..20 {
         let segments = [0; 3].map(|_| {
             let length = random.within(0..90);
-            base64url(random.octets(length))
+            base64url(random.bytes(length))
         });
         let name = format!("R-AT.4: a token of random segments with a proof, {number}");
         cases.push(signed(name, |a| a.token = Some(segments.join("."))));
@@ -213,7 +213,7 @@ fn truncated() -> Vec<Case> {
     for length in (0..good.authorization.len()).step_by(23) {
         let good = Good::new();
         cases.push(Case::new(
-            format!("Authorization: {length} octets of it"),
+            format!("Authorization: {length} bytes of it"),
             &good.authorization[..length],
             good.dpop,
         ));
@@ -221,7 +221,7 @@ fn truncated() -> Vec<Case> {
     for length in (0..good.dpop.len()).step_by(23) {
         let good = Good::new();
         cases.push(Case::new(
-            format!("DPoP: {length} octets of it (F-3: none)"),
+            format!("DPoP: {length} bytes of it (F-3: none)"),
             good.authorization,
             &good.dpop[..length],
         ));
@@ -233,8 +233,8 @@ fn random_values(random: &mut Random) -> Vec<Case> {
     let mut cases = Vec::new();
     for number in 0..20 {
         let length = random.within(1..1000);
-        let noise = random.field_octets(length);
-        let name = |what: &str| format!("{what}: {length} random octets, {number}");
+        let noise = random.field_bytes(length);
+        let name = |what: &str| format!("{what}: {length} random bytes, {number}");
         cases.push(Case::new(name("Authorization"), &noise, Good::new().dpop));
         cases.push(Case::new(
             name("F-7: a token"),
@@ -283,7 +283,7 @@ fn random_jwts(random: &mut Random) -> Vec<Case> {
         let jwt: Vec<_> = (0..segments)
             .map(|_| {
                 let length = random.within(0..90);
-                base64url(random.octets(length))
+                base64url(random.bytes(length))
             })
             .collect();
         let jwt = jwt.join(".");
@@ -400,7 +400,7 @@ fn huge() -> Vec<Case> {
     for length in [8 * 1024 + 1, 32 * 1024 + 1, 64 * 1024, 300_000] {
         for filler in ["a", "A.", "=", "{", "\"", "\\", "é", ".", " x"] {
             let noise = filler.repeat(length / filler.len());
-            let name = |what: &str| format!("F-18: {what} of {length} octets, {filler}");
+            let name = |what: &str| format!("F-18: {what} of {length} bytes, {filler}");
             let good = Good::new();
             cases.push(Case::new(name("a proof"), good.authorization, &noise));
             let good = Good::new();
@@ -672,17 +672,17 @@ fn proof_claims(attempt: &Attempt) -> String {
     claims.to_string()
 }
 
-/// What hyper itself refuses: control octets in a value, folded lines, broken names.
+/// What hyper itself rejects: control bytes in a value, folded lines, broken names.
 fn no_http() -> Vec<Case> {
     let mut cases = Vec::new();
-    for octet in [0x00, 0x01, 0x08, 0x0B, 0x0D, 0x1B, 0x1F, 0x7F] {
+    for byte in [0x00, 0x01, 0x08, 0x0B, 0x0D, 0x1B, 0x1F, 0x7F] {
         let good = Good::new();
-        let broken = [good.authorization.as_bytes(), &[octet], b"canary"].concat();
-        let name = format!("R-4.1.2: octet {octet:#04x} in Authorization");
+        let broken = [good.authorization.as_bytes(), &[byte], b"canary"].concat();
+        let name = format!("R-4.1.2: byte {byte:#04x} in Authorization");
         cases.push(Case::new(name, broken, good.dpop));
         let good = Good::new();
-        let broken = [good.dpop.as_bytes(), &[octet], b"canary"].concat();
-        let name = format!("R-4.1.2: octet {octet:#04x} in DPoP");
+        let broken = [good.dpop.as_bytes(), &[byte], b"canary"].concat();
+        let name = format!("R-4.1.2: byte {byte:#04x} in DPoP");
         cases.push(Case::new(name, good.authorization, broken));
     }
     for (name, between) in [
@@ -718,7 +718,7 @@ fn no_http() -> Vec<Case> {
         cases.push(case);
     }
     for case in &mut cases {
-        case.refused_by = RefusedBy::Hyper;
+        case.rejected_by = RejectedBy::Hyper;
     }
     cases
 }
@@ -851,16 +851,16 @@ fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'static str> {
         if name.is_empty()
             || !name
                 .bytes()
-                .all(|octet| octet.is_ascii_lowercase() || octet == b'_')
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         {
             return Err("not a parameter name");
         }
         // RFC 6750 section 3: %x20-21 / %x23-5B / %x5D-7E.
         if !value
             .bytes()
-            .all(|octet| matches!(octet, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E))
+            .all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E))
         {
-            return Err("an octet that is not allowed");
+            return Err("an byte that is not allowed");
         }
         if parameters.iter().any(|(other, _)| *other == name) {
             return Err("a parameter twice");
@@ -874,7 +874,7 @@ fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'static str> {
 }
 
 /// Nothing of the credentials comes back, neither as it went over the wire (any run of eleven
-/// octets holds one of the windows) nor decoded.
+/// bytes holds one of the windows) nor decoded.
 #[track_caller]
 fn assert_no_echo(case: &Case, response: &Wire) {
     let text = response.text();
@@ -883,16 +883,16 @@ fn assert_no_echo(case: &Case, response: &Wire) {
         assert!(!holds(decoded.as_bytes()), "{}: {decoded}", case.name);
     }
     for line in &case.lines {
-        let colon = line.iter().position(|octet| *octet == b':').unwrap();
+        let colon = line.iter().position(|byte| *byte == b':').unwrap();
         let mut windows = line[colon + 1..].windows(8).step_by(4).take(2000);
         assert!(!windows.any(holds), "{}", case.name);
     }
 }
 
-/// What a refusal by the layer looks like, whatever was refused: its `error` and
+/// What a rejection by the layer looks like, whatever was rejected: its `error` and
 /// `error_description`.
 #[track_caller]
-fn assert_refused_by_the_layer(case: &Case, response: &Wire) -> Option<(String, String)> {
+fn assert_rejected_by_the_layer(case: &Case, response: &Wire) -> Option<(String, String)> {
     let name = &case.name;
     let challenge = response.field("www-authenticate");
     let parameters =
@@ -938,7 +938,7 @@ fn assert_refused_by_the_layer(case: &Case, response: &Wire) -> Option<(String, 
 }
 
 #[test]
-fn malformed_requests_are_refused_in_good_form_and_the_connection_goes_on() {
+fn malformed_requests_are_rejected_in_good_form_and_the_connection_goes_on() {
     block_on(async {
         let mut server = Server::start().await;
         let mut connection = server.connect().await;
@@ -947,12 +947,12 @@ fn malformed_requests_are_refused_in_good_form_and_the_connection_goes_on() {
         for case in all_cases() {
             let name = &case.name;
             let response = connection.ask(name, &case.lines).await;
-            match case.refused_by {
-                RefusedBy::Layer => {
-                    reasons.extend(assert_refused_by_the_layer(&case, &response));
+            match case.rejected_by {
+                RejectedBy::Layer => {
+                    reasons.extend(assert_rejected_by_the_layer(&case, &response));
                     by_the_layer += 1;
                 }
-                RefusedBy::Hyper => {
+                RejectedBy::Hyper => {
                     assert_eq!(response.status, 400, "{name}");
                     assert!(response.fields("www-authenticate").is_empty(), "{name}");
                     assert!(connection.is_at_end().await, "{name}");
@@ -966,7 +966,7 @@ fn malformed_requests_are_refused_in_good_form_and_the_connection_goes_on() {
             assert!(good.fields("www-authenticate").is_empty(), "after {name}");
         }
         assert!(by_the_layer >= 400, "{by_the_layer}");
-        // Octets that HTTP does not allow, and nothing else: see `no_http`.
+        // Bytes that HTTP does not allow, and nothing else: see `no_http`.
         assert_eq!(by_hyper, 29);
         // The cases get everywhere, not only to the first check.
         let codes: BTreeSet<_> = reasons.iter().map(|(code, _)| code.as_str()).collect();

@@ -133,7 +133,7 @@ fn each_reason_has_a_name_of_its_own() {
     for (rejection, name) in reasons() {
         assert_eq!(rejection.reason(), name, "{rejection:?}");
         let is_plain =
-            |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_';
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         assert!(!name.is_empty() && name.bytes().all(is_plain), "{name}");
         let other = names.insert(name, rejection.clone());
         assert_eq!(other, None, "{name} is the name of {rejection:?} as well");

@@ -1,4 +1,4 @@
-//! The replay memory: one winner, bounded by refusing, empty again afterwards.
+//! The replay memory: one winner, bounded by rejecting, empty again afterwards.
 
 mod common;
 
@@ -25,9 +25,9 @@ use common::{
 };
 
 fn key(number: u64) -> ReplayKey {
-    let mut octets = [0; 32];
-    octets[..8].copy_from_slice(&number.to_be_bytes());
-    ReplayKey::from_bytes(octets)
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    ReplayKey::from_bytes(bytes)
 }
 
 /// The two memories of this crate, which promise the same.
@@ -71,7 +71,7 @@ macro_rules! test_of_both {
 test_of_both! {
     the_memory_keeps_the_contract_of_stores
     exactly_one_of_many_threads_wins
-    a_full_memory_refuses_instead_of_forgetting
+    a_full_memory_rejects_instead_of_forgetting
     a_full_memory_is_a_fault_of_ours
     memory_comes_back_after_retention
     a_clock_that_steps_back_brings_no_replay
@@ -134,8 +134,8 @@ fn exactly_one_of_many_threads_wins<M: Memory>() {
     }
 }
 
-/// T-18: a full memory refuses; it forgets nothing, and says how it is.
-fn a_full_memory_refuses_instead_of_forgetting<M: Memory>() {
+/// T-18: a full memory rejects; it forgets nothing, and says how it is.
+fn a_full_memory_rejects_instead_of_forgetting<M: Memory>() {
     let store = M::with_limit(1_000);
     for number in 0..1_000 {
         assert_eq!(claim(&store, number, NOW, NOW + 90), Ok(Claim::First));
@@ -156,7 +156,7 @@ fn a_full_memory_refuses_instead_of_forgetting<M: Memory>() {
     }
     let usage = store.usage();
     assert_eq!(
-        (usage.live, usage.limit, usage.refused),
+        (usage.live, usage.limit, usage.rejected),
         (1_000, 1_000, 1_500)
     );
     assert_eq!(
@@ -176,17 +176,19 @@ fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
             .with_clock(clock.read())
             .with_replay_store(store.clone())
     }));
-    Attempt::good().answer_by(&layer).assert_passed("the first");
+    Attempt::good()
+        .outcome_by(&layer)
+        .assert_passed("the first");
     let second = Attempt::but(|a| a.proof_claims["iat"] = json!(NOW + 30));
-    let answer = second.answer_by(&layer);
-    answer.assert_reason(
+    let outcome = second.outcome_by(&layer);
+    outcome.assert_reason(
         "T-18",
         Rejection::Unavailable(Unavailable::Replay(ReplayStoreError::Full)),
     );
-    assert_eq!(answer.retry_after.as_deref(), Some("1"));
+    assert_eq!(outcome.retry_after.as_deref(), Some("1"));
     clock.set(NOW + 91);
     second
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_passed("later, with the same proof");
 }
 
@@ -239,7 +241,7 @@ fn a_clock_that_steps_back_brings_no_replay<M: Memory>() {
     );
 }
 
-/// A leap ahead that is put right again refuses what may have been forgotten, and nothing else.
+/// A leap ahead that is put right again rejects what may have been forgotten, and nothing else.
 fn a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out<M: Memory>() {
     let day = 24 * 60 * 60;
     let store = M::default();
@@ -317,20 +319,20 @@ fn a_replay_does_not_outwait_its_record() {
     let layer = DpopLayer::new(verifier);
 
     let stolen = Attempt::good();
-    stolen.answer_by(&layer).assert_passed("the first use");
+    stolen.outcome_by(&layer).assert_passed("the first use");
     clock.set(NOW + 90);
     stolen
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("in its last second", ProofError::Replayed);
     clock.set(NOW + 90);
     delay.store(2, Ordering::SeqCst);
     stolen
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("and outwaiting it", ProofError::Expired);
     delay.store(2, Ordering::SeqCst);
     clock.set(NOW + 10);
     Attempt::good()
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_passed("slow, but in time");
 }
 
@@ -341,9 +343,9 @@ fn the_same_jti_under_another_key_is_another_proof() {
     let one = Attempt::good();
     let mut other = Attempt::with_key(Key::es256());
     other.proof_claims["jti"] = one.proof_claims["jti"].clone();
-    one.answer_by(&layer).assert_passed("one");
-    other.answer_by(&layer).assert_passed("T-14: the other");
-    one.answer_by(&layer)
+    one.outcome_by(&layer).assert_passed("one");
+    other.outcome_by(&layer).assert_passed("T-14: the other");
+    one.outcome_by(&layer)
         .assert_reason("one again", ProofError::Replayed);
 }
 
@@ -352,18 +354,18 @@ fn the_same_jti_under_another_key_is_another_proof() {
 fn the_same_jti_at_another_url_is_a_replay() {
     let layer = DpopLayer::new(verifier());
     let one = Attempt::good();
-    one.answer_by(&layer).assert_passed("one");
+    one.outcome_by(&layer).assert_passed("one");
     let other = Attempt::but(|a| {
         a.proof_claims["jti"] = one.proof_claims["jti"].clone();
         a.uri = "/accounts".into();
         a.proof_claims["htu"] = json!("https://api.example.com/accounts");
     });
     other
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("T-14", ProofError::Replayed);
 }
 
-/// T-17: a request that is refused for another reason leaves the proof unspent.
+/// T-17: a request that is rejected for another reason leaves the proof unspent.
 #[test]
 fn only_a_request_that_would_pass_spends_its_jti() {
     type Change = fn(&mut Attempt);
@@ -389,30 +391,30 @@ fn only_a_request_that_would_pass_spends_its_jti() {
         let mut bad = Attempt::good();
         bad.proof_claims["jti"] = good.proof_claims["jti"].clone();
         change(&mut bad);
-        assert_ne!(bad.answer_by(&layer).status, 200, "T-17: {name}");
-        good.answer_by(&layer)
+        assert_ne!(bad.outcome_by(&layer).status, 200, "T-17: {name}");
+        good.outcome_by(&layer)
             .assert_passed(&format!("T-17: after {name}"));
     }
 }
 
 /// T-13, R-11.1.4
 #[test]
-fn a_jti_has_1_to_512_octets() {
+fn a_jti_has_1_to_512_bytes() {
     for (name, jti, passes) in [
         ("T-13: empty", String::new(), false),
-        ("T-13: one octet", "x".into(), true),
-        ("T-13: 512 octets", "x".repeat(512), true),
-        ("T-13: 513 octets", "x".repeat(513), false),
-        ("T-13: 512 octets in 256 characters", "ä".repeat(256), true),
-        ("T-13: 514 octets in 257 characters", "ä".repeat(257), false),
+        ("T-13: one byte", "x".into(), true),
+        ("T-13: 512 bytes", "x".repeat(512), true),
+        ("T-13: 513 bytes", "x".repeat(513), false),
+        ("T-13: 512 bytes in 256 characters", "ä".repeat(256), true),
+        ("T-13: 514 bytes in 257 characters", "ä".repeat(257), false),
     ] {
-        let answer = Attempt::but(|a| a.proof_claims["jti"] = json!(jti)).answer();
-        let refused = (!passes).then_some(Rejection::Proof(ProofError::JtiLength));
-        assert_eq!(answer.rejection, refused, "{name}");
+        let outcome = Attempt::but(|a| a.proof_claims["jti"] = json!(jti)).outcome();
+        let rejected = (!passes).then_some(Rejection::Proof(ProofError::JtiLength));
+        assert_eq!(outcome.rejection, rejected, "{name}");
     }
     for jti in [json!(null), json!(1), json!(["x"]), json!({}), json!(true)] {
-        let answer = Attempt::but(|a| a.proof_claims["jti"] = jti.clone()).answer();
-        answer.assert_reason(&jti.to_string(), ProofError::PayloadNotJson);
+        let outcome = Attempt::but(|a| a.proof_claims["jti"] = jti.clone()).outcome();
+        outcome.assert_reason(&jti.to_string(), ProofError::PayloadNotJson);
     }
 }
 
@@ -424,7 +426,7 @@ fn the_same_request_from_many_threads_passes_once() {
         let attempt = Attempt::good();
         let passed: usize = thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| usize::from(attempt.answer_by(&layer).status == 200)))
+                .map(|_| scope.spawn(|| usize::from(attempt.outcome_by(&layer).status == 200)))
                 .collect();
             threads
                 .into_iter()
@@ -440,17 +442,17 @@ fn the_same_request_from_many_threads_passes_once() {
 fn another_spelling_of_the_url_is_the_same_proof() {
     let layer = DpopLayer::new(verifier());
     let one = Attempt::good();
-    one.answer_by(&layer).assert_passed("as it is");
+    one.outcome_by(&layer).assert_passed("as it is");
     let other = Attempt::but(|a| {
         a.proof_claims["jti"] = one.proof_claims["jti"].clone();
         a.proof_claims["htu"] = json!("HTTPS://API.example.com:443/%6Frders?x#y");
     });
     other
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("in another spelling", ProofError::Replayed);
     let elsewhere =
         Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/orders/"));
     elsewhere
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("elsewhere", ProofError::Url(UrlMismatch::Path));
 }

@@ -1,5 +1,5 @@
-//! Report-only mode: every request passes, and what would have been refused is said in its
-//! extensions, in those of its response, and in one event; nothing of it where refusals are meant.
+//! Report-only mode: every request passes, and what would have been rejected is said in its
+//! extensions, in those of its response, and in one event; nothing of it where rejections are meant.
 
 mod common;
 
@@ -141,9 +141,9 @@ fn nonces() -> StatelessNonces {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -160,10 +160,10 @@ fn logged<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    common::let_nobody_be_deaf();
+    common::enable_tracing_callsites();
     let done = tracing::subscriber::with_default(subscriber, work);
-    let octets = log.0.lock().unwrap().clone();
-    let lines = String::from_utf8(octets).unwrap();
+    let bytes = log.0.lock().unwrap().clone();
+    let lines = String::from_utf8(bytes).unwrap();
     let ours = lines.lines().filter(|line| line.contains("tower_dpop"));
     (done, ours.map(str::to_owned).collect())
 }
@@ -226,8 +226,8 @@ impl ReplayStore for BrokenStore {
 
 type Change = fn(&mut Attempt);
 
-/// A refusal of every kind, and its reason.
-fn refusals() -> Vec<(&'static str, Change, Rejection)> {
+/// A rejection of every kind, and its reason.
+fn rejections() -> Vec<(&'static str, Change, Rejection)> {
     vec![
         (
             "no credentials",
@@ -297,24 +297,24 @@ fn refusals() -> Vec<(&'static str, Change, Rejection)> {
     ]
 }
 
-/// Nothing is refused, and everything is said.
+/// Nothing is rejected, and everything is said.
 #[test]
-fn every_refusal_passes_and_is_reported() {
+fn every_rejection_passes_and_is_reported() {
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
-    for (name, change, rejection) in refusals() {
+    for (name, change, rejection) in rejections() {
         let request = Attempt::but(change).request();
         let (outcome, lines) = logged(|| outcome(&layer, request));
         assert_eq!(outcome, passed_although(rejection.clone()), "{name}");
-        let message = "request would be refused, and passes";
+        let message = "request would be rejected, and passes";
         assert_one_event(name, &lines, message, &rejection);
     }
 }
 
 /// The same requests at a layer that means it: no trace of the mode.
 #[test]
-fn nothing_of_it_where_refusals_are_meant() {
+fn nothing_of_it_where_rejections_are_meant() {
     let layer = DpopLayer::new(verifier());
-    for (name, change, rejection) in refusals() {
+    for (name, change, rejection) in rejections() {
         let request = Attempt::but(change).request();
         let (outcome, lines) = logged(|| outcome(&layer, request));
         let expected = Outcome {
@@ -326,7 +326,7 @@ fn nothing_of_it_where_refusals_are_meant() {
             ..passed(true)
         };
         assert_eq!(outcome, expected, "{name}");
-        assert_one_event(name, &lines, "request refused", &rejection);
+        assert_one_event(name, &lines, "request rejected", &rejection);
         assert!(!lines[0].contains("would"), "{name}: {lines:?}");
     }
     assert_eq!(outcome(&layer, Attempt::good().request()), passed(true));
@@ -344,7 +344,7 @@ fn a_fault_of_ours_passes_too() {
     let no_keys = Verifier::new(common::rules(), Says(TokenError::Unavailable));
     let no_keys = DpopLayer::new(no_keys);
     let full = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(BrokenStore)));
-    let message = "request would be refused, and passes: cannot decide";
+    let message = "request would be rejected, and passes: cannot decide";
 
     let request = Attempt::good().request();
     let (found, lines) = logged(|| outcome(&no_keys.with_insecure_report_only(), request));
@@ -377,9 +377,9 @@ fn a_good_request_brings_its_token_and_spends_its_proof() {
         "R-11.1.3: again"
     );
     assert_eq!(memory.usage().live, 1);
-    // What would have been refused spends nothing.
-    let refused = Attempt::but(|a| a.proof_claims["htm"] = json!("POST"));
-    outcome(&layer, refused.request());
+    // What would have been rejected spends nothing.
+    let rejected = Attempt::but(|a| a.proof_claims["htm"] = json!("POST"));
+    outcome(&layer, rejected.request());
     assert_eq!(memory.usage().live, 1);
 }
 
@@ -397,7 +397,7 @@ fn bearer_tokens_where_they_are_allowed() {
 }
 
 /// A client that needs a nonce is given one, whatever the service answers, and has what it needs for
-/// the day on which refusals are meant.
+/// the day on which rejections are meant.
 #[test]
 fn a_client_that_needs_a_nonce_is_given_one() {
     let nonces = nonces();
@@ -476,7 +476,7 @@ fn requirements_inside_report_as_well() {
         acr_values: Some("gold".parse().unwrap()),
         max_age: None,
     };
-    let message = "request would be refused, and passes";
+    let message = "request would be rejected, and passes";
     let rows: [(&str, Attempt, bool, Named); 2] = [
         ("DPoP", Attempt::good(), true, Rejection::from),
         ("Bearer", Attempt::good().as_bearer(), false, |error| {
@@ -519,7 +519,7 @@ fn requirements_inside_report_as_well() {
     );
 }
 
-/// A handler that decides for itself does not refuse either.
+/// A handler that decides for itself does not reject either.
 #[test]
 fn access_reports_as_well() {
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
@@ -536,13 +536,13 @@ fn access_reports_as_well() {
     let rejection = Rejection::from(AuthorizationError::Scope {
         required: "admin".parse().unwrap(),
     });
-    let message = "request would be refused, and passes";
+    let message = "request would be rejected, and passes";
     assert_one_event("access", &lines[1..], message, &rejection);
 }
 
-/// The mode belongs to one layer: what stands inside and means it still refuses.
+/// The mode belongs to one layer: what stands inside and means it still rejects.
 #[test]
-fn an_enforcing_layer_inside_still_refuses() {
+fn an_enforcing_layer_inside_still_rejects() {
     let report_only = DpopLayer::new(verifier()).with_insecure_report_only();
     let enforcing = DpopLayer::new(verifier());
     let both = ServiceBuilder::new()
@@ -599,7 +599,7 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
         let lacks = AuthorizationError::Scope {
             required: "admin".parse().unwrap(),
         };
-        let refused = Outcome {
+        let rejected = Outcome {
             status: StatusCode::FORBIDDEN,
             challenges: 1,
             rejection: Some(lacks.into()),
@@ -608,7 +608,7 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
             ..passed(true)
         };
         let found = outcome_of(service.clone(), Attempt::good().request());
-        assert_eq!(found, refused, "{name}: without the scope");
+        assert_eq!(found, rejected, "{name}: without the scope");
         let through = Outcome {
             reported: reported.cloned(),
             seen: Some(Seen {
@@ -623,8 +623,8 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
     }
 
     let other_audience = Rejection::from(TokenError::Audience);
-    let refuses = inside(Says(TokenError::Audience));
-    assert_in_charge("it would refuse", refuses, Some(&other_audience));
+    let rejects = inside(Says(TokenError::Audience));
+    assert_in_charge("it would reject", rejects, Some(&other_audience));
     let out_of_reach = Rejection::from(Unavailable::Token);
     let cannot_say = inside(Says(TokenError::Unavailable));
     assert_in_charge("it cannot say", cannot_say, Some(&out_of_reach));
@@ -691,7 +691,7 @@ fn a_preflight_that_is_let_through_is_not_reported() {
 }
 
 #[test]
-fn the_layer_says_that_it_does_not_refuse() {
+fn the_layer_says_that_it_does_not_reject() {
     let layer = DpopLayer::new(verifier());
     assert!(format!("{layer:?}").contains("Enforced"));
     let layer = layer.with_insecure_report_only();
@@ -751,6 +751,6 @@ fn handlers_of_axum_take_an_option() {
     let (mut head, body) = request.into_parts();
     head.uri = "/required".parse().unwrap();
     let response = block_on(app.oneshot(Request::from_parts(head, body))).unwrap();
-    assert_eq!(response.status(), 500, "never a refusal");
+    assert_eq!(response.status(), 500, "never a rejection");
     assert!(response.extensions().get::<Rejection>().is_none());
 }

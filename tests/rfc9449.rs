@@ -20,7 +20,7 @@ use tower_dpop::{
 };
 
 use common::{
-    Answer, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, ask, at, keys, verifier, verifier_by,
+    Attempt, AttemptExt as _, Key, KeyExt as _, NOW, Outcome, ask, at, keys, verifier, verifier_by,
 };
 
 fn figures() -> Value {
@@ -74,7 +74,7 @@ struct Figure12 {
 }
 
 impl Figure12 {
-    fn but(change: impl FnOnce(&mut Self)) -> Answer {
+    fn but(change: impl FnOnce(&mut Self)) -> Outcome {
         let figures = figures();
         let text = |name: &str| {
             figures["fig13_resource_request_proof"][name]
@@ -94,7 +94,7 @@ impl Figure12 {
         request.send()
     }
 
-    fn send(self) -> Answer {
+    fn send(self) -> Outcome {
         let clock = self.clock;
         let verifier = Verifier::new(
             ProofRules::new(self.public_url.parse().unwrap()).with_clock(move || at(clock)),
@@ -115,16 +115,16 @@ impl Figure12 {
 /// R-7.1, R-7.2, R-7.1.3, R-6.1.1, R-6.2.3: Figures 6, 11, 12 and 13.
 #[test]
 fn lets_the_request_of_figure_12_pass() {
-    let answer = Figure12::but(|_| {});
+    let outcome = Figure12::but(|_| {});
     assert_eq!(
-        (answer.status.as_u16(), answer.rejection.clone()),
+        (outcome.status.as_u16(), outcome.rejection.clone()),
         (200, None)
     );
 }
 
 /// R-7.1.4: one change each.
 #[test]
-fn refuses_the_request_of_figure_12_with_one_thing_changed() {
+fn rejects_the_request_of_figure_12_with_one_thing_changed() {
     type Change = fn(&mut Figure12);
     let rows: Vec<(&str, Change, Rejection)> = vec![
         (
@@ -203,8 +203,8 @@ fn refuses_the_request_of_figure_12_with_one_thing_changed() {
         ),
     ];
     for (name, change, reason) in rows {
-        let answer = Figure12::but(change);
-        answer.assert_reason(name, reason);
+        let outcome = Figure12::but(change);
+        outcome.assert_reason(name, reason);
     }
 }
 
@@ -263,13 +263,13 @@ fn verifies_every_signature_of_the_figures() {
             "{figure}"
         );
     }
-    let answer = Figure12::but(|r| {
+    let outcome = Figure12::but(|r| {
         replace_signature(
             &mut r.proof,
             &derived("fig13_malleated_signature_r_n_minus_s"),
         );
     });
-    assert_eq!(answer.status.as_u16(), 200, "the same proof with n - s");
+    assert_eq!(outcome.status.as_u16(), 200, "the same proof with n - s");
 }
 
 /// T-15: the second spelling of one signature is the same proof.
@@ -304,9 +304,9 @@ fn a_malleated_signature_is_a_replay() {
     send(&proof).assert_reason("r, n - s", ProofError::Replayed);
 }
 
-/// J-14, J-26: the aliases of the RFC's own key are refused, not given another thumbprint.
+/// J-14, J-26: the aliases of the RFC's own key are rejected, not given another thumbprint.
 #[test]
-fn refuses_the_aliases_of_the_rfcs_key() {
+fn rejects_the_aliases_of_the_rfcs_key() {
     let vectors: Value = serde_json::from_str(include_str!("vectors.json")).unwrap();
     let aliases = vectors["derived_not_in_rfc"]["proof_jwk_x_noncanonical_aliases"]
         .as_array()
@@ -341,21 +341,21 @@ fn challenges_as_the_figures_do() {
     };
 
     let no_credentials = Attempt::but(|a| (a.authorization, a.dpop) = (Some(vec![]), Some(vec![])));
-    let answer = no_credentials.answer_by(&DpopLayer::new(verifier_by(es256_ps256)));
-    assert_eq!(answer.challenges, [figure("fig15")]);
+    let outcome = no_credentials.outcome_by(&DpopLayer::new(verifier_by(es256_ps256)));
+    assert_eq!(outcome.challenges, [figure("fig15")]);
 
     let other_key = Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()));
-    let answer = other_key.answer_by(&DpopLayer::new(verifier_by(|rules| {
+    let outcome = other_key.outcome_by(&DpopLayer::new(verifier_by(|rules| {
         rules.with_algorithms(Algorithms::only(Algorithm::Es256))
     })));
-    assert_eq!(answer.challenges, [figure("fig16")]);
+    assert_eq!(outcome.challenges, [figure("fig16")]);
 
     let nonces = StatelessNonces::new(NonceSecret::generate());
-    let answer = Attempt::good().answer_by(&DpopLayer::new(verifier_by(|rules| {
+    let outcome = Attempt::good().outcome_by(&DpopLayer::new(verifier_by(|rules| {
         es256_ps256(rules).with_nonces(nonces)
     })));
     assert_eq!(
-        answer.challenges,
+        outcome.challenges,
         [figure("fig24") + r#", algs="ES256 PS256""#]
     );
 }
@@ -364,7 +364,7 @@ fn challenges_as_the_figures_do() {
 /// the section.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn every_check_of_section_4_3_refuses() {
+fn every_check_of_section_4_3_rejects() {
     type Change = fn(&mut Attempt);
     let rows: Vec<(&str, Change, Rejection)> = vec![
         (
@@ -485,44 +485,44 @@ fn every_check_of_section_4_3_refuses() {
         ),
     ];
     for (name, change, reason) in rows {
-        Attempt::but(change).answer().assert_reason(name, reason);
+        Attempt::but(change).outcome().assert_reason(name, reason);
     }
 }
 
 /// R-4.3.10, R-4.2.9: check 10 needs a server that demands nonces.
 #[test]
-fn check_10_refuses_a_proof_without_the_servers_nonce() {
+fn check_10_rejects_a_proof_without_the_servers_nonce() {
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
     }));
-    let answer = Attempt::good().answer_by(&layer);
-    answer.assert_reason("R-4.3.10", NonceError::Missing);
-    let [nonce] = answer.nonces.as_slice() else {
-        panic!("one nonce: {answer:?}")
+    let outcome = Attempt::good().outcome_by(&layer);
+    outcome.assert_reason("R-4.3.10", NonceError::Missing);
+    let [nonce] = outcome.nonces.as_slice() else {
+        panic!("one nonce: {outcome:?}")
     };
     let retry = Attempt::but(|a| a.proof_claims["nonce"] = json!(nonce));
-    retry.answer_by(&layer).assert_passed("with the nonce");
+    retry.outcome_by(&layer).assert_passed("with the nonce");
 }
 
 /// R-4.1, R-4.2: a proof grants nothing by itself, and each is good once.
 #[test]
-fn a_proof_alone_grants_nothing_and_a_proof_twice_is_refused() {
+fn a_proof_alone_grants_nothing_and_a_proof_twice_is_rejected() {
     let alone = Attempt::but(|a| a.authorization = Some(vec![]));
     alone
-        .answer()
+        .outcome()
         .assert_reason("R-4.1", CredentialsError::Missing);
 
     let layer = DpopLayer::new(verifier());
     let attempt = Attempt::good();
-    attempt.answer_by(&layer).assert_passed("the first time");
+    attempt.outcome_by(&layer).assert_passed("the first time");
     attempt
-        .answer_by(&layer)
+        .outcome_by(&layer)
         .assert_reason("R-4.2", ProofError::Replayed);
     let same_jti = Attempt::but(|a| {
         a.proof_claims["jti"] = attempt.proof_claims["jti"].clone();
         a.proof_claims["iat"] = json!(NOW - 1);
     });
-    same_jti.answer_by(&layer).assert_reason(
+    same_jti.outcome_by(&layer).assert_reason(
         "R-11.1.3: another proof, the same jti",
         ProofError::Replayed,
     );
@@ -536,10 +536,10 @@ fn unknown_members_are_ignored() {
         a.proof_claims["tx_id"] = json!("x");
         a.proof_header["jwk"]["kid"] = json!("k");
     });
-    attempt.answer().assert_passed("R-4.2.10");
+    attempt.outcome().assert_passed("R-4.2.10");
     assert_eq!(
         keys::client().jkt(),
-        attempt.answer().token.unwrap().thumbprint().to_string()
+        attempt.outcome().token.unwrap().thumbprint().to_string()
     );
 }
 

@@ -168,25 +168,25 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             "no token",
             default,
             |a| a.authorization = Some(vec![]),
-            vec![requests("refused", "none", "credentials_missing", 1)],
+            vec![requests("rejected", "none", "credentials_missing", 1)],
         ),
         row(
             "two tokens",
             default,
             |a| a.authorization = Some(vec![HeaderValue::from_static("DPoP a"); 2]),
-            vec![requests("refused", "none", "credentials_ambiguous", 1)],
+            vec![requests("rejected", "none", "credentials_ambiguous", 1)],
         ),
         row(
             "as Bearer, where that is not spoken",
             default,
             |a| a.authorization = Some(vec![HeaderValue::from_static("Bearer a")]),
-            vec![requests("refused", "bearer", "credentials_bearer", 1)],
+            vec![requests("rejected", "bearer", "credentials_bearer", 1)],
         ),
         row(
             "no proof",
             default,
             |a| a.dpop = Some(vec![]),
-            vec![requests("refused", "dpop", "proof_missing", 1)],
+            vec![requests("rejected", "dpop", "proof_missing", 1)],
         ),
         row(
             "another method, at a wrong time",
@@ -195,15 +195,15 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
                 a.proof_claims["htm"] = json!("POST");
                 a.proof_claims["iat"] = json!(NOW - 5);
             },
-            vec![requests("refused", "dpop", "proof_htm", 1)],
+            vec![requests("rejected", "dpop", "proof_htm", 1)],
         ),
         row(
             "too old",
             default,
             |a| a.proof_claims["iat"] = json!(NOW - 100),
             vec![
-                requests("refused", "dpop", "proof_iat_too_old", 1),
-                skew("refused", &[100.0]),
+                requests("rejected", "dpop", "proof_iat_too_old", 1),
+                skew("rejected", &[100.0]),
             ],
         ),
         row(
@@ -229,7 +229,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             },
             |_| {},
             vec![
-                requests("refused", "dpop", "nonce_missing", 1),
+                requests("rejected", "dpop", "nonce_missing", 1),
                 cache("miss", 1),
             ],
         ),
@@ -238,7 +238,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             default,
             |a| a.token_claims["exp"] = json!(1),
             vec![
-                requests("refused", "dpop", "token_expired", 1),
+                requests("rejected", "dpop", "token_expired", 1),
                 cache("miss", 1),
             ],
         ),
@@ -247,7 +247,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             default,
             |a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()),
             vec![
-                requests("refused", "dpop", "binding_other_key", 1),
+                requests("rejected", "dpop", "binding_other_key", 1),
                 cache("miss", 1),
             ],
         ),
@@ -265,7 +265,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             both,
             as_bearer,
             vec![
-                requests("refused", "bearer", "bearer_bound", 1),
+                requests("rejected", "bearer", "bearer_bound", 1),
                 cache("miss", 1),
             ],
         ),
@@ -277,7 +277,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
                 as_bearer(a);
             },
             vec![
-                requests("refused", "bearer", "token_signature", 1),
+                requests("rejected", "bearer", "token_signature", 1),
                 cache("miss", 1),
             ],
         ),
@@ -292,7 +292,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             {
                 let [limit, records] = replays(0, 0);
                 vec![
-                    requests("refused", "none", "unavailable_replay_full", 1),
+                    requests("rejected", "none", "unavailable_replay_full", 1),
                     cache("miss", 1),
                     limit,
                     records,
@@ -303,7 +303,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
     for row in rows {
         let attempt = Attempt::but(row.change);
         let layer = (row.layer)();
-        let (_, found) = recorded(|| attempt.answer_by(&layer));
+        let (_, found) = recorded(|| attempt.outcome_by(&layer));
         assert_lines(row.name, &found, row.expected);
     }
 }
@@ -319,20 +319,20 @@ fn hits_and_records_add_up() {
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
     let good = Attempt::good();
     let ((), found) = recorded(|| {
-        for attempt in [&good, &good.anew(), &good.anew()] {
-            attempt.answer_by(&layer).assert_passed("good");
+        for attempt in [&good, &good.again(), &good.again()] {
+            attempt.outcome_by(&layer).assert_passed("good");
         }
-        good.answer_by(&layer);
+        good.outcome_by(&layer);
         Attempt::but(|a| a.token_claims["other"] = json!(1))
-            .answer_by(&layer)
+            .outcome_by(&layer)
             .assert_passed("another token");
     });
     assert_lines(
-        "one of five refused",
+        "one of five rejected",
         &found,
         [
             requests("accepted", "dpop", "none", 4),
-            requests("refused", "dpop", "proof_replayed", 1),
+            requests("rejected", "dpop", "proof_replayed", 1),
             skew("accepted", &[0.0; 4]),
             cache("hit", 3),
             cache("miss", 2),
@@ -342,9 +342,9 @@ fn hits_and_records_add_up() {
     );
     // The time of all of them has passed.
     clock.advance(Duration::from_secs(200));
-    let mut later = good.anew();
+    let mut later = good.again();
     later.proof_claims["iat"] = json!(NOW + 200);
-    let ((), found) = recorded(|| later.answer_by(&layer).assert_passed("later"));
+    let ((), found) = recorded(|| later.outcome_by(&layer).assert_passed("later"));
     let expected = [
         requests("accepted", "dpop", "none", 1),
         skew("accepted", &[0.0]),
@@ -368,18 +368,22 @@ fn the_skew_of_clocks_is_measured_in_seconds() {
         ("the oldest", -90.0, "accepted", 90.0),
         ("ahead", 10.0, "accepted", -10.0),
         ("the newest", 30.0, "accepted", -30.0),
-        ("too old", -91.0, "refused", 91.0),
-        ("an hour old", -3600.0, "refused", 3600.0),
-        ("too far ahead", 31.0, "refused", -31.0),
-        ("an hour ahead", 3600.0, "refused", -3600.0),
-        ("of 1970", -now, "refused", 86_400.0),
-        ("before all time", -1e300, "refused", 86_400.0),
-        ("after all time", 1e300, "refused", -86_400.0),
+        ("too old", -91.0, "rejected", 91.0),
+        ("an hour old", -3600.0, "rejected", 3600.0),
+        ("too far ahead", 31.0, "rejected", -31.0),
+        ("an hour ahead", 3600.0, "rejected", -3600.0),
+        ("of 1970", -now, "rejected", 86_400.0),
+        ("before all time", -1e300, "rejected", 86_400.0),
+        ("after all time", 1e300, "rejected", -86_400.0),
     ];
     for (name, offset, decision, expected) in rows {
         let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(now + offset));
-        let (answer, found) = recorded(|| attempt.answer());
-        assert_eq!(answer.status.is_success(), decision == "accepted", "{name}");
+        let (outcome, found) = recorded(|| attempt.outcome());
+        assert_eq!(
+            outcome.status.is_success(),
+            decision == "accepted",
+            "{name}"
+        );
         let skews: Vec<_> = found
             .iter()
             .filter(|line| line.starts_with(CLOCK_SKEW))
@@ -393,28 +397,28 @@ fn the_skew_of_clocks_is_measured_in_seconds() {
             .with_nonces(nonces.clone())
             .with_freshness(Freshness::fapi2())
     }));
-    let nonce = common::demanded_nonce(&layer).unwrap();
+    let nonce = common::required_nonce(&layer).unwrap();
     for (iat, expected) in [(NOW - 500, 500.0), (NOW + 500, -500.0), (0, 86_400.0)] {
         let attempt = Attempt::but(|a| {
             a.proof_claims["nonce"] = json!(nonce);
             a.proof_claims["iat"] = json!(iat);
         });
-        let (answer, found) = recorded(|| attempt.answer_by(&layer));
-        answer.assert_passed("with a nonce");
+        let (outcome, found) = recorded(|| attempt.outcome_by(&layer));
+        outcome.assert_passed("with a nonce");
         assert!(found.contains(&skew("accepted", &[expected])), "{found:?}");
     }
 }
 
 /// A request that is accepted, and then not allowed what it asks for, is two decisions.
 #[test]
-fn a_refusal_behind_the_layer_is_counted_in_its_scheme() {
+fn a_rejection_behind_the_layer_is_counted_in_its_scheme() {
     for (name, layer, scheme, decision, status) in [
-        ("DPoP", DpopLayer::new(verifier()), "dpop", "refused", 403),
+        ("DPoP", DpopLayer::new(verifier()), "dpop", "rejected", 403),
         (
             "Bearer",
             DpopLayer::new(verifier().allow_bearer()),
             "bearer",
-            "refused",
+            "rejected",
             403,
         ),
         (
@@ -459,9 +463,9 @@ fn a_cache_around_a_cache_counts_twice() {
     );
     let layer = DpopLayer::new(verifier);
     let good = Attempt::good();
-    let ((), first) = recorded(|| good.answer_by(&layer).assert_passed("first"));
+    let ((), first) = recorded(|| good.outcome_by(&layer).assert_passed("first"));
     assert!(first.contains(&cache("miss", 2)), "{first:?}");
-    let ((), second) = recorded(|| good.anew().answer_by(&layer).assert_passed("second"));
+    let ((), second) = recorded(|| good.again().outcome_by(&layer).assert_passed("second"));
     assert!(second.contains(&cache("hit", 1)), "{second:?}");
     assert!(
         !second.iter().any(|line| line.contains("miss")),
@@ -490,12 +494,12 @@ fn token_requests_count_apart_and_preflights_do_not_count() {
         records.clone(),
     ];
     assert_lines("a token request", &found, expected);
-    let (refusal, found) = recorded(|| {
+    let (rejection, found) = recorded(|| {
         let rejection = block_on(endpoint.verify(&head)).map(drop).unwrap_err();
-        endpoint.refuse::<String>(rejection)
+        endpoint.reject::<String>(rejection)
     });
-    assert_eq!(refusal.status(), StatusCode::BAD_REQUEST);
-    let expected = vec![token_request("refused", "proof_replayed"), limit, records];
+    assert_eq!(rejection.status(), StatusCode::BAD_REQUEST);
+    let expected = vec![token_request("rejected", "proof_replayed"), limit, records];
     assert_lines("its replay", &found, expected);
 
     let layer = DpopLayer::new(verifier()).with_preflight_pass_through();
@@ -503,8 +507,8 @@ fn token_requests_count_apart_and_preflights_do_not_count() {
         .method(Method::OPTIONS)
         .uri("/orders")
         .header("access-control-request-method", "POST");
-    let (answer, found) = recorded(|| common::ask(&layer, preflight.body(()).unwrap()));
-    assert_eq!(answer.status, StatusCode::OK);
+    let (outcome, found) = recorded(|| common::ask(&layer, preflight.body(()).unwrap()));
+    assert_eq!(outcome.status, StatusCode::OK);
     assert_lines("a preflight", &found, []);
 }
 
@@ -536,13 +540,13 @@ fn labels_come_from_a_fixed_set() {
                 .extra_headers
                 .push(("user-agent", HeaderValue::from_static("marker")));
             let request = request.with_defect(*defect);
-            let (answers, found) = recorded(|| {
+            let (outcomes, found) = recorded(|| {
                 // Some defects are a matter of a second request.
                 [(); 2].map(|()| common::ask(&layer, request.build()))
             });
             let mut expected = BTreeMap::new();
-            for answer in &answers {
-                let (decision, scheme, reason) = match &answer.rejection {
+            for outcome in &outcomes {
+                let (decision, scheme, reason) = match &outcome.rejection {
                     None => ("accepted", "dpop", "none"),
                     Some(rejection) => {
                         let scheme = match rejection.scheme() {
@@ -551,7 +555,7 @@ fn labels_come_from_a_fixed_set() {
                             Some(_) => "dpop",
                         };
                         reasons.insert(rejection.reason());
-                        ("refused", scheme, rejection.reason())
+                        ("rejected", scheme, rejection.reason())
                     }
                 };
                 *expected.entry((decision, scheme, reason)).or_insert(0) += 1;
@@ -573,7 +577,7 @@ fn labels_come_from_a_fixed_set() {
                 let known = [
                     "{decision=accepted,reason=none,scheme=dpop}",
                     "{decision=accepted}",
-                    "{decision=refused}",
+                    "{decision=rejected}",
                     "{result=hit}",
                     "{result=miss}",
                     "{}",
@@ -650,14 +654,14 @@ mod servers {
     type Said = Arc<Mutex<(u16, String)>>;
 
     async fn serve(said: Said) -> EndpointUrl {
-        let answer = any(move || async move {
+        let outcome = any(move || async move {
             let (status, body) = said.lock().unwrap().clone();
             let status = StatusCode::from_u16(status).unwrap();
             (status, [("content-type", "application/json")], body)
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let router = Router::new().route("/", answer);
+        let router = Router::new().route("/", outcome);
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         url.parse().unwrap()
     }
@@ -956,14 +960,14 @@ fn every_decision_is_one_event() {
             ),
         ),
         (
-            "refused",
+            "rejected",
             default,
             |a| a.proof_claims["iat"] = json!(NOW - 100),
             event(
                 Level::INFO,
                 IN_THE_SPAN,
                 &[
-                    ("message", "request refused"),
+                    ("message", "request rejected"),
                     ("reason", "proof_iat_too_old"),
                     ("description", "the DPoP proof is too old"),
                     ("detail", "Proof(Iat(TooOld { by: 10 }))"),
@@ -972,14 +976,14 @@ fn every_decision_is_one_event() {
             ),
         ),
         (
-            "refused without a token",
+            "rejected without a token",
             default,
             |a| a.authorization = Some(vec![]),
             event(
                 Level::INFO,
                 IN_THE_SPAN,
                 &[
-                    ("message", "request refused"),
+                    ("message", "request rejected"),
                     ("reason", "credentials_missing"),
                     ("description", "no access token was presented"),
                     ("detail", "Credentials(Missing)"),
@@ -988,14 +992,14 @@ fn every_decision_is_one_event() {
             ),
         ),
         (
-            "refused as Bearer",
+            "rejected as Bearer",
             both,
             as_bearer,
             event(
                 Level::INFO,
                 IN_THE_SPAN,
                 &[
-                    ("message", "request refused"),
+                    ("message", "request rejected"),
                     ("reason", "bearer_bound"),
                     (
                         "description",
@@ -1014,7 +1018,7 @@ fn every_decision_is_one_event() {
                 Level::INFO,
                 IN_THE_SPAN,
                 &[
-                    ("message", "request would be refused, and passes"),
+                    ("message", "request would be rejected, and passes"),
                     ("reason", "proof_htm"),
                     ("description", "the DPoP proof is for another method"),
                     ("detail", "Proof(Method)"),
@@ -1030,9 +1034,9 @@ fn every_decision_is_one_event() {
                 Level::ERROR,
                 IN_THE_SPAN,
                 &[
-                    ("message", "request refused: cannot decide"),
+                    ("message", "request rejected: cannot decide"),
                     ("reason", "unavailable_replay_full"),
-                    ("description", "the replay memory is full"),
+                    ("description", "the replay store is full"),
                     ("detail", "Unavailable(Replay(Full))"),
                     ("scheme", "none"),
                 ],
@@ -1042,7 +1046,7 @@ fn every_decision_is_one_event() {
     for (name, layer, change, expected) in rows {
         let attempt = Attempt::but(change);
         let layer = layer();
-        let (_, captured) = said(|| attempt.answer_by(&layer));
+        let (_, captured) = said(|| attempt.outcome_by(&layer));
         assert_eq!(of_this_crate(&captured), [expected], "{name}");
         let span = ("dpop", "tower_dpop".to_owned(), Level::DEBUG, 0);
         assert_eq!(captured.spans, [span], "{name}");
@@ -1082,7 +1086,7 @@ fn the_span_ends_before_the_service_begins() {
             Level::INFO,
             &[],
             &[
-                ("message", "request refused"),
+                ("message", "request rejected"),
                 ("reason", "authorization_scope"),
                 ("description", "the access token lacks a scope"),
                 (
@@ -1108,13 +1112,13 @@ fn the_span_stands_in_that_of_the_caller() {
 
 /// A filter by the crate's name, as people write it, at the level of a server in production.
 #[test]
-fn a_filter_by_the_name_of_the_crate_finds_refusals() {
+fn a_filter_by_the_name_of_the_crate_finds_rejections() {
     let filter = tracing_subscriber::EnvFilter::new("tower_dpop=info");
     let subscriber = tracing_subscriber::registry().with(filter).with(Capture);
     let ((), captured) = said(|| {
         tracing::subscriber::with_default(subscriber, || {
-            Attempt::good().answer().assert_passed("good");
-            Attempt::but(|a| a.dpop = Some(vec![])).answer();
+            Attempt::good().outcome().assert_passed("good");
+            Attempt::but(|a| a.dpop = Some(vec![])).outcome();
         });
     });
     let names: Vec<_> = captured
@@ -1160,8 +1164,8 @@ fn no_event_and_no_metric_shows_a_secret() {
             layer = layer.with_insecure_report_only();
         }
         let request = attempt.request();
-        let ((answer, captured), metrics) = recorded(|| said(|| common::ask(&layer, request)));
-        assert_eq!(answer.status, StatusCode::OK, "{name}");
+        let ((outcome, captured), metrics) = recorded(|| said(|| common::ask(&layer, request)));
+        assert_eq!(outcome.status, StatusCode::OK, "{name}");
         let mut shown = metrics.join("\n");
         for event in of_this_crate(&captured) {
             write!(shown, "{event:?}").unwrap();

@@ -21,8 +21,8 @@ use tower_dpop::proof::{
 };
 use tower_dpop::resource::{AuthorizationError, BearerError, BindingError, CredentialsError};
 use tower_dpop::testing::{
-    Answer, Defect, TestClient, TestClock, TestIssuer, TestRequest, TestToken, assert_protected,
-    assert_token_endpoint_protected, sign_jws,
+    Defect, TestClient, TestClock, TestIssuer, TestRequest, TestResponse, TestToken,
+    assert_protected, assert_token_endpoint_protected, sign_jws,
 };
 use tower_dpop::token_endpoint::{
     DpopJktError, GrantBindingError, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
@@ -116,7 +116,7 @@ fn each_defect_has_a_name_of_its_own() {
     assert_eq!(names.len(), Defect::ALL.len());
 }
 
-/// Each defect is refused for exactly its reason; the same request without it, same `jti` and all,
+/// Each defect is rejected for exactly its reason; the same request without it, same `jti` and all,
 /// passes.
 fn assert_one_thing_wrong(
     name: &str,
@@ -128,8 +128,12 @@ fn assert_one_thing_wrong(
     let made: BTreeSet<Defect> = client.request(method.clone(), url).defects().collect();
     for defect in &made {
         let good = client.request(method.clone(), url);
-        let refused = verify(verifier, &good.clone().with_defect(*defect));
-        assert_eq!(refused, Err(good.rejection_of(*defect)), "{name}: {defect}");
+        let rejected = verify(verifier, &good.clone().with_defect(*defect));
+        assert_eq!(
+            rejected,
+            Err(good.rejection_of(*defect)),
+            "{name}: {defect}"
+        );
         assert_eq!(verify(verifier, &good), Ok(()), "{name}, without: {defect}");
     }
 }
@@ -143,8 +147,8 @@ fn each_defect_is_the_only_thing_wrong() {
     let client = TestClient::new(&issuer);
     let asked = client.request(Method::GET, ORDERS).build::<()>();
     let (head, ()) = asked.into_parts();
-    let demand: Response<String> = with.refuse(block_on(with.verify(&head)).unwrap_err());
-    let given = Answer::of(&demand).nonces.pop().unwrap();
+    let demand: Response<String> = with.reject(block_on(with.verify(&head)).unwrap_err());
+    let given = TestResponse::of(&demand).nonces.pop().unwrap();
     let rows = [
         ("no nonces", &without, client.clone()),
         ("a nonce", &with, client.clone().with_nonce(given)),
@@ -192,8 +196,8 @@ fn each_defect_is_the_only_thing_wrong_under_every_public_url() {
         for defect in client.request(Method::GET, url).defects() {
             let mut good = client.request(Method::GET, &format!("{url}/orders"));
             good.uri = "/orders".into(); // as a proxy leaves it that strips the prefix
-            let refused = verify(&verifier, &good.clone().with_defect(defect));
-            assert_eq!(refused, Err(defect.rejection()), "{url}: {defect}");
+            let rejected = verify(&verifier, &good.clone().with_defect(defect));
+            assert_eq!(rejected, Err(defect.rejection()), "{url}: {defect}");
             assert_eq!(verify(&verifier, &good), Ok(()), "{url}, without: {defect}");
         }
     }
@@ -236,7 +240,7 @@ fn each_defect_is_the_only_thing_wrong_with_other_keys_of_the_issuer() {
 }
 
 #[test]
-fn a_router_refuses_each_defect() {
+fn a_router_rejects_each_defect() {
     let issuer = issuer();
     let nonces = nonces();
     for (verifier, client) in [
@@ -256,9 +260,9 @@ fn a_router_refuses_each_defect() {
     }
 }
 
-/// A service that takes bearer tokens has two challenges, and another reason to refuse bound ones.
+/// A service that takes bearer tokens has two challenges, and another reason to reject bound ones.
 #[test]
-fn a_service_that_takes_bearer_tokens_refuses_each_defect() {
+fn a_service_that_takes_bearer_tokens_rejects_each_defect() {
     let issuer = issuer();
     let nonces = nonces();
     for (verifier, client) in [
@@ -307,7 +311,7 @@ fn a_service_that_takes_bearer_tokens_refuses_each_defect() {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         block_on(assert_protected(&request, send));
     }));
-    let message = *outcome.expect_err("refused").downcast::<String>().unwrap();
+    let message = *outcome.expect_err("rejected").downcast::<String>().unwrap();
     assert!(message.starts_with("the Bearer scheme: "), "{message}");
 }
 
@@ -316,20 +320,20 @@ fn a_request_as_bearer_passes_where_bearer_is_allowed() {
     type Change = fn(&mut TestRequest);
     let issuer = issuer();
     let client = TestClient::new(&issuer).with_claim("scope", "orders.read");
-    let answer = |app: &Router, request: &TestRequest| {
+    let response = |app: &Router, request: &TestRequest| {
         let request: Request<Body> = request.build();
-        Answer::of(&block_on(app.clone().oneshot(request)).unwrap())
+        TestResponse::of(&block_on(app.clone().oneshot(request)).unwrap())
     };
-    let (allowing, refusing) = (
+    let (allowing, rejecting) = (
         app(verifier(&issuer).allow_bearer()),
         app(verifier(&issuer)),
     );
     let good = client.request(Method::GET, ORDERS).as_bearer();
     for time in ["once", "twice"] {
-        answer(&allowing, &good).assert_passed(time);
+        response(&allowing, &good).assert_passed(time);
     }
-    let refused = answer(&refusing, &good);
-    refused.assert_reason("not allowed", CredentialsError::Bearer);
+    let rejected = response(&rejecting, &good);
+    rejected.assert_reason("not allowed", CredentialsError::Bearer);
 
     let request: Request<()> = good.build();
     assert!(!request.headers().contains_key("dpop"));
@@ -341,7 +345,7 @@ fn a_request_as_bearer_passes_where_bearer_is_allowed() {
     let key = client.key().thumbprint();
     let mut bound = good.clone();
     bound.token_claims["cnf"] = serde_json::json!({ "jkt": key });
-    answer(&allowing, &bound).assert_reason("bound", BearerError::Bound);
+    response(&allowing, &bound).assert_reason("bound", BearerError::Bound);
     let rows: [(&str, Change, TokenError); 3] = [
         (
             "expired",
@@ -360,11 +364,11 @@ fn a_request_as_bearer_passes_where_bearer_is_allowed() {
         ),
     ];
     for (name, change, error) in rows {
-        let mut request = good.anew();
+        let mut request = good.again();
         change(&mut request);
-        let refused = answer(&allowing, &request);
-        refused.assert_reason(name, BearerError::Token(error));
-        refused.assert_refused(name, 401, Some("invalid_token"));
+        let rejected = response(&allowing, &request);
+        rejected.assert_reason(name, BearerError::Token(error));
+        rejected.assert_rejected(name, 401, Some("invalid_token"));
     }
 
     assert_eq!(good.defects().count(), 0);
@@ -376,7 +380,7 @@ fn a_request_as_bearer_passes_where_bearer_is_allowed() {
 
 /// Over the wire the reason goes by status, code and description.
 #[test]
-fn a_server_refuses_each_defect() {
+fn a_server_rejects_each_defect() {
     let issuer = issuer();
     let nonces = nonces();
     for (verifier, client) in [
@@ -464,7 +468,7 @@ fn token_endpoint_by(change: impl FnOnce(ProofRules) -> ProofRules) -> TokenEndp
 }
 
 #[test]
-fn a_token_endpoint_refuses_each_defect_of_a_proof() {
+fn a_token_endpoint_rejects_each_defect_of_a_proof() {
     let nonces = nonces();
     let client = TestClient::without_issuer(TestClock::default());
     for (endpoint, client) in [
@@ -493,7 +497,7 @@ fn a_token_endpoint_refuses_each_defect_of_a_proof() {
         block_on(async {
             assert_token_endpoint_protected(&request, send).await;
             // As over the wire.
-            assert_token_endpoint_protected(&request.anew(), async |request| {
+            assert_token_endpoint_protected(&request.again(), async |request| {
                 let mut response = send(request).await;
                 response.extensions_mut().clear();
                 response
@@ -611,10 +615,10 @@ fn any_field_of_a_request_can_be_changed() {
     ];
     let issuer = issuer();
     let verifier = verifier(&issuer);
-    for (name, change, refused) in rows {
+    for (name, change, rejected) in rows {
         let mut request = TestClient::new(&issuer).request(Method::GET, ORDERS);
         change(&mut request);
-        assert_eq!(verify(&verifier, &request).err(), refused, "{name}");
+        assert_eq!(verify(&verifier, &request).err(), rejected, "{name}");
     }
 }
 
@@ -628,7 +632,7 @@ fn a_request_is_sent_once_and_anew_as_often_as_one_likes() {
         verify(&verifier, &request),
         Err(ProofError::Replayed.into())
     );
-    assert_eq!(verify(&verifier, &request.anew()), Ok(()));
+    assert_eq!(verify(&verifier, &request.again()), Ok(()));
 }
 
 #[test]
@@ -786,14 +790,14 @@ fn a_token_can_be_changed_in_everything() {
     ];
     let issuer = issuer();
     let key = SigningKey::generate().unwrap();
-    for (name, change, refused) in rows {
+    for (name, change, rejected) in rows {
         let token = change(issuer.token_for(key.thumbprint())).to_text();
         let verified = block_on(
             issuer
                 .jwt_verifier()
                 .verify(PresentedToken::new(&token), issuer.clock().now()),
         );
-        assert_eq!(verified.as_ref().err(), refused.as_ref(), "{name}");
+        assert_eq!(verified.as_ref().err(), rejected.as_ref(), "{name}");
         if let Ok(verified) = verified {
             let bound_to = Confirmation::Thumbprint(key.thumbprint());
             assert_eq!(verified.confirmation(), bound_to, "{name}");
@@ -818,8 +822,8 @@ fn a_client_has_its_claims_in_every_token() {
     assert_eq!(verified.claims().subject(), "bob");
 }
 
-/// A refusal as it comes over the wire, with something in each place that no message may show.
-fn refusal(status: u16, challenge: &str, secret: &str) -> Answer {
+/// A rejection as it comes over the wire, with something in each place that no message may show.
+fn rejection(status: u16, challenge: &str, secret: &str) -> TestResponse {
     let mut response = Response::builder()
         .status(status)
         .header("dpop-nonce", secret)
@@ -831,7 +835,7 @@ fn refusal(status: u16, challenge: &str, secret: &str) -> Answer {
             format!(r#"{challenge}, realm="{secret}""#),
         );
     }
-    Answer::of(&response.body(()).unwrap())
+    TestResponse::of(&response.body(()).unwrap())
 }
 
 const QUIET: &str = r#"DPoP algs="ES256""#;
@@ -844,19 +848,19 @@ const DEMAND: &str = r#"DPoP error="use_dpop_nonce", error_description="Resource
 
 #[test]
 fn assertions_hold_of_what_they_say() {
-    let passed = Answer::of(&Response::builder().status(201).body(()).unwrap());
+    let passed = TestResponse::of(&Response::builder().status(201).body(()).unwrap());
     passed.assert_passed("a 201");
-    let spent = refusal(401, SPENT, "n");
-    spent.assert_refused("a replay", 401, Some("invalid_dpop_proof"));
+    let spent = rejection(401, SPENT, "n");
+    spent.assert_rejected("a replay", 401, Some("invalid_dpop_proof"));
     spent.assert_reason("a replay", ProofError::Replayed);
-    refusal(401, DEMAND, "n").assert_reason("a demand", NonceError::Stale);
-    let beside_another = refusal(401, &format!("Bearer, {SPENT}"), "n");
+    rejection(401, DEMAND, "n").assert_reason("a demand", NonceError::Stale);
+    let beside_another = rejection(401, &format!("Bearer, {SPENT}"), "n");
     beside_another.assert_reason("a replay", ProofError::Replayed);
     assert_eq!(beside_another.parameter("algs"), Some("ES256"));
-    refusal(401, r#"DPoP algs="ES256""#, "n")
+    rejection(401, r#"DPoP algs="ES256""#, "n")
         .assert_reason("no credentials", CredentialsError::Missing);
-    let bound = refusal(401, &format!("{BOUND}, {QUIET}"), "n");
-    bound.assert_refused("a downgrade", 401, Some("invalid_token"));
+    let bound = rejection(401, &format!("{BOUND}, {QUIET}"), "n");
+    bound.assert_rejected("a downgrade", 401, Some("invalid_token"));
     bound.assert_reason("a downgrade", BearerError::Bound);
     assert_eq!(
         (bound.parameter("error"), bound.parameter("algs")),
@@ -866,22 +870,22 @@ fn assertions_hold_of_what_they_say() {
         format!("{bound:?}").contains("401 invalid_token"),
         "{bound:?}"
     );
-    let both = refusal(
+    let both = rejection(
         400,
         &format!("Bearer {SEVERAL}, DPoP {SEVERAL}, algs=x"),
         "n",
     );
-    both.assert_refused("two tokens", 400, Some("invalid_request"));
+    both.assert_rejected("two tokens", 400, Some("invalid_request"));
     both.assert_reason("two tokens", CredentialsError::Ambiguous);
-    let not_enough = refusal(403, NOT_ENOUGH, "n");
-    not_enough.assert_refused("no scope", 403, Some("insufficient_scope"));
+    let not_enough = rejection(403, NOT_ENOUGH, "n");
+    not_enough.assert_rejected("no scope", 403, Some("insufficient_scope"));
     let denied = AuthorizationError::NotMet;
     not_enough.assert_reason("no scope", BearerError::Authorization(denied));
-    refusal(503, "", "n").assert_refused("a full memory", 503, None);
-    refusal(503, "", "n").assert_reason("no keys", TokenError::Unavailable);
+    rejection(503, "", "n").assert_rejected("a full memory", 503, None);
+    rejection(503, "", "n").assert_reason("no keys", TokenError::Unavailable);
     let replayed =
         r#"{"error":"invalid_dpop_proof","error_description":"the DPoP proof was used before"}"#;
-    let at_a_token_endpoint = refusal(400, "", "n");
+    let at_a_token_endpoint = rejection(400, "", "n");
     at_a_token_endpoint.assert_token_request_reason("a replay", replayed, ProofError::Replayed);
     for reason in [
         TokenRequestRejection::from(GrantBindingError::CodeOfOtherKey),
@@ -893,13 +897,13 @@ fn assertions_hold_of_what_they_say() {
         ReplayStoreError::Full.into(),
     ] {
         let response: Response<String> =
-            token_endpoint_by(|rules| rules.with_nonces(nonces())).refuse(reason.clone());
+            token_endpoint_by(|rules| rules.with_nonces(nonces())).reject(reason.clone());
         let on_the_wire = Response::from_parts(response.into_parts().0, ());
-        let body: Response<String> = token_endpoint().refuse(reason.clone());
-        let mut answer = Answer::of(&on_the_wire);
-        answer.assert_token_request_reason("in process", body.body(), reason.clone());
-        answer.token_request_rejection = None;
-        answer.assert_token_request_reason("on the wire", body.body(), reason);
+        let body: Response<String> = token_endpoint().reject(reason.clone());
+        let mut response = TestResponse::of(&on_the_wire);
+        response.assert_token_request_reason("in process", body.body(), reason.clone());
+        response.token_request_rejection = None;
+        response.assert_token_request_reason("on the wire", body.body(), reason);
     }
 }
 
@@ -918,8 +922,8 @@ fn assertions_fail_otherwise_and_show_no_secret() {
     };
     let replayed = body("invalid_dpop_proof", "the DPoP proof was used before");
     let s = secret.as_str();
-    let ok = || refusal(200, "", s);
-    let spent = || refusal(401, SPENT, s);
+    let ok = || rejection(200, "", s);
+    let spent = || rejection(401, SPENT, s);
     let in_process = |reason: ProofError| {
         let mut response = Response::builder()
             .status(401)
@@ -927,7 +931,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             .body(())
             .unwrap();
         response.extensions_mut().insert(Rejection::from(reason));
-        Answer::of(&response)
+        TestResponse::of(&response)
     };
     let without_nonce = Response::builder()
         .status(401)
@@ -936,80 +940,82 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         .unwrap();
     let rows: Vec<(&str, Check<'_>)> = vec![
         (
-            "a refusal did not pass",
+            "a rejection did not pass",
             Box::new(|| spent().assert_passed("row")),
         ),
         (
             "a 500 did not pass",
-            Box::new(|| refusal(500, "", s).assert_passed("row")),
+            Box::new(|| rejection(500, "", s).assert_passed("row")),
         ),
         (
             "a rejection with a 200 did not pass",
             Box::new(|| {
-                let mut answer = in_process(ProofError::Type);
-                answer.status = http::StatusCode::OK;
-                answer.assert_passed("row");
+                let mut response = in_process(ProofError::Type);
+                response.status = http::StatusCode::OK;
+                response.assert_passed("row");
             }),
         ),
         (
-            "a 200 is no refusal",
-            Box::new(|| ok().assert_refused("row", 401, None)),
+            "a 200 is no rejection",
+            Box::new(|| ok().assert_rejected("row", 401, None)),
         ),
         (
             "another status",
-            Box::new(|| spent().assert_refused("row", 403, Some("invalid_dpop_proof"))),
+            Box::new(|| spent().assert_rejected("row", 403, Some("invalid_dpop_proof"))),
         ),
         (
             "another error",
-            Box::new(|| spent().assert_refused("row", 401, Some("invalid_token"))),
+            Box::new(|| spent().assert_rejected("row", 401, Some("invalid_token"))),
         ),
         (
             "an error where none is due",
-            Box::new(|| spent().assert_refused("row", 401, None)),
+            Box::new(|| spent().assert_rejected("row", 401, None)),
         ),
         (
             "no challenge",
-            Box::new(|| refusal(401, "", s).assert_refused("row", 401, None)),
+            Box::new(|| rejection(401, "", s).assert_rejected("row", 401, None)),
         ),
         (
             "a challenge of another scheme",
-            Box::new(|| refusal(401, "Bearer", s).assert_refused("row", 401, None)),
+            Box::new(|| rejection(401, "Bearer", s).assert_rejected("row", 401, None)),
         ),
         (
             "two challenges",
             Box::new(|| {
                 let twice = format!("{SPENT}, {SPENT}");
-                refusal(401, &twice, s).assert_refused("row", 401, Some("invalid_dpop_proof"));
+                rejection(401, &twice, s).assert_rejected("row", 401, Some("invalid_dpop_proof"));
             }),
         ),
         (
             "a challenge without algorithms",
-            Box::new(|| refusal(401, "DPoP x=y", s).assert_refused("row", 401, None)),
+            Box::new(|| rejection(401, "DPoP x=y", s).assert_rejected("row", 401, None)),
         ),
         (
             "a challenge for a fault of the server's",
-            Box::new(|| refusal(503, SPENT, s).assert_refused("row", 503, None)),
+            Box::new(|| rejection(503, SPENT, s).assert_rejected("row", 503, None)),
         ),
         (
             "a Bearer challenge for a fault of the server's",
-            Box::new(|| refusal(503, "Bearer", s).assert_refused("row", 503, None)),
+            Box::new(|| rejection(503, "Bearer", s).assert_rejected("row", 503, None)),
         ),
         (
             "an error in Bearer alone, and no other challenge",
-            Box::new(|| refusal(401, BOUND, s).assert_refused("row", 401, Some("invalid_token"))),
+            Box::new(|| {
+                rejection(401, BOUND, s).assert_rejected("row", 401, Some("invalid_token"))
+            }),
         ),
         (
             "an error in Bearer without algorithms beside it",
             Box::new(|| {
                 let challenges = format!("{BOUND}, DPoP x=y");
-                refusal(401, &challenges, s).assert_refused("row", 401, Some("invalid_token"));
+                rejection(401, &challenges, s).assert_rejected("row", 401, Some("invalid_token"));
             }),
         ),
         (
             "an error in Bearer where none is due",
             Box::new(|| {
                 let challenges = format!("{BOUND}, {QUIET}");
-                refusal(401, &challenges, s).assert_reason("row", CredentialsError::Missing);
+                rejection(401, &challenges, s).assert_reason("row", CredentialsError::Missing);
             }),
         ),
         (
@@ -1017,14 +1023,14 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             Box::new(|| {
                 let challenges = SPENT.replacen("DPoP ", "Bearer ", 1);
                 let challenges = format!("{challenges}, {QUIET}");
-                refusal(401, &challenges, s).assert_reason("row", ProofError::Replayed);
+                rejection(401, &challenges, s).assert_reason("row", ProofError::Replayed);
             }),
         ),
         (
             "the error of DPoP in Bearer as well",
             Box::new(|| {
                 let challenges = format!("{BOUND}, {SPENT}");
-                refusal(401, &challenges, s).assert_reason("row", ProofError::Replayed);
+                rejection(401, &challenges, s).assert_reason("row", ProofError::Replayed);
             }),
         ),
         (
@@ -1032,14 +1038,18 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             Box::new(|| {
                 let challenges = BOUND.replacen("Bearer ", "DPoP ", 1);
                 let challenges = format!(r#"Bearer, {challenges}, algs="ES256""#);
-                refusal(401, &challenges, s).assert_reason("row", BearerError::Bound);
+                rejection(401, &challenges, s).assert_reason("row", BearerError::Bound);
             }),
         ),
         (
             "a challenge of DPoP for a bearer token that is not enough",
             Box::new(|| {
                 let challenges = format!("{NOT_ENOUGH}, {QUIET}");
-                refusal(403, &challenges, s).assert_refused("row", 403, Some("insufficient_scope"));
+                rejection(403, &challenges, s).assert_rejected(
+                    "row",
+                    403,
+                    Some("insufficient_scope"),
+                );
             }),
         ),
         (
@@ -1054,7 +1064,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         ),
         (
             "a demand without a nonce",
-            Box::new(|| Answer::of(&without_nonce).assert_reason("row", NonceError::Missing)),
+            Box::new(|| TestResponse::of(&without_nonce).assert_reason("row", NonceError::Missing)),
         ),
         (
             "a token endpoint's 401",
@@ -1065,31 +1075,31 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         (
             "a token endpoint's 400 without JSON",
             Box::new(|| {
-                let answer = refusal(400, "", s);
-                answer.assert_token_request_reason("row", s, ProofError::Replayed);
+                let response = rejection(400, "", s);
+                response.assert_token_request_reason("row", s, ProofError::Replayed);
             }),
         ),
         (
             "a token endpoint's 400 with another error",
             Box::new(|| {
-                let answer = refusal(400, "", s);
+                let response = rejection(400, "", s);
                 let other = body("invalid_request", "the DPoP proof was used before");
-                answer.assert_token_request_reason("row", other, ProofError::Replayed);
+                response.assert_token_request_reason("row", other, ProofError::Replayed);
             }),
         ),
         (
             "a token endpoint's 400 with another description",
             Box::new(|| {
-                let answer = refusal(400, "", s);
-                answer.assert_token_request_reason("row", &replayed, ProofError::Type);
+                let response = rejection(400, "", s);
+                response.assert_token_request_reason("row", &replayed, ProofError::Type);
             }),
         ),
         (
             "a token endpoint's 400 that may be cached",
             Box::new(|| {
-                let mut answer = refusal(400, "", s);
-                answer.cache_control = None;
-                answer.assert_token_request_reason("row", &replayed, ProofError::Replayed);
+                let mut response = rejection(400, "", s);
+                response.cache_control = None;
+                response.assert_token_request_reason("row", &replayed, ProofError::Replayed);
             }),
         ),
     ];
@@ -1124,7 +1134,7 @@ fn debug_of_the_kit_shows_no_secret() {
     let client = TestClient::new(&issuer).with_nonce("a-nonce-of-the-server");
     let request = client.request(Method::GET, ORDERS);
     let token = issuer.token_for(client.key().thumbprint());
-    let answer = refusal(401, SPENT, "a-nonce-of-the-server");
+    let response = rejection(401, SPENT, "a-nonce-of-the-server");
     let (sent_token, built) = (request.token(), request.build::<()>());
     let mut shown = String::new();
     let mut show = |value: &dyn Debug| write!(shown, "{value:?}\n{value:#?}\n").unwrap();
@@ -1132,7 +1142,7 @@ fn debug_of_the_kit_shows_no_secret() {
     show(&client);
     show(&request);
     show(&token);
-    show(&answer);
+    show(&response);
     show(&TestClock::default());
     show(&Defect::NoJti);
     show(&built);
@@ -1171,7 +1181,7 @@ fn a_service_that_is_not_protected_is_found_out() {
     ];
     for (name, app, expected) in rows {
         let message = message_of(assert_protected(
-            &request.anew(),
+            &request.again(),
             async |request: Request<Body>| app.clone().oneshot(request).await.unwrap(),
         ));
         assert!(message.starts_with(expected), "{name}: {message}");

@@ -198,7 +198,7 @@ fn a_verdict_ends_with_its_token_and_with_its_keys() {
             FROM_THE_CACHE,
         ),
         row(
-            "the set was read anew, with the same keys",
+            "the set was read again, with the same keys",
             |keys| keys.become_set(Some(issuers_set())),
             NOW,
             Ok(()),
@@ -281,8 +281,8 @@ fn a_cache_changes_no_boundary() {
         let cached = jwt_verifier(issuers_set());
         assert_eq!(outcome(&cached, &token, NOW), Ok(()), "{name}");
         for now in exp + 25..exp + 35 {
-            let anew = outcome(&jwt_verifier(issuers_set()).without_cache(), &token, now);
-            assert_eq!(outcome(&cached, &token, now), anew, "{name}: {now}");
+            let again = outcome(&jwt_verifier(issuers_set()).without_cache(), &token, now);
+            assert_eq!(outcome(&cached, &token, now), again, "{name}: {now}");
         }
         // A clock that is put right again.
         assert_eq!(outcome(&cached, &token, NOW), Ok(()), "{name}");
@@ -385,7 +385,7 @@ impl KeySource for HeldBack {
 #[test]
 fn a_verification_under_way_leaves_no_verdict_by_keys_of_before() {
     let keys = Keys::of(issuers_set());
-    let (answering, mut answers) = mpsc::unbounded_channel();
+    let (answering, mut outcomes) = mpsc::unbounded_channel();
     let (release, go_on) = mpsc::unbounded_channel();
     let tokens = jwt_verifier(HeldBack {
         keys: keys.clone(),
@@ -396,7 +396,7 @@ fn a_verification_under_way_leaves_no_verdict_by_keys_of_before() {
     let under_way = tokens.verify(PresentedToken::new(&token), Timestamp::from_unix(NOW));
     let (first, ()) = block_on(async {
         tokio::join!(under_way, async {
-            answers.recv().await.unwrap();
+            outcomes.recv().await.unwrap();
             keys.become_set(Some(issuer().with_key("2", Key::es256()).key_set()));
             release.send(()).unwrap();
         })
@@ -579,7 +579,7 @@ fn a_verdict_is_about_one_text() {
             Err(TokenError::Malformed),
         ),
         (
-            "two octets more of a signature",
+            "two bytes more of a signature",
             |token| format!("{token}AAA"),
             Err(TokenError::Malformed),
         ),
@@ -605,9 +605,9 @@ fn a_verdict_is_about_one_text() {
     }
 }
 
-/// What is refused is refused anew: a key that arrives later makes the token good.
+/// What is rejected is rejected again: a key that arrives later makes the token good.
 #[test]
-fn a_refusal_is_not_kept() {
+fn a_rejection_is_not_kept() {
     let keys = Keys::of(issuer().with_key("2", Key::es256()).key_set());
     let tokens = jwt_verifier(keys.clone());
     let token = good_token().to_text();
@@ -731,37 +731,41 @@ fn behind_the_layer_a_verdict_spares_the_signature_and_nothing_else() {
     );
     let layer = DpopLayer::new(verifier.allow_bearer());
     let good = Attempt::good();
-    good.answer_by(&layer).assert_passed("the first time");
-    good.anew().answer_by(&layer).assert_passed("a second time");
+    good.outcome_by(&layer).assert_passed("the first time");
+    good.again()
+        .outcome_by(&layer)
+        .assert_passed("a second time");
 
-    let mut stolen = good.anew();
+    let mut stolen = good.again();
     stolen.key = Key::es256();
     stolen.proof_header["jwk"] = stolen.key.public_jwk();
-    let answer = stolen.answer_by(&layer);
-    assert_eq!(answer.rejection, Some(BindingError::OtherKey.into()));
+    let outcome = stolen.outcome_by(&layer);
+    assert_eq!(outcome.rejection, Some(BindingError::OtherKey.into()));
 
-    let mut bearer = good.anew();
+    let mut bearer = good.again();
     bearer.authorization = Some(vec![format!("Bearer {}", good.token()).parse().unwrap()]);
-    let answer = bearer.answer_by(&layer);
-    assert_eq!(answer.status.as_u16(), 401);
+    let outcome = bearer.outcome_by(&layer);
+    assert_eq!(outcome.status.as_u16(), 401);
     assert!(
-        answer.challenges[0].starts_with(r#"Bearer error="invalid_token""#),
+        outcome.challenges[0].starts_with(r#"Bearer error="invalid_token""#),
         "{:?}",
-        answer.challenges
+        outcome.challenges
     );
 
-    let replayed = good.answer_by(&layer);
+    let replayed = good.outcome_by(&layer);
     replayed
         .kit
         .assert_reason("a replay", tower_dpop::proof::ProofError::Replayed);
 
     keys.become_set(None);
-    good.anew().answer_by(&layer).assert_reason(
+    good.again().outcome_by(&layer).assert_reason(
         "keys out of reach",
         Rejection::Unavailable(Unavailable::Token),
     );
     keys.become_set(Some(set));
-    good.anew().answer_by(&layer).assert_passed("keys are back");
+    good.again()
+        .outcome_by(&layer)
+        .assert_passed("keys are back");
 }
 
 /// Looks tokens up in a list of its own; says with each good token the how manieth question it was.
@@ -769,7 +773,7 @@ fn behind_the_layer_a_verdict_spares_the_signature_and_nothing_else() {
 struct Lookup {
     asked: AtomicUsize,
     expires: Option<u64>,
-    refusal: Mutex<Option<TokenError>>,
+    rejection: Mutex<Option<TokenError>>,
 }
 
 impl AccessTokenVerifier for Lookup {
@@ -781,8 +785,8 @@ impl AccessTokenVerifier for Lookup {
         _now: Timestamp,
     ) -> Result<AccessToken<usize>, TokenError> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
-            return Err(refusal);
+        if let Some(rejection) = self.rejection.lock().unwrap().clone() {
+            return Err(rejection);
         }
         let token = AccessToken::new(Confirmation::Unbound, number);
         Ok(match self.expires {
@@ -864,12 +868,12 @@ fn a_verdict_of_another_verifier_lives_as_long_as_it_was_told_and_as_its_token()
         ),
         ("without end", Duration::MAX, None, u64::MAX - 1, FIRST),
     ];
-    for (name, life, expires, now, expected) in rows {
+    for (name, lifetime, expires, now, expected) in rows {
         let lookup = Lookup {
             expires,
             ..Lookup::default()
         };
-        let cache = TokenCache::new(lookup, life);
+        let cache = TokenCache::new(lookup, lifetime);
         assert_eq!(number(&cache, "token", NOW), Ok(FIRST), "{name}");
         assert_eq!(number(&cache, "token", now), Ok(expected), "{name}");
         let kept = claims(&cache, "token", now).unwrap();
@@ -897,15 +901,15 @@ fn errors_are_never_kept() {
     ] {
         let lookup = Arc::new(Lookup::default());
         let cache = TokenCache::new(Shared(Arc::clone(&lookup)), Duration::from_secs(10));
-        *lookup.refusal.lock().unwrap() = Some(error.clone());
+        *lookup.rejection.lock().unwrap() = Some(error.clone());
         for _ in 0..2 {
             assert_eq!(number(&cache, "token", NOW), Err(error.clone()));
         }
-        *lookup.refusal.lock().unwrap() = None;
+        *lookup.rejection.lock().unwrap() = None;
         assert_eq!(number(&cache, "token", NOW), Ok(3), "{error:?}");
         assert_eq!(number(&cache, "token", NOW), Ok(3), "{error:?}");
         // What is known lives on, as documented, and not a second longer.
-        *lookup.refusal.lock().unwrap() = Some(error.clone());
+        *lookup.rejection.lock().unwrap() = Some(error.clone());
         assert_eq!(number(&cache, "token", NOW + 9), Ok(3), "{error:?}");
         for now in [NOW + 10, NOW + 11, NOW + 9, NOW] {
             assert_eq!(number(&cache, "token", now), Err(error.clone()), "{now}");
@@ -913,17 +917,17 @@ fn errors_are_never_kept() {
     }
 }
 
-/// A clock that steps back and forth does not lengthen a life.
+/// A clock that steps back and forth does not lengthen a lifetime.
 #[test]
 fn a_verdict_that_was_past_once_stays_so() {
     for (name, back) in [("a second", NOW - 1), ("a day", NOW - 86_400)] {
         let lookup = Arc::new(Lookup::default());
         let cache = TokenCache::new(Shared(Arc::clone(&lookup)), Duration::from_secs(10));
         assert_eq!(number(&cache, "token", NOW), Ok(1), "{name}");
-        *lookup.refusal.lock().unwrap() = Some(TokenError::Invalid);
+        *lookup.rejection.lock().unwrap() = Some(TokenError::Invalid);
         for now in [back, NOW, NOW + 5] {
-            let refused = number(&cache, "token", now);
-            assert_eq!(refused, Err(TokenError::Invalid), "{name}: {now}");
+            let rejected = number(&cache, "token", now);
+            assert_eq!(rejected, Err(TokenError::Invalid), "{name}: {now}");
         }
     }
 }
@@ -961,12 +965,15 @@ fn clear_reaches_the_cache_of_a_verifier_that_is_in_use() {
     );
     let layer = DpopLayer::new(verifier);
     let attempt = Attempt::good();
-    attempt.answer_by(&layer).assert_passed("at first");
+    attempt.outcome_by(&layer).assert_passed("at first");
     keys.become_set(None);
-    attempt.anew().answer_by(&layer).assert_passed("a verdict");
+    attempt
+        .again()
+        .outcome_by(&layer)
+        .assert_passed("a verdict");
     cache.clear();
-    let answer = attempt.anew().answer_by(&layer);
-    answer.assert_reason("no verdict any more", Unavailable::Token);
+    let outcome = attempt.again().outcome_by(&layer);
+    outcome.assert_reason("no verdict any more", Unavailable::Token);
     assert_eq!(issuers(&cache), [ISSUER]);
 
     // Two that share one, share its verdicts.
@@ -1076,7 +1083,7 @@ fn a_verification_under_way_does_not_outlive_clear() {
     assert_eq!(
         number(&control.cache, "token", NOW),
         Ok(2),
-        "looked up anew"
+        "looked up again"
     );
     assert_eq!(number(&control.cache, "token", NOW), Ok(2), "and kept");
 }
@@ -1125,8 +1132,8 @@ fn a_verification_that_is_dropped_is_as_if_never_begun() {
 fn a_cache_of_another_verifiers_verdicts_is_bounded_too() {
     let lookup = Arc::new(Lookup::default());
     let asked = || lookup.asked.load(Ordering::SeqCst);
-    let life = Duration::from_secs(10);
-    let cache = TokenCache::new(Shared(Arc::clone(&lookup)), life).with_capacity(10 * 1100);
+    let lifetime = Duration::from_secs(10);
+    let cache = TokenCache::new(Shared(Arc::clone(&lookup)), lifetime).with_capacity(10 * 1100);
     let round = || {
         for token in 0..1000 {
             number(&cache, &format!("token-{token}"), NOW).unwrap();
@@ -1137,7 +1144,7 @@ fn a_cache_of_another_verifiers_verdicts_is_bounded_too() {
     round();
     assert!(asked() > 1700, "{}", asked());
 
-    let forgotten = TokenCache::new(Lookup::default(), life);
+    let forgotten = TokenCache::new(Lookup::default(), lifetime);
     assert_eq!(number(&forgotten, "token", NOW), Ok(1));
     let forgotten = forgotten.with_capacity(1 << 20);
     assert_eq!(number(&forgotten, "token", NOW), Ok(2));
@@ -1181,7 +1188,7 @@ fn a_cache_has_the_issuers_of_its_verifier_and_shows_nothing_else() {
     let cache = TokenCache::new(Lookup::default(), Duration::from_secs(10));
     number(&cache, "marker-token-marker", NOW).unwrap();
     assert_eq!(cache.issuers(), ["https://lists.example.com"]);
-    assert_eq!(format!("{cache:?}"), "TokenCache { life: 10s, .. }");
+    assert_eq!(format!("{cache:?}"), "TokenCache { lifetime: 10s, .. }");
     let tokens = JwtVerifier::<_, Claims>::new(ISSUER, AUDIENCE, issuers_set());
     assert_eq!(outcome(&tokens, &good_token().to_text(), NOW), Ok(()));
     let shown = format!("{tokens:?}");

@@ -119,12 +119,12 @@ impl Attempt {
     }
 
     /// What the server behind the layer answers.
-    fn answer_by(&self, layer: &TokenEndpointLayer, server: &Server) -> Answer {
+    fn outcome_by(&self, layer: &TokenEndpointLayer, server: &Server) -> Outcome {
         let server = server.clone();
         let service = layer.layer(service_fn(move |request: Request<String>| {
             ready(Ok::<_, Infallible>(server.answer(&request)))
         }));
-        Answer::of(block_on(service.oneshot(self.request())).unwrap())
+        Outcome::of(block_on(service.oneshot(self.request())).unwrap())
     }
 }
 
@@ -152,8 +152,8 @@ fn with_nonces(clock: &TestClock) -> TokenEndpoint {
     TokenEndpoint::new(nonce_rules(clock))
 }
 
-fn secret(octet: u8) -> NonceSecret {
-    NonceSecret::from_bytes(&[octet; 32]).unwrap()
+fn secret(byte: u8) -> NonceSecret {
+    NonceSecret::from_bytes(&[byte; 32]).unwrap()
 }
 
 /// The key of a good request, as the plain function proves it.
@@ -220,14 +220,14 @@ impl Server {
 
 /// What came back.
 #[derive(Debug)]
-struct Answer {
+struct Outcome {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
     rejection: Option<TokenRequestRejection>,
 }
 
-impl Answer {
+impl Outcome {
     fn of(response: Response<String>) -> Self {
         let (head, body) = response.into_parts();
         Self {
@@ -238,8 +238,8 @@ impl Answer {
         }
     }
 
-    fn refusal(endpoint: &TokenEndpoint, reason: TokenRequestRejection) -> Self {
-        Self::of(endpoint.refuse(reason))
+    fn rejection(endpoint: &TokenEndpoint, reason: TokenRequestRejection) -> Self {
+        Self::of(endpoint.reject(reason))
     }
 
     fn all(&self, name: &str) -> Vec<&str> {
@@ -270,10 +270,10 @@ impl Answer {
         );
     }
 
-    /// Refused for exactly this reason, with this status and code, and in the form of RFC 6749
+    /// Rejected for exactly this reason, with this status and code, and in the form of RFC 6749
     /// section 5.2.
     #[track_caller]
-    fn assert_refused(
+    fn assert_rejected(
         &self,
         name: &str,
         reason: impl Into<TokenRequestRejection>,
@@ -337,10 +337,10 @@ fn a_good_proof_makes_a_bound_token() {
         let proven = attempt().verified(&endpoint).unwrap();
         assert_eq!(proven.thumbprint(), jkt(&key), "{name}");
         assert!(proven.next_nonce().is_none(), "{name}");
-        let answer = attempt().answer_by(&layer, &Server::default());
-        answer.assert_bound(name, &key);
-        assert_eq!(answer.all("dpop-nonce"), [""; 0], "{name}");
-        assert_eq!(answer.all("cache-control"), [""; 0], "{name}");
+        let outcome = attempt().outcome_by(&layer, &Server::default());
+        outcome.assert_bound(name, &key);
+        assert_eq!(outcome.all("dpop-nonce"), [""; 0], "{name}");
+        assert_eq!(outcome.all("cache-control"), [""; 0], "{name}");
     }
 }
 
@@ -537,9 +537,9 @@ fn remove(object: &mut Value, member: &str) {
     object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
-/// A-1, A-15: refused, before the server behind is asked, and by both ways of asking alike.
+/// A-1, A-15: rejected, before the server behind is asked, and by both ways of asking alike.
 #[test]
-fn refuses_a_proof_that_fails_a_check() {
+fn rejects_a_proof_that_fails_a_check() {
     let mut seen: HashSet<Discriminant<ProofError>> = HashSet::new();
     for (name, change, reason) in bad_proofs() {
         let attempt = Attempt::but(change);
@@ -549,8 +549,8 @@ fn refuses_a_proof_that_fails_a_check() {
             "{name}"
         );
         let (layer, server) = (TokenEndpointLayer::new(endpoint()), Server::with_code("c"));
-        let answer = attempt.answer_by(&layer, &server);
-        answer.assert_refused(name, reason, Some("invalid_dpop_proof"));
+        let outcome = attempt.outcome_by(&layer, &server);
+        outcome.assert_rejected(name, reason, Some("invalid_dpop_proof"));
         assert_eq!(server.called(), 0, "{name}: A-19");
         seen.insert(discriminant(&reason));
     }
@@ -560,7 +560,7 @@ fn refuses_a_proof_that_fails_a_check() {
 }
 
 #[test]
-fn refuses_a_request_that_no_proof_could_be_for() {
+fn rejects_a_request_that_no_proof_could_be_for() {
     let rows: [(&str, Change, TargetError); 2] = [
         (
             "another server's",
@@ -575,28 +575,28 @@ fn refuses_a_request_that_no_proof_could_be_for() {
     ];
     for (name, change, reason) in rows {
         let (layer, server) = (TokenEndpointLayer::new(endpoint()), Server::default());
-        let answer = Attempt::but(change).answer_by(&layer, &server);
-        answer.assert_refused(name, reason, Some("invalid_request"));
+        let outcome = Attempt::but(change).outcome_by(&layer, &server);
+        outcome.assert_rejected(name, reason, Some("invalid_request"));
         assert_eq!(server.called(), 0, "{name}");
     }
 }
 
 /// A-15: a proof is good once, at either endpoint.
 #[test]
-fn refuses_a_proof_that_was_used_before() {
+fn rejects_a_proof_that_was_used_before() {
     let (layer, server) = (TokenEndpointLayer::new(endpoint()), Server::default());
     let attempt = Attempt::good();
     let key = keys::client();
     attempt
-        .answer_by(&layer, &server)
+        .outcome_by(&layer, &server)
         .assert_bound("first", &key);
-    attempt.answer_by(&layer, &server).assert_refused(
+    attempt.outcome_by(&layer, &server).assert_rejected(
         "again",
         ProofError::Replayed,
         Some("invalid_dpop_proof"),
     );
     let signed_anew = Attempt::but(|a| a.claims["jti"] = attempt.claims["jti"].clone());
-    signed_anew.answer_by(&layer, &server).assert_refused(
+    signed_anew.outcome_by(&layer, &server).assert_rejected(
         "its jti again",
         ProofError::Replayed,
         Some("invalid_dpop_proof"),
@@ -607,7 +607,7 @@ fn refuses_a_proof_that_was_used_before() {
         other
     };
     by_another
-        .answer_by(&layer, &server)
+        .outcome_by(&layer, &server)
         .assert_bound("its jti by another key", &by_another.key);
     assert_eq!(server.called(), 2);
 }
@@ -641,21 +641,21 @@ fn a_proof_is_spent_when_the_server_says_so() {
     let again = endpoint.check(&attempt.head()).unwrap();
     assert_eq!(checked.thumbprint(), jkt(&keys::client()));
     assert!(endpoint.check(&other.head()).is_ok());
-    let refused = endpoint
+    let rejected = endpoint
         .check(&Attempt::without_proof().head())
         .unwrap_err();
-    assert_eq!(refused, ProofError::Missing.into());
+    assert_eq!(rejected, ProofError::Missing.into());
     assert_eq!(
         claims.load(Ordering::SeqCst),
         0,
         "nothing is remembered yet"
     );
-    assert_eq!(format!("{checked:?}"), "UnspentProof(..)");
+    assert_eq!(format!("{checked:?}"), "UnrecordedProof(..)");
 
-    let key = block_on(checked.spend()).unwrap();
+    let key = block_on(checked.record_use()).unwrap();
     assert_eq!(key.thumbprint(), jkt(&keys::client()));
     assert_eq!(key.algorithm(), Algorithm::Es256);
-    let replayed = block_on(again.spend()).unwrap_err();
+    let replayed = block_on(again.record_use()).unwrap_err();
     assert_eq!(replayed, ProofError::Replayed.into());
     assert_eq!(claims.load(Ordering::SeqCst), 2);
 
@@ -664,7 +664,7 @@ fn a_proof_is_spent_when_the_server_says_so() {
         clock.set(NOW);
         let checked = endpoint.check(&attempt.head()).unwrap();
         clock.set(NOW + seconds);
-        let outcome = block_on(checked.spend()).map(|key| key.algorithm());
+        let outcome = block_on(checked.record_use()).map(|key| key.algorithm());
         let expected = if spent {
             Ok(Algorithm::Es256)
         } else {
@@ -716,25 +716,25 @@ fn a_nonce_is_demanded_before_the_code_is_consumed() {
     let server = Server::with_code("the-code");
     let mut attempt = Attempt::but(|a| a.form = "the-code".into());
 
-    let answer = attempt.answer_by(&layer, &server);
-    answer.assert_refused("A-10", NonceError::Missing, Some("use_dpop_nonce"));
+    let outcome = attempt.outcome_by(&layer, &server);
+    outcome.assert_rejected("A-10", NonceError::Missing, Some("use_dpop_nonce"));
     assert_eq!(
-        answer.body,
+        outcome.body,
         r#"{"error":"use_dpop_nonce","error_description":"Authorization server requires nonce in DPoP proof"}"#,
         "RFC 9449, Figure 20"
     );
     assert_eq!(server.called(), 0, "A-19: nobody was asked");
     assert!(server.has_code("the-code"), "A-19");
 
-    // The same jti: the refusal did not spend it.
-    attempt.claims["nonce"] = json!(answer.nonce());
-    let answer = attempt.answer_by(&layer, &server);
-    answer.assert_bound("A-19: the same code", &attempt.key);
+    // The same jti: the rejection did not spend it.
+    attempt.claims["nonce"] = json!(outcome.nonce());
+    let outcome = attempt.outcome_by(&layer, &server);
+    outcome.assert_bound("A-19: the same code", &attempt.key);
     assert!(!server.has_code("the-code"), "it is consumed now");
     assert_eq!(server.called(), 1);
 
-    let again = attempt.answer_by(&layer, &server);
-    again.assert_refused("A-15", ProofError::Replayed, Some("invalid_dpop_proof"));
+    let again = attempt.outcome_by(&layer, &server);
+    again.assert_rejected("A-15", ProofError::Replayed, Some("invalid_dpop_proof"));
     assert_eq!(server.called(), 1);
 }
 
@@ -745,8 +745,8 @@ fn a_missing_foreign_or_stale_nonce_is_answered_with_another() {
     let clock = TestClock::at(NOW);
     let layer = TokenEndpointLayer::new(with_nonces(&clock));
     let start = NOW - NOW % 120;
-    let issued = |octet: u8, seconds: u64| {
-        let nonce = StatelessNonces::new(secret(octet)).issue(Timestamp::from_unix(seconds));
+    let issued = |byte: u8, seconds: u64| {
+        let nonce = StatelessNonces::new(secret(byte)).issue(Timestamp::from_unix(seconds));
         nonce.as_header_value().to_str().unwrap().to_owned()
     };
     let rows = [
@@ -781,10 +781,10 @@ fn a_missing_foreign_or_stale_nonce_is_answered_with_another() {
                 a.claims["nonce"] = json!(nonce);
             }
         });
-        let answer = attempt.answer_by(&layer, &server);
-        answer.assert_refused(name, reason, Some("use_dpop_nonce"));
+        let outcome = attempt.outcome_by(&layer, &server);
+        outcome.assert_rejected(name, reason, Some("use_dpop_nonce"));
         assert_eq!(server.called(), 0, "{name}");
-        let next = Attempt::with_nonce(&answer.nonce(), NOW).answer_by(&layer, &server);
+        let next = Attempt::with_nonce(&outcome.nonce(), NOW).outcome_by(&layer, &server);
         next.assert_bound(name, &keys::client());
     }
 }
@@ -795,11 +795,11 @@ fn a_request_without_a_proof_is_asked_for_a_nonce() {
     let layer = TokenEndpointLayer::new(with_nonces(&TestClock::at(NOW)));
     let server = Server::default();
     Attempt::without_proof()
-        .answer_by(&layer, &server)
-        .assert_refused("A-10", NonceError::Missing, Some("use_dpop_nonce"));
+        .outcome_by(&layer, &server)
+        .assert_rejected("A-10", NonceError::Missing, Some("use_dpop_nonce"));
     Attempt::but(|a| a.claims["htm"] = json!("GET"))
-        .answer_by(&layer, &server)
-        .assert_refused("A-1", ProofError::Method, Some("invalid_dpop_proof"));
+        .outcome_by(&layer, &server)
+        .assert_rejected("A-1", ProofError::Method, Some("invalid_dpop_proof"));
     assert_eq!(server.called(), 0);
 }
 
@@ -812,7 +812,7 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
     // Rows in the order of time: a memory that has dropped records does not go back.
     let layer = TokenEndpointLayer::new(with_nonces(&clock));
     let nonce = Attempt::without_proof()
-        .answer_by(&layer, &Server::default())
+        .outcome_by(&layer, &Server::default())
         .nonce();
     let mut own = HeaderMap::new();
     own.insert("dpop-nonce", field(b"its-own"));
@@ -845,16 +845,16 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
     ];
     for (name, age, server, expected) in rows {
         clock.set(start + age);
-        let answer = Attempt::with_nonce(&nonce, start + age).answer_by(&layer, &server);
-        assert_eq!(answer.rejection, None, "{name}");
+        let outcome = Attempt::with_nonce(&nonce, start + age).outcome_by(&layer, &server);
+        assert_eq!(outcome.rejection, None, "{name}");
         match expected {
-            None => assert_eq!(answer.all("dpop-nonce"), [""; 0], "{name}"),
-            Some("its-own") => assert_eq!(answer.nonce(), "its-own", "{name}"),
+            None => assert_eq!(outcome.all("dpop-nonce"), [""; 0], "{name}"),
+            Some("its-own") => assert_eq!(outcome.nonce(), "its-own", "{name}"),
             Some(_) => {
-                assert_ne!(answer.nonce(), nonce, "{name}");
-                assert_eq!(answer.all("cache-control"), ["no-store"], "{name}: A-12");
-                Attempt::with_nonce(&answer.nonce(), start + age)
-                    .answer_by(&layer, &Server::default())
+                assert_ne!(outcome.nonce(), nonce, "{name}");
+                assert_eq!(outcome.all("cache-control"), ["no-store"], "{name}: A-12");
+                Attempt::with_nonce(&outcome.nonce(), start + age)
+                    .outcome_by(&layer, &Server::default())
                     .assert_bound(name, &keys::client());
             }
         }
@@ -890,20 +890,20 @@ fn requests_without_a_proof_pass_only_where_that_is_said() {
     let server = Server::default();
 
     Attempt::without_proof()
-        .answer_by(&strict, &server)
-        .assert_refused("A-8", ProofError::Missing, Some("invalid_dpop_proof"));
+        .outcome_by(&strict, &server)
+        .assert_rejected("A-8", ProofError::Missing, Some("invalid_dpop_proof"));
     assert_eq!(server.called(), 0);
     for layer in [&open, &open_with_nonces] {
-        let answer = Attempt::without_proof().answer_by(layer, &server);
-        assert_eq!(answer.body, r#"{"token_type":"Bearer"}"#, "A-6");
-        assert_eq!(answer.all("dpop-nonce"), [""; 0], "A-6");
+        let outcome = Attempt::without_proof().outcome_by(layer, &server);
+        assert_eq!(outcome.body, r#"{"token_type":"Bearer"}"#, "A-6");
+        assert_eq!(outcome.all("dpop-nonce"), [""; 0], "A-6");
     }
     Attempt::good()
-        .answer_by(&open, &server)
+        .outcome_by(&open, &server)
         .assert_bound("with a proof", &keys::client());
     Attempt::good()
-        .answer_by(&open_with_nonces, &server)
-        .assert_refused("A-10", NonceError::Missing, Some("use_dpop_nonce"));
+        .outcome_by(&open_with_nonces, &server)
+        .assert_rejected("A-10", NonceError::Missing, Some("use_dpop_nonce"));
 
     let endpoint = endpoint();
     let absent = block_on(endpoint.verify_if_present(&Attempt::without_proof().head()));
@@ -931,8 +931,8 @@ fn a_clone_lets_through_what_the_service_does() {
                 ready(Ok::<_, Infallible>(server.answer(&request)))
             }));
         let request = Attempt::without_proof().request();
-        let answer = Answer::of(block_on(service.clone().oneshot(request)).unwrap());
-        assert_eq!(answer.rejection, expected);
+        let outcome = Outcome::of(block_on(service.clone().oneshot(request)).unwrap());
+        assert_eq!(outcome.rejection, expected);
     }
 }
 
@@ -945,8 +945,8 @@ fn a_bad_proof_is_never_taken_for_none() {
         }
         let open = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
         let server = Server::default();
-        let answer = Attempt::but(change).answer_by(&open, &server);
-        answer.assert_refused(name, reason, Some("invalid_dpop_proof"));
+        let outcome = Attempt::but(change).outcome_by(&open, &server);
+        outcome.assert_rejected(name, reason, Some("invalid_dpop_proof"));
         assert_eq!(server.called(), 0, "{name}");
     }
 }
@@ -968,11 +968,11 @@ fn a_proof_is_for_the_token_endpoint_or_for_that_of_pushed_requests() {
             a.uri = uri.into();
             a.claims["htu"] = json!(htu);
         });
-        let answer = attempt.answer_by(&layer, &Server::default());
+        let outcome = attempt.outcome_by(&layer, &Server::default());
         if passes {
-            answer.assert_bound(name, &attempt.key);
+            outcome.assert_bound(name, &attempt.key);
         } else {
-            answer.assert_refused(
+            outcome.assert_rejected(
                 name,
                 ProofError::Url(UrlMismatch::Path),
                 Some("invalid_dpop_proof"),
@@ -1021,7 +1021,7 @@ fn a_code_is_redeemed_by_the_key_it_is_bound_to() {
         (of_other_key, "invalid_grant"),
         (GrantBindingError::NoProof, "invalid_dpop_proof"),
     ] {
-        Answer::refusal(&endpoint(), error.into()).assert_refused("A-13", error, Some(code));
+        Outcome::rejection(&endpoint(), error.into()).assert_rejected("A-13", error, Some(code));
     }
 }
 
@@ -1053,15 +1053,15 @@ fn a_pushed_request_binds_its_code_by_proof_or_parameter() {
             continue; // which is a thumbprint, or not, as it happens
         }
         for proof in [None, Some(&proof)] {
-            let refused = authorization_request_key(proof, Some(&malformed)).unwrap_err();
-            Answer::refusal(&endpoint(), refused.into()).assert_refused(
+            let rejected = authorization_request_key(proof, Some(&malformed)).unwrap_err();
+            Outcome::rejection(&endpoint(), rejected.into()).assert_rejected(
                 &format!("A-14: {name}"),
                 DpopJktError::Malformed,
                 Some("invalid_request"),
             );
         }
     }
-    Answer::refusal(&endpoint(), DpopJktError::Contradictory.into()).assert_refused(
+    Outcome::rejection(&endpoint(), DpopJktError::Contradictory.into()).assert_rejected(
         "A-14",
         DpopJktError::Contradictory,
         Some("invalid_request"),
@@ -1091,7 +1091,7 @@ fn a_refresh_token_is_used_by_the_key_it_is_bound_to() {
     for (name, proof, bound_to, expected) in rows {
         assert_eq!(check_refresh_binding(proof, bound_to), expected, "{name}");
     }
-    Answer::refusal(&endpoint(), other_key.into()).assert_refused(
+    Outcome::rejection(&endpoint(), other_key.into()).assert_rejected(
         "A-4",
         other_key,
         Some("invalid_grant"),
@@ -1241,19 +1241,19 @@ fn a_nonce_may_decide_instead_of_iat() {
             TokenRequestRejection::Proof(ProofError::Replayed),
             "{iat}"
         );
-        let refused = attempt
+        let rejected = attempt
             .verified(&self::endpoint_by(|rules| {
                 rules.with_freshness(Freshness::fapi2())
             }))
             .unwrap_err();
         assert!(
-            matches!(refused, TokenRequestRejection::Proof(ProofError::Iat(_))),
-            "{iat}: without nonces: {refused:?}"
+            matches!(rejected, TokenRequestRejection::Proof(ProofError::Iat(_))),
+            "{iat}: without nonces: {rejected:?}"
         );
     }
 }
 
-/// D12, D13: who cannot say refuses, and nothing is consumed.
+/// D12, D13: who cannot say rejects, and nothing is consumed.
 #[test]
 fn a_replay_memory_that_cannot_say_is_a_fault_of_ours() {
     struct Away;
@@ -1275,22 +1275,22 @@ fn a_replay_memory_that_cannot_say_is_a_fault_of_ours() {
     let full = TokenEndpointLayer::new(endpoint_by(|rules| {
         rules.with_replay_store(MemoryReplayStore::with_limit(0))
     }));
-    let answers = [
+    let outcomes = [
         (
-            attempt.answer_by(&away, &server),
+            attempt.outcome_by(&away, &server),
             ReplayStoreError::Unavailable,
         ),
-        (attempt.answer_by(&full, &server), ReplayStoreError::Full),
+        (attempt.outcome_by(&full, &server), ReplayStoreError::Full),
     ];
-    for (answer, reason) in answers {
-        answer.assert_refused("D13", reason, None);
+    for (outcome, reason) in outcomes {
+        outcome.assert_rejected("D13", reason, None);
     }
     assert!(server.called() == 0 && server.has_code("the-code"), "A-19");
 }
 
 /// A-15: a claim that took so long that an earlier one may have been forgotten is no first use.
 #[test]
-fn a_proof_that_ran_out_while_the_memory_was_asked_is_refused() {
+fn a_proof_that_ran_out_while_the_memory_was_asked_is_rejected() {
     struct Slow(TestClock);
 
     impl ReplayStore for Slow {
@@ -1344,10 +1344,10 @@ fn a_proof_that_ran_out_before_it_was_spent_is_not_remembered() {
     let head = Attempt::good().head();
     let (in_time, late) = (endpoint.check(&head), endpoint.check(&head));
     clock.set(NOW + 90);
-    assert!(block_on(in_time.unwrap().spend()).is_ok());
+    assert!(block_on(in_time.unwrap().record_use()).is_ok());
     clock.set(NOW + 91);
-    let refused = block_on(late.unwrap().spend()).unwrap_err();
-    assert_eq!(refused, ProofError::Expired.into());
+    let rejected = block_on(late.unwrap().record_use()).unwrap_err();
+    assert_eq!(rejected, ProofError::Expired.into());
     assert_eq!(claims.load(Ordering::SeqCst), 1);
 }
 
@@ -1364,16 +1364,16 @@ fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
             Ok::<_, Infallible>(Response::new(String::new()))
         });
         let service = cors.clone().layer(layer.layer(service));
-        Answer::of(block_on(service.oneshot(request)).unwrap())
+        Outcome::of(block_on(service.oneshot(request)).unwrap())
     };
     let mut request = Attempt::good().request();
     request
         .headers_mut()
         .insert("origin", field(b"https://app.example"));
-    let answer = send(request);
-    answer.assert_refused("A-17", NonceError::Missing, Some("use_dpop_nonce"));
+    let outcome = send(request);
+    outcome.assert_rejected("A-17", NonceError::Missing, Some("use_dpop_nonce"));
     assert_eq!(
-        answer.all("access-control-expose-headers"),
+        outcome.all("access-control-expose-headers"),
         ["www-authenticate,dpop-nonce"],
         "A-17"
     );
@@ -1382,9 +1382,9 @@ fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
         .header("access-control-request-method", "POST")
         .body(String::new())
         .unwrap();
-    let answer = send(preflight);
+    let outcome = send(preflight);
     assert_eq!(
-        (answer.status, answer.rejection.clone()),
+        (outcome.status, outcome.rejection.clone()),
         (StatusCode::OK, None)
     );
 }
@@ -1476,9 +1476,9 @@ fn secrets_of(attempt: &Attempt) -> Vec<String> {
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -1495,13 +1495,13 @@ fn logged(requests: impl FnOnce()) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    common::let_nobody_be_deaf();
+    common::enable_tracing_callsites();
     tracing::subscriber::with_default(subscriber, requests);
-    let octets = log.0.lock().unwrap().clone();
-    String::from_utf8(octets).unwrap()
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
 }
 
-/// D19, D21: one event for each refusal, and neither it nor the response repeats anything.
+/// D19, D21: one event for each rejection, and neither it nor the response repeats anything.
 #[test]
 fn neither_log_nor_response_repeats_anything_of_a_request() {
     let marked = |change: Change| {
@@ -1524,26 +1524,26 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
             a.uri = format!("https://{MARKER}.example/token");
         }),
     ];
-    let refusals = bad_proofs()
+    let rejections = bad_proofs()
         .into_iter()
         .map(|(name, change, _)| (name, change))
         .chain(marks);
-    for (name, change) in refusals {
+    for (name, change) in rejections {
         let layer = TokenEndpointLayer::new(with_nonces(&TestClock::at(NOW)));
         let attempt = marked(change);
-        let mut answer = None;
-        let log = logged(|| answer = Some(attempt.answer_by(&layer, &Server::default())));
-        let answer = answer.unwrap();
-        assert!(answer.rejection.is_some(), "{name}");
+        let mut outcome = None;
+        let log = logged(|| outcome = Some(attempt.outcome_by(&layer, &Server::default())));
+        let outcome = outcome.unwrap();
+        assert!(outcome.rejection.is_some(), "{name}");
         let events = log
             .lines()
             .filter(|line| line.contains("tower_dpop"))
             .count();
         assert_eq!(events, 1, "{name}: one event, not {log}");
-        assert!(log.contains("token request refused"), "{name}: {log}");
+        assert!(log.contains("token request rejected"), "{name}: {log}");
         let mut secrets = secrets_of(&attempt);
-        assert_shows_nothing(name, &format!("{answer:?}"), &secrets);
-        let given = answer.all("dpop-nonce");
+        assert_shows_nothing(name, &format!("{outcome:?}"), &secrets);
+        let given = outcome.all("dpop-nonce");
         secrets.extend(given.into_iter().map(str::to_owned));
         assert_shows_nothing(name, &log, &secrets);
     }
@@ -1561,24 +1561,27 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
         malformed.unwrap_err().into(),
     ];
     for rejection in bindings {
-        let mut answer = None;
-        let log = logged(|| answer = Some(Answer::refusal(&endpoint(), rejection.clone())));
+        let mut outcome = None;
+        let log = logged(|| outcome = Some(Outcome::rejection(&endpoint(), rejection.clone())));
         assert_shows_nothing(
             "a binding",
-            &format!("{:?}{log}", answer.unwrap()),
+            &format!("{:?}{log}", outcome.unwrap()),
             &secrets,
         );
     }
     let good = Attempt::good();
     let log = logged(|| {
-        drop(good.answer_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
+        drop(good.outcome_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
     });
     let events = log.lines().filter(|line| line.contains("tower_dpop"));
     assert_eq!(events.count(), 1, "a request that passes: {log}");
     assert!(log.contains("DEBUG") && log.contains("token request accepted"));
     assert_shows_nothing("a request that passes", &log, &secrets_of(&good));
     let log = logged(|| {
-        drop(Answer::refusal(&endpoint(), ReplayStoreError::Full.into()));
+        drop(Outcome::rejection(
+            &endpoint(),
+            ReplayStoreError::Full.into(),
+        ));
     });
     assert!(
         log.contains("ERROR") && log.contains("cannot decide"),
@@ -1652,7 +1655,7 @@ mod over_http {
                 codes.insert("the-code".into(), key);
                 Response::new("the-code".into())
             }
-            Err(rejection) => app.endpoint.refuse(rejection),
+            Err(rejection) => app.endpoint.reject(rejection),
         }
     }
 
@@ -1664,7 +1667,7 @@ mod over_http {
         let bound_to = app.server.codes.lock().unwrap().get(&code).copied();
         match check_code_binding(Some(&key), bound_to.flatten()) {
             Ok(()) => app.server.redeem(Some(&key), &code),
-            Err(rejection) => app.endpoint.refuse(rejection),
+            Err(rejection) => app.endpoint.reject(rejection),
         }
     }
 
@@ -1674,7 +1677,7 @@ mod over_http {
     }
 
     impl Browserless {
-        async fn send(&self, path: &str, nonce: Option<&str>, key: &Key, form: &str) -> Answer {
+        async fn send(&self, path: &str, nonce: Option<&str>, key: &Key, form: &str) -> Outcome {
             let url = format!("{}{path}", self.base);
             let mut attempt = Attempt::with_key(key.clone());
             attempt.claims["htu"] = json!(url);
@@ -1686,9 +1689,9 @@ mod over_http {
                 .body(Full::from(form.to_owned()))
                 .unwrap();
             let (head, body) = self.client.request(request).await.unwrap().into_parts();
-            let octets = body.collect().await.unwrap().to_bytes();
-            let body = String::from_utf8(octets.into()).unwrap();
-            Answer::of(Response::from_parts(head, body))
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let body = String::from_utf8(bytes.into()).unwrap();
+            Outcome::of(Response::from_parts(head, body))
         }
     }
 
@@ -1728,9 +1731,9 @@ mod over_http {
         let nonce = demand.nonce();
         let nonce = Some(nonce.as_str());
 
-        let refused = client.send("/par", nonce, &key, &other.jkt()).await;
+        let rejected = client.send("/par", nonce, &key, &other.jkt()).await;
         assert_eq!(
-            refused.body,
+            rejected.body,
             r#"{"error":"invalid_request","error_description":"dpop_jkt and the DPoP proof name different keys"}"#,
             "A-14"
         );
@@ -1739,13 +1742,13 @@ mod over_http {
 
         let demand = client.send("/token", None, &key, "the-code").await;
         assert!(demand.body.contains("use_dpop_nonce"), "A-19");
-        let refused = client.send("/token", nonce, &other, "the-code").await;
+        let rejected = client.send("/token", nonce, &other, "the-code").await;
         assert_eq!(
-            refused.body,
+            rejected.body,
             r#"{"error":"invalid_grant","error_description":"the authorization code is bound to another key"}"#,
             "A-13"
         );
-        assert_eq!(refused.status.as_u16(), 400, "A-13");
+        assert_eq!(rejected.status.as_u16(), 400, "A-13");
         let token = client.send("/token", nonce, &key, "the-code").await;
         token.assert_bound("A-19: the code was not consumed", &key);
         assert_eq!(app.server.called(), 1);
@@ -1771,9 +1774,9 @@ mod over_http {
             block_on(async {
                 let response = app.clone().oneshot(request).await.unwrap();
                 let (head, body) = response.into_parts();
-                let octets = body.collect().await.unwrap().to_bytes();
-                let body = String::from_utf8(octets.into()).unwrap();
-                Answer::of(Response::from_parts(head, body))
+                let bytes = body.collect().await.unwrap().to_bytes();
+                let body = String::from_utf8(bytes.into()).unwrap();
+                Outcome::of(Response::from_parts(head, body))
             })
         };
         let routes = || {
@@ -1795,8 +1798,8 @@ mod over_http {
         assert_eq!(send(&strict, &to("/perhaps", None)).body, key);
         let nested = Router::new().nest("/oauth", strict);
         assert_eq!(send(&nested, &to("/oauth/token", None)).body, key);
-        let refused = send(&nested, &to("/oauth/token", Some(vec![])));
-        assert!(refused.body.contains("invalid_dpop_proof"), "A-8");
+        let rejected = send(&nested, &to("/oauth/token", Some(vec![])));
+        assert!(rejected.body.contains("invalid_dpop_proof"), "A-8");
 
         let layer = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
         let open = routes().layer(layer);
@@ -1810,7 +1813,7 @@ mod over_http {
         }
         assert_eq!(
             NotBehindTokenEndpointLayer.to_string(),
-            "the handler takes a ProvenKey, but no TokenEndpointLayer that provides one is around it"
+            "the handler takes a ProvenKey, but found none: add TokenEndpointLayer outside it"
         );
     }
 }

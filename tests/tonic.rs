@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use common::{Answer, Attempt, AttemptExt as _, block_on, field, verifier, verifier_by};
+use common::{Attempt, AttemptExt as _, Outcome, block_on, field, verifier, verifier_by};
 use http::{Method, Response, StatusCode, Uri};
 use serde_json::json;
 use tonic::body::Body;
@@ -55,8 +55,8 @@ fn message(attempt: &Attempt) -> Request<HealthCheckRequest> {
     request
 }
 
-/// Calls that are refused, each a good one with one thing changed.
-fn refused_calls() -> Vec<(&'static str, Attempt, Rejection)> {
+/// Calls that are rejected, each a good one with one thing changed.
+fn rejected_calls() -> Vec<(&'static str, Attempt, Rejection)> {
     let but = |change: fn(&mut Attempt)| {
         let mut attempt = call_of(CHECK);
         change(&mut attempt);
@@ -104,7 +104,7 @@ fn refused_calls() -> Vec<(&'static str, Attempt, Rejection)> {
 
 /// The heads of the responses that a client got, with the statuses and fields that tonic keeps to
 /// itself.
-type Heads = Arc<Mutex<Vec<Answer>>>;
+type Heads = Arc<Mutex<Vec<Outcome>>>;
 
 /// Remembers the heads of a client's responses.
 fn watched<S>(
@@ -113,13 +113,13 @@ fn watched<S>(
 ) -> MapResponse<S, impl FnOnce(Response<Body>) -> Response<Body> + Clone + use<S>> {
     let heads = Arc::clone(heads);
     MapResponse::new(service, move |response| {
-        heads.lock().unwrap().push(Answer::of(&response));
+        heads.lock().unwrap().push(Outcome::of(&response));
         response
     })
 }
 
 #[track_caller]
-fn assert_refused(name: &str, outcome: Result<tonic::Response<HealthCheckResponse>, Status>) {
+fn assert_rejected(name: &str, outcome: Result<tonic::Response<HealthCheckResponse>, Status>) {
     let status = outcome.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{name}: {status}");
 }
@@ -142,14 +142,14 @@ fn a_call_in_process_passes_with_a_proof_only() {
             let attempt = call_of(CHECK);
             let response = client.check(message(&attempt)).await.unwrap();
             assert_eq!(response.into_inner().status, ServingStatus::Serving as i32);
-            assert_refused("R-11.1.3: a replay", client.check(message(&attempt)).await);
-            let answer = heads.lock().unwrap().pop().unwrap();
-            answer.assert_reason("R-11.1.3: a replay", ProofError::Replayed);
+            assert_rejected("R-11.1.3: a replay", client.check(message(&attempt)).await);
+            let outcome = heads.lock().unwrap().pop().unwrap();
+            outcome.assert_reason("R-11.1.3: a replay", ProofError::Replayed);
 
-            for (name, attempt, reason) in refused_calls() {
-                assert_refused(name, client.check(message(&attempt)).await);
-                let answer = heads.lock().unwrap().pop().unwrap();
-                answer.assert_reason(name, reason);
+            for (name, attempt, reason) in rejected_calls() {
+                assert_rejected(name, client.check(message(&attempt)).await);
+                let outcome = heads.lock().unwrap().pop().unwrap();
+                outcome.assert_reason(name, reason);
             }
         }
     });
@@ -214,19 +214,19 @@ fn a_call_over_the_loopback_passes_with_a_proof_only() {
         for _ in 0..2 {
             let response = client.check(message(&call_of(CHECK))).await.unwrap();
             assert_eq!(response.into_inner().status, ServingStatus::Serving as i32);
-            let answer = heads.lock().unwrap().pop().unwrap();
-            assert_eq!(answer.challenges, [""; 0]);
+            let outcome = heads.lock().unwrap().pop().unwrap();
+            assert_eq!(outcome.challenges, [""; 0]);
         }
-        for (name, attempt, reason) in refused_calls() {
-            assert_refused(name, client.check(message(&attempt)).await);
-            let answer = heads.lock().unwrap().pop().unwrap();
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{name}");
-            assert_eq!(answer.challenges.len(), 1, "{name}");
-            assert!(answer.challenges[0].starts_with("DPoP "), "{name}");
-            let error = answer.parameter("error");
+        for (name, attempt, reason) in rejected_calls() {
+            assert_rejected(name, client.check(message(&attempt)).await);
+            let outcome = heads.lock().unwrap().pop().unwrap();
+            assert_eq!(outcome.status, StatusCode::UNAUTHORIZED, "{name}");
+            assert_eq!(outcome.challenges.len(), 1, "{name}");
+            assert!(outcome.challenges[0].starts_with("DPoP "), "{name}");
+            let error = outcome.parameter("error");
             assert_eq!(error.as_deref(), reason.error_code(), "{name}");
-            assert!(answer.parameter("algs").is_some(), "{name}");
-            let description = answer.parameter("error_description");
+            assert!(outcome.parameter("algs").is_some(), "{name}");
+            let description = outcome.parameter("error_description");
             let expected = reason.error_code().map(|_| reason.to_string());
             assert_eq!(description, expected, "{name}");
         }
@@ -236,7 +236,7 @@ fn a_call_over_the_loopback_passes_with_a_proof_only() {
 }
 
 #[test]
-fn a_proof_for_the_authority_of_the_connection_is_refused() {
+fn a_proof_for_the_authority_of_the_connection_is_rejected() {
     block_on(async {
         let (_, server) = tonic_health::server::health_reporter();
         let address = serve(server);
@@ -246,7 +246,7 @@ fn a_proof_for_the_authority_of_the_connection_is_refused() {
             ("H-18: :authority, over https", format!("https://{address}")),
         ] {
             let attempt = call_of(&format!("{origin}/grpc.health.v1.Health/Check"));
-            assert_refused(name, client.check(message(&attempt)).await);
+            assert_rejected(name, client.check(message(&attempt)).await);
         }
         let response = client.check(message(&call_of(CHECK))).await;
         assert!(response.is_ok(), "H-18: the public URL");
@@ -287,7 +287,7 @@ fn the_service_finds_the_token_in_the_extensions() {
         let mut client = HealthClient::new(channel_to(address).await);
         let response = client.check(message(&call_of(CHECK))).await.unwrap();
         assert_eq!(response.metadata().get("x-subject").unwrap(), "alice");
-        assert_refused(
+        assert_rejected(
             "no credentials",
             client
                 .check(Request::new(HealthCheckRequest::default()))

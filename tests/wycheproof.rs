@@ -167,7 +167,7 @@ fn assert_verdicts<const N: usize>(sets: [Set; N]) {
                     divergence.ours
                 }
                 (None, "valid") => "accept",
-                (None, "invalid") => "refuse",
+                (None, "invalid") => "reject",
                 (None, _) => "decide in divergences.txt",
             };
             let ours = vector.verdict(set.algorithm);
@@ -201,7 +201,7 @@ impl Vector {
             jwk.verify(algorithm, &self.message, &self.signature)
                 .is_ok()
         });
-        if verified { "accept" } else { "refuse" }
+        if verified { "accept" } else { "reject" }
     }
 }
 
@@ -242,9 +242,9 @@ fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
         json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(&hex(x)) })
     } else {
         let [n, e] = ["modulus", "publicExponent"].map(|integer| {
-            let octets = hex(&key[integer]);
-            let zeros = octets.iter().take_while(|octet| **octet == 0).count();
-            base64url(&octets[zeros..])
+            let bytes = hex(&key[integer]);
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            base64url(&bytes[zeros..])
         });
         json!({ "kty": "RSA", "n": n, "e": e })
     };
@@ -290,7 +290,7 @@ impl Divergence {
         assert!(
             matches!(
                 (stated, ours),
-                ("valid" | "acceptable", "refuse") | ("invalid" | "acceptable", "accept")
+                ("valid" | "acceptable", "reject") | ("invalid" | "acceptable", "accept")
             ),
             "not a divergence: {line}"
         );
@@ -322,8 +322,8 @@ impl Divergence {
     }
 }
 
-fn base64url(octets: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn hex(digits: &Value) -> Vec<u8> {

@@ -71,7 +71,7 @@ END {
         share = 100 * others[table] / (elapsed[table] * cores)
         printf "Everything else that ran meanwhile, the hypervisor's share included: %.1f %% of the machine%s.\n\n", share,
             (share > 5 ? ", which is too much to trust these figures" : "")
-        print "| resident memory of the server, MB: before | after all proofs | at its peak | octets a proof |"
+        print "| resident memory of the server, MB: before | after all proofs | at its peak | bytes per proof |"
         print "|---:|---:|---:|---:|"
         printf "| %d | %d | %d | %d |\n\n", before[table], after[table], peak[table],
             (after[table] - before[table]) * 1e6 / proofs

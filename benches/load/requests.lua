@@ -27,7 +27,7 @@ function done(summary, latency)
    local wrong = errors.connect + errors.read + errors.write + errors.timeout + errors.status
    if wrong > 0 or not finished then
       io.stderr:write(string.format(
-         "%d requests: %d refused, %d connections failed, %d reads failed, %d writes failed, %d were late; all sent: %s\n",
+         "%d requests: %d rejected, %d connections failed, %d reads failed, %d writes failed, %d were late; all sent: %s\n",
          summary.requests, errors.status, errors.connect, errors.read, errors.write, errors.timeout, tostring(finished)))
       os.exit(1)
    end

@@ -1,4 +1,4 @@
-//! The raw verification of the same octets by several libraries.
+//! The raw verification of the same bytes by several libraries.
 
 use std::hint::black_box;
 
@@ -69,7 +69,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
                 .note("`verify_strict`, as the engine `rust-crypto` does"),
             Algorithm::Ed25519,
             |jwk| {
-                let x = member(jwk, "x").try_into().expect("32 octets");
+                let x = member(jwk, "x").try_into().expect("32 bytes");
                 ed25519_dalek::VerifyingKey::from_bytes(&x).expect("a key")
             },
             |key, it| {
@@ -79,7 +79,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
         ),
     ];
     let text = "\
-        The same octets by several libraries, one key, without anything of this crate.";
+        The same bytes by several libraries, one key, without anything of this crate.";
     Section::new(
         "Raw verifications",
         text,

@@ -13,7 +13,7 @@ pub mod raw;
 pub mod timing;
 pub mod parties;
 pub mod requests;
-pub mod refusals;
+pub mod rejections;
 pub mod parsing;
 pub mod replays;
 pub mod engines;

@@ -95,18 +95,18 @@ fn table(section: &Section) -> String {
         Rows::Micros(times) => table += &time_rows(times, "µs", 1.0),
         Rows::Nanos(times) => table += &time_rows(times, "ns", 1e3),
         Rows::Allocations(counts) => {
-            table += "| | allocations | mean | octets | |\n|---|---:|---:|---:|---|\n";
+            table += "| | allocations | mean | bytes | |\n|---|---:|---:|---:|---|\n";
             for Allocations {
                 label,
                 median,
                 mean,
-                octets,
+                bytes,
             } in counts
             {
                 let (name, note) = (&label.name, note(label));
                 let _ = writeln!(
                     table,
-                    "| {name} | {median} | {mean:.1} | {octets} | {note} |"
+                    "| {name} | {median} | {mean:.1} | {bytes} | {note} |"
                 );
             }
         }

@@ -36,11 +36,11 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
             },
         ),
         row(
-            "header and payload to `Value`s, signature to octets",
+            "header and payload to `Value`s, signature to bytes",
             "what is decoded by the time that another method is found, above",
             Input::Proof,
             |proof| {
-                black_box((segment(proof, 0), segment(proof, 1), octets(proof, 2)));
+                black_box((segment(proof, 0), segment(proof, 1), bytes(proof, 2)));
             },
         ),
         row(
@@ -122,10 +122,10 @@ fn parse(json: &str) -> Jwk {
 }
 
 fn segment(proof: &str, place: usize) -> Value {
-    serde_json::from_slice(&octets(proof, place)).expect("JSON")
+    serde_json::from_slice(&bytes(proof, place)).expect("JSON")
 }
 
-fn octets(proof: &str, place: usize) -> Vec<u8> {
+fn bytes(proof: &str, place: usize) -> Vec<u8> {
     let text = proof.split('.').nth(place).expect("three segments");
     URL_SAFE_NO_PAD.decode(text).expect("base64url")
 }

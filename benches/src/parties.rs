@@ -156,7 +156,7 @@ pub fn ready<F: Future>(future: F) -> F::Output {
 
 /// A key that no proof has.
 pub fn random_key() -> ReplayKey {
-    let mut octets = [0; 32];
-    aws_lc_rs::rand::fill(&mut octets).expect("the system gives randomness");
-    ReplayKey::from_bytes(octets)
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives randomness");
+    ReplayKey::from_bytes(bytes)
 }

@@ -58,7 +58,7 @@ pub fn header(proof: &str) -> Value {
     serde_json::from_slice(&decode(header)).expect("a header in JSON")
 }
 
-/// The octets of a member of a JWK.
+/// The bytes of a member of a JWK.
 pub fn member(jwk: &Value, name: &str) -> Vec<u8> {
     decode(jwk[name].as_str().expect("the JWK has the member"))
 }

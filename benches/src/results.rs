@@ -58,8 +58,8 @@ pub struct Allocations {
     pub median: u64,
     /// The mean, which housekeeping raises that is done once in a while.
     pub mean: f64,
-    /// The median of the octets asked for.
-    pub octets: u64,
+    /// The median of the bytes asked for.
+    pub bytes: u64,
 }
 
 /// What a row says beside its figures.

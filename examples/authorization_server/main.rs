@@ -64,7 +64,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error + Send + Sync>> {
         audience: options.audience,
         algorithms: options.algorithms,
         nonces: options.nonces,
-        token_life: options.token_life,
+        token_lifetime: options.token_lifetime,
     })?;
     println!("listening on {address}");
     axum::serve(listener, app).await?;
@@ -77,7 +77,7 @@ struct Options {
     audience: String,
     algorithms: Algorithms,
     nonces: bool,
-    token_life: Duration,
+    token_lifetime: Duration,
 }
 
 impl Options {
@@ -88,7 +88,7 @@ impl Options {
             audience: "http://127.0.0.1:8080".into(),
             algorithms: Algorithms::default(),
             nonces: false,
-            token_life: Duration::from_secs(300),
+            token_lifetime: Duration::from_secs(300),
         };
         while let Some(name) = arguments.next() {
             match name.as_str() {
@@ -98,7 +98,7 @@ impl Options {
                 "--algs" => options.algorithms = arguments.next()?.parse().ok()?,
                 "--nonces" => options.nonces = true,
                 "--token-life" => {
-                    options.token_life = Duration::from_secs(arguments.next()?.parse().ok()?);
+                    options.token_lifetime = Duration::from_secs(arguments.next()?.parse().ok()?);
                 }
                 _ => return None,
             }

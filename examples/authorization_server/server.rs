@@ -32,9 +32,9 @@ use tower_dpop::{
     Thumbprint, Timestamp,
 };
 
-const CODE_LIFE: Duration = Duration::from_secs(60);
-const PUSHED_REQUEST_LIFE: Duration = Duration::from_secs(90);
-const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+const CODE_LIFETIME: Duration = Duration::from_secs(60);
+const PUSHED_REQUEST_LIFETIME: Duration = Duration::from_secs(90);
+const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The settings from the command line.
 pub(crate) struct Settings {
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) algorithms: Algorithms,
     /// Whether proofs must have nonces.
     pub(crate) nonces: bool,
-    pub(crate) token_life: Duration,
+    pub(crate) token_lifetime: Duration,
 }
 
 /// A registered client (RFC 6749 section 2). All clients must use DPoP (`dpop_bound_access_tokens`,
@@ -135,9 +135,9 @@ pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send 
         settings: Arc::new(settings),
         endpoint,
         grants: Grants {
-            pushed: kept_for(PUSHED_REQUEST_LIFE),
-            codes: kept_for(CODE_LIFE),
-            refresh_tokens: kept_for(REFRESH_TOKEN_LIFE),
+            pushed: kept_for(PUSHED_REQUEST_LIFETIME),
+            codes: kept_for(CODE_LIFETIME),
+            refresh_tokens: kept_for(REFRESH_TOKEN_LIFETIME),
         },
     };
     Ok(Router::new()
@@ -154,9 +154,9 @@ pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send 
         .with_state(server))
 }
 
-fn kept_for<V: Clone + Send + Sync + 'static>(life: Duration) -> Cache<String, V> {
+fn kept_for<V: Clone + Send + Sync + 'static>(lifetime: Duration) -> Cache<String, V> {
     Cache::builder()
-        .time_to_live(life)
+        .time_to_live(lifetime)
         .max_capacity(10_000)
         .build()
 }
@@ -238,19 +238,20 @@ async fn push(
     State(server): State<AuthorizationServer>,
     Extension(key): Extension<Option<ProvenKey>>,
     form: Result<Form<AuthorizationRequest>, FormRejection>,
-) -> Result<Response, Refused> {
-    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+) -> Result<Response, Rejected> {
+    let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
     if request.client().is_none() || request.request_uri.is_some() || !request.is_understood() {
-        return Err(Refused::InvalidRequest);
+        return Err(Rejected::InvalidRequest);
     }
     let key = authorization_request_key(key.as_ref(), request.dpop_jkt.as_deref())
-        .map_err(|rejection| server.refuse(rejection))?;
+        .map_err(|rejection| server.reject(rejection))?;
     let request_uri = format!("urn:ietf:params:oauth:request_uri:{}", random_text()?);
     server
         .grants
         .pushed
         .insert(request_uri.clone(), PushedRequest { request, key });
-    let answer = json!({ "request_uri": request_uri, "expires_in": PUSHED_REQUEST_LIFE.as_secs() });
+    let answer =
+        json!({ "request_uri": request_uri, "expires_in": PUSHED_REQUEST_LIFETIME.as_secs() });
     Ok((
         StatusCode::CREATED,
         [(CACHE_CONTROL, "no-store")],
@@ -263,8 +264,8 @@ async fn push(
 async fn authorize(
     State(server): State<AuthorizationServer>,
     query: Result<Query<AuthorizationRequest>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let Query(request) = query.map_err(|_| Refused::InvalidRequest)?;
+) -> Result<Response, Rejected> {
+    let Query(request) = query.map_err(|_| Rejected::InvalidRequest)?;
     let (request, pushed_key) = match &request.request_uri {
         None => (request, None),
         Some(request_uri) => {
@@ -275,12 +276,12 @@ async fn authorize(
                 .get(request_uri)
                 .filter(|pushed| pushed.request.client_id == request.client_id)
                 .and_then(|_| server.grants.pushed.remove(request_uri));
-            let PushedRequest { request, key } = pushed.ok_or(Refused::InvalidRequest)?;
+            let PushedRequest { request, key } = pushed.ok_or(Rejected::InvalidRequest)?;
             (request, key)
         }
     };
     // Without a known client and redirect URI, the user cannot be sent back.
-    let client_id = request.client().ok_or(Refused::InvalidRequest)?;
+    let client_id = request.client().ok_or(Rejected::InvalidRequest)?;
     let mut answer = form_urlencoded::Serializer::new(String::new());
     match pushed_key.map_or_else(
         || authorization_request_key(None, request.dpop_jkt.as_deref()),
@@ -333,8 +334,8 @@ async fn token(
     Extension(key): Extension<ProvenKey>,
     headers: HeaderMap,
     form: Result<Form<TokenRequest>, FormRejection>,
-) -> Result<Response, Refused> {
-    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+) -> Result<Response, Rejected> {
+    let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
     let client = authenticate(
         &headers,
         request.client_id.as_deref(),
@@ -353,9 +354,9 @@ async fn token(
             server.grant_to_user(client, refresh.scope, &key)
         }
         (_, "authorization_code" | "client_credentials" | "refresh_token") => {
-            Err(Refused::UnauthorizedClient)
+            Err(Rejected::UnauthorizedClient)
         }
-        _ => Err(Refused::UnsupportedGrantType),
+        _ => Err(Rejected::UnsupportedGrantType),
     }
 }
 
@@ -364,15 +365,15 @@ fn authenticate(
     headers: &HeaderMap,
     id: Option<&str>,
     secret: Option<&str>,
-) -> Result<&'static Client, Refused> {
+) -> Result<&'static Client, Rejected> {
     let basic = match headers.get(AUTHORIZATION) {
         None => None,
-        Some(_) if secret.is_some() => return Err(Refused::InvalidRequest),
-        Some(field) => Some(basic_credentials(field.as_bytes()).ok_or(Refused::InvalidClient)?),
+        Some(_) if secret.is_some() => return Err(Rejected::InvalidRequest),
+        Some(field) => Some(basic_credentials(field.as_bytes()).ok_or(Rejected::InvalidClient)?),
     };
     let (id, secret) = match &basic {
         Some((basic_id, _)) if id.is_some_and(|id| id != basic_id) => {
-            return Err(Refused::InvalidRequest);
+            return Err(Rejected::InvalidRequest);
         }
         Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
         None => (id, secret),
@@ -380,7 +381,7 @@ fn authenticate(
     let client = CLIENTS
         .iter()
         .find(|client| Some(client.id) == id)
-        .ok_or(Refused::InvalidClient)?;
+        .ok_or(Rejected::InvalidClient)?;
     let authentic = match client.kind {
         // Compare hashes, so that the time it takes reveals nothing about the secret.
         ClientKind::Confidential { secret: registered } => {
@@ -391,7 +392,7 @@ fn authenticate(
     if authentic {
         Ok(client)
     } else {
-        Err(Refused::InvalidClient)
+        Err(Rejected::InvalidClient)
     }
 }
 
@@ -415,8 +416,8 @@ fn basic_credentials(field: &[u8]) -> Option<(String, String)> {
 }
 
 impl AuthorizationServer {
-    fn refuse(&self, rejection: impl Into<TokenRequestRejection>) -> Refused {
-        Refused::Dpop(Box::new(self.endpoint.refuse(rejection)))
+    fn reject(&self, rejection: impl Into<TokenRequestRejection>) -> Rejected {
+        Rejected::Dpop(Box::new(self.endpoint.reject(rejection)))
     }
 
     /// RFC 6749 section 4.1.3, RFC 7636 section 4.6, RFC 9449 section 10. A request that fails one
@@ -426,21 +427,21 @@ impl AuthorizationServer {
         client: &Client,
         request: &TokenRequest,
         key: &ProvenKey,
-    ) -> Result<Code, Refused> {
-        let text = request.code.as_deref().ok_or(Refused::InvalidRequest)?;
+    ) -> Result<Code, Rejected> {
+        let text = request.code.as_deref().ok_or(Rejected::InvalidRequest)?;
         let verifier = request
             .code_verifier
             .as_deref()
-            .ok_or(Refused::InvalidRequest)?;
-        let code = self.grants.codes.get(text).ok_or(Refused::InvalidGrant)?;
+            .ok_or(Rejected::InvalidRequest)?;
+        let code = self.grants.codes.get(text).ok_or(Rejected::InvalidGrant)?;
         if code.client_id != client.id
             || Some(code.redirect_uri.as_str()) != request.redirect_uri.as_deref()
             || code.challenge != URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
         {
-            return Err(Refused::InvalidGrant);
+            return Err(Rejected::InvalidGrant);
         }
-        check_code_binding(Some(key), code.key).map_err(|rejection| self.refuse(rejection))?;
-        self.grants.codes.remove(text).ok_or(Refused::InvalidGrant)
+        check_code_binding(Some(key), code.key).map_err(|rejection| self.reject(rejection))?;
+        self.grants.codes.remove(text).ok_or(Rejected::InvalidGrant)
     }
 
     /// RFC 6749 section 6. A refresh token is valid once: the response contains a new one.
@@ -449,23 +450,23 @@ impl AuthorizationServer {
         client: &Client,
         request: &TokenRequest,
         key: &ProvenKey,
-    ) -> Result<Refresh, Refused> {
+    ) -> Result<Refresh, Rejected> {
         let text = request
             .refresh_token
             .as_deref()
-            .ok_or(Refused::InvalidRequest)?;
+            .ok_or(Rejected::InvalidRequest)?;
         let refresh = self
             .grants
             .refresh_tokens
             .get(text)
             .filter(|refresh| refresh.client_id == client.id)
-            .ok_or(Refused::InvalidGrant)?;
+            .ok_or(Rejected::InvalidGrant)?;
         check_refresh_binding(Some(key), Some(refresh.key))
-            .map_err(|rejection| self.refuse(rejection))?;
+            .map_err(|rejection| self.reject(rejection))?;
         self.grants
             .refresh_tokens
             .remove(text)
-            .ok_or(Refused::InvalidGrant)
+            .ok_or(Rejected::InvalidGrant)
     }
 
     fn grant_to_user(
@@ -473,7 +474,7 @@ impl AuthorizationServer {
         client: &Client,
         scope: Option<String>,
         key: &ProvenKey,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, Rejected> {
         let refresh_token = random_text()?;
         self.grants.refresh_tokens.insert(
             refresh_token.clone(),
@@ -494,10 +495,10 @@ impl AuthorizationServer {
         scope: Option<String>,
         key: &ProvenKey,
         refresh_token: Option<String>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, Rejected> {
         let scope = scope.unwrap_or_else(|| "orders.read".into());
         let now = unix_time()?;
-        let life = self.settings.token_life.as_secs();
+        let lifetime = self.settings.token_lifetime.as_secs();
         let token = self.signer.sign(&json!({
             "iss": self.settings.issuer,
             "aud": self.settings.audience,
@@ -505,14 +506,14 @@ impl AuthorizationServer {
             "client_id": client_id,
             "scope": scope,
             "iat": now,
-            "exp": now + life,
+            "exp": now + lifetime,
             "jti": random_text()?,
             "cnf": key.cnf(),
         }))?;
         let mut answer = json!({
             "access_token": token,
             "token_type": TOKEN_TYPE,
-            "expires_in": life,
+            "expires_in": lifetime,
             "scope": scope,
         });
         if let Some(refresh_token) = refresh_token {
@@ -535,15 +536,15 @@ async fn introspect(
     State(server): State<AuthorizationServer>,
     headers: HeaderMap,
     form: Result<Form<IntrospectionRequest>, FormRejection>,
-) -> Result<Response, Refused> {
-    let Form(request) = form.map_err(|_| Refused::InvalidRequest)?;
+) -> Result<Response, Rejected> {
+    let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
     let asks = authenticate(
         &headers,
         request.client_id.as_deref(),
         request.client_secret.as_deref(),
     )?;
     if matches!(asks.kind, ClientKind::Public { .. }) {
-        return Err(Refused::InvalidClient);
+        return Err(Rejected::InvalidClient);
     }
     let now = Timestamp::from_unix(unix_time()?);
     let token = PresentedToken::new(&request.token);
@@ -589,28 +590,28 @@ impl TokenSigner {
         })
     }
 
-    fn sign(&self, claims: &Value) -> Result<String, Refused> {
+    fn sign(&self, claims: &Value) -> Result<String, Rejected> {
         let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
         header.typ = Some("at+jwt".into());
         header.kid = Some(KEY_ID.into());
-        jsonwebtoken::encode(&header, claims, &self.key).map_err(|_| Refused::ServerError)
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|_| Rejected::ServerError)
     }
 }
 
 /// 128 random bits.
-fn random_text() -> Result<String, Refused> {
-    let mut octets = [0; 16];
-    getrandom::fill(&mut octets).map_err(|_| Refused::ServerError)?;
-    Ok(URL_SAFE_NO_PAD.encode(octets))
+fn random_text() -> Result<String, Rejected> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| Rejected::ServerError)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn unix_time() -> Result<u64, Refused> {
+fn unix_time() -> Result<u64, Rejected> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    Ok(now.map_err(|_| Refused::ServerError)?.as_secs())
+    Ok(now.map_err(|_| Rejected::ServerError)?.as_secs())
 }
 
 /// RFC 6749 section 5.2. The crate makes the responses for invalid proofs and keys.
-enum Refused {
+enum Rejected {
     Dpop(Box<Response>),
     InvalidClient,
     InvalidGrant,
@@ -620,7 +621,7 @@ enum Refused {
     UnsupportedGrantType,
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for Rejected {
     fn into_response(self) -> Response {
         let (status, error) = match self {
             Self::Dpop(response) => return *response,

@@ -31,7 +31,7 @@ use tower_dpop::client::{AccessTokenText, DpopClientLayer, NewProof, TokenRespon
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{ProofError, UrlMismatch};
 use tower_dpop::resource::{BindingError, CredentialsError};
-use tower_dpop::testing::{Answer, Defect, TestClient, TestClock};
+use tower_dpop::testing::{Defect, TestClient, TestClock, TestResponse};
 use tower_dpop::{
     Algorithms, BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, PublicUrl, Rejection,
     Timestamp, Verifier,
@@ -63,7 +63,7 @@ async fn main() -> Result<()> {
             audience: api.clone(),
             algorithms: Algorithms::default(),
             nonces: true,
-            token_life: Duration::from_secs(300),
+            token_lifetime: Duration::from_secs(300),
         })?,
     );
     serve(api_listener, resource_server(&story, &api, &issuer).await?);
@@ -161,9 +161,9 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Resul
 
     step("4. The authorization server wants a proof that was made after it was asked.");
     story.answered(&answer, 400)?;
-    let refusal: Value = serde_json::from_str(answer.body())?;
-    members(&refusal, &["error"]);
-    assert_eq!(refusal["error"], "use_dpop_nonce");
+    let rejection: Value = serde_json::from_str(answer.body())?;
+    members(&rejection, &["error"]);
+    assert_eq!(rejection["error"], "use_dpop_nonce");
     let nonce = header(&answer, "dpop-nonce");
     line("dpop-nonce", nonce);
 
@@ -238,37 +238,37 @@ async fn attack(
 
     step("a. The token as a bearer token.");
     let bearer = request(&thief, &url).with_defect(Defect::BearerScheme);
-    refused(story, bearer.build(), CredentialsError::Bearer).await?;
+    rejected(story, bearer.build(), CredentialsError::Bearer).await?;
 
     step("b. The token, and a proof by the thief's own key.");
     let own_key = request(&thief, &url);
-    refused(story, own_key.build(), BindingError::OtherKey).await?;
+    rejected(story, own_key.build(), BindingError::OtherKey).await?;
 
     step("c. The request once more, as the client sent it.");
-    refused(story, overheard, ProofError::Replayed).await?;
+    rejected(story, overheard, ProofError::Replayed).await?;
 
     step("d. A new proof by the client, which it made for another server.");
     let client = thief.with_key(key.clone());
     let elsewhere = request(&client, "http://elsewhere.example:8080/orders");
-    refused(story, elsewhere.build(), ProofError::Url(UrlMismatch::Host)).await?;
+    rejected(story, elsewhere.build(), ProofError::Url(UrlMismatch::Host)).await?;
 
     step("e. Whatever else can be wrong with a request, one thing at a time:");
     let good = request(&client, &url);
     let mut names = Vec::new();
     for defect in good.defects() {
-        let request = good.anew().with_defect(defect).build();
+        let request = good.again().with_defect(defect).build();
         let (head, _) = story.http.request(request).await?.into_parts();
-        let answer = Answer::of(&Response::from_parts(head, ()));
+        let answer = TestResponse::of(&Response::from_parts(head, ()));
         answer.assert_reason(defect.name(), good.rejection_of(defect));
         names.push(defect.name());
     }
     for name in &names {
-        println!("     refused: {name}");
+        println!("     rejected: {name}");
     }
     Ok(())
 }
 
-async fn refused(
+async fn rejected(
     story: &Narrator,
     request: Request<String>,
     reason: impl Into<Rejection>,
@@ -276,7 +276,7 @@ async fn refused(
     let response = story.send(request).await?;
     story.answered(&response, 401)?;
     println!("     {}", header(&response, "www-authenticate"));
-    Answer::of(&response).assert_reason("the thief's request", reason);
+    TestResponse::of(&response).assert_reason("the thief's request", reason);
     assert_eq!(response.body(), "", "nothing of the resource");
     Ok(())
 }
@@ -311,9 +311,9 @@ fn header<'r>(response: &'r Response<String>, name: &str) -> &'r str {
 
 /// 43 characters from 256 random bits, enough for a `code_verifier` (RFC 7636 section 4.1).
 fn random_text() -> Result<String> {
-    let mut octets = [0; 32];
-    getrandom::fill(&mut octets)?;
-    Ok(URL_SAFE_NO_PAD.encode(octets))
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn now() -> Timestamp {

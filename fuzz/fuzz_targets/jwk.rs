@@ -18,8 +18,8 @@ fuzz_target!(|text: &str| {
     for algorithm in tower_dpop::Algorithms::default().iter() {
         for length in [64, 96, 256] {
             let signature = vec![0x5a; length];
-            let verdict = jwk.verify(algorithm, text.as_bytes(), &signature);
-            assert!(verdict.is_err(), "nobody has signed this");
+            let result = jwk.verify(algorithm, text.as_bytes(), &signature);
+            assert!(result.is_err(), "nobody has signed this");
         }
     }
 });

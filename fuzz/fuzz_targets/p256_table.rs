@@ -1,4 +1,4 @@
-//! ES256 by precomputed multiples beside AWS-LC and p256: one verdict of three, and the one that is
+//! ES256 by precomputed multiples beside AWS-LC and p256: one result of three, and the one that is
 //! known where the case was made to be good or bad.
 #![no_main]
 
@@ -19,14 +19,14 @@ use tower_dpop::fuzzing::PrecomputedKey;
 /// All integers are of 256 bits; what has to be below n is taken modulo n.
 #[derive(Arbitrary, Debug)]
 enum Case {
-    /// Octets as they are, by the key d G.
+    /// Bytes as they are, by the key d G.
     Raw {
         d: [u8; 32],
         digest: [u8; 32],
         r: [u8; 32],
         s: [u8; 32],
     },
-    /// Octets as they are, by a key that may be none.
+    /// Bytes as they are, by a key that may be none.
     RawKey {
         x: [u8; 32],
         y: [u8; 32],
@@ -91,7 +91,7 @@ fuzz_target!(|case: Case| {
         }),
         Case::RawKey { x, y, digest, r, s } => {
             let point = [[4].as_slice(), &x, &y].concat().try_into().unwrap();
-            assert_one_verdict(&point, &digest, &[r, s].concat().try_into().unwrap(), None);
+            assert_one_result(&point, &digest, &[r, s].concat().try_into().unwrap(), None);
             None
         }
         Case::Multiples { d, u1, u2, change } => {
@@ -143,11 +143,11 @@ fuzz_target!(|case: Case| {
         let point = signed.point.to_affine().to_uncompressed_point();
         let signature = [signed.r, signed.s].concat().try_into().unwrap();
         let point = point.as_slice().try_into().unwrap();
-        assert_one_verdict(&point, &signed.digest, &signature, signed.is_good);
+        assert_one_result(&point, &signed.digest, &signature, signed.is_good);
     }
 });
 
-fn assert_one_verdict(
+fn assert_one_result(
     point: &[u8; 65],
     digest: &[u8; 32],
     signature: &[u8; 64],
@@ -165,20 +165,20 @@ fn assert_one_verdict(
         return;
     };
     let imported = Digest::import_less_safe(digest, &SHA256).unwrap();
-    let verdicts = [
+    let results = [
         table.verifies(digest, signature),
         aws_lc.verify_digest_sig(&imported, signature).is_ok(),
         Signature::from_slice(signature)
             .is_ok_and(|signature| p256.verify_prehash(digest, &signature).is_ok()),
     ];
     assert_eq!(
-        verdicts,
-        [is_good.unwrap_or(verdicts[1]); 3],
+        results,
+        [is_good.unwrap_or(results[1]); 3],
         "key {point:02x?}, digest {digest:02x?}, signature {signature:02x?}"
     );
 }
 
-/// The good signature for which R is this point, or one to be refused if there is none.
+/// The good signature for which R is this point, or one to be rejected if there is none.
 fn with_multiples(
     key: ProjectivePoint,
     u1: Scalar,
@@ -203,7 +203,7 @@ fn with_multiples(
 
 /// Of a changed case nothing is known, but that n - s is as good as s.
 fn changed(mut signed: Signed, change: &Change) -> Signed {
-    let minus = |octets: &[u8; 32]| (-scalar(octets)).to_bytes().into();
+    let minus = |bytes: &[u8; 32]| (-scalar(bytes)).to_bytes().into();
     match change {
         Change::None => return signed,
         Change::MinusS => {
@@ -214,8 +214,8 @@ fn changed(mut signed: Signed, change: &Change) -> Signed {
         Change::Bit(at, bit) => {
             let at = usize::from(*at) % 96;
             let part = [&mut signed.r, &mut signed.s, &mut signed.digest];
-            if let Some(octet) = part.into_iter().flatten().nth(at) {
-                *octet ^= 1 << (bit % 8);
+            if let Some(byte) = part.into_iter().flatten().nth(at) {
+                *byte ^= 1 << (bit % 8);
             }
         }
         Change::Swapped => std::mem::swap(&mut signed.r, &mut signed.s),
@@ -226,8 +226,8 @@ fn changed(mut signed: Signed, change: &Change) -> Signed {
     signed
 }
 
-fn scalar(octets: &[u8; 32]) -> Scalar {
-    Scalar::reduce(&FieldBytes::from(*octets))
+fn scalar(bytes: &[u8; 32]) -> Scalar {
+    Scalar::reduce(&FieldBytes::from(*bytes))
 }
 
 fn inverse(scalar: Scalar) -> Option<Scalar> {

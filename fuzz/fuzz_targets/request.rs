@@ -35,14 +35,14 @@ enum Change<'a> {
         instead: bool,
         value: &'a [u8],
     },
-    /// Some octets of a field replaced.
-    Octets {
+    /// Some bytes of a field replaced.
+    Bytes {
         dpop: bool,
         at: u16,
         length: u8,
         by: &'a [u8],
     },
-    /// Some octets inside a segment of the proof or the token replaced, before its base64url.
+    /// Some bytes inside a segment of the proof or the token replaced, before its base64url.
     Inside {
         dpop: bool,
         segment: u8,
@@ -75,7 +75,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let client = TestClient::new(&issuer).with_key(key([2; 32]));
     let request = client.request(Method::GET, "https://api.example.com/orders/1");
     for _ in 0..20 {
-        let (parts, ()) = request.anew().build().into_parts();
+        let (parts, ()) = request.again().build().into_parts();
         assert!(accepts(&verifier, &parts).is_ok(), "a good request");
     }
     let mut request = request;
@@ -101,7 +101,7 @@ fuzz_target!(|changes: Vec<Change<'_>>| {
         let again = accepts(&server.verifier, &parts);
         assert_eq!(again, Err(ProofError::Replayed.into()));
     } else {
-        // What was refused has spent nothing.
+        // What was rejected has spent nothing.
         let good = accepts(&server.verifier, &server.good);
         assert_eq!(good, Ok(()), "the good request after {first:?}");
     }
@@ -167,7 +167,7 @@ fn apply(change: &Change<'_>, parts: &mut Parts) {
                 }
             }
         }
-        Change::Octets {
+        Change::Bytes {
             dpop,
             at,
             length,
@@ -186,13 +186,13 @@ fn apply(change: &Change<'_>, parts: &mut Parts) {
             let start = if dpop { 0 } else { 5 };
             let (scheme, jws) = field.split_at(start.min(field.len()));
             let mut segments: Vec<Vec<u8>> = jws
-                .split(|octet| *octet == b'.')
+                .split(|byte| *byte == b'.')
                 .map(<[u8]>::to_vec)
                 .collect();
             let segment = usize::from(segment) % segments.len();
-            if let Ok(mut octets) = URL_SAFE_NO_PAD.decode(&segments[segment]) {
-                splice(&mut octets, at, length, by);
-                segments[segment] = URL_SAFE_NO_PAD.encode(octets).into_bytes();
+            if let Ok(mut bytes) = URL_SAFE_NO_PAD.decode(&segments[segment]) {
+                splice(&mut bytes, at, length, by);
+                segments[segment] = URL_SAFE_NO_PAD.encode(bytes).into_bytes();
             }
             [scheme, &segments.join(&b'.')].concat()
         }),
@@ -218,10 +218,10 @@ fn edit(headers: &mut HeaderMap, name: HeaderName, edit: impl FnOnce(Vec<u8>) ->
     }
 }
 
-fn splice(octets: &mut Vec<u8>, at: u16, length: u8, by: &[u8]) {
-    let start = usize::from(at) % (octets.len() + 1);
-    let end = octets.len().min(start + usize::from(length));
-    octets.splice(start..end, by.iter().copied());
+fn splice(bytes: &mut Vec<u8>, at: u16, length: u8, by: &[u8]) {
+    let start = usize::from(at) % (bytes.len() + 1);
+    let end = bytes.len().min(start + usize::from(length));
+    bytes.splice(start..end, by.iter().copied());
 }
 
 /// Nothing here waits for anything.
@@ -231,8 +231,8 @@ fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     {
-        Poll::Ready(verdict) => verdict.map(drop),
-        Poll::Pending => panic!("a verdict in memory has to wait"),
+        Poll::Ready(result) => result.map(drop),
+        Poll::Pending => panic!("a result in memory has to wait"),
     }
 }
 
@@ -240,7 +240,7 @@ fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
 fn key(d: [u8; 32]) -> SigningKey {
     let secret = p256::SecretKey::from_slice(&d).expect("a number below n");
     let point = secret.public_key().to_uncompressed_point();
-    let [x, y] = [&point[1..33], &point[33..]].map(|octets| URL_SAFE_NO_PAD.encode(octets));
+    let [x, y] = [&point[1..33], &point[33..]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
     let d = URL_SAFE_NO_PAD.encode(d);
     let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{d}"}}"#);
     SigningKey::from_jwk(&jwk).expect("a private key")

@@ -97,7 +97,7 @@ struct Line<'l> {
 impl<'l> Line<'l> {
     /// RFC 9110 section 5.6.1.2: empty list elements are skipped.
     fn skip_to_element(&mut self) -> bool {
-        self.take_while(|octet| matches!(octet, b' ' | b'\t' | b','));
+        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b','));
         !self.rest.is_empty()
     }
 
@@ -129,7 +129,7 @@ impl<'l> Line<'l> {
     fn skip_token68(&mut self) {
         let start = self.rest;
         self.take_while(is_token68_character);
-        self.take_while(|octet| octet == b'=');
+        self.take_while(|byte| byte == b'=');
         if self.end_of_element().is_none() {
             self.rest = start;
         }
@@ -151,15 +151,15 @@ impl<'l> Line<'l> {
     /// RFC 9110 section 5.6.4.
     fn quoted_string(&mut self) -> Option<String> {
         let mut value = Vec::new();
-        let mut octets = self.rest.iter().enumerate().skip(1);
-        while let Some((at, octet)) = octets.next() {
-            match octet {
+        let mut bytes = self.rest.iter().enumerate().skip(1);
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
                 b'"' => {
                     self.rest = &self.rest[at + 1..];
                     return Some(String::from_utf8_lossy(&value).into_owned());
                 }
-                b'\\' => value.push(*octets.next()?.1),
-                octet => value.push(*octet),
+                b'\\' => value.push(*bytes.next()?.1),
+                byte => value.push(*byte),
             }
         }
         None
@@ -171,11 +171,11 @@ impl<'l> Line<'l> {
     }
 
     fn skip_blanks(&mut self) {
-        self.take_while(|octet| matches!(octet, b' ' | b'\t'));
+        self.take_while(|byte| matches!(byte, b' ' | b'\t'));
     }
 
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'l [u8] {
-        let length = self.rest.iter().take_while(|octet| wanted(**octet)).count();
+        let length = self.rest.iter().take_while(|byte| wanted(**byte)).count();
         let (taken, rest) = self.rest.split_at(length);
         self.rest = rest;
         taken

@@ -49,7 +49,7 @@ pub(crate) struct Exchange<K, P> {
 pub(crate) enum OtherOrigins {
     /// The request is sent without token and proof.
     PassUnsigned,
-    Refuse,
+    Reject,
 }
 
 /// Whether a rejected proof is replaced by one with the server's time.
@@ -101,7 +101,7 @@ impl<K, P> Exchange<K, P> {
             key: Arc::new(key),
             servers: Servers::new(url),
             bodies: Arc::new(bodies),
-            other_origins: OtherOrigins::Refuse,
+            other_origins: OtherOrigins::Reject,
             clock: Clock::default(),
             correction: ClockCorrection::ByDate,
         }
@@ -132,7 +132,7 @@ impl<K, P> Exchange<K, P> {
             (Some(_), _) if !names_only(&head.headers, &origin) => Err(ClientError::OtherHost),
             (Some((server, htu)), _) => Ok(Destination::Server(server, htu)),
             (None, OtherOrigins::PassUnsigned) => Ok(Destination::OtherOrigin),
-            (None, OtherOrigins::Refuse) => Err(ClientError::OtherServer),
+            (None, OtherOrigins::Reject) => Err(ClientError::OtherServer),
         }
     }
 }
@@ -253,9 +253,9 @@ impl Retries {
         match (outcome, self.tried) {
             _ if theirs == Some(ClockOffset::Agrees) => server.keep_clock(ClockOffset::Agrees),
             // The `Date` agrees with the stored clock, so the clock was not the reason.
-            (Outcome::ProofRefused, None)
+            (Outcome::ProofRejected, None)
                 if theirs.is_some_and(|theirs| !theirs.differs_from(self.kept)) => {}
-            (Outcome::ProofRefused, _) => server.forget_clock(self.kept),
+            (Outcome::ProofRejected, _) => server.forget_clock(self.kept),
             (Outcome::Success, Some(tried)) => server.keep_clock(tried),
             (Outcome::Success, None) | (Outcome::Unclear, _) => {}
         }
@@ -265,7 +265,7 @@ impl Retries {
 /// What the last response says about the clock that the proof was made with.
 #[derive(Clone, Copy)]
 enum Outcome {
-    ProofRefused,
+    ProofRejected,
     Success,
     /// The response may come from a gateway that did not check the proof.
     Unclear,
@@ -274,7 +274,7 @@ enum Outcome {
 impl Outcome {
     fn of(demand: Demand, status: StatusCode) -> Self {
         match demand {
-            Demand::InvalidProof => Self::ProofRefused,
+            Demand::InvalidProof => Self::ProofRejected,
             Demand::Other if status.is_success() => Self::Success,
             Demand::Other | Demand::UseNonce => Self::Unclear,
         }
@@ -311,7 +311,7 @@ fn remove_dpop_token(headers: &mut HeaderMap) {
         field
             .as_bytes()
             .trim_ascii_start()
-            .split(|octet| b" \t".contains(octet))
+            .split(|byte| b" \t".contains(byte))
             .next()
             .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"DPoP"))
     };
@@ -345,14 +345,14 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
 pub enum ClientError {
     /// The request must be sent again, with a nonce or with the server's time, but its body cannot
     /// be copied. The nonce or the time is remembered, and the next request to that server uses it.
-    #[error("the request must be sent again, and its body cannot be replayed")]
+    #[error("the request must be sent again, but its body cannot be sent twice")]
     BodyNotCopyable,
     /// The `Host` field names a different server than the URL. Nothing was sent.
-    #[error("the Host field of the request names another server than its URL")]
+    #[error("the Host field of the request names a different server from its URL")]
     OtherHost,
     /// The request is for a URL that is not configured on the layer, so it must get neither proof
     /// nor token. Nothing was sent.
-    #[error("the request is for a URL that the layer was not told of")]
+    #[error("the request is for a URL that the layer was not configured for")]
     OtherServer,
     /// The key could not sign.
     #[error(transparent)]

@@ -206,7 +206,7 @@ const fn signature_lengths(algorithm: Algorithm) -> RangeInclusive<usize> {
 
 /// The signature does not have the length that its algorithm requires.
 #[derive(Debug, thiserror::Error)]
-#[error("not a signature by the key's algorithm as a JWS has it")]
+#[error("not a JWS signature of the key's algorithm")]
 struct InvalidSignature;
 
 impl fmt::Debug for NewProof {

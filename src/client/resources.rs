@@ -92,7 +92,7 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
     }
 
     /// Copies bodies in another way than by cloning them, so that a request can be sent again. For
-    /// example: `|body: &reqwest::Body| body.as_bytes().map(|octets| octets.to_vec().into())`.
+    /// example: `|body: &reqwest::Body| body.as_bytes().map(|bytes| bytes.to_vec().into())`.
     #[must_use]
     pub fn with_body_copy<Q>(self, bodies: Q) -> DpopClientLayer<K, T, Q> {
         DpopClientLayer {

@@ -35,7 +35,7 @@ use crate::jose::signing_key::{SigningError, SigningKey};
 ///     }
 ///
 ///     async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SigningError> {
-///         // r and s, 32 octets each. If the service returns DER, convert it here.
+///         // r and s, 32 bytes each. If the service returns DER, convert it here.
 ///         self.client.sign(&self.key_id, signing_input).await.map_err(SigningError::new)
 ///     }
 /// }

@@ -71,7 +71,7 @@ impl fmt::Debug for AccessTokenText {
 /// The text is not a `token68`, so no `Authorization` field can carry it ([RFC 9110 section
 /// 11.2](https://www.rfc-editor.org/rfc/rfc9110#section-11.2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an access token that an Authorization field can carry")]
+#[error("not an access token that fits into an Authorization field")]
 pub struct InvalidAccessToken;
 
 /// A successful response of a token endpoint ([RFC 6749 section

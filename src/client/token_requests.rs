@@ -206,20 +206,20 @@ where
 
     async fn read(response: Response<D>) -> (Demand, Response<ResponseBody<D>>) {
         // RFC 6749 section 5.2 uses 401 for a client that authenticated in the Authorization field.
-        let refused = matches!(
+        let rejected = matches!(
             response.status(),
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED
         );
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|field| {
             field
                 .as_bytes()
-                .split(|octet| b"; \t".contains(octet))
+                .split(|byte| b"; \t".contains(byte))
                 .next()
                 .is_some_and(|media_type| media_type.eq_ignore_ascii_case(JSON))
         });
         let (head, body) = response.into_parts();
         let mut body = ResponseBody::untouched(body);
-        let demand = if refused && is_json {
+        let demand = if rejected && is_json {
             let seen = body.look_into().await;
             TokenErrorResponse::from_json(&seen)
                 .and_then(|response| Demand::of_error(response.error()))

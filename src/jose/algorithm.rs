@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for Algorithm {
 
 /// The name is not an asymmetric signature algorithm that this crate can verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a signature algorithm that can be verified here")]
+#[error("not a supported signature algorithm")]
 pub struct InvalidAlgorithm;
 
 /// An allow-list of algorithms, never empty.
@@ -224,7 +224,7 @@ impl FromStr for Algorithms {
         for name in names.split_ascii_whitespace() {
             let algorithm: Algorithm = name
                 .parse()
-                .map_err(|InvalidAlgorithm| InvalidAlgorithms::Unknown)?;
+                .map_err(|InvalidAlgorithm| InvalidAlgorithms::Unknown(name.to_owned()))?;
             list |= algorithm.bit();
         }
         if list == 0 {
@@ -235,14 +235,14 @@ impl FromStr for Algorithms {
     }
 }
 
-/// Why a text is not a list of algorithms. A configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not a list of algorithms: a configuration error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidAlgorithms {
     /// The text contains no name.
     #[error("a list of algorithms must not be empty")]
     Empty,
     /// A name is not an algorithm that this crate can verify.
-    #[error("the list names an algorithm that cannot be verified here")]
-    Unknown,
+    #[error("{0:?}: not a supported signature algorithm")]
+    Unknown(String),
 }

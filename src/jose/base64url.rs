@@ -11,30 +11,30 @@ pub(crate) fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// Like [`decode`], but appends to `octets`.
-pub(crate) fn decode_onto(text: &str, octets: &mut Vec<u8>) -> Option<()> {
-    URL_SAFE_NO_PAD.decode_vec(text, octets).ok()
+/// Like [`decode`], but appends to `bytes`.
+pub(crate) fn decode_onto(text: &str, bytes: &mut Vec<u8>) -> Option<()> {
+    URL_SAFE_NO_PAD.decode_vec(text, bytes).ok()
 }
 
 /// Decodes text to exactly `N` bytes.
 pub(crate) fn decode_exact<const N: usize>(text: impl AsRef<[u8]>) -> Option<[u8; N]> {
-    let mut octets = [0; N];
-    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut octets).ok()?;
-    (length == N).then_some(octets)
+    let mut bytes = [0; N];
+    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+    (length == N).then_some(bytes)
 }
 
-pub(crate) fn encode(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Like [`encode`], but in pieces and without an allocation: every request needs a thumbprint.
-pub(crate) fn encoded_pieces<T>(octets: &[u8], start: T, add: impl Fn(T, &[u8]) -> T) -> T {
+pub(crate) fn encoded_pieces<T>(bytes: &[u8], start: T, add: impl Fn(T, &[u8]) -> T) -> T {
     let mut piece = [0; 64];
     // 48 bytes encode to 64 characters, so only the last piece can have a remainder.
-    octets.chunks(48).fold(start, |so_far, octets| {
+    bytes.chunks(48).fold(start, |so_far, bytes| {
         let length = URL_SAFE_NO_PAD
-            .encode_slice(octets, &mut piece)
-            .expect("48 octets are 64 characters");
+            .encode_slice(bytes, &mut piece)
+            .expect("48 bytes are 64 characters");
         add(so_far, &piece[..length])
     })
 }
@@ -45,13 +45,13 @@ mod tests {
 
     #[test]
     fn pieces_are_the_whole() {
-        let octets: Vec<u8> = (0..=255).collect();
-        for length in 0..octets.len() {
-            let octets = &octets[..length];
-            let pieces = encoded_pieces(octets, Vec::new(), |so_far, piece| {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for length in 0..bytes.len() {
+            let bytes = &bytes[..length];
+            let pieces = encoded_pieces(bytes, Vec::new(), |so_far, piece| {
                 [so_far, piece.to_vec()].concat()
             });
-            assert_eq!(pieces, encode(octets).as_bytes(), "{length} octets");
+            assert_eq!(pieces, encode(bytes).as_bytes(), "{length} bytes");
         }
     }
 

@@ -4,7 +4,7 @@
 /// Engines differ here. A second encoding of a key would have a second thumbprint.
 pub(crate) fn is_canonical(encoding: &[u8; 32]) -> bool {
     let top = encoding[31] & 0x7f;
-    !(top == 0x7f && encoding[1..31].iter().all(|octet| *octet == 0xff) && encoding[0] >= 0xed)
+    !(top == 0x7f && encoding[1..31].iter().all(|byte| *byte == 0xff) && encoding[0] >= 0xed)
 }
 
 /// Whether the encoding is that of a point whose order divides 8, in canonical form or not. With a

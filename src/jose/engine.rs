@@ -15,7 +15,7 @@
 //! | Ed25519: S not below L | rejected | rejected, unless another crate enables a feature | rejected |
 //! | Ed25519: key not on the curve | detected when verifying | detected when parsing | detected when verifying |
 //! | PSS: signature not below the modulus | rejected | accepted | rejected |
-//! | PSS: first octet, with a modulus of 8k + 1 bits | checked | not checked | checked |
+//! | PSS: first byte, with a modulus of 8k + 1 bits | checked | not checked | checked |
 //!
 //! With both features enabled, AWS-LC verifies. There is no process-wide choice.
 
@@ -276,7 +276,7 @@ mod rust_crypto {
 
     /// RFC 8017 section 8.1.2, steps 2b and 2c, which the PSS of `rsa` omits: the signature is below
     /// the modulus, and the message representative fits into the length of an encoded message. That
-    /// length is one octet shorter than the modulus if the modulus has 8k + 1 bits.
+    /// length is one byte shorter than the modulus if the modulus has 8k + 1 bits.
     fn rsa_is_in_range(key: &RsaPublicKey, algorithm: Algorithm, signature: &[u8]) -> bool {
         let (n, signature) = (key.n(), BigUint::from_bytes_be(signature));
         let pss = matches!(
@@ -349,7 +349,7 @@ mod tests {
     }
 
     /// The bytes of the key in which a bit can be flipped.
-    fn octets_of(material: &mut Material) -> &mut [u8] {
+    fn bytes_of(material: &mut Material) -> &mut [u8] {
         match material {
             Material::P256(point) => &mut point[1..],
             Material::P384(point) => &mut point[1..],
@@ -372,7 +372,7 @@ mod tests {
             rsa(Algorithm::Rs256, &RSA_PKCS1_SHA256),
         ];
         for (algorithm, material, signature) in pairs {
-            let verdicts = |material: &Material, message: &[u8], signature: &[u8]| {
+            let results = |material: &Material, message: &[u8], signature: &[u8]| {
                 let one = aws_lc::Key::parse(material, algorithm)
                     .is_ok_and(|key| key.verify(message, signature).is_ok());
                 let other = rust_crypto::Key::parse(material, algorithm)
@@ -380,35 +380,31 @@ mod tests {
                 (one, other)
             };
             assert_eq!(
-                verdicts(&material, MESSAGE, &signature),
+                results(&material, MESSAGE, &signature),
                 (true, true),
                 "{algorithm}"
             );
             assert_eq!(
-                verdicts(&material, b"another", &signature),
+                results(&material, b"another", &signature),
                 (false, false),
                 "{algorithm}"
             );
             for bit in (0..signature.len() * 8).step_by(37) {
                 let mut turned = signature.clone();
                 turned[bit / 8] ^= 1 << (bit % 8);
-                let verdicts = verdicts(&material, MESSAGE, &turned);
+                let results = results(&material, MESSAGE, &turned);
                 assert_eq!(
-                    verdicts,
+                    results,
                     (false, false),
                     "{algorithm}: bit {bit} of the signature"
                 );
             }
             let mut key = material.clone();
-            for bit in (0..octets_of(&mut key).len() * 8).step_by(37) {
-                octets_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
-                let verdicts = verdicts(&key, MESSAGE, &signature);
-                assert_eq!(
-                    verdicts,
-                    (false, false),
-                    "{algorithm}: bit {bit} of the key"
-                );
-                octets_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
+            for bit in (0..bytes_of(&mut key).len() * 8).step_by(37) {
+                bytes_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
+                let results = results(&key, MESSAGE, &signature);
+                assert_eq!(results, (false, false), "{algorithm}: bit {bit} of the key");
+                bytes_of(&mut key)[bit / 8] ^= 1 << (bit % 8);
             }
         }
     }

@@ -195,7 +195,7 @@ mod tests {
 
     /// J-12, J-15
     #[test]
-    fn refuses_what_two_parsers_could_read_differently() {
+    fn rejects_what_two_parsers_could_read_differently() {
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
         let lone_surrogate = r#"{"a":"\ud800"}"#;
         for (name, text) in [

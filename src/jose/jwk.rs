@@ -226,7 +226,7 @@ pub(crate) struct Parameters<'a> {
 }
 
 /// 8192 bits. With a longer modulus, one proof could cost the server seconds.
-const MAX_MODULUS_OCTETS: usize = 1024;
+const MAX_MODULUS_BYTES: usize = 1024;
 
 impl Material {
     fn from_parameters(jwk: &Parameters<'_>) -> Result<Self, InvalidJwk> {
@@ -318,21 +318,21 @@ impl Material {
 }
 
 /// Continues the hash with the base64url form of the bytes.
-fn encoded(hash: Sha256, octets: &[u8]) -> Sha256 {
-    base64url::encoded_pieces(octets, hash, |hash, piece| hash.chain_update(piece))
+fn encoded(hash: Sha256, bytes: &[u8]) -> Sha256 {
+    base64url::encoded_pieces(bytes, hash, |hash, piece| hash.chain_update(piece))
 }
 
-/// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so it has `N` octets,
+/// RFC 7518 section 6.2.1.2: a coordinate has the full size of the curve, so it has `N` bytes,
 /// never fewer.
 fn point<const N: usize, const POINT: usize>(
     jwk: &Parameters<'_>,
 ) -> Result<[u8; POINT], InvalidJwk> {
     let mut point = [4; POINT];
     for (coordinate, place) in [(jwk.x, 1), (jwk.y, 1 + N)] {
-        let octets: [u8; N] = coordinate
+        let bytes: [u8; N] = coordinate
             .and_then(base64url::decode_exact)
             .ok_or(InvalidJwk::Coordinate)?;
-        point[place..place + N].copy_from_slice(&octets);
+        point[place..place + N].copy_from_slice(&bytes);
     }
     Ok(point)
 }
@@ -341,19 +341,19 @@ fn rsa(jwk: &Parameters<'_>) -> Result<Material, InvalidJwk> {
     let (Some(n), Some(e)) = (jwk.n, jwk.e) else {
         return Err(InvalidJwk::Missing);
     };
-    if n.len() > MAX_MODULUS_OCTETS.div_ceil(3) * 4 || e.len() > 8 {
+    if n.len() > MAX_MODULUS_BYTES.div_ceil(3) * 4 || e.len() > 8 {
         return Err(InvalidJwk::RsaSize);
     }
     let (Some(n), Some(e)) = (base64url::decode(n), base64url::decode(e)) else {
         return Err(InvalidJwk::Integer);
     };
-    // RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
+    // RFC 7518 section 2, Base64urlUInt: the minimal number of bytes.
     let minimal = |integer: &[u8]| integer.first().is_some_and(|first| *first != 0);
     if !minimal(&n) || !minimal(&e) || !odd(&n) || !odd(&e) || e == [1] {
         return Err(InvalidJwk::Integer);
     }
     // Both engines accept exponents of up to 33 bits.
-    if bits(&n) < 2048 || n.len() > MAX_MODULUS_OCTETS || bits(&e) > 33 {
+    if bits(&n) < 2048 || n.len() > MAX_MODULUS_BYTES || bits(&e) > 33 {
         return Err(InvalidJwk::RsaSize);
     }
     Ok(Material::Rsa { n, e })
@@ -376,7 +376,7 @@ pub(crate) fn bits(integer: &[u8]) -> usize {
 pub enum InvalidJwk {
     /// The key's own `alg` names an algorithm other than the header's (RFC 7517 section 4.4), or the
     /// key has the wrong type for the header's algorithm.
-    #[error("the key does not go with the algorithm")]
+    #[error("the key does not match the algorithm")]
     Algorithm,
     /// A coordinate is missing, is not canonical base64url, does not have the curve's full length,
     /// or belongs to a point that must not be used.
@@ -401,7 +401,7 @@ pub enum InvalidJwk {
     #[error("the size of the RSA key is not accepted")]
     RsaSize,
     /// `use` or `key_ops` states that the key is not for verifying signatures.
-    #[error("the key is not meant for signatures")]
+    #[error("the use, key_ops or alg of the key does not allow this signature")]
     Use,
 }
 

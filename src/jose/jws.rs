@@ -7,7 +7,7 @@ pub(crate) struct CompactJws<'a> {
     /// The first two segments as received: the signed input.
     pub(crate) signing_input: &'a str,
     /// The three decoded segments, concatenated: this runs for every request, so it allocates once.
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     header_end: usize,
     payload_end: usize,
 }
@@ -21,32 +21,32 @@ impl<'a> CompactJws<'a> {
         if payload.contains('.') {
             return Err(InvalidJws);
         }
-        let mut octets = Vec::with_capacity(text.len());
+        let mut bytes = Vec::with_capacity(text.len());
         let mut decode = |segment: &str| {
-            base64url::decode_onto(segment, &mut octets).ok_or(InvalidJws)?;
-            Ok(octets.len())
+            base64url::decode_onto(segment, &mut bytes).ok_or(InvalidJws)?;
+            Ok(bytes.len())
         };
         Ok(Self {
             signing_input,
             header_end: decode(header)?,
             payload_end: decode(payload)?,
-            octets: {
+            bytes: {
                 decode(signature)?;
-                octets
+                bytes
             },
         })
     }
 
     pub(crate) fn header(&self) -> &[u8] {
-        &self.octets[..self.header_end]
+        &self.bytes[..self.header_end]
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
-        &self.octets[self.header_end..self.payload_end]
+        &self.bytes[self.header_end..self.payload_end]
     }
 
     pub(crate) fn signature(&self) -> &[u8] {
-        &self.octets[self.payload_end..]
+        &self.bytes[self.payload_end..]
     }
 }
 
@@ -76,9 +76,9 @@ pub(crate) fn with_signature(mut signing_input: String, signature: &[u8]) -> Str
 /// A new identifier for a JWT (`jti`): 128 random bits. RFC 9449 section 4.2 suggests at least 96.
 #[cfg(feature = "_signing")]
 pub(crate) fn fresh_jti() -> Result<String, getrandom::Error> {
-    let mut octets = [0; 16];
-    getrandom::fill(&mut octets)?;
-    Ok(base64url::encode(octets))
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(base64url::encode(bytes))
 }
 
 /// Defines the header of a JWS that is verified here: an object made by [`object!`], and a check for

@@ -3,7 +3,7 @@
 //! | document | private part | standard |
 //! |---|---|---|
 //! | PKCS#8, EC | `ECPrivateKey` | RFC 5915 |
-//! | PKCS#8, Ed25519 | an octet string within the octet string | RFC 8410 |
+//! | PKCS#8, Ed25519 | an byte string within the byte string | RFC 8410 |
 //! | PKCS#8, RSA | `RSAPrivateKey` | RFC 8017 |
 //! | JWK | `d`, and for RSA `p`, `q`, `dp`, `dq`, `qi` | RFC 7518, RFC 8037 |
 //!
@@ -26,7 +26,7 @@ use crate::jose::algorithm::{Algorithm, InvalidAlgorithm, KeyType};
 use crate::jose::base64url;
 use crate::jose::json::{Ignored, InvalidJson, Text, object, read};
 use crate::jose::jwk::{InvalidJwk, Jwk, Material, Parameters, text};
-use crate::jose::private_key::{KeyRefused, PrivateKey};
+use crate::jose::private_key::{KeyRejected, PrivateKey};
 use crate::jose::sec1::Sec1;
 
 const EC_OID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -155,7 +155,7 @@ pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, Signi
                 oid: ED25519_OID,
                 parameters: None,
             };
-            // RFC 8410 section 7: an octet string within the octet string.
+            // RFC 8410 section 7: an byte string within the byte string.
             let seed = [&[0x04, 0x20], secret.as_slice()].concat();
             Ok((algorithm, Zeroizing::new(seed)))
         }
@@ -180,7 +180,7 @@ pub(crate) fn to_jwk(
     algorithm: Algorithm,
 ) -> Result<Zeroizing<String>, SigningKeyError> {
     let secret = key.secret();
-    let encode = |octets: &[u8]| Zeroizing::new(base64url::encode(octets));
+    let encode = |bytes: &[u8]| Zeroizing::new(base64url::encode(bytes));
     let private = if key.key_type() == KeyType::Rsa {
         let numbers =
             RsaPrivateKeyRef::try_from(secret.as_slice()).map_err(|_| SigningKeyError::Export)?;
@@ -225,7 +225,7 @@ fn from_algorithm(
         }
         Ok(key)
     } else if algorithm.oid == ED25519_OID {
-        // RFC 8410 sections 3 and 7: no parameters, an octet string within the octet string.
+        // RFC 8410 sections 3 and 7: no parameters, an byte string within the byte string.
         match (algorithm.parameters, private_key) {
             (None, [0x04, 0x20, seed @ ..]) if seed.len() == 0x20 => {
                 Ok(PrivateKey::from_secret(KeyType::Ed25519, seed)?)
@@ -267,26 +267,26 @@ fn from_members(
 
 /// Whether the bits are the public half, in a form that PKCS#8 documents use.
 fn is_public(bits: BitStringRef<'_>, key: &PrivateKey) -> bool {
-    let Some(octets) = bits.as_bytes() else {
+    let Some(bytes) = bits.as_bytes() else {
         return false;
     };
     match key.public().material() {
-        Material::P256(point) => is_point(octets, point),
-        Material::P384(point) => is_point(octets, point),
-        Material::P521(point) => is_point(octets, point),
-        Material::Ed25519(x) => octets == x,
-        Material::Rsa { n, e } => RsaPublicKeyRef::try_from(octets).is_ok_and(|public| {
+        Material::P256(point) => is_point(bytes, point),
+        Material::P384(point) => is_point(bytes, point),
+        Material::P521(point) => is_point(bytes, point),
+        Material::Ed25519(x) => bytes == x,
+        Material::Rsa { n, e } => RsaPublicKeyRef::try_from(bytes).is_ok_and(|public| {
             public.modulus.as_bytes() == n && public.public_exponent.as_bytes() == e
         }),
     }
 }
 
-/// Whether the octets are the uncompressed point, or its compressed form (SEC 1 section 2.3.3).
-fn is_point(octets: &[u8], point: &[u8]) -> bool {
+/// Whether the bytes are the uncompressed point, or its compressed form (SEC 1 section 2.3.3).
+fn is_point(bytes: &[u8], point: &[u8]) -> bool {
     let (x, y) = point[1..].split_at(point.len() / 2);
     let sign = 2 + y[y.len() - 1] % 2;
-    octets == point
-        || octets
+    bytes == point
+        || bytes
             .split_first()
             .is_some_and(|(first, rest)| *first == sign && rest == x)
 }
@@ -294,20 +294,20 @@ fn is_point(octets: &[u8], point: &[u8]) -> bool {
 /// Decodes a private member into a buffer that is wiped even when the text is rejected.
 fn secret(member: Option<&str>) -> Result<Zeroizing<Vec<u8>>, SigningKeyError> {
     let member = member.ok_or(SigningKeyError::Missing)?;
-    let mut octets = Zeroizing::new(vec![0; member.len()]);
+    let mut bytes = Zeroizing::new(vec![0; member.len()]);
     let length = URL_SAFE_NO_PAD
-        .decode_slice(member, &mut octets)
+        .decode_slice(member, &mut bytes)
         .map_err(|_| SigningKeyError::Member)?;
-    octets.truncate(length);
-    Ok(octets)
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
-/// RFC 7518 section 2, Base64urlUInt: the minimal number of octets.
-fn uint(octets: &[u8]) -> Result<UintRef<'_>, SigningKeyError> {
-    if octets.first().is_none_or(|first| *first == 0) {
+/// RFC 7518 section 2, Base64urlUInt: the minimal number of bytes.
+fn uint(bytes: &[u8]) -> Result<UintRef<'_>, SigningKeyError> {
+    if bytes.first().is_none_or(|first| *first == 0) {
         return Err(SigningKeyError::Length);
     }
-    UintRef::new(octets).map_err(|_| SigningKeyError::Length)
+    UintRef::new(bytes).map_err(|_| SigningKeyError::Length)
 }
 
 /// Writes an object. The names and values of its members must need no escapes.
@@ -335,7 +335,7 @@ fn write_object(members: &[(&str, &str)]) -> Zeroizing<String> {
 #[non_exhaustive]
 pub enum SigningKeyError {
     /// The requested algorithm, or the `alg` of the JWK, is not an algorithm for this type of key.
-    #[error("the key does not go with the algorithm")]
+    #[error("the key does not match the algorithm")]
     Algorithm,
     /// The key could not be written out.
     #[error("the key could not be written")]
@@ -350,22 +350,22 @@ pub enum SigningKeyError {
     #[error("the key type is not supported")]
     KeyType,
     /// A private number does not have the length that its key type requires: the curve's full length
-    /// (RFC 7518 section 6.2.2.1, RFC 5915 section 3), 32 octets for Ed25519, no leading zero octet
+    /// (RFC 7518 section 6.2.2.1, RFC 5915 section 3), 32 bytes for Ed25519, no leading zero byte
     /// for RSA.
-    #[error("a private number of the key has the wrong length")]
+    #[error("a private member of the key has the wrong length")]
     Length,
     /// A private member of the JWK is not canonical base64url.
     #[error("a private member of the key is malformed")]
     Member,
     /// The public half does not match the private half, or the numbers of an RSA key do not match
     /// each other.
-    #[error("the parts of the key do not belong together")]
+    #[error("the members of the key do not match each other")]
     Mismatch,
     /// A private member of the JWK is missing. RSA keys need `d`, `p`, `q`, `dp`, `dq` and `qi`.
     #[error("a private member of the key is missing")]
     Missing,
     /// None of the names is an algorithm that this crate can sign with.
-    #[error("none of the algorithms is supported")]
+    #[error("the document lists no supported algorithm")]
     NoCommonAlgorithm,
     /// Not exactly one PEM document with the label `PRIVATE KEY`. To convert a key with another
     /// label, including an encrypted one, use `openssl pkcs8 -topk8 -nocrypt`.
@@ -375,11 +375,11 @@ pub enum SigningKeyError {
     #[error("not a PKCS#8 private key")]
     Pkcs8,
     /// An RSA key with more than two primes, or with two whose lengths differ by more than one bit.
-    #[error("the key has not two primes of one length")]
+    #[error("the RSA key does not have exactly two primes of equal length")]
     Primes,
     /// The public half is rejected, as in the header of a proof: an RSA modulus outside
     /// 2048 to 8192 bits, a coordinate that is malformed or missing, an unknown key type.
-    #[error("the public half of the key is refused")]
+    #[error("the public members of the key are invalid")]
     Public(#[source] InvalidJwk),
     /// The private scalar is zero, or not below the order of the curve.
     #[error("the private scalar is out of range")]
@@ -388,19 +388,19 @@ pub enum SigningKeyError {
     #[error("the document is too long")]
     TooLong,
     /// `use` or `key_ops` states that the key is not for signing.
-    #[error("the key is not meant for signing")]
+    #[error("the use or key_ops of the key does not allow signing")]
     Use,
 }
 
-impl From<KeyRefused> for SigningKeyError {
-    fn from(refused: KeyRefused) -> Self {
-        match refused {
-            KeyRefused::Length => Self::Length,
-            KeyRefused::Mismatch => Self::Mismatch,
-            KeyRefused::Pkcs1 => Self::Pkcs8,
-            KeyRefused::Primes => Self::Primes,
-            KeyRefused::Public(why) => Self::Public(why),
-            KeyRefused::Scalar => Self::Scalar,
+impl From<KeyRejected> for SigningKeyError {
+    fn from(rejected: KeyRejected) -> Self {
+        match rejected {
+            KeyRejected::Length => Self::Length,
+            KeyRejected::Mismatch => Self::Mismatch,
+            KeyRejected::Pkcs1 => Self::Pkcs8,
+            KeyRejected::Primes => Self::Primes,
+            KeyRejected::Public(why) => Self::Public(why),
+            KeyRejected::Scalar => Self::Scalar,
         }
     }
 }

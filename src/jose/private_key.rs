@@ -110,26 +110,26 @@ impl PrivateKey {
     }
 
     /// The key from the bytes that [`secret`](Self::secret) returns.
-    pub(crate) fn from_secret(key_type: KeyType, secret: &[u8]) -> Result<Self, KeyRefused> {
+    pub(crate) fn from_secret(key_type: KeyType, secret: &[u8]) -> Result<Self, KeyRejected> {
         let ec = |curve: &Curve| {
             if secret.len() != curve.length {
-                return Err(KeyRefused::Length);
+                return Err(KeyRejected::Length);
             }
             Self::ec(
                 curve,
-                (curve.from_scalar)(secret).ok_or(KeyRefused::Scalar)?,
+                (curve.from_scalar)(secret).ok_or(KeyRejected::Scalar)?,
             )
         };
         match key_type {
             KeyType::P256 => ec(&P256),
             KeyType::P384 => ec(&P384),
             KeyType::P521 => ec(&P521),
-            KeyType::Ed25519 => Self::ed25519(secret.try_into().map_err(|_| KeyRefused::Length)?),
+            KeyType::Ed25519 => Self::ed25519(secret.try_into().map_err(|_| KeyRejected::Length)?),
             KeyType::Rsa => Self::rsa(secret),
         }
     }
 
-    fn ec(curve: &Curve, key: Box<dyn EcKey>) -> Result<Self, KeyRefused> {
+    fn ec(curve: &Curve, key: Box<dyn EcKey>) -> Result<Self, KeyRejected> {
         let point = key.point();
         let (x, y) = point[1..].split_at(curve.length);
         let public = public(&Parameters {
@@ -142,7 +142,7 @@ impl PrivateKey {
         Ok(Self::new(Half::Ec(key), public))
     }
 
-    fn ed25519(seed: &[u8; 32]) -> Result<Self, KeyRefused> {
+    fn ed25519(seed: &[u8; 32]) -> Result<Self, KeyRejected> {
         let key = Box::new(ed25519_dalek::SigningKey::from_bytes(seed));
         let public = public(&Parameters {
             kty: Some("OKP"),
@@ -153,12 +153,12 @@ impl PrivateKey {
         Ok(Self::new(Half::Ed25519(key), public))
     }
 
-    fn rsa(pkcs1: &[u8]) -> Result<Self, KeyRefused> {
-        let numbers = RsaPrivateKeyRef::try_from(pkcs1).map_err(|_| KeyRefused::Pkcs1)?;
+    fn rsa(pkcs1: &[u8]) -> Result<Self, KeyRejected> {
+        let numbers = RsaPrivateKeyRef::try_from(pkcs1).map_err(|_| KeyRejected::Pkcs1)?;
         let (p, q) = (numbers.prime1.as_bytes(), numbers.prime2.as_bytes());
         // When it signs, `rsa` adds p in a loop, up to about q / p times.
         if numbers.other_prime_infos.is_some() || bits(p).abs_diff(bits(q)) > 1 {
-            return Err(KeyRefused::Primes);
+            return Err(KeyRejected::Primes);
         }
         let (n, d) = (
             numbers.modulus.as_bytes(),
@@ -171,14 +171,14 @@ impl PrivateKey {
             ..Parameters::default()
         })?;
         if (d.len(), d) >= (n.len(), n) {
-            return Err(KeyRefused::Mismatch);
+            return Err(KeyRejected::Mismatch);
         }
-        let engine = rsa_signing::Key::parse(&numbers, pkcs1).ok_or(KeyRefused::Mismatch)?;
+        let engine = rsa_signing::Key::parse(&numbers, pkcs1).ok_or(KeyRejected::Mismatch)?;
         // No engine checks that the primes are prime. Both verify what they sign, and with a key
         // whose primes are not prime, nothing verifies.
         engine
             .sign(Algorithm::Rs256, b"")
-            .ok_or(KeyRefused::Mismatch)?;
+            .ok_or(KeyRejected::Mismatch)?;
         let pkcs1 = Zeroizing::new(pkcs1.to_vec());
         Ok(Self::new(
             Half::Rsa(Box::new(RsaKey { engine, pkcs1 })),
@@ -260,13 +260,13 @@ trait EcKey: Send + Sync {
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>>;
 }
 
-fn public(parameters: &Parameters<'_>) -> Result<Jwk, KeyRefused> {
-    Jwk::from_parameters(parameters).map_err(KeyRefused::Public)
+fn public(parameters: &Parameters<'_>) -> Result<Jwk, KeyRejected> {
+    Jwk::from_parameters(parameters).map_err(KeyRejected::Public)
 }
 
 /// Why the bytes are not a private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyRefused {
+pub(crate) enum KeyRejected {
     /// Neither a scalar of the curve's full length nor a seed of 32 bytes.
     Length,
     /// The numbers of an RSA key do not match each other.
@@ -283,5 +283,5 @@ pub(crate) enum KeyRefused {
 
 /// The engine did not sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the engine made no signature")]
+#[error("the cryptography engine could not sign")]
 pub(crate) struct SigningFailed;

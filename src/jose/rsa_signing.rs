@@ -113,7 +113,7 @@ mod rust_crypto {
         /// Checks what AWS-LC checks: that n = pq, that d is an inverse of e, and that the other
         /// three numbers follow from these.
         pub(crate) fn parse(numbers: &RsaPrivateKeyRef<'_>, _: &[u8]) -> Option<Self> {
-            let number = |octets: UintRef<'_>| BigUint::from_bytes_be(octets.as_bytes());
+            let number = |bytes: UintRef<'_>| BigUint::from_bytes_be(bytes.as_bytes());
             let key = RsaPrivateKey::from_components(
                 number(numbers.modulus),
                 number(numbers.public_exponent),
@@ -122,7 +122,7 @@ mod rust_crypto {
             )
             .ok()?;
             let [dp, dq, qi] = [numbers.exponent1, numbers.exponent2, numbers.coefficient]
-                .map(|octets| Zeroizing::new(number(octets)));
+                .map(|bytes| Zeroizing::new(number(bytes)));
             let coefficient = Zeroizing::new(key.crt_coefficient()?);
             (key.dp() == Some(&*dp) && key.dq() == Some(&*dq) && *coefficient == *qi)
                 .then_some(Self(key))
@@ -189,12 +189,12 @@ mod rust_crypto {
             impls::next_u64_via_fill(self)
         }
 
-        fn fill_bytes(&mut self, octets: &mut [u8]) {
-            getrandom::fill(octets).expect("the operating system goes on giving randomness");
+        fn fill_bytes(&mut self, bytes: &mut [u8]) {
+            getrandom::fill(bytes).expect("the operating system goes on giving randomness");
         }
 
-        fn try_fill_bytes(&mut self, octets: &mut [u8]) -> Result<(), Error> {
-            self.fill_bytes(octets);
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+            self.fill_bytes(bytes);
             Ok(())
         }
     }

@@ -118,8 +118,8 @@ impl SigningKey {
     /// let key = SigningKey::generate_for_one_of("RS256 ES256 ML-DSA-44")?;
     /// assert_eq!(key.algorithm(), Algorithm::Es256);
     ///
-    /// let refused = SigningKey::generate_for_one_of("none HS256").unwrap_err();
-    /// assert_eq!(refused, SigningKeyError::NoCommonAlgorithm);
+    /// let rejected = SigningKey::generate_for_one_of("none HS256").unwrap_err();
+    /// assert_eq!(rejected, SigningKeyError::NoCommonAlgorithm);
     /// # Ok::<(), SigningKeyError>(())
     /// ```
     pub fn generate_for_one_of(algs: &str) -> Result<Self, SigningKeyError> {

@@ -1,7 +1,7 @@
 //! The DPoP proof: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
 //!
-//! The types enforce the order of the checks. A `ClaimedProof` has the right form and the right
+//! The types enforce the order of the checks. A `UnverifiedProof` has the right form and the right
 //! claims, but its signature has not been verified; a `Proof` is signed by the key it names. Either
 //! is a proof `for` an access token (`T` is a `PresentedToken`) only after its `ath` was compared
 //! with that token; a token endpoint has no access token (`T` is `NoToken`). Only a `Proof` for a
@@ -62,7 +62,7 @@ pub(crate) struct Expected<'e> {
 }
 
 /// A proof whose form and claims are valid. Its signature has not been verified.
-pub(crate) struct ClaimedProof<'r, T = NoToken> {
+pub(crate) struct UnverifiedProof<'r, T = NoToken> {
     token: T,
     jws: CompactJws<'r>,
     algorithm: Algorithm,
@@ -84,17 +84,17 @@ enum Ath {
     NotAHash,
 }
 
-impl<'r> ClaimedProof<'r> {
+impl<'r> UnverifiedProof<'r> {
     /// Makes every check that needs no signature verification, no access token and no nonce source,
     /// in the order of the standard unless there is a reason for another.
     pub(crate) fn read(field: ProofField<'r>, expected: &Expected<'_>) -> Result<Self, ProofError> {
         let text = match field {
             ProofField::Absent => return Err(ProofError::Missing),
             ProofField::Several => return Err(ProofError::Several),
-            ProofField::One(octets) if octets.len() > MAX_LENGTH => {
+            ProofField::One(bytes) if bytes.len() > MAX_LENGTH => {
                 return Err(ProofError::TooLong);
             }
-            ProofField::One(octets) => str::from_utf8(octets).map_err(|_| ProofError::NotAJwt)?,
+            ProofField::One(bytes) => str::from_utf8(bytes).map_err(|_| ProofError::NotAJwt)?,
         };
         let jws = CompactJws::parse(text).map_err(|InvalidJws| ProofError::NotAJwt)?;
         let header: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
@@ -119,7 +119,7 @@ impl<'r> ClaimedProof<'r> {
     pub(crate) fn for_token<'t>(
         self,
         token: &'t str,
-    ) -> Result<ClaimedProof<'r, PresentedToken<'t>>, ProofError> {
+    ) -> Result<UnverifiedProof<'r, PresentedToken<'t>>, ProofError> {
         let named = match &self.ath {
             Ath::Hash(hash) => hash,
             Ath::Missing => return Err(ProofError::ClaimMissing),
@@ -129,7 +129,7 @@ impl<'r> ClaimedProof<'r> {
         if token.sha256() != named {
             return Err(ProofError::TokenHash);
         }
-        Ok(ClaimedProof {
+        Ok(UnverifiedProof {
             token,
             jws: self.jws,
             algorithm: self.algorithm,
@@ -143,14 +143,14 @@ impl<'r> ClaimedProof<'r> {
     }
 }
 
-impl<'t> ClaimedProof<'_, PresentedToken<'t>> {
+impl<'t> UnverifiedProof<'_, PresentedToken<'t>> {
     /// The access token that the proof names.
     pub(crate) fn token(&self) -> PresentedToken<'t> {
         self.token
     }
 }
 
-impl<T> ClaimedProof<'_, T> {
+impl<T> UnverifiedProof<'_, T> {
     /// The thumbprint of the key that the proof names.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
@@ -279,9 +279,9 @@ fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
     claim.map(Text::as_str).ok_or(ProofError::ClaimMissing)
 }
 
-impl<T> fmt::Debug for ClaimedProof<'_, T> {
+impl<T> fmt::Debug for UnverifiedProof<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClaimedProof")
+        f.debug_struct("UnverifiedProof")
             .field("algorithm", &self.algorithm)
             .finish_non_exhaustive()
     }

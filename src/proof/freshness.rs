@@ -82,7 +82,7 @@ impl Freshness {
     #[must_use]
     pub const fn with_max_age(self, max_age: Duration) -> Self {
         Self {
-            max_age: at_most_a_day(max_age),
+            max_age: clamp_to_a_day(max_age),
             ..self
         }
     }
@@ -91,7 +91,7 @@ impl Freshness {
     #[must_use]
     pub const fn with_leeway(self, leeway: Duration) -> Self {
         Self {
-            leeway: at_most_a_day(leeway),
+            leeway: clamp_to_a_day(leeway),
             ..self
         }
     }
@@ -100,7 +100,7 @@ impl Freshness {
     /// Whole seconds, from one second to a day.
     #[must_use]
     pub const fn with_nonce_period(self, period: Duration) -> Self {
-        let period = at_most_a_day(period);
+        let period = clamp_to_a_day(period);
         Self {
             nonce_period: if period == 0 { 1 } else { period },
             ..self
@@ -222,7 +222,7 @@ impl fmt::Debug for Freshness {
     }
 }
 
-const fn at_most_a_day(span: Duration) -> u64 {
+const fn clamp_to_a_day(span: Duration) -> u64 {
     let seconds = span.as_secs();
     if seconds > LONGEST { LONGEST } else { seconds }
 }

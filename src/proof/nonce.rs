@@ -6,7 +6,7 @@
 //! whether the issue time is acceptable.
 //!
 //! ```text
-//! nonce = base64url( key id (4 octets) ‖ issued, seconds (8 octets) ‖ HMAC-SHA-256(secret, label ‖ key id ‖ issued)[..16] )
+//! nonce = base64url( key id (4 bytes) ‖ issued, seconds (8 bytes) ‖ HMAC-SHA-256(secret, label ‖ key id ‖ issued)[..16] )
 //! ```
 
 use std::fmt;
@@ -92,7 +92,7 @@ impl FromStr for Nonce {
         let well_formed = !nonce.is_empty()
             && nonce
                 .bytes()
-                .all(|octet| octet.is_ascii_graphic() && !b"\"\\".contains(&octet));
+                .all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
         if well_formed {
             HeaderValue::from_str(nonce)
                 .map(Self)
@@ -111,7 +111,7 @@ impl fmt::Debug for Nonce {
 
 /// The text does not follow the grammar of nonces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a nonce: one or more visible ASCII characters without quote and backslash")]
+#[error("not a nonce: expected one or more visible ASCII characters except quotes and backslashes")]
 pub struct InvalidNonce;
 
 /// Stateless nonces.
@@ -158,18 +158,18 @@ impl NonceSource for StatelessNonces {
     fn issue(&self, issued: Timestamp) -> Nonce {
         let issued = issued.as_unix().to_be_bytes();
         let tag = self.issuing.mac(issued).finalize().into_bytes();
-        let mut octets = [0; NONCE_LENGTH];
-        octets[..4].copy_from_slice(&self.issuing.id);
-        octets[4..12].copy_from_slice(&issued);
-        octets[12..].copy_from_slice(&tag[..TAG_LENGTH]);
-        base64url::encode(octets)
+        let mut bytes = [0; NONCE_LENGTH];
+        bytes[..4].copy_from_slice(&self.issuing.id);
+        bytes[4..12].copy_from_slice(&issued);
+        bytes[12..].copy_from_slice(&tag[..TAG_LENGTH]);
+        base64url::encode(bytes)
             .parse()
             .expect("base64url has no character that a nonce may not have")
     }
 
     fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
-        let octets: [u8; NONCE_LENGTH] = base64url::decode_exact(nonce)?;
-        let (id, rest) = octets.split_first_chunk::<4>()?;
+        let bytes: [u8; NONCE_LENGTH] = base64url::decode_exact(nonce)?;
+        let (id, rest) = bytes.split_first_chunk::<4>()?;
         let (issued, tag) = rest.split_first_chunk::<8>()?;
         let secret = std::iter::once(&self.issuing)
             .chain(&self.accepted)
@@ -227,7 +227,7 @@ impl NonceSecret {
     pub fn generate() -> Self {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).expect("the operating system gives randomness");
-        Self::from_bytes(&secret).expect("32 octets are enough")
+        Self::from_bytes(&secret).expect("32 bytes are enough")
     }
 
     fn mac(&self, issued: [u8; 8]) -> Hmac<Sha256> {
@@ -250,7 +250,7 @@ impl fmt::Debug for NonceSecret {
 #[non_exhaustive]
 pub enum InvalidNonceSecret {
     /// Fewer than 32 bytes.
-    #[error("a nonce secret must have at least 32 octets")]
+    #[error("a nonce secret must have at least 32 bytes")]
     TooShort,
 }
 
@@ -316,7 +316,7 @@ pub(crate) struct AcceptedNonce {
 #[non_exhaustive]
 pub enum NonceError {
     /// The nonce was not issued by this server, or was tampered with.
-    #[error("the nonce of the DPoP proof is not of this server")]
+    #[error("the nonce of the DPoP proof was not issued by this server")]
     Foreign,
     /// The issue time is later than now plus the leeway.
     #[error("the nonce of the DPoP proof is from the future")]

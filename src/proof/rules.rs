@@ -11,7 +11,7 @@ use http::request::Parts;
 
 use crate::credentials::ProofField;
 use crate::jose::algorithm::Algorithms;
-use crate::proof::checks::{ClaimedProof, Expected, Proof, ProofError};
+use crate::proof::checks::{Expected, Proof, ProofError, UnverifiedProof};
 use crate::proof::freshness::Freshness;
 use crate::proof::nonce::{AcceptedNonce, Nonce, NonceError, NoncePolicy, NonceSource};
 use crate::proof::replay::memory::MemoryReplayStore;
@@ -179,7 +179,7 @@ impl ProofRules {
         field: ProofField<'r>,
         target: &Target<'_>,
         now: Timestamp,
-    ) -> Result<ClaimedProof<'r>, RuleError> {
+    ) -> Result<UnverifiedProof<'r>, RuleError> {
         let expected = Expected {
             algorithms: self.algorithms,
             target,
@@ -187,7 +187,7 @@ impl ProofRules {
             nonces_required: self.nonces.are_required(),
             now,
         };
-        ClaimedProof::read(field, &expected).map_err(|error| match error {
+        UnverifiedProof::read(field, &expected).map_err(|error| match error {
             // A client without a proof would be asked for a nonce next, so it is asked at once (RFC
             // 9449 sections 8 and 9).
             ProofError::Missing if self.nonces.are_required() => NonceError::Missing.into(),
@@ -198,7 +198,7 @@ impl ProofRules {
     /// Checks the nonce (RFC 9449 section 4.3, check 10).
     pub(crate) fn check_nonce<T>(
         &self,
-        proof: &ClaimedProof<'_, T>,
+        proof: &UnverifiedProof<'_, T>,
         now: Timestamp,
     ) -> Result<AcceptedNonce, NonceError> {
         self.nonces.check(proof.nonce(), &self.freshness, now)

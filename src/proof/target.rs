@@ -16,7 +16,9 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use crate::uri::{Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split};
+use crate::uri::{
+    Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split, without_userinfo,
+};
 
 /// A URL under which clients reach the service: scheme, host, port, and the path prefix that a
 /// proxy strips, if any.
@@ -57,7 +59,7 @@ impl PublicUrl {
         if is_loopback || parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
-            Err(InvalidPublicUrl::NotHttps)
+            Err(InvalidPublicUrl::NotHttps(url.to_owned()))
         }
     }
 
@@ -98,11 +100,12 @@ impl PublicUrl {
     }
 
     fn parse(url: &str) -> Result<Self, InvalidPublicUrl> {
-        let (origin, path) = split(url).map_err(|InvalidHttpUrl| InvalidPublicUrl::Malformed)?;
+        let malformed = || InvalidPublicUrl::Malformed(without_userinfo(url));
+        let (origin, path) = split(url).map_err(|InvalidHttpUrl| malformed())?;
         if path.contains(['?', '#']) {
-            return Err(InvalidPublicUrl::QueryOrFragment);
+            return Err(InvalidPublicUrl::QueryOrFragment(url.to_owned()));
         }
-        let path = normalise_path(path).ok_or(InvalidPublicUrl::Malformed)?;
+        let path = normalise_path(path).ok_or_else(malformed)?;
         Ok(Self {
             origin: origin.into_owned(),
             prefix: path.trim_end_matches('/').to_owned(),
@@ -118,7 +121,7 @@ impl FromStr for PublicUrl {
         if parsed.origin.scheme == UrlScheme::Https {
             Ok(parsed)
         } else {
-            Err(InvalidPublicUrl::NotHttps)
+            Err(InvalidPublicUrl::NotHttps(url.to_owned()))
         }
     }
 }
@@ -130,19 +133,19 @@ impl fmt::Display for PublicUrl {
     }
 }
 
-/// Why a text is not a [`PublicUrl`]: a configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not a [`PublicUrl`]: a configuration error. Holds the text, without userinfo.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPublicUrl {
     /// Not an absolute `http` or `https` URL according to RFC 3986, or a URL with userinfo.
-    #[error("not an absolute URL of the form https://host[:port][/prefix]")]
-    Malformed,
+    #[error("{0:?}: must be an absolute URL of the form https://host[:port][/prefix]")]
+    Malformed(String),
     /// The scheme is `http`. In tests, use [`PublicUrl::http_on_loopback`].
-    #[error("the public URL must be https")]
-    NotHttps,
+    #[error("{0:?}: must be https (PublicUrl::http_on_loopback accepts http on loopback)")]
+    NotHttps(String),
     /// The URL has a query or a fragment, which `htu` never has.
-    #[error("the public URL must have no query and no fragment")]
-    QueryOrFragment,
+    #[error("{0:?}: must have no query and no fragment")]
+    QueryOrFragment(String),
 }
 
 /// The method and URI that a request's proof must name, before normalisation.
@@ -395,7 +398,7 @@ pub enum UrlMismatch {
 #[non_exhaustive]
 pub enum TargetError {
     /// A plain CONNECT, which opens a tunnel and addresses no resource.
-    #[error("a CONNECT request addresses no resource")]
+    #[error("a CONNECT request has no target URL")]
     Connect,
     /// An absolute-form target whose origin is not that of a public URL, or an authority-form
     /// target (RFC 9110 section 7.4).
@@ -405,7 +408,7 @@ pub enum TargetError {
     #[error("the path of the request is malformed")]
     NotRfc3986,
     /// The [`TargetResolver`] returned no target.
-    #[error("the request does not say what it is for")]
+    #[error("the request has no target URL")]
     Unresolved,
 }
 

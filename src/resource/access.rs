@@ -61,7 +61,7 @@ impl<C> Access<C> {
     /// Checks whether the token is sufficient. In report-only mode it always is, and an unmet
     /// requirement is only reported, in an event and in the metrics.
     pub fn check(&self, requirement: &impl Requirement<C>) -> Result<(), Denied> {
-        match (self.judge(requirement), self.guard.enforcement) {
+        match (self.evaluate(requirement), self.guard.enforcement) {
             (Ok(()), _) => Ok(()),
             (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
             (Err(rejection), _) => {
@@ -71,7 +71,7 @@ impl<C> Access<C> {
         }
     }
 
-    pub(crate) fn judge(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
+    pub(crate) fn evaluate(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
         let now = self.guard.policy.now();
         let told_in_its_scheme = |error: AuthorizationError| match self.token {
             AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
@@ -111,7 +111,7 @@ pub struct Denied {
 impl Denied {
     fn by(guard: &Guard, rejection: Rejection) -> Self {
         Self {
-            response: guard.policy.refuse(rejection.clone()),
+            response: guard.policy.reject(rejection.clone()),
             rejection: Box::new(rejection),
         }
     }

@@ -213,7 +213,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let state = match admit(&*self.required.requirement, request.extensions_mut()) {
-            Ok(reported) => State::Answering {
+            Ok(reported) => State::Responding {
                 future: self.inner.call(request),
                 reported,
             },
@@ -221,7 +221,7 @@ where
                 // A service that was polled ready but is not called may hold a reservation that another
                 // request waits for. So drop it, and keep a clone that has not been polled yet.
                 self.inner = self.inner.clone();
-                State::Refused {
+                State::Rejected {
                     response: Some(response),
                 }
             }
@@ -253,10 +253,10 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
             Enforcement::Waived => Ok(None),
         };
     };
-    match access.judge(requirement) {
+    match access.evaluate(requirement) {
         Ok(()) => Ok(None),
         Err(rejection) if guard.enforcement == Enforcement::Enforced => {
-            Err(guard.policy.refuse(rejection))
+            Err(guard.policy.reject(rejection))
         }
         Err(rejection) => {
             guard.policy.report(&rejection, Consequence::Reported);
@@ -280,7 +280,9 @@ fn misplaced() -> Response<()> {
 }
 
 fn say_misplaced() {
-    tracing::error!("a requirement stands behind no DpopLayer with its claims type");
+    tracing::error!(
+        "an authorization layer found no verified token: add DpopLayer outside it, with the same claims type"
+    );
 }
 
 pin_project! {
@@ -294,12 +296,12 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F> {
-        Answering {
+        Responding {
             #[pin]
             future: F,
             reported: Option<ReportedRejection>,
         },
-        Refused {
+        Rejected {
             response: Option<Response<()>>,
         },
     }
@@ -314,14 +316,14 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         match self.project().state.project() {
-            StateProjection::Answering { future, reported } => {
+            StateProjection::Responding { future, reported } => {
                 let mut response = ready!(future.poll(context))?;
                 if let Some(reported) = reported.take() {
                     response.extensions_mut().insert(reported);
                 }
                 Poll::Ready(Ok(response))
             }
-            StateProjection::Refused { response } => {
+            StateProjection::Rejected { response } => {
                 let response = response
                     .take()
                     .expect("a future is not polled again after it was ready");

@@ -21,11 +21,11 @@ use crate::tokens::claims::Claims;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BearerPolicy {
     /// None: the scheme is not supported.
-    Refused,
+    Rejected,
     /// Unbound tokens.
     Unbound,
     /// Unbound tokens, and tokens whose binding is confirmed outside this crate.
-    ConfirmedElsewhere,
+    UncheckedCnf,
 }
 
 /// An access token that anyone who holds it can present.
@@ -41,8 +41,8 @@ impl<C> BearerToken<C> {
     pub(crate) fn accept(token: AccessToken<C>, policy: BearerPolicy) -> Result<Self, BearerError> {
         match (token.confirmation, policy) {
             (Confirmation::Thumbprint(_), _) => Err(BearerError::Bound),
-            (Confirmation::Unbound, BearerPolicy::Unbound | BearerPolicy::ConfirmedElsewhere)
-            | (Confirmation::Unconfirmable, BearerPolicy::ConfirmedElsewhere) => Ok(Self(token)),
+            (Confirmation::Unbound, BearerPolicy::Unbound | BearerPolicy::UncheckedCnf)
+            | (Confirmation::Unconfirmable, BearerPolicy::UncheckedCnf) => Ok(Self(token)),
             (Confirmation::Unbound | Confirmation::Unconfirmable, _) => {
                 Err(BearerError::Unconfirmable)
             }

@@ -8,7 +8,7 @@ use derive_where::derive_where;
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::thumbprint::Thumbprint;
-use crate::proof::checks::{ClaimedProof, Proof};
+use crate::proof::checks::{Proof, UnverifiedProof};
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, Confirmation};
 use crate::tokens::claims::Claims;
@@ -72,7 +72,7 @@ impl<C> BoundToken<C> {
 /// The same check before the signature is verified, because rejecting is cheaper then.
 pub(crate) fn check_binding_early<C>(
     token: &AccessToken<C>,
-    proof: &ClaimedProof<'_, PresentedToken<'_>>,
+    proof: &UnverifiedProof<'_, PresentedToken<'_>>,
 ) -> Result<(), BindingError> {
     check(token, proof.thumbprint())
 }

@@ -25,7 +25,7 @@ pub(crate) struct Challenges {
 
 impl Challenges {
     /// The complete response to a rejected request, with an empty body.
-    pub(crate) fn refuse<B: Default>(
+    pub(crate) fn reject<B: Default>(
         &self,
         rejection: Rejection,
         nonce: Option<&Nonce>,
@@ -53,9 +53,9 @@ impl Challenges {
     fn render(&self, rejection: &Rejection) -> Vec<HeaderValue> {
         let both = [Scheme::Bearer, Scheme::Dpop];
         both.into_iter()
-            .filter(|scheme| *scheme == Scheme::Dpop || self.bearer != BearerPolicy::Refused)
+            .filter(|scheme| *scheme == Scheme::Dpop || self.bearer != BearerPolicy::Rejected)
             // If a valid token is not sufficient, another scheme does not help.
-            .filter(|scheme| !is_not_enough(rejection) || self.is_told_in(rejection, *scheme))
+            .filter(|scheme| !is_not_enough(rejection) || self.is_reported_in(rejection, *scheme))
             .map(|scheme| self.challenge(scheme, rejection))
             .collect()
     }
@@ -68,7 +68,7 @@ impl Challenges {
         let mut scope = self.scope.as_ref();
         if let Some(code) = rejection
             .error_code()
-            .filter(|_| self.is_told_in(rejection, scheme))
+            .filter(|_| self.is_reported_in(rejection, scheme))
         {
             challenge.add("error", &code);
             match rejection {
@@ -110,8 +110,9 @@ impl Challenges {
 
     /// Whether this scheme's challenge contains the error: the challenge of the scheme used does, or
     /// both, if the request leaves that open. If Bearer is not supported, the only challenge is DPoP's.
-    fn is_told_in(&self, rejection: &Rejection, scheme: Scheme) -> bool {
-        self.bearer == BearerPolicy::Refused || rejection.scheme().is_none_or(|used| used == scheme)
+    fn is_reported_in(&self, rejection: &Rejection, scheme: Scheme) -> bool {
+        self.bearer == BearerPolicy::Rejected
+            || rejection.scheme().is_none_or(|used| used == scheme)
     }
 }
 

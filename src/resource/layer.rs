@@ -192,7 +192,7 @@ where
                 enforcement: Enforcement::Waived,
             });
             return DpopFuture {
-                state: State::Answering {
+                state: State::Responding {
                     future: inner.call(request),
                     note: Note::default(),
                 },
@@ -318,7 +318,7 @@ pin_project! {
             verifier: Arc<Verifier<C>>,
             span: Span,
         },
-        Answering {
+        Responding {
             #[pin]
             future: S::Future,
             note: Note,
@@ -351,15 +351,15 @@ where
                         .expect("a future is not polled again after it was ready");
                     let (head, note) = match decision {
                         Ok(passed) => passed,
-                        Err(rejection) => return Poll::Ready(Ok(verifier.refuse(rejection))),
+                        Err(rejection) => return Poll::Ready(Ok(verifier.reject(rejection))),
                     };
                     drop(entered);
-                    State::Answering {
+                    State::Responding {
                         future: inner.call(Request::from_parts(head, body)),
                         note,
                     }
                 }
-                StateProjection::Answering { future, note } => {
+                StateProjection::Responding { future, note } => {
                     let mut response = ready!(future.poll(context))?;
                     mem::take(note).write_to(&mut response);
                     return Poll::Ready(Ok(response));

@@ -218,7 +218,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let state = if request.uri().path() == &*self.metadata.path {
             State::Ours {
-                response: Some(self.metadata.document.answer(request.method())),
+                response: Some(self.metadata.document.respond_to(request.method())),
             }
         } else {
             State::Theirs {
@@ -251,7 +251,7 @@ impl<B> Service<Request<B>> for MetadataService {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ready(Ok(self.0.answer(request.method())))
+        ready(Ok(self.0.respond_to(request.method())))
     }
 }
 
@@ -264,7 +264,7 @@ impl Document {
         Self(metadata.to_json().into())
     }
 
-    fn answer(&self, method: &Method) -> Response<String> {
+    fn respond_to(&self, method: &Method) -> Response<String> {
         let body = match *method {
             Method::GET => self.0.to_string(),
             Method::HEAD => String::new(),

@@ -27,13 +27,13 @@ impl Policy {
     }
 
     pub(crate) fn allows_bearer(&self) -> bool {
-        self.challenges.bearer != BearerPolicy::Refused
+        self.challenges.bearer != BearerPolicy::Rejected
     }
 
     /// The response to a rejected request. It also emits one event.
-    pub(crate) fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
-        let nonce = self.report(&rejection, Consequence::Refused);
-        self.challenges.refuse(rejection, nonce.as_ref())
+    pub(crate) fn reject<B: Default>(&self, rejection: Rejection) -> Response<B> {
+        let nonce = self.report(&rejection, Consequence::Rejected);
+        self.challenges.reject(rejection, nonce.as_ref())
     }
 
     /// Reports the decision against a request, and returns the nonce that the client needs, if it
@@ -43,7 +43,7 @@ impl Policy {
             Rejection::Proof(ProofError::Iat(error)) => Some(self.rules.freshness().skew(*error)),
             _ => None,
         };
-        let decision = Decision::Refused {
+        let decision = Decision::Rejected {
             consequence,
             reason: rejection.reason(),
             error: rejection,

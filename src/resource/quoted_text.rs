@@ -21,7 +21,7 @@ impl FromStr for QuotedText {
     fn from_str(text: &str) -> Result<Self, InvalidQuotedText> {
         let quotable = text
             .bytes()
-            .all(|octet| (octet == b' ' || octet.is_ascii_graphic()) && !b"\"\\".contains(&octet));
+            .all(|byte| (byte == b' ' || byte.is_ascii_graphic()) && !b"\"\\".contains(&byte));
         if quotable {
             Ok(Self(text.to_owned()))
         } else {
@@ -39,5 +39,5 @@ impl fmt::Display for QuotedText {
 /// The text contains a quote, a backslash, or a character that is neither visible ASCII nor a space; in
 /// a list of scopes, also an empty one. A configuration error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a challenge can hold visible ASCII without quotes and backslashes only")]
+#[error("not a quoted text: expected visible ASCII characters except quotes and backslashes")]
 pub struct InvalidQuotedText;

@@ -52,7 +52,7 @@ use crate::tokens::access_token::TokenError;
 /// use tower_dpop::Rejection;
 ///
 /// fn body_for(response: &http::Response<()>) -> Option<String> {
-///     response.extensions().get::<Rejection>().map(|rejection| format!("refused: {rejection}"))
+///     response.extensions().get::<Rejection>().map(|rejection| format!("rejected: {rejection}"))
 /// }
 /// # let _ = body_for;
 /// ```

@@ -46,7 +46,7 @@ use crate::tokens::claims::Claims;
 ///         }
 ///         response
 ///     }
-///     Err(rejection) => verifier.refuse(rejection), // here 401: there is no token
+///     Err(rejection) => verifier.reject(rejection), // here 401: there is no token
 /// };
 /// # let _ = response;
 /// # Ok(())
@@ -64,7 +64,7 @@ use crate::tokens::claims::Claims;
 /// - scopes, because they differ between routes ([`RequireScopesLayer`](crate::RequireScopesLayer)).
 ///
 /// Bearer tokens are rejected, unless [`allow_bearer`](Self::allow_bearer) or
-/// [`allow_bearer_confirmed_elsewhere`](Self::allow_bearer_confirmed_elsewhere) was called.
+/// [`allow_insecure_unchecked_cnf`](Self::allow_insecure_unchecked_cnf) was called.
 pub struct Verifier<C = Claims> {
     policy: Arc<Policy>,
     tokens: AnyTokenVerifier<C>,
@@ -83,7 +83,7 @@ impl<C: Send + Sync + 'static> Verifier<C> {
     pub fn new(rules: impl Into<ProofRules>, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         let rules = rules.into();
         let challenges = Challenges {
-            bearer: BearerPolicy::Refused,
+            bearer: BearerPolicy::Rejected,
             algorithms: rules.algorithms(),
             realm: None,
             scope: None,
@@ -106,7 +106,7 @@ impl<C> Verifier<C> {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`Verifier::refuse`] turns it into the response.
+    /// The first check that fails. [`Verifier::reject`] turns it into the response.
     pub async fn verify(&self, request: &Parts) -> Result<Verified<BoundToken<C>>, Rejection> {
         match Presented::from_headers(&request.headers)? {
             Presented::Dpop { token, proof } => self.verify_dpop(request, token, proof).await,
@@ -124,12 +124,12 @@ impl<C> Verifier<C> {
         let rules = &self.policy.rules;
         let now = rules.now();
         let target = rules.target(request)?;
-        let claimed = rules.read(proof, &target, now)?.for_token(token)?;
-        let token = self.tokens.verify(claimed.token(), now).await?;
-        check_binding_early(&token, &claimed)?;
+        let unverified = rules.read(proof, &target, now)?.for_token(token)?;
+        let token = self.tokens.verify(unverified.token(), now).await?;
+        check_binding_early(&token, &unverified)?;
         // After the token: a client whose token has expired needs another token, not a nonce.
-        let nonce = rules.check_nonce(&claimed, now)?;
-        let proof = claimed.verify_signature_with(&self.keys)?;
+        let nonce = rules.check_nonce(&unverified, now)?;
+        let proof = unverified.verify_signature_with(&self.keys)?;
         let token = BoundToken::bind(token, &proof)?;
         rules.record_use(&proof, nonce.issued, now).await?;
         // Only after acceptance: other keys must not evict those of clients.
@@ -146,7 +146,7 @@ impl<C> Verifier<C> {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`Verifier::refuse`] turns it into the response.
+    /// The first check that fails. [`Verifier::reject`] turns it into the response.
     pub async fn verify_either(
         &self,
         request: &Parts,
@@ -179,8 +179,8 @@ impl<C> Verifier<C> {
     /// The response to a rejected request: its status, its challenge, a fresh nonce if one is
     /// required, the [`Rejection`] in its extensions, and an empty body. It also emits one `tracing`
     /// event.
-    pub fn refuse<B: Default>(&self, rejection: Rejection) -> Response<B> {
-        self.policy.refuse(rejection)
+    pub fn reject<B: Default>(&self, rejection: Rejection) -> Response<B> {
+        self.policy.reject(rejection)
     }
 
     /// The nonce to hand out now, if nonces are required. Another endpoint can send it, to save
@@ -267,8 +267,8 @@ impl<C> Verifier<C> {
     /// This crate does not check a binding of that kind. Use it only if another layer confirms the
     /// binding for every request (mutual TLS, [RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
     #[must_use]
-    pub fn allow_bearer_confirmed_elsewhere(mut self) -> Self {
-        self.challenges().bearer = BearerPolicy::ConfirmedElsewhere;
+    pub fn allow_insecure_unchecked_cnf(mut self) -> Self {
+        self.challenges().bearer = BearerPolicy::UncheckedCnf;
         self
     }
 

@@ -51,7 +51,7 @@ impl TestClient {
             claims: Vec::new(),
             token: None,
             nonces: Nonces::None,
-            bearer: Bearer::Refused,
+            bearer: Bearer::Rejected,
             clock: issuer.clock().clone(),
             issuer: issuer.clone(),
         }
@@ -96,7 +96,7 @@ impl TestClient {
     }
 
     /// Writes this nonce into every proof: a nonce that the server issued, for example in an
-    /// [`Answer`](crate::testing::Answer).
+    /// [`TestResponse`](crate::testing::TestResponse).
     #[must_use]
     pub fn with_nonce(self, nonce: impl Into<String>) -> Self {
         Self {

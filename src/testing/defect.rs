@@ -44,13 +44,13 @@ macro_rules! defects {
         ///
         /// ```
         /// use http::{Method, Request};
-        /// use tower_dpop::testing::{Answer, Defect, TestClient};
+        /// use tower_dpop::testing::{TestResponse, Defect, TestClient};
         ///
         /// # fn example(client: &TestClient, send: impl Fn(Request<String>) -> http::Response<String>) {
         /// let request = client.request(Method::GET, "https://api.example.com/orders");
         /// for defect in request.defects() {
-        ///     let response = send(request.anew().with_defect(defect).build());
-        ///     Answer::of(&response).assert_reason(defect.name(), request.rejection_of(defect));
+        ///     let response = send(request.again().with_defect(defect).build());
+        ///     TestResponse::of(&response).assert_reason(defect.name(), request.rejection_of(defect));
         /// }
         /// # }
         /// ```
@@ -135,7 +135,7 @@ macro_rules! defects {
 
             /// How a service that does not demand nonces rejects the request. The seconds by which
             /// an `iat` is off are those of the default [`Freshness`](crate::Freshness).
-            /// [`Answer::assert_reason`](crate::testing::Answer::assert_reason) does not compare
+            /// [`TestResponse::assert_reason`](crate::testing::TestResponse::assert_reason) does not compare
             /// them.
             pub fn rejection(self) -> Rejection {
                 match self {
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_defect_for_every_refusal() {
+    fn there_is_a_defect_for_every_rejection() {
         assert_shown(
             credentials,
             |rejection| match rejection {

@@ -48,7 +48,7 @@
 //! | [`TestClient`] | valid requests |
 //! | [`TestRequest`] | one valid request, in which one thing can be changed |
 //! | [`Defect`] | the things to change, by name, and how a service rejects each |
-//! | [`Answer`] | the response, and assertions about it |
+//! | [`TestResponse`] | the response, and assertions about it |
 //! | [`assert_protected`], [`assert_token_endpoint_protected`] | all of the defects against one route |
 //! | [`sign_jws`], [`sign_text`] | tokens and proofs with any other content |
 //!
@@ -59,12 +59,12 @@
 //!
 //! ```
 //! # use http::{Method, Request, Response};
-//! # use tower_dpop::testing::{Answer, TestClient};
+//! # use tower_dpop::testing::{TestResponse, TestClient};
 //! # use tower_dpop::tokens::TokenError;
 //! # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let mut request = client.request(Method::GET, "https://api.example.com/orders");
 //! request.token_claims["tenant"] = "another".into();
-//! let answer = Answer::of(&send(request.build()));
+//! let answer = TestResponse::of(&send(request.build()));
 //! answer.assert_reason("another tenant's token", TokenError::Claims);
 //! # }
 //! ```
@@ -75,7 +75,7 @@
 //!
 //! A request keeps what is sent apart from what is signed: it is made for the public URL, and [sent
 //! to](TestRequest::sent_to) the address where the server listens. The reason for a rejection is
-//! not on the wire, so [`Answer::assert_reason`] compares the status, the `error` and its
+//! not on the wire, so [`TestResponse::assert_reason`] compares the status, the `error` and its
 //! description.
 //!
 //! ```
@@ -110,7 +110,7 @@
 //! ```
 //!
 //! If you do not have the server's secret, take the nonce from a first rejection
-//! ([`Answer::nonces`], [`TestClient::with_nonce`]).
+//! ([`TestResponse::nonces`], [`TestClient::with_nonce`]).
 //!
 //! # With bearer tokens
 //!
@@ -120,13 +120,13 @@
 //!
 //! ```
 //! # use http::{Method, Request, Response};
-//! # use tower_dpop::testing::{Answer, TestClient, TestIssuer, assert_protected};
+//! # use tower_dpop::testing::{TestResponse, TestClient, TestIssuer, assert_protected};
 //! # async fn example(issuer: TestIssuer, send: impl AsyncFn(Request<String>) -> Response<String>) {
 //! let client = TestClient::new(&issuer).with_bearer_allowed();
 //! let request = client.request(Method::GET, "https://api.example.com/orders");
 //! assert_protected(&request, &send).await;
 //! let response = send(request.as_bearer().build()).await;
-//! Answer::of(&response).assert_passed("a bearer token");
+//! TestResponse::of(&response).assert_passed("a bearer token");
 //! # }
 //! ```
 //!
@@ -139,11 +139,11 @@
 //! # use std::time::Duration;
 //! # use http::{Method, Request, Response};
 //! # use tower_dpop::proof::{IatError, ProofError};
-//! # use tower_dpop::testing::{Answer, TestClient, TestIssuer};
+//! # use tower_dpop::testing::{TestResponse, TestClient, TestIssuer};
 //! # fn example(issuer: TestIssuer, client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let request = client.request(Method::GET, "https://api.example.com/orders");
 //! issuer.clock().advance(Duration::from_secs(91));
-//! let answer = Answer::of(&send(request.build()));
+//! let answer = TestResponse::of(&send(request.build()));
 //! answer.assert_reason("a second too late", ProofError::Iat(IatError::TooOld { by: 1 }));
 //! # }
 //! ```
@@ -156,13 +156,13 @@
 //!
 //! ```
 //! # use http::{Request, Response};
-//! # use tower_dpop::testing::{Answer, TestClient, assert_token_endpoint_protected};
+//! # use tower_dpop::testing::{TestResponse, TestClient, assert_token_endpoint_protected};
 //! # use tower_dpop::token_endpoint::GrantBindingError;
 //! # async fn example(client: TestClient, thief: TestClient, send: impl AsyncFn(Request<String>) -> Response<String>) {
 //! let form = "grant_type=refresh_token&client_id=app&refresh_token=of-the-client".to_owned();
 //! let request = thief.token_request("https://as.example.com/token").build_with(form);
 //! let response = send(request).await;
-//! Answer::of(&response).assert_token_request_reason(
+//! TestResponse::of(&response).assert_token_request_reason(
 //!     "a stolen refresh token",
 //!     response.body(),
 //!     GrantBindingError::RefreshTokenOfOtherKey,
@@ -178,10 +178,9 @@ pub(crate) mod defect;
 pub(crate) mod request;
 pub(crate) mod spoil;
 pub(crate) mod client;
-pub(crate) mod answer;
+pub(crate) mod response;
 pub(crate) mod protection;
 
-pub use crate::testing::answer::Answer;
 pub use crate::testing::client::TestClient;
 pub use crate::testing::clock::TestClock;
 pub use crate::testing::defect::Defect;
@@ -189,3 +188,4 @@ pub use crate::testing::issuer::{TestIssuer, TestToken};
 pub use crate::testing::jws::{sign_jws, sign_text};
 pub use crate::testing::protection::{assert_protected, assert_token_endpoint_protected};
 pub use crate::testing::request::TestRequest;
+pub use crate::testing::response::TestResponse;

@@ -4,8 +4,8 @@ use http::{Request, Response};
 
 use crate::proof::checks::ProofError;
 use crate::resource::rejection::Rejection;
-use crate::testing::answer::Answer;
 use crate::testing::request::TestRequest;
+use crate::testing::response::TestResponse;
 
 /// Asserts that a route of a service makes all of its checks: the request is accepted, the same
 /// request again is a replay, each of its [`defects`](TestRequest::defects) is rejected for exactly
@@ -52,19 +52,19 @@ pub async fn assert_protected<B: Default, D>(
     request: &TestRequest,
     send: impl AsyncFn(Request<B>) -> Response<D>,
 ) {
-    let ask = async |request: &TestRequest| Answer::of(&send(request.build()).await);
+    let ask = async |request: &TestRequest| TestResponse::of(&send(request.build()).await);
 
-    let good = request.anew();
+    let good = request.again();
     ask(&good).await.assert_passed("a good request");
     ask(&good)
         .await
         .assert_reason("the same request again", ProofError::Replayed);
     for defect in request.defects() {
-        ask(&request.anew().with_defect(defect))
+        ask(&request.again().with_defect(defect))
             .await
             .assert_reason(defect.name(), request.rejection_of(defect));
     }
-    ask(&request.anew())
+    ask(&request.again())
         .await
         .assert_passed("a good request after the others");
 }
@@ -97,23 +97,23 @@ pub async fn assert_token_endpoint_protected<B: Default, D: AsRef<[u8]>>(
 ) {
     let ask = async |request: &TestRequest| send(request.build()).await;
 
-    let good = request.anew();
-    Answer::of(&ask(&good).await).assert_passed("a good request");
+    let good = request.again();
+    TestResponse::of(&ask(&good).await).assert_passed("a good request");
     let replayed = ask(&good).await;
-    Answer::of(&replayed).assert_token_request_reason(
+    TestResponse::of(&replayed).assert_token_request_reason(
         "the same request again",
         replayed.body(),
         ProofError::Replayed,
     );
     for defect in request.defects() {
-        let refused = ask(&request.anew().with_defect(defect)).await;
-        let (answer, name) = (Answer::of(&refused), defect.name());
-        let body = refused.body();
+        let rejected = ask(&request.again().with_defect(defect)).await;
+        let (answer, name) = (TestResponse::of(&rejected), defect.name());
+        let body = rejected.body();
         match request.rejection_of(defect) {
             Rejection::Proof(reason) => answer.assert_token_request_reason(name, body, reason),
             Rejection::Nonce(reason) => answer.assert_token_request_reason(name, body, reason),
-            reason => unreachable!("{name}: a proof alone is never refused for {reason:?}"),
+            reason => unreachable!("{name}: a proof alone is never rejected for {reason:?}"),
         }
     }
-    Answer::of(&ask(&request.anew()).await).assert_passed("a good request after the others");
+    TestResponse::of(&ask(&request.again()).await).assert_passed("a good request after the others");
 }

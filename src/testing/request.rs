@@ -35,10 +35,10 @@ use crate::time::Timestamp;
 /// assert_eq!(sent.uri(), "/orders?page=2"); // as a server sees it
 ///
 /// // By name, or through a field:
-/// let refused = good.anew().with_defect(Defect::OtherMethod);
-/// let mut refused = good.anew();
-/// refused.proof_claims["htm"] = "DELETE".into();
-/// # let _ = refused;
+/// let rejected = good.again().with_defect(Defect::OtherMethod);
+/// let mut rejected = good.again();
+/// rejected.proof_claims["htm"] = "DELETE".into();
+/// # let _ = rejected;
 /// # }
 /// ```
 #[derive(Clone)]
@@ -95,7 +95,7 @@ pub(super) enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bearer {
     Allowed,
-    Refused,
+    Rejected,
 }
 
 /// What the client knows about the server's nonces.
@@ -170,7 +170,7 @@ impl TestRequest {
             now,
             purpose: Purpose::Resource,
             nonces: Nonces::None,
-            bearer: Bearer::Refused,
+            bearer: Bearer::Rejected,
             spoiled: Spoiled::NOTHING,
             left_out: Vec::new(),
         }
@@ -178,7 +178,7 @@ impl TestRequest {
 
     /// The same request with a new identifier (`jti`), so that it is not a replay of this one.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub fn again(&self) -> Self {
         let mut request = self.clone();
         request.proof_claims["jti"] = json!(fresh_id());
         request
@@ -194,16 +194,16 @@ impl TestRequest {
     /// ```
     /// use http::{Method, Request, Response};
     /// use tower_dpop::resource::BearerError;
-    /// use tower_dpop::testing::{Answer, TestClient};
+    /// use tower_dpop::testing::{TestResponse, TestClient};
     /// use tower_dpop::tokens::TokenError;
     ///
     /// # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
     /// let request = client.request(Method::GET, "https://api.example.com/orders").as_bearer();
-    /// Answer::of(&send(request.build())).assert_passed("a bearer token");
+    /// TestResponse::of(&send(request.build())).assert_passed("a bearer token");
     ///
-    /// let mut request = request.anew();
+    /// let mut request = request.again();
     /// request.token_claims["exp"] = 0.into();
-    /// let answer = Answer::of(&send(request.build()));
+    /// let answer = TestResponse::of(&send(request.build()));
     /// answer.assert_reason("an old one", BearerError::Token(TokenError::Expired));
     /// # }
     /// ```

@@ -34,7 +34,7 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// If strangers fill the store, the requests of clients are rejected. So rate-limit requests
 /// outside [`verify`](Self::verify) and the layer, or call the two halves separately:
 /// [`check`](Self::check), then the client's authentication and a check of its grant, then
-/// [`UnspentProof::spend`].
+/// [`UnrecordedProof::spend`].
 pub struct TokenEndpoint {
     rules: ProofRules,
 }
@@ -56,9 +56,9 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
+    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
     pub async fn verify(&self, request: &Parts) -> Result<ProvenKey, TokenRequestRejection> {
-        self.check(request)?.spend().await
+        self.check(request)?.record_use().await
     }
 
     /// The first half of [`verify`](Self::verify): everything but the replay check, cheap checks
@@ -70,15 +70,15 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
-    pub fn check(&self, request: &Parts) -> Result<UnspentProof<'_>, TokenRequestRejection> {
+    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
+    pub fn check(&self, request: &Parts) -> Result<UnrecordedProof<'_>, TokenRequestRejection> {
         let now = self.rules.now();
         let field = ProofField::from_headers(&request.headers);
         let target = self.rules.target(request)?;
-        let claimed = self.rules.read(field, &target, now)?;
-        let nonce = self.rules.check_nonce(&claimed, now)?;
-        let proof = claimed.verify_signature()?;
-        Ok(UnspentProof {
+        let unverified = self.rules.read(field, &target, now)?;
+        let nonce = self.rules.check_nonce(&unverified, now)?;
+        let proof = unverified.verify_signature()?;
+        Ok(UnrecordedProof {
             rules: &self.rules,
             proof,
             nonce,
@@ -99,7 +99,7 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::refuse`] makes the response from it.
+    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
     pub async fn verify_if_present(
         &self,
         request: &Parts,
@@ -114,7 +114,7 @@ impl TokenEndpoint {
     ///
     /// A 503 has no body: [RFC 6749 section
     /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) defines only errors of the client.
-    pub fn refuse<B: From<String>>(
+    pub fn reject<B: From<String>>(
         &self,
         rejection: impl Into<TokenRequestRejection>,
     ) -> Response<B> {
@@ -145,8 +145,8 @@ impl TokenEndpoint {
             }
             _ => None,
         };
-        let decision = Decision::Refused {
-            consequence: Consequence::Refused,
+        let decision = Decision::Rejected {
+            consequence: Consequence::Rejected,
             reason: rejection.reason(),
             error: rejection,
             fault: rejection.fault(),
@@ -203,14 +203,14 @@ impl fmt::Debug for TokenEndpoint {
 }
 
 /// A valid proof that may have been used before.
-pub struct UnspentProof<'e> {
+pub struct UnrecordedProof<'e> {
     rules: &'e ProofRules,
     proof: Proof<NoToken>,
     nonce: AcceptedNonce,
     now: Timestamp,
 }
 
-impl UnspentProof<'_> {
+impl UnrecordedProof<'_> {
     /// The second half of [`TokenEndpoint::verify`]: records the proof's single use. Call it soon,
     /// and before the code is consumed or the refresh token rotated; consume or rotate it atomically,
     /// after this.
@@ -219,7 +219,7 @@ impl UnspentProof<'_> {
     ///
     /// The proof was used before, the time in which it is accepted has ended in the meantime, or
     /// the replay store could not decide.
-    pub async fn spend(self) -> Result<ProvenKey, TokenRequestRejection> {
+    pub async fn record_use(self) -> Result<ProvenKey, TokenRequestRejection> {
         let issued = self.nonce.issued;
         self.rules.record_use(&self.proof, issued, self.now).await?;
         Decision::Accepted(Some(self.proof.facts(self.now))).report(Server::Token);
@@ -231,16 +231,16 @@ impl UnspentProof<'_> {
     }
 }
 
-impl UnspentProof<'_> {
+impl UnrecordedProof<'_> {
     /// The thumbprint (`jkt`) of the key, to check the grant with.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()
     }
 }
 
-impl fmt::Debug for UnspentProof<'_> {
+impl fmt::Debug for UnrecordedProof<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UnspentProof(..)")
+        f.write_str("UnrecordedProof(..)")
     }
 }
 

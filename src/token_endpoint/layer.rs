@@ -29,17 +29,17 @@ pub struct TokenEndpointLayer {
 #[derive(Clone, Copy, Debug)]
 enum WithoutProof {
     PassThrough,
-    Refuse,
+    Reject,
 }
 
 impl TokenEndpointLayer {
     /// A layer that uses this endpoint. Clones of the layer share it, including the replay store.
     ///
-    /// Pass an `Arc` if the service uses the endpoint, too ([`refuse`](TokenEndpoint::refuse)).
+    /// Pass an `Arc` if the service uses the endpoint, too ([`reject`](TokenEndpoint::reject)).
     pub fn new(endpoint: impl Into<Arc<TokenEndpoint>>) -> Self {
         Self {
             endpoint: endpoint.into(),
-            without_proof: WithoutProof::Refuse,
+            without_proof: WithoutProof::Reject,
         }
     }
 
@@ -115,11 +115,11 @@ where
             let (mut head, body) = request.into_parts();
             let outcome = match without_proof {
                 WithoutProof::PassThrough => endpoint.verify_if_present(&head).await,
-                WithoutProof::Refuse => endpoint.verify(&head).await.map(Some),
+                WithoutProof::Reject => endpoint.verify(&head).await.map(Some),
             };
             let key = match outcome {
                 Ok(key) => key,
-                Err(rejection) => return Ok(endpoint.refuse(rejection)),
+                Err(rejection) => return Ok(endpoint.reject(rejection)),
             };
             let next_nonce = key.as_ref().and_then(ProvenKey::next_nonce).cloned();
             head.extensions.insert(key.clone());

@@ -49,7 +49,7 @@
 //!         }
 //!         response
 //!     }
-//!     Err(rejection) => endpoint.refuse(rejection),
+//!     Err(rejection) => endpoint.reject(rejection),
 //! };
 //! # let _ = response;
 //! # Ok(())
@@ -103,7 +103,7 @@ pub(crate) mod endpoint;
 pub(crate) mod layer;
 
 pub use crate::token_endpoint::endpoint::{
-    AuthorizationServerMetadata, TokenEndpoint, UnspentProof,
+    AuthorizationServerMetadata, TokenEndpoint, UnrecordedProof,
 };
 pub use crate::token_endpoint::layer::{TokenEndpointLayer, TokenEndpointService};
 pub use crate::token_endpoint::proven_key::{

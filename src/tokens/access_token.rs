@@ -269,7 +269,7 @@ pub enum TokenError {
     #[error("the access token is for another audience")]
     Audience,
     /// The claims are not those that the application expects.
-    #[error("the claims of the access token are not those expected")]
+    #[error("the claims of the access token do not have the expected form")]
     Claims,
     /// `exp` has passed, or is missing (RFC 9068 section 4).
     #[error("the access token has expired")]
@@ -285,7 +285,7 @@ pub enum TokenError {
     #[error("the access token is from another issuer")]
     Issuer,
     /// The issuer has no key that could have signed the token.
-    #[error("the key of the access token is not known")]
+    #[error("the key of the access token is unknown")]
     Key,
     /// The token does not have the expected form.
     #[error("the access token is malformed")]

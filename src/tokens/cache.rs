@@ -43,7 +43,7 @@ use derive_where::derive_where;
 pub struct TokenCache<V: AccessTokenVerifier> {
     verifier: V,
     cached_tokens: CachedTokens<CachedToken<V::Claims>>,
-    life: Duration,
+    lifetime: Duration,
     /// Cached tokens of an older generation are no longer used, not even those that were still
     /// being verified when the cache was cleared.
     generation: AtomicU64,
@@ -59,19 +59,19 @@ struct CachedToken<C> {
 impl<V: AccessTokenVerifier> TokenCache<V> {
     /// Caches the valid tokens of this verifier for this long (whole seconds), and never beyond the
     /// token's expiry.
-    pub fn new(verifier: V, life: Duration) -> Self {
+    pub fn new(verifier: V, lifetime: Duration) -> Self {
         Self {
             verifier,
             cached_tokens: CachedTokens::with_capacity(DEFAULT_CAPACITY),
-            life,
+            lifetime,
             generation: AtomicU64::new(0),
         }
     }
 
     /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB.
     #[must_use]
-    pub fn with_capacity(mut self, octets: u64) -> Self {
-        self.cached_tokens = CachedTokens::with_capacity(octets);
+    pub fn with_capacity(mut self, bytes: u64) -> Self {
+        self.cached_tokens = CachedTokens::with_capacity(bytes);
         self
     }
 
@@ -83,7 +83,7 @@ impl<V: AccessTokenVerifier> TokenCache<V> {
 
     fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<AccessToken<V::Claims>> {
         let cached = self.cached_tokens.get(token)?;
-        let until = cached.since.plus(self.life.as_secs());
+        let until = cached.since.plus(self.lifetime.as_secs());
         let lives = cached.generation == self.generation.load(Ordering::SeqCst)
             && cached.since <= now
             && now < until
@@ -132,7 +132,7 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for TokenCache<V> {
 impl<V: AccessTokenVerifier> fmt::Debug for TokenCache<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
-            .field("life", &self.life)
+            .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
 }
@@ -144,8 +144,8 @@ const TYPICAL_LENGTH: usize = 600;
 
 /// The estimated memory of a parsed text of this many bytes: three times the text for its members,
 /// plus the structures around them.
-const fn weight(octets: usize) -> u64 {
-    1024 + 3 * octets as u64
+const fn weight(bytes: usize) -> u64 {
+    1024 + 3 * bytes as u64
 }
 
 /// A bounded map of valid tokens, by their SHA-256. Its owner decides whether a token is still
@@ -156,10 +156,10 @@ pub(crate) struct CachedTokens<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> CachedTokens<T> {
-    pub(crate) fn with_capacity(octets: u64) -> Self {
+    pub(crate) fn with_capacity(bytes: u64) -> Self {
         Self {
-            cache: Cache::new(octets, weight(TYPICAL_LENGTH)),
-            capacity: octets,
+            cache: Cache::new(bytes, weight(TYPICAL_LENGTH)),
+            capacity: bytes,
         }
     }
 
@@ -168,8 +168,8 @@ impl<T: Clone + Send + Sync + 'static> CachedTokens<T> {
     }
 
     /// Caches what was parsed from a text of this many bytes.
-    pub(crate) fn keep(&self, token: &PresentedToken<'_>, octets: usize, cached: T) {
-        self.cache.insert(*token.sha256(), cached, weight(octets));
+    pub(crate) fn keep(&self, token: &PresentedToken<'_>, bytes: usize, cached: T) {
+        self.cache.insert(*token.sha256(), cached, weight(bytes));
     }
 
     pub(crate) fn forget(&self, token: &PresentedToken<'_>) {

@@ -15,6 +15,8 @@ use http::{HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
 
+use crate::uri::without_userinfo;
+
 /// The HTTP client of [`RemoteKeys`](crate::RemoteKeys) and introspection. Clones share their
 /// connections.
 ///
@@ -67,8 +69,8 @@ impl HttpClient {
 
     /// Fetches a JSON document of at most this many bytes.
     #[cfg(feature = "jwks")]
-    pub(crate) async fn get(&self, url: &Url, most: usize) -> Result<HttpResponse, FetchError> {
-        fetch(self.client.get(url.clone()), most).await
+    pub(crate) async fn get(&self, url: &Url, max: usize) -> Result<HttpResponse, FetchError> {
+        fetch(self.client.get(url.clone()), max).await
     }
 
     /// Sends a form, and reads a JSON document of at most this many bytes.
@@ -78,7 +80,7 @@ impl HttpClient {
         url: &Url,
         authorization: Option<HeaderValue>,
         form: String,
-        most: usize,
+        max: usize,
     ) -> Result<HttpResponse, FetchError> {
         let mut request = self
             .client
@@ -92,16 +94,16 @@ impl HttpClient {
             authorization.set_sensitive(true);
             request = request.header(AUTHORIZATION, authorization);
         }
-        fetch(request, most).await
+        fetch(request, max).await
     }
 }
 
-async fn fetch(request: RequestBuilder, most: usize) -> Result<HttpResponse, FetchError> {
+async fn fetch(request: RequestBuilder, max: usize) -> Result<HttpResponse, FetchError> {
     let request = request.header(ACCEPT, HeaderValue::from_static("application/json"));
     let mut response = request.send().await.map_err(|error| failed(&error))?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
-        if body.len() + chunk.len() > most {
+        if body.len() + chunk.len() > max {
             return Err(FetchError::TooLong);
         }
         body.extend_from_slice(&chunk);
@@ -124,7 +126,7 @@ fn failed(error: &reqwest::Error) -> FetchError {
     let mut text = if error.is_connect() {
         String::from("no connection")
     } else {
-        String::from("no whole answer")
+        String::from("no complete response")
     };
     text.push_str(&causes(error));
     FetchError::Transport(text)
@@ -175,11 +177,11 @@ pub(crate) struct HttpResponse {
 /// Why there is no response. For logs, not for clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("redirected to another origin, or too often")]
+    #[error("redirected to another origin, or too many times")]
     Redirected,
-    #[error("the answer took too long")]
+    #[error("the response took too long")]
     TimedOut,
-    #[error("the answer is too long")]
+    #[error("the response is too long")]
     TooLong,
     #[error("{0}")]
     Transport(String),
@@ -322,13 +324,14 @@ impl EndpointUrl {
     pub(crate) fn refers_to(&self, url: &str) -> Result<Url, InvalidEndpointUrl> {
         let referred = Self::parse(url, self.plain)?;
         if self.url.scheme() == "https" && referred.url.scheme() != "https" {
-            Err(InvalidEndpointUrl::NotHttps)
+            Err(InvalidEndpointUrl::NotHttps(url.to_owned()))
         } else {
             Ok(referred.url)
         }
     }
 
     fn parse(text: &str, plain: PlainHttp) -> Result<Self, InvalidEndpointUrl> {
+        let malformed = || InvalidEndpointUrl::Malformed(without_userinfo(text));
         // `Url` parses as browsers do and repairs invalid URLs. The text by which an issuer is
         // compared could then differ from the URL that is fetched.
         let is_absolute = text.split_once("://").is_some_and(|(scheme, rest)| {
@@ -340,18 +343,18 @@ impl EndpointUrl {
             || authority.contains(['@', '%'])
             || text.contains(|c: char| !c.is_ascii_graphic() || c == '\\')
         {
-            return Err(InvalidEndpointUrl::Malformed);
+            return Err(malformed());
         }
-        let url = Url::parse(text).map_err(|_| InvalidEndpointUrl::Malformed)?;
+        let url = Url::parse(text).map_err(|_| malformed())?;
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-            return Err(InvalidEndpointUrl::Malformed);
+            return Err(malformed());
         }
         let may_be_plain = plain == PlainHttp::Everywhere || is_loopback(&url);
         match url.scheme() {
             "https" => {}
             "http" if may_be_plain => {}
-            "http" => return Err(InvalidEndpointUrl::NotHttps),
-            _ => return Err(InvalidEndpointUrl::Malformed),
+            "http" => return Err(InvalidEndpointUrl::NotHttps(text.to_owned())),
+            _ => return Err(malformed()),
         }
         Ok(Self {
             text: text.to_owned(),
@@ -391,14 +394,14 @@ impl fmt::Debug for EndpointUrl {
     }
 }
 
-/// Why a text is not an [`EndpointUrl`]. A configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not an [`EndpointUrl`]: a configuration error. Holds the text, without userinfo.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidEndpointUrl {
     /// Not an absolute `http` or `https` URL, or one with userinfo or a fragment.
-    #[error("not an absolute URL of the form https://host[:port][/path]")]
-    Malformed,
+    #[error("{0:?}: must be an absolute URL of the form https://host[:port][/path]")]
+    Malformed(String),
     /// The scheme is `http`, and the host is not this machine.
-    #[error("the URL must be https, or http on this machine")]
-    NotHttps,
+    #[error("{0:?}: must be https (plain http is accepted on loopback only)")]
+    NotHttps(String),
 }

@@ -109,8 +109,8 @@ fn begins_as_jws(token: &str) -> bool {
     let header = token
         .split_once('.')
         .and_then(|(header, _)| base64url::decode(header));
-    header.is_some_and(|octets| {
-        read(&octets).is_ok_and(|header: Header<'_>| header.alg.is_some() && header.enc.is_none())
+    header.is_some_and(|bytes| {
+        read(&bytes).is_ok_and(|header: Header<'_>| header.alg.is_some() && header.enc.is_none())
     })
 }
 

@@ -165,9 +165,9 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB,
     /// about 6,000 tokens.
     #[must_use]
-    pub fn with_cache_capacity(self, octets: u64) -> Self {
+    pub fn with_cache_capacity(self, bytes: u64) -> Self {
         Self {
-            cached_tokens: Some(CachedTokens::with_capacity(octets)),
+            cached_tokens: Some(CachedTokens::with_capacity(bytes)),
             ..self
         }
     }

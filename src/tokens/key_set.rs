@@ -273,7 +273,7 @@ impl fmt::Debug for KeySet {
 #[non_exhaustive]
 pub enum InvalidKeySet {
     /// Neither a JWK Set nor a JWK.
-    #[error("not a JWK Set and not a JWK")]
+    #[error("neither a JWK Set nor a JWK")]
     Malformed,
     /// No key in it can verify access tokens.
     #[error("the key set holds no key that can verify access tokens")]

@@ -84,8 +84,8 @@ pub fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-pub fn base64url(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// `ath` of a token.
@@ -109,8 +109,8 @@ pub trait AttemptExt: Sized {
     fn but(change: impl FnOnce(&mut Self)) -> Self;
     fn request(&self) -> Request<()>;
     /// What a verifier of its own answers, made by [`verifier`].
-    fn answer(&self) -> Answer;
-    fn answer_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Answer;
+    fn outcome(&self) -> Outcome;
+    fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome;
 }
 
 impl AttemptExt for Attempt {
@@ -139,24 +139,24 @@ impl AttemptExt for Attempt {
     }
 
     #[track_caller]
-    fn answer(&self) -> Answer {
+    fn outcome(&self) -> Outcome {
         ask(&DpopLayer::new(verifier()), self.request())
     }
 
     #[track_caller]
-    fn answer_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Answer {
+    fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome {
         ask(layer, self.request())
     }
 }
 
 /// A header value that the `http` crate would not parse from text.
-pub fn field(octets: &[u8]) -> HeaderValue {
-    HeaderValue::from_bytes(octets).unwrap()
+pub fn field(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).unwrap()
 }
 
 /// Sends a request through the layer to a service that answers 200.
 #[track_caller]
-pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Answer {
+pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
     let service = layer.layer(service_fn(async |request: Request<()>| {
         let mut response = Response::new(());
         if let Some(token) = request.extensions().get::<BoundToken<Claims>>() {
@@ -165,21 +165,21 @@ pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>)
         Ok::<_, std::convert::Infallible>(response)
     }));
     let response = block_on(service.oneshot(request)).unwrap();
-    Answer::of(&response)
+    Outcome::of(&response)
 }
 
 /// The nonce that a token without a proof is answered with, where nonces are required.
 #[track_caller]
-pub fn demanded_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<String> {
+pub fn required_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<String> {
     Attempt::but(|a| a.dpop = Some(Vec::new()))
-        .answer_by(layer)
+        .outcome_by(layer)
         .nonces
         .pop()
 }
 
 /// To be called before a subscriber is set for one thread. While no other thread has any, tracing may
 /// take an event that is first reached there for one that nobody wants, for good.
-pub fn let_nobody_be_deaf() {
+pub fn enable_tracing_callsites() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
@@ -198,15 +198,15 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// The kit's answer, out of this process: it knows whether the service was reached, and with which
 /// token.
 #[derive(Debug)]
-pub struct Answer {
-    pub kit: testing::Answer,
+pub struct Outcome {
+    pub kit: testing::TestResponse,
     pub token: Option<BoundToken<Claims>>,
 }
 
-impl Answer {
+impl Outcome {
     pub fn of<B>(response: &Response<B>) -> Self {
         Self {
-            kit: testing::Answer::of(response),
+            kit: testing::TestResponse::of(response),
             token: response.extensions().get().cloned(),
         }
     }
@@ -231,9 +231,9 @@ impl Answer {
         assert!(self.token.is_some(), "{name}: no bound token");
     }
 
-    /// Refused with this status and error code, in one DPoP challenge that names the algorithms.
+    /// Rejected with this status and error code, in one DPoP challenge that names the algorithms.
     #[track_caller]
-    pub fn assert_refused(&self, name: &str, status: u16, error: Option<&str>) {
+    pub fn assert_rejected(&self, name: &str, status: u16, error: Option<&str>) {
         assert_eq!(self.status.as_u16(), status, "{name}: {self:?}");
         assert!(self.token.is_none(), "{name}: reached the service");
         assert!(
@@ -260,29 +260,29 @@ impl Answer {
             "{name}"
         );
         assert!(self.parameter("algs").is_some(), "{name}: {self:?}");
-        self.kit.assert_refused(name, status, error);
+        self.kit.assert_rejected(name, status, error);
     }
 
-    /// Refused for exactly this reason.
+    /// Rejected for exactly this reason.
     #[track_caller]
     pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
         let reason = reason.into();
         assert_eq!(self.rejection.as_ref(), Some(&reason), "{name}");
-        self.assert_refused(name, reason.status().as_u16(), reason.error_code());
+        self.assert_rejected(name, reason.status().as_u16(), reason.error_code());
         self.kit.assert_reason(name, reason);
     }
 }
 
-impl Deref for Answer {
-    type Target = testing::Answer;
+impl Deref for Outcome {
+    type Target = testing::TestResponse;
 
-    fn deref(&self) -> &testing::Answer {
+    fn deref(&self) -> &testing::TestResponse {
         &self.kit
     }
 }
 
-impl DerefMut for Answer {
-    fn deref_mut(&mut self) -> &mut testing::Answer {
+impl DerefMut for Outcome {
+    fn deref_mut(&mut self) -> &mut testing::TestResponse {
         &mut self.kit
     }
 }

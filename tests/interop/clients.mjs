@@ -101,12 +101,12 @@ async function confidential({ library, nonces }, use, row) {
     return 'inactive';
   });
   await row('many requests with one nonce', '200', async () => {
-    const before = client.sent.refusals().length;
+    const before = client.sent.rejections().length;
     const url = `${resource.url}/protected`;
     const responses = await Promise.all(
       Array.from({ length: 20 }, () => client.fetch(token, key, url)),
     );
-    holds('demands for a nonce', client.sent.refusals().length, before);
+    holds('demands for a nonce', client.sent.rejections().length, before);
     return responses.find(({ status }) => status !== 200) ?? responses[0];
   });
 }
@@ -252,7 +252,7 @@ async function spoiledResourceRequests({ library, nonces }, use, row) {
   }
 }
 
-/** Refused unless asked for; both servers have to be. */
+/** Rejected unless asked for; both servers have to be. */
 async function rs256(library, use, row) {
   const algs = 'ES256 RS256';
   const ours = await use(authorizationServer({ algs }));
@@ -277,11 +277,11 @@ function spoiling(library, defects) {
   return library === Oauth4webapi ? defects : [];
 }
 
-/** The statuses of all refusals so far, which were demands for a nonce and nothing else. */
+/** The statuses of all rejections so far, which were demands for a nonce and nothing else. */
 function demanded(client, statuses) {
-  const refusals = client.sent.refusals();
-  holds('demands for a nonce', refusals.map(({ status }) => status), statuses);
-  for (const { headers } of refusals) {
+  const rejections = client.sent.rejections();
+  holds('demands for a nonce', rejections.map(({ status }) => status), statuses);
+  for (const { headers } of rejections) {
     holds('DPoP-Nonce', headers.has('dpop-nonce'), true);
     holds('Cache-Control', headers.get('cache-control'), 'no-store');
   }

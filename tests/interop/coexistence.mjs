@@ -62,14 +62,14 @@ async function reportOnly(use, row) {
     holds('jkt', await jktOf(response), await key.calculateThumbprint());
     return response;
   });
-  const refused = [
+  const rejected = [
     ['sent again as it was', () => client.sent.again()],
     ['a proof by another key', async () => client.fetch(token, await client.key(), url)],
     ['as Bearer', () => client.fetch(token, undefined, url)],
     ['no token', () => fetch(url)],
     ['no token that anyone could read', () => client.fetch('none', key, url)],
   ];
-  for (const [name, attempt] of refused) {
+  for (const [name, attempt] of rejected) {
     await row(name, '200', async () => {
       const response = await attempt();
       holds('jkt', await jktOf(response), null);
@@ -143,7 +143,7 @@ async function without(url) {
   return oauth.protectedResourceRequest('-', 'GET', new URL(url), undefined, undefined, options);
 }
 
-/** The challenges of a refusal, as oauth4webapi reads them. */
+/** The challenges of a rejection, as oauth4webapi reads them. */
 async function challengesOf(attempt) {
   try {
     const { status } = await attempt();
@@ -154,7 +154,7 @@ async function challengesOf(attempt) {
   }
 }
 
-/** The schemes of a refusal, and the error of each. */
+/** The schemes of a rejection, and the error of each. */
 async function challenges(attempt) {
   const read = await challengesOf(attempt);
   return read.map(({ scheme, parameters: { error } }) => [scheme, error].filter(Boolean).join(' '))

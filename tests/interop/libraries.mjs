@@ -10,7 +10,7 @@ import * as openid from 'openid-client';
 /** Never fetched: who is redirected to it reads the URL. */
 export const REDIRECT_URI = 'http://127.0.0.1/callback';
 
-/** A `fetch` that remembers, to count refusals and to send a request again as it was. */
+/** A `fetch` that remembers, to count rejections and to send a request again as it was. */
 function recorder() {
   const exchanges = [];
   return {
@@ -19,8 +19,8 @@ function recorder() {
       exchanges.push({ url, init, response });
       return response;
     },
-    /** The responses that were refusals, whatever for. */
-    refusals: () => exchanges.map(({ response }) => response).filter(({ status }) => status >= 400),
+    /** The responses that were rejections, whatever for. */
+    rejections: () => exchanges.map(({ response }) => response).filter(({ status }) => status >= 400),
     /** The URL of the last request, its header fields, and the response. */
     last: () => ({ ...exchanges.at(-1), headers: exchanges.at(-1).init.headers }),
     /** The last request, byte for byte, to the same URL or another. */

@@ -81,7 +81,7 @@ async function atOauth4webapi(nonces, use, row) {
     const { access_token } = await client.clientCredentials(key);
     return client.fetch(access_token, key, `${foreign.url}/orders`);
   });
-  await row('a resource that refuses', '401', async () => {
+  await row('a resource that rejects', '401', async () => {
     const elsewhere = await use(guarded('http://127.0.0.1:1', false));
     const { code, calls } = await ourClient({ issuer, resource: elsewhere.url });
     holds('it fails', code !== 0, true);
@@ -153,13 +153,13 @@ async function guarded(issuer, nonces) {
   const server = await serve((url) => async (incoming, response) => {
     const { authorization = '', dpop = '' } = incoming.headers;
     seen.push({ authorization, dpop });
-    const refuse = (error) => {
+    const reject = (error) => {
       response.statusCode = 401;
       response.setHeader('www-authenticate', `DPoP realm="x", error="${error}", algs="${ALL}"`);
     };
     if (nonces && nonce !== decodeJwt(dpop).nonce) {
       demanded += 1;
-      refuse('use_dpop_nonce');
+      reject('use_dpop_nonce');
       response.setHeader('dpop-nonce', nonce);
       response.end();
       return;
@@ -175,8 +175,8 @@ async function guarded(issuer, nonces) {
       response.setHeader('content-type', 'application/json');
       response.end(JSON.stringify({ sub: claims.sub, jkt: claims.cnf.jkt }));
     } catch (error) {
-      console.error(`oauth4webapi refuses: ${error.message}`);
-      refuse('invalid_token');
+      console.error(`oauth4webapi rejects: ${error.message}`);
+      reject('invalid_token');
       response.end();
     }
   });

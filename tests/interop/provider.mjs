@@ -118,7 +118,7 @@ async function proofAlgorithms({ library, nonces }, use, row) {
       const response = await client.fetch(access_token, key, `${resource.url}/protected`);
       const { sub, jkt } = await response.clone().json();
       holds('claims', [sub, jkt], ['service', await key.calculateThumbprint()]);
-      holds('demands for a nonce', client.sent.refusals().length, nonces ? 2 : 0);
+      holds('demands for a nonce', client.sent.rejections().length, nonces ? 2 : 0);
       return response;
     });
   }

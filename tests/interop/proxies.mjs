@@ -81,9 +81,9 @@ async function asked(use, row) {
       return response;
     });
   }
-  await refusals(row, { client, app, url });
+  await rejections(row, { client, app, url });
   await row('a malformed Authorization field, of which nginx makes a 500', '500', () =>
-    refusedBefore(app, () => send(`${url}/orders`, { headers: { authorization: 'DPoP' } })));
+    rejectedBefore(app, () => send(`${url}/orders`, { headers: { authorization: 'DPoP' } })));
 
   const directly = (headers) => send(auth.url, {
     headers: { 'x-original-method': 'GET', 'x-original-uri': '/orders', ...headers },
@@ -99,30 +99,30 @@ async function asked(use, row) {
     return send(`${url}/orders`, { headers });
   });
   await row('a subject that cannot be a field', '500', () =>
-    refusedBefore(app, () => client.visit(`${url}/orders`, { claims: { sub: 'Zoë' } })));
+    rejectedBefore(app, () => client.visit(`${url}/orders`, { claims: { sub: 'Zoë' } })));
   await row('forward_auth is down', '500', async () => {
     await auth.stop();
-    return refusedBefore(app, () => client.visit(`${url}/orders`));
+    return rejectedBefore(app, () => client.visit(`${url}/orders`));
   });
 }
 
 async function askedWithSpoofedFields(use, row) {
   const { client, app, url } = await behindAuthRequest(use);
-  const refused = (name, sent, options) => row(name, '401 invalid_dpop_proof', () =>
-    refusedBefore(app, () => client.visit(sent, options)));
+  const rejected = (name, sent, options) => row(name, '401 invalid_dpop_proof', () =>
+    rejectedBefore(app, () => client.visit(sent, options)));
   const elsewhere = ['X-Original-URI', 'X_Original_URI', 'X-Forwarded-Uri', 'X-Rewrite-URL'];
   for (const field of elsewhere) {
-    await refused(`a proof for another path, with ${field}`, `${url}/admin`, {
+    await rejected(`a proof for another path, with ${field}`, `${url}/admin`, {
       signed: `${url}/orders`, headers: { [field]: '/orders' },
     });
   }
   for (const field of ['X-Original-Method', 'X_Original_Method', 'X-Forwarded-Method']) {
-    await refused(`a proof for another method, with ${field}`, `${url}/orders`, {
+    await rejected(`a proof for another method, with ${field}`, `${url}/orders`, {
       method: 'DELETE', signedMethod: 'GET', headers: { [field]: 'GET' },
     });
   }
   for (const field of ['X-Forwarded-Host', 'Forwarded', 'Host']) {
-    await refused(`a proof for another host, with ${field}`, `${url}/orders`, {
+    await rejected(`a proof for another host, with ${field}`, `${url}/orders`, {
       signed: 'http://other.example.com/orders',
       headers: { [field]: field === 'Forwarded' ? 'host=other.example.com' : 'other.example.com' },
     });
@@ -248,9 +248,9 @@ async function passedOn(use, row) {
     holds('subject', told(app, 'X-Auth-Subject'), ['somebody']);
     return status;
   });
-  await refusals(row, { client, app, url });
+  await rejections(row, { client, app, url });
   await row('a path without the prefix that nginx strips', '401 invalid_dpop_proof', () =>
-    refusedBefore(app, () =>
+    rejectedBefore(app, () =>
       client.visit(`${url}/orders`, { signed: `${new URL(url).origin}/orders` })));
   for (const [name, claims] of [
     ['a subject that is not ASCII', { sub: 'Zoë' }],
@@ -262,7 +262,7 @@ async function passedOn(use, row) {
     ['a number too large to be exact', { tenant: 1e30 }],
   ]) {
     await row(`${name}, which cannot be a field`, '500', () =>
-      refusedBefore(app, () => client.visit(`${url}/orders`, { claims })));
+      rejectedBefore(app, () => client.visit(`${url}/orders`, { claims })));
   }
   const keeping = await behindGateway(use, { keepAuthorization: true });
   await row('--keep-authorization', '200', async () => {
@@ -317,57 +317,57 @@ async function passedOnWithSpoofedFields(use, row) {
   });
   for (const field of ['X-Original-URI', 'X-Forwarded-Uri', 'X-Forwarded-Prefix']) {
     await row(`a proof for another path, with ${field}`, '401 invalid_dpop_proof', () =>
-      refusedBefore(app, () => client.visit(`${url}/admin`, {
+      rejectedBefore(app, () => client.visit(`${url}/admin`, {
         signed: `${url}/orders`, headers: { [field]: '/orders' },
       })));
   }
   for (const field of ['X-HTTP-Method-Override', 'X-Original-Method', 'X-Forwarded-Method']) {
     await row(`a proof for another method, with ${field}`, '401 invalid_dpop_proof', () =>
-      refusedBefore(app, () => client.visit(`${url}/orders`, {
+      rejectedBefore(app, () => client.visit(`${url}/orders`, {
         method: 'DELETE', signedMethod: 'GET', headers: { [field]: 'GET' },
       })));
   }
   for (const field of ['X-Forwarded-Host', 'Host']) {
     await row(`a proof for another host, with ${field}`, '401 invalid_dpop_proof', () =>
-      refusedBefore(app, () => client.visit(`${url}/orders`, {
+      rejectedBefore(app, () => client.visit(`${url}/orders`, {
         signed: 'http://other.example.com/api/orders', headers: { [field]: 'other.example.com' },
       })));
   }
 }
 
-/** What is refused in front of any application, and how the client hears of it. */
-async function refusals(row, { client, app, url }) {
+/** What is rejected in front of any application, and how the client hears of it. */
+async function rejections(row, { client, app, url }) {
   await row('sent again as it was', '401 invalid_dpop_proof', async () => {
     const headers = await client.credentials(`${url}/orders`);
     holds('the first time', (await send(`${url}/orders`, { headers })).status, 200);
-    return refusedBefore(app, async () => {
+    return rejectedBefore(app, async () => {
       const response = await send(`${url}/orders`, { headers });
       const challenge = response.headers.get('www-authenticate');
       holds('algs', challenge.endsWith(BARE.replace('DPoP ', '')), true);
       return response;
     });
   });
-  await row('no token', '401', () => refusedBefore(app, async () => {
+  await row('no token', '401', () => rejectedBefore(app, async () => {
     const response = await send(`${url}/orders`);
     holds('challenge', response.headers.get('www-authenticate'), BARE);
     return response;
   }));
-  await row('the token as Bearer', '401 invalid_token', () => refusedBefore(app, async () => {
+  await row('the token as Bearer', '401 invalid_token', () => rejectedBefore(app, async () => {
     const { authorization } = await client.credentials(`${url}/orders`);
     const bearer = authorization.replace('DPoP', 'Bearer');
     return send(`${url}/orders`, { headers: { authorization: bearer } });
   }));
-  await row('no proof', '401 invalid_dpop_proof', () => refusedBefore(app, async () => {
+  await row('no proof', '401 invalid_dpop_proof', () => rejectedBefore(app, async () => {
     const { authorization } = await client.credentials(`${url}/orders`);
     return send(`${url}/orders`, { headers: { authorization } });
   }));
-  await row('a token of another issuer', '401 invalid_token', () => refusedBefore(app, () =>
+  await row('a token of another issuer', '401 invalid_token', () => rejectedBefore(app, () =>
     client.visit(`${url}/orders`, { claims: { iss: 'https://other.example.com' } })));
 }
 
 async function nonces(behind, use, row) {
   const { client, app, url } = await behind(use, { nonces: true });
-  await row('the demand', '401 use_dpop_nonce', () => refusedBefore(app, async () => {
+  await row('the demand', '401 use_dpop_nonce', () => rejectedBefore(app, async () => {
     const headers = await client.credentials(`${url}/orders`);
     const response = await send(`${url}/orders`, { headers });
     holds('DPoP-Nonce', response.headers.get('dpop-nonce')?.length > 0, true);
@@ -540,8 +540,8 @@ function told(app, field) {
   return raw.filter((_, i) => i % 2 === 1 && folded(raw[i - 1]) === folded(field));
 }
 
-/** A refusal that the application hears nothing of. */
-async function refusedBefore(app, attempt) {
+/** A rejection that the application hears nothing of. */
+async function rejectedBefore(app, attempt) {
   const before = app.requests();
   try {
     return await attempt();

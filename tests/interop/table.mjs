@@ -15,7 +15,7 @@ export function version(name) {
 
 /**
  * One assertion, and one row. `attempt` makes what is compared with `wanted`: a text, or anything
- * that `tell` puts into words. A refusal that a library throws is an outcome like any other.
+ * that `tell` puts into words. A rejection that a library throws is an outcome like any other.
  */
 export async function expect(software, name, wanted, attempt) {
   let result;
@@ -66,7 +66,7 @@ export async function tell(attempt) {
   try {
     outcome = await attempt();
   } catch (error) {
-    return refusal(error);
+    return rejection(error);
   }
   if (outcome instanceof Response) return status(outcome);
   return outcome.token_type ? `200 ${outcome.token_type}` : `${outcome}`;
@@ -92,7 +92,7 @@ async function status(response) {
 }
 
 /** The same of what oauth4webapi throws, which is also what openid-client throws. */
-function refusal(error) {
+function rejection(error) {
   switch (error.code) {
     case 'OAUTH_RESPONSE_BODY_ERROR':
       return `${error.status} ${error.error}`;

@@ -164,7 +164,7 @@ impl Server {
         self.replies.lock().unwrap().insert(path.to_owned(), reply);
     }
 
-    pub fn answer(&self) {
+    pub fn outcome(&self) {
         self.mood.send_replace(Mood::Answers);
     }
 

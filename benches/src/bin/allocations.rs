@@ -20,7 +20,7 @@ fn main() {
         .into();
     let parties = Parties::new();
     let text = "\
-        Calls of the allocator in one request, and the octets asked for. Growing is counted as \
+        Calls of the allocator in one request, and the bytes asked for. Growing is counted as \
         another call.";
     let section = Section::new("Allocations", text, Rows::Allocations(rows(&parties)));
     let sections = vec![section];
@@ -47,7 +47,7 @@ fn rows(parties: &Parties) -> Vec<Allocations> {
         count(
             parties,
             Label::new("warm, through the layer")
-                .note("`DpopLayer` around a service that answers at once"),
+                .note("`DpopLayer` around a service that responses at once"),
             || client.request(),
             |request| {
                 let Ok(response) = ready(service.call(request));
@@ -65,11 +65,11 @@ fn rows(parties: &Parties) -> Vec<Allocations> {
         ),
         count(
             parties,
-            Label::new("refused for its method").note("`Verifier::verify`"),
+            Label::new("rejected for its method").note("`Verifier::verify`"),
             || other_method(&client),
             |request| {
                 let (head, ()) = request.into_parts();
-                ready(verifier.verify(&head)).expect_err("the request is refused");
+                ready(verifier.verify(&head)).expect_err("the request is rejected");
             },
         ),
     ]
@@ -88,7 +88,7 @@ fn count(
     make: impl Fn() -> Request<()>,
     mut work: impl FnMut(Request<()>),
 ) -> Allocations {
-    let (mut counts, mut octets) = (Vec::new(), Vec::new());
+    let (mut counts, mut bytes) = (Vec::new(), Vec::new());
     for request in 0..REQUESTS {
         if request % 50 == 0 {
             parties.tick();
@@ -96,13 +96,13 @@ fn count(
         let request = make();
         let info = allocation_counter::measure(|| work(request));
         counts.push(info.count_total);
-        octets.push(info.bytes_total);
+        bytes.push(info.bytes_total);
     }
     let total = u32::try_from(counts.iter().sum::<u64>()).expect("the counts are small");
     Allocations {
         label,
         mean: f64::from(total) / f64::from(REQUESTS),
         median: median(counts),
-        octets: median(octets),
+        bytes: median(bytes),
     }
 }

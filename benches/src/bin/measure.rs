@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tower_dpop_benches::parties::Parties;
 use tower_dpop_benches::results::{Results, Section};
-use tower_dpop_benches::{engines, parsing, refusals, replays, requests};
+use tower_dpop_benches::{engines, parsing, rejections, replays, requests};
 
 /// Rounds of every row: enough for medians that agree from run to run to a hundredth or two.
 const ROUNDS: usize = 201;
@@ -32,7 +32,7 @@ fn sections(tables: &str, parties: &Parties, rounds: usize) -> Vec<Section> {
         "aws-lc-rs" if requests::ENGINE == tables => vec![
             requests::by_aws_lc_rs(parties, rounds),
             requests::by_algorithm(parties, rounds),
-            refusals::section(parties, rounds),
+            rejections::section(parties, rounds),
             parsing::section(parties, rounds),
             engines::section(parties, rounds),
         ],

@@ -3,12 +3,12 @@
 pub(super) type Limbs = [u64; 4];
 
 /// From 32 bytes, big-endian.
-pub(super) const fn from_octets(octets: &[u8; 32]) -> Limbs {
+pub(super) const fn from_bytes(bytes: &[u8; 32]) -> Limbs {
     let mut limbs = [0; 4];
     let mut i = 0;
     while i < 32 {
         let limb = 3 - i / 8;
-        limbs[limb] = limbs[limb] << 8 | octets[i] as u64;
+        limbs[limb] = limbs[limb] << 8 | bytes[i] as u64;
         i += 1;
     }
     limbs

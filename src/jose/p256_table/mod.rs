@@ -117,8 +117,8 @@ impl P256Table {
         signature: &[u8; 64],
     ) -> Result<(), SignatureRejected> {
         let (r, s) = signature.split_first_chunk().ok_or(SignatureRejected)?;
-        let r = limbs::from_octets(r);
-        let s = limbs::from_octets(s.first_chunk().ok_or(SignatureRejected)?);
+        let r = limbs::from_bytes(r);
+        let s = limbs::from_bytes(s.first_chunk().ok_or(SignatureRejected)?);
         // Steps 1 and 2.
         let r_modulo_n = Scalar::new(&r).ok_or(SignatureRejected)?;
         let s = Scalar::new(&s).ok_or(SignatureRejected)?;
@@ -126,7 +126,7 @@ impl P256Table {
             return Err(SignatureRejected);
         }
         // Steps 4 to 7.
-        let z = Scalar::reduced(&limbs::from_octets(digest));
+        let z = Scalar::reduced(&limbs::from_bytes(digest));
         let w = s.inverted().ok_or(SignatureRejected)?;
         let (u1, u2) = (z.times(w), r_modulo_n.times(w));
         let point = sum_of_multiples((u1, self.generator), (u2, &self.key));

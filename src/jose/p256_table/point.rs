@@ -50,10 +50,10 @@ impl AffinePoint {
 
     /// From `04 ‖ x ‖ y` (SEC 1 section 2.3.4). `None` if it is not a point on the curve. Every point
     /// except infinity has order n, and infinity has no encoding of this form.
-    pub(super) fn from_uncompressed(octets: &[u8; 65]) -> Option<Self> {
-        let (form, coordinates) = octets.split_first()?;
-        let x = FieldElement::new(&limbs::from_octets(coordinates.first_chunk()?))?;
-        let y = FieldElement::new(&limbs::from_octets(coordinates.last_chunk()?))?;
+    pub(super) fn from_uncompressed(bytes: &[u8; 65]) -> Option<Self> {
+        let (form, coordinates) = bytes.split_first()?;
+        let x = FieldElement::new(&limbs::from_bytes(coordinates.first_chunk()?))?;
+        let y = FieldElement::new(&limbs::from_bytes(coordinates.last_chunk()?))?;
         let three_x = x.doubled().plus(x);
         let is_on_curve = y.squared() == x.squared().times(x).minus(three_x).plus(B);
         (*form == 4 && is_on_curve).then_some(Self { x, y })

@@ -11,28 +11,28 @@ use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::{FieldBytes, ProjectivePoint, Scalar};
 
 /// Any 256-bit integer, modulo n, computed by p256.
-fn scalar(octets: &[u8; 32]) -> Scalar {
-    Scalar::reduce(&FieldBytes::from(*octets))
+fn scalar(bytes: &[u8; 32]) -> Scalar {
+    Scalar::reduce(&FieldBytes::from(*bytes))
 }
 
-fn octets(scalar: Scalar) -> [u8; 32] {
+fn bytes(scalar: Scalar) -> [u8; 32] {
     scalar.to_bytes().into()
 }
 
 /// `04 ‖ x ‖ y`, of a point other than infinity.
 fn uncompressed(point: ProjectivePoint) -> [u8; 65] {
-    let octets = point.to_affine().to_uncompressed_point();
-    octets.as_slice().try_into().unwrap()
+    let bytes = point.to_affine().to_uncompressed_point();
+    bytes.as_slice().try_into().unwrap()
 }
 
-fn to_integer(octets: &[u8; 32]) -> BigUint {
-    BigUint::from_bytes_be(octets)
+fn to_integer(bytes: &[u8; 32]) -> BigUint {
+    BigUint::from_bytes_be(bytes)
 }
 
-fn to_octets(integer: &BigUint) -> [u8; 32] {
-    let octets = integer.to_bytes_be();
+fn to_bytes(integer: &BigUint) -> [u8; 32] {
+    let bytes = integer.to_bytes_be();
     let mut padded = [0; 32];
-    padded[32 - octets.len()..].copy_from_slice(&octets);
+    padded[32 - bytes.len()..].copy_from_slice(&bytes);
     padded
 }
 
@@ -43,8 +43,8 @@ fn hex32(digits: &str) -> [u8; 32] {
 }
 
 /// The hexadecimal digits of bytes, for a failure message.
-fn hex(octets: &[u8]) -> String {
-    let digits = octets.iter().map(|octet| format!("{octet:02x}"));
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
     digits.collect::<Vec<_>>().concat()
 }
 

@@ -44,9 +44,9 @@ use crate::time::Timestamp;
 /// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
 /// either matters, use a shared store.
 #[derive(Clone)]
-pub struct CompactReplayStore(Arc<Memory>);
+pub struct CompactReplayStore(Arc<Store>);
 
-struct Memory {
+struct Store {
     ledger: Mutex<Ledger>,
     buckets: Box<[Mutex<Bucket>]>,
     /// Its secret prevents a client from choosing proofs that all fall into one bucket.
@@ -61,7 +61,7 @@ struct Ledger {
     /// The second after the last one that was subtracted from the count. If a proof expired before
     /// it, its record may have been dropped.
     passed_before: Timestamp,
-    refused: u64,
+    rejected: u64,
 }
 
 struct Bucket {
@@ -95,12 +95,12 @@ impl CompactReplayStore {
     /// clients are not trusted that far, limit the rate of each client in a layer outside this one.
     pub fn with_limit(limit: usize) -> Self {
         let buckets = (limit / RECORDS_PER_BUCKET).clamp(1, MAX_BUCKETS);
-        Self(Arc::new(Memory {
+        Self(Arc::new(Store {
             ledger: Mutex::new(Ledger {
                 live: 0,
                 by_last_second: BTreeMap::new(),
                 passed_before: Timestamp::from_unix(0),
-                refused: 0,
+                rejected: 0,
             }),
             buckets: (0..buckets).map(|_| Mutex::new(Bucket::EMPTY)).collect(),
             hasher: RandomState::new(),
@@ -114,7 +114,7 @@ impl CompactReplayStore {
         MemoryUsage {
             live: ledger.live,
             limit: self.0.limit,
-            refused: ledger.refused,
+            rejected: ledger.rejected,
         }
     }
 }
@@ -136,12 +136,12 @@ impl ReplayStore for CompactReplayStore {
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
         let claim = self.0.claim(key, now, expires);
         #[cfg(feature = "metrics")]
-        crate::telemetry::replay_memory(self.usage().live, self.0.limit);
+        crate::telemetry::replay_store(self.usage().live, self.0.limit);
         future::ready(claim)
     }
 }
 
-impl Memory {
+impl Store {
     fn claim(
         &self,
         key: ReplayKey,
@@ -189,7 +189,7 @@ impl Ledger {
             return Err(ReplayStoreError::Unavailable);
         }
         if self.live >= limit {
-            self.refused += 1;
+            self.rejected += 1;
             return Err(ReplayStoreError::Full);
         }
         self.live += 1;

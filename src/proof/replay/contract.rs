@@ -90,9 +90,9 @@ async fn assert_one_wins<S: ReplayStore>(store: &S, now: Timestamp, expires: Tim
 
 /// A key that no store has seen.
 fn fresh_key() -> ReplayKey {
-    let mut octets = [0; 32];
-    getrandom::fill(&mut octets).expect("the operating system gives randomness");
-    ReplayKey::from_bytes(octets)
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    ReplayKey::from_bytes(bytes)
 }
 
 /// Polls all futures in turn until each one is ready.

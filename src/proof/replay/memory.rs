@@ -36,16 +36,16 @@ use crate::time::Timestamp;
 /// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
 /// either matters, use a shared store.
 #[derive(Clone)]
-pub struct MemoryReplayStore(Arc<Memory>);
+pub struct MemoryReplayStore(Arc<Store>);
 
-struct Memory {
+struct Store {
     records: Cache<Half, ()>,
     /// A thread that inserts a record holds the lock of its key.
     insertions: [Mutex<()>; INSERTIONS],
     lists: Mutex<Lists>,
     live: AtomicUsize,
     limit: usize,
-    refused: AtomicU64,
+    rejected: AtomicU64,
 }
 
 /// The maximum number of concurrent insertions.
@@ -71,7 +71,7 @@ impl MemoryReplayStore {
     /// requests per second. One client with a valid token can fill the store for all clients; if
     /// clients are not trusted that far, limit the rate of each client in a layer outside this one.
     pub fn with_limit(limit: usize) -> Self {
-        Self(Arc::new(Memory {
+        Self(Arc::new(Store {
             records: Cache::builder().build(),
             insertions: [const { Mutex::new(()) }; INSERTIONS],
             lists: Mutex::new(Lists {
@@ -80,7 +80,7 @@ impl MemoryReplayStore {
             }),
             live: AtomicUsize::new(0),
             limit,
-            refused: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
         }))
     }
 
@@ -89,7 +89,7 @@ impl MemoryReplayStore {
         MemoryUsage {
             live: self.0.live.load(Ordering::Relaxed),
             limit: self.0.limit,
-            refused: self.0.refused.load(Ordering::Relaxed),
+            rejected: self.0.rejected.load(Ordering::Relaxed),
         }
     }
 }
@@ -110,7 +110,7 @@ impl ReplayStore for MemoryReplayStore {
         expires: Timestamp,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
         let claim = self.0.claim(key, now, expires);
-        telemetry::replay_memory(self.0.live.load(Ordering::Relaxed), self.0.limit);
+        telemetry::replay_store(self.0.live.load(Ordering::Relaxed), self.0.limit);
         future::ready(claim)
     }
 }
@@ -119,7 +119,7 @@ impl ReplayStore for MemoryReplayStore {
 /// fills; few, so that no request spends long on the records of others.
 const DROPPED_PER_CLAIM: usize = 16;
 
-impl Memory {
+impl Store {
     fn claim(
         &self,
         key: ReplayKey,
@@ -130,7 +130,7 @@ impl Memory {
         while !self.reserve() {
             let passed = self.lists().take_passed(now);
             if passed.is_empty() {
-                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.rejected.fetch_add(1, Ordering::Relaxed);
                 return Err(ReplayStoreError::Full);
             }
             self.drop_records(&passed);
@@ -226,5 +226,5 @@ pub struct MemoryUsage {
     /// The maximum number of records.
     pub limit: usize,
     /// Claims rejected since the start because the store was full.
-    pub refused: u64,
+    pub rejected: u64,
 }

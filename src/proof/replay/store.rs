@@ -102,8 +102,8 @@ pub struct ReplayKey([u8; 32]);
 
 impl ReplayKey {
     /// A key from its 32 bytes, as returned by [`ReplayKey::as_bytes`].
-    pub const fn from_bytes(octets: [u8; 32]) -> Self {
-        Self(octets)
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The 32 bytes to store.
@@ -140,10 +140,10 @@ impl fmt::Debug for ReplayKey {
 #[non_exhaustive]
 pub enum ReplayStoreError {
     /// The store holds the maximum number of live records.
-    #[error("the replay memory is full")]
+    #[error("the replay store is full")]
     Full,
     /// The store is unreachable.
-    #[error("the replay memory is out of reach")]
+    #[error("the replay store is unreachable")]
     Unavailable,
 }
 

@@ -28,13 +28,13 @@ pub(crate) fn is_unsupported_token_type(body: &[u8]) -> bool {
 pub(crate) enum Failure {
     #[error(transparent)]
     Assertion(#[from] NoAssertion),
-    #[error("too many questions are under way")]
-    Crowded,
+    #[error("too many introspection requests are in flight")]
+    TooManyInFlight,
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("the answer is not an introspection response")]
-    NotAnAnswer,
-    #[error("the answer has the status {0}")]
+    #[error("the response is not an introspection response")]
+    Malformed,
+    #[error("the response has status {0}")]
     Status(StatusCode),
 }
 
@@ -44,9 +44,9 @@ impl Failure {
         let host = endpoint.url().host_str();
         // Other 4xx responses may be about the token, which may come from anyone.
         if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
-            tracing::error!(host, reason = %self, "this service may not ask about tokens");
+            tracing::error!(host, reason = %self, "the introspection endpoint does not accept this service's credentials");
         } else {
-            tracing::warn!(host, reason = %self, "no answer about a token");
+            tracing::warn!(host, reason = %self, "an access token could not be introspected");
         }
     }
 }

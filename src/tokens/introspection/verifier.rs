@@ -51,7 +51,7 @@ use crate::tokens::introspection::in_flight::InFlight;
 /// ```
 ///
 /// Simultaneous requests with the same token share one introspection request. Its response is cached for [ten
-/// seconds](Self::with_cache_life).
+/// seconds](Self::with_cache_lifetime).
 ///
 /// | the server's response | a request with the token is |
 /// |---|---|
@@ -87,7 +87,7 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     http: HttpClient,
     places: Semaphore,
     /// In whole seconds. Zero disables the cache.
-    cache_life: u64,
+    cache_lifetime: u64,
     cached_tokens: CachedTokens<IntrospectedToken<C>>,
     in_flight: InFlight<Result<IntrospectedToken<C>, TokenError>>,
 }
@@ -95,8 +95,8 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
 /// What happens to a token if the response has no `aud`.
 #[derive(Clone, Copy, Debug)]
 enum MissingAudience {
-    Passes,
-    Refuses,
+    Accept,
+    Reject,
 }
 
 /// An active token for this resource server.
@@ -108,12 +108,12 @@ struct IntrospectedToken<C> {
 }
 
 /// The maximum length of a response, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// How far the server's clock may be off: as for [`JwtVerifier`](crate::JwtVerifier).
 const LEEWAY: Duration = Duration::from_secs(30);
 
-const DEFAULT_CACHE_LIFE: u64 = 10;
+const DEFAULT_CACHE_LIFETIME: u64 = 10;
 
 const DEFAULT_CONCURRENCY: usize = 64;
 
@@ -131,11 +131,11 @@ impl IntrospectionVerifier {
             endpoint,
             client,
             audiences: vec![audience.into()],
-            missing_audience: MissingAudience::Refuses,
+            missing_audience: MissingAudience::Reject,
             issuer: None,
             http,
             places: Semaphore::new(DEFAULT_CONCURRENCY),
-            cache_life: DEFAULT_CACHE_LIFE,
+            cache_lifetime: DEFAULT_CACHE_LIFETIME,
             cached_tokens: CachedTokens::with_capacity(DEFAULT_CAPACITY),
             in_flight: InFlight::default(),
         }
@@ -162,7 +162,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     #[must_use]
     pub fn with_optional_audience(self) -> Self {
         Self {
-            missing_audience: MissingAudience::Passes,
+            missing_audience: MissingAudience::Accept,
             ..self
         }
         .renewed()
@@ -182,9 +182,9 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     /// `exp`. A revoked token may be accepted for as long. The default is 10 s. With zero, every request asks
     /// the server, but simultaneous requests with the same token still share one request.
     #[must_use]
-    pub fn with_cache_life(self, life: Duration) -> Self {
+    pub fn with_cache_lifetime(self, lifetime: Duration) -> Self {
         Self {
-            cache_life: life.as_secs(),
+            cache_lifetime: lifetime.as_secs(),
             ..self
         }
     }
@@ -192,9 +192,9 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB, about 6,000
     /// tokens.
     #[must_use]
-    pub fn with_cache_capacity(self, octets: u64) -> Self {
+    pub fn with_cache_capacity(self, bytes: u64) -> Self {
         Self {
-            cached_tokens: CachedTokens::with_capacity(octets),
+            cached_tokens: CachedTokens::with_capacity(bytes),
             ..self
         }
     }
@@ -245,7 +245,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             issuer: self.issuer,
             http: self.http,
             places: self.places,
-            cache_life: self.cache_life,
+            cache_lifetime: self.cache_lifetime,
             cached_tokens: self.cached_tokens.renewed(),
             in_flight: InFlight::default(),
         }
@@ -255,7 +255,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     fn recall(&self, token: &PresentedToken<'_>, now: Timestamp) -> Option<IntrospectedToken<C>> {
         let introspected = self.cached_tokens.get(token)?;
         let lives = introspected.since <= now
-            && now < introspected.since.plus(self.cache_life)
+            && now < introspected.since.plus(self.cache_lifetime)
             && introspected
                 .validity
                 .expires
@@ -264,17 +264,17 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     }
 
     /// Sends an introspection request. Returns the response body if the token is active.
-    async fn ask(
+    async fn introspect(
         &self,
         token: &PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<Option<Vec<u8>>, Failure> {
         let place = time::timeout(self.http.timeout(), self.places.acquire());
-        let _place = place.await.map_err(|_| Failure::Crowded)?;
-        let (authorization, form) = self.question(token, now)?;
+        let _place = place.await.map_err(|_| Failure::TooManyInFlight)?;
+        let (authorization, form) = self.request(token, now)?;
         let HttpResponse { status, body, .. } = self
             .http
-            .post(self.endpoint.url(), authorization, form, MAX_ANSWER)
+            .post(self.endpoint.url(), authorization, form, MAX_RESPONSE)
             .await?;
         match status {
             StatusCode::OK => {}
@@ -283,13 +283,13 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             StatusCode::BAD_REQUEST if is_unsupported_token_type(&body) => return Ok(None),
             status => return Err(Failure::Status(status)),
         }
-        let activity: Activity<'_> = read(&body).map_err(|InvalidJson| Failure::NotAnAnswer)?;
-        let active = activity.active.ok_or(Failure::NotAnAnswer)?;
+        let activity: Activity<'_> = read(&body).map_err(|InvalidJson| Failure::Malformed)?;
+        let active = activity.active.ok_or(Failure::Malformed)?;
         Ok(active.then_some(body))
     }
 
     /// The `Authorization` header field and the form (RFC 7662 section 2.1).
-    fn question(
+    fn request(
         &self,
         token: &PresentedToken<'_>,
         now: Timestamp,
@@ -302,26 +302,26 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     }
 
     /// The checks of an active token that do not depend on the time.
-    fn check(&self, answer: &Registered<'_>) -> Result<(), TokenError> {
-        if let (Some(expected), Some(issuer)) = (&self.issuer, &answer.iss)
+    fn check(&self, claims: &Registered<'_>) -> Result<(), TokenError> {
+        if let (Some(expected), Some(issuer)) = (&self.issuer, &claims.iss)
             && issuer.as_str() != expected
         {
             return Err(TokenError::Issuer);
         }
-        match (&answer.aud, self.missing_audience) {
-            (None, MissingAudience::Passes) => {}
+        match (&claims.aud, self.missing_audience) {
+            (None, MissingAudience::Accept) => {}
             (Some(audience), _) if audience.names_one_of(&self.audiences) => {}
             _ => return Err(TokenError::Audience),
         }
         // RFC 9449 section 6.2: "If the token_type member is included in the introspection
         // response, it MUST contain the value DPoP."
-        let is_bound = matches!(answer.cnf, Some(Confirmation::Thumbprint(_)));
+        let is_bound = matches!(claims.cnf, Some(Confirmation::Thumbprint(_)));
         let expected = if is_bound { "DPoP" } else { "Bearer" };
         let is_of_type = |name: &Text<'_>| name.as_str().eq_ignore_ascii_case(expected);
         // `token_type_hint` is only a hint: a server finds refresh tokens, too.
         let is_for_access = |usage: &Text<'_>| usage.as_str() == "access_token";
-        if answer.token_type.as_ref().is_none_or(is_of_type)
-            && answer.token_use.as_ref().is_none_or(is_for_access)
+        if claims.token_type.as_ref().is_none_or(is_of_type)
+            && claims.token_use.as_ref().is_none_or(is_for_access)
         {
             Ok(())
         } else {
@@ -342,31 +342,35 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         }
         // If the clock steps back, a token that the server is about to report as inactive must not come back.
         self.cached_tokens.forget(token);
-        let answer = match self.ask(token, now).await {
-            Ok(answer) => answer,
+        let response = match self.introspect(token, now).await {
+            Ok(response) => response,
             Err(failure) => {
                 failure.report(&self.endpoint);
                 return Err(TokenError::Unavailable);
             }
         };
-        let Some(answer) = answer else {
+        let Some(response) = response else {
             telemetry::introspection("inactive");
             return Err(TokenError::Invalid);
         };
         telemetry::introspection("active");
-        let introspected = self.judge(&answer, now)?;
-        if self.cache_life > 0 {
+        let introspected = self.read_claims(&response, now)?;
+        if self.cache_lifetime > 0 {
             self.cached_tokens
-                .keep(token, answer.len(), introspected.clone());
+                .keep(token, response.len(), introspected.clone());
         }
         Ok(introspected)
     }
 
-    fn judge(&self, answer: &[u8], now: Timestamp) -> Result<IntrospectedToken<C>, TokenError> {
+    fn read_claims(
+        &self,
+        response: &[u8],
+        now: Timestamp,
+    ) -> Result<IntrospectedToken<C>, TokenError> {
         let registered: Registered<'_> =
-            read(answer).map_err(|InvalidJson| TokenError::Malformed)?;
+            read(response).map_err(|InvalidJson| TokenError::Malformed)?;
         self.check(&registered)?;
-        let claims = serde_json::from_slice(answer).map_err(|_| TokenError::Claims)?;
+        let claims = serde_json::from_slice(response).map_err(|_| TokenError::Claims)?;
         let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
         if let Some(expires) = registered.exp {
             token = token.with_expiry(Timestamp::from_numeric_date(expires));
@@ -391,7 +395,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
         now: Timestamp,
     ) -> Result<AccessToken<C>, TokenError> {
         let known = self.recall(&token, now);
-        if self.cache_life > 0 {
+        if self.cache_lifetime > 0 {
             telemetry::token_cache(match known {
                 Some(_) => Cached::Hit,
                 None => Cached::Miss,
@@ -400,8 +404,8 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
         let introspected = if let Some(introspected) = known {
             introspected
         } else {
-            let question = self.look_up(&token, now);
-            self.in_flight.share(token.sha256(), question).await?
+            let response = self.look_up(&token, now);
+            self.in_flight.share(token.sha256(), response).await?
         };
         // Checked for each request at its own time, whichever request asked the server.
         introspected.validity.check(now, LEEWAY)?;
@@ -421,7 +425,7 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
             .field("audiences", &self.audiences)
             .field("missing_audience", &self.missing_audience)
             .field("issuer", &self.issuer)
-            .field("cache_life", &Duration::from_secs(self.cache_life))
+            .field("cache_lifetime", &Duration::from_secs(self.cache_lifetime))
             .finish_non_exhaustive()
     }
 }

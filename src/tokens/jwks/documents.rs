@@ -42,7 +42,7 @@ impl Issuer {
         let [oauth, openid] = metadata_urls(issuer.url());
         let first = match self.jwks_uri(issuer, &oauth).await {
             Ok(url) => return Ok(url),
-            Err(error @ (RemoteKeysError::OutOfReach { .. } | RemoteKeysError::TimedOut)) => {
+            Err(error @ (RemoteKeysError::Unreachable { .. } | RemoteKeysError::TimedOut)) => {
                 return Err(error);
             }
             Err(error) => error,
@@ -65,8 +65,8 @@ impl Issuer {
             jwks_uri: String,
         }
 
-        let answer = self.ask(place, IssuerDocument::Metadata).await?;
-        let metadata: Metadata = serde_json::from_slice(&answer.body)
+        let response = self.get(place, IssuerDocument::Metadata).await?;
+        let metadata: Metadata = serde_json::from_slice(&response.body)
             .map_err(|_| RemoteKeysError::Malformed(IssuerDocument::Metadata))?;
         // RFC 8414 section 3.3: "The "issuer" value returned MUST be identical".
         if metadata.issuer != issuer.as_str() {
@@ -77,20 +77,20 @@ impl Issuer {
             .map_err(RemoteKeysError::JwksUri)
     }
 
-    pub(super) async fn ask(
+    pub(super) async fn get(
         &self,
         url: &Url,
         document: IssuerDocument,
     ) -> Result<HttpResponse, RemoteKeysError> {
-        let answer = self.http.get(url, MAX_DOCUMENT).await;
-        let answer = answer.map_err(|error| match error {
+        let response = self.http.get(url, MAX_DOCUMENT).await;
+        let response = response.map_err(|error| match error {
             FetchError::Redirected => RemoteKeysError::Redirected(document),
             FetchError::TimedOut => RemoteKeysError::TimedOut,
             FetchError::TooLong => RemoteKeysError::TooLong(document),
-            FetchError::Transport(reason) => RemoteKeysError::OutOfReach { document, reason },
+            FetchError::Transport(reason) => RemoteKeysError::Unreachable { document, reason },
         })?;
-        match answer.status {
-            StatusCode::OK => Ok(answer),
+        match response.status {
+            StatusCode::OK => Ok(response),
             status => Err(RemoteKeysError::Status { document, status }),
         }
     }
@@ -169,14 +169,14 @@ impl fmt::Display for IssuerDocument {
 #[non_exhaustive]
 pub enum RemoteKeysError {
     /// The runtime has shut down, or has no I/O or timers.
-    #[error("the fetch was broken off")]
+    #[error("the fetch was cancelled")]
     Interrupted,
     /// The metadata names an issuer other than the configured one. A difference of one slash is
     /// enough (RFC 8414 section 3.3).
     #[error("the issuer's metadata name another issuer")]
     Issuer,
     /// The `jwks_uri` in the metadata is not an acceptable URL.
-    #[error("the issuer's jwks_uri is refused: {0}")]
+    #[error("the issuer's jwks_uri is rejected: {0}")]
     JwksUri(InvalidEndpointUrl),
     /// The document is not JSON of the expected form.
     #[error("the issuer's {0} is malformed")]
@@ -188,18 +188,18 @@ pub enum RemoteKeysError {
     #[error("the issuer's key set holds no key that can verify access tokens")]
     NoUsableKey,
     /// No connection, or no complete response.
-    #[error("the issuer's {document} is out of reach: {reason}")]
-    OutOfReach {
+    #[error("the issuer's {document} is unreachable: {reason}")]
+    Unreachable {
         /// The requested document.
         document: IssuerDocument,
         /// The reason, as reported by the network.
         reason: String,
     },
     /// Redirected to another origin, or too often.
-    #[error("the issuer's {0} is redirected to another origin, or too often")]
+    #[error("the issuer's {0} was redirected to another origin, or too many times")]
     Redirected(IssuerDocument),
     /// The status of the response was not 200.
-    #[error("the issuer's {document} is answered with status {}", status.as_u16())]
+    #[error("the request for the issuer's {document} failed with status {}", status.as_u16())]
     Status {
         /// The requested document.
         document: IssuerDocument,
@@ -207,7 +207,7 @@ pub enum RemoteKeysError {
         status: StatusCode,
     },
     /// The issuer did not respond in time, or not within the time that the caller allowed.
-    #[error("the issuer did not answer in time")]
+    #[error("the issuer did not respond in time")]
     TimedOut,
     /// More than 256 KiB.
     #[error("the issuer's {0} is too long")]
@@ -222,7 +222,7 @@ impl RemoteKeysError {
     pub(super) const fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::OutOfReach { .. } | Self::Status { .. } | Self::TimedOut
+            Self::Unreachable { .. } | Self::Status { .. } | Self::TimedOut
         )
     }
 }

@@ -31,18 +31,18 @@ pub(super) async fn ended(
     state: &Mutex<State>,
 ) -> Result<(), RemoteKeysError> {
     // Two exchanges for the metadata, and one for the keys.
-    let patience = 3 * issuer.http.timeout() + Duration::from_secs(1);
+    let deadline = 3 * issuer.http.timeout() + Duration::from_secs(1);
     // In a task of its own: in a runtime without timers, the request would otherwise panic, and not
     // only the fetch.
-    let patience =
-        Handle::try_current().map(|runtime| runtime.spawn(async move { sleep(patience).await }));
-    let abort = patience.as_ref().ok().map(JoinHandle::abort_handle);
+    let deadline =
+        Handle::try_current().map(|runtime| runtime.spawn(async move { sleep(deadline).await }));
+    let abort = deadline.as_ref().ok().map(JoinHandle::abort_handle);
     let outcome = tokio::select! {
         outcome = pending.wait_for(Option::is_some) => Some(match outcome.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             _ => Err(RemoteKeysError::Interrupted),
         }),
-        () = end_of(patience.ok()) => None,
+        () = end_of(deadline.ok()) => None,
     };
     if let Some(abort) = abort {
         abort.abort();
@@ -60,8 +60,8 @@ pub(super) async fn ended(
 }
 
 /// Waits for the timer; forever, if there are no timers.
-async fn end_of(patience: Option<JoinHandle<()>>) {
-    let has_ended = match patience {
+async fn end_of(deadline: Option<JoinHandle<()>>) {
+    let has_ended = match deadline {
         Some(timer) => timer.await.is_ok(),
         None => false,
     };
@@ -85,7 +85,7 @@ pub(super) struct Fetch {
     /// The last known URL of the keys, and since when it is known.
     pub(super) jwks_uri: Option<(Url, Timestamp)>,
     /// For how many seconds that URL is considered current.
-    pub(super) longest_life: u64,
+    pub(super) max_lifetime: u64,
     pub(super) held: Option<Held>,
     pub(super) cause: Cause,
     pub(super) began: Timestamp,
@@ -115,24 +115,24 @@ impl Cause {
 
 impl Fetch {
     async fn run(mut self) {
-        let fetched = self.ask().await;
+        let fetched = self.fetch_keys().await;
         self.end(fetched);
     }
 
-    async fn ask(&self) -> Result<((Url, Timestamp), Held), RemoteKeysError> {
+    async fn fetch_keys(&self) -> Result<((Url, Timestamp), Held), RemoteKeysError> {
         let place = self.place().await?;
         let jwks_uri = &place.0;
-        let answer = self.issuer.ask(jwks_uri, IssuerDocument::KeySet).await?;
-        let sha256 = Sha256::digest(&answer.body).into();
+        let response = self.issuer.get(jwks_uri, IssuerDocument::KeySet).await?;
+        let sha256 = Sha256::digest(&response.body).into();
         let keys = match &self.held {
             Some(held) if held.sha256 == sha256 => held.keys.clone(),
-            _ => read_key_set(&answer.body)?,
+            _ => read_key_set(&response.body)?,
         };
         let held = Held {
             keys,
             sha256,
             fetched: self.began,
-            max_age: max_age(&answer.headers),
+            max_age: max_age(&response.headers),
         };
         Ok((place, held))
     }
@@ -141,7 +141,7 @@ impl Fetch {
     async fn place(&self) -> Result<(Url, Timestamp), RemoteKeysError> {
         match (&self.issuer.location, &self.jwks_uri) {
             (KeyLocation::Given(url), _) => Ok((url.url().clone(), self.began)),
-            (_, Some((url, since))) if is_within(self.longest_life, Some(*since), self.began) => {
+            (_, Some((url, since))) if is_within(self.max_lifetime, Some(*since), self.began) => {
                 Ok((url.clone(), *since))
             }
             (KeyLocation::Discovered(issuer), known) => {
@@ -151,7 +151,7 @@ impl Fetch {
                     // The keys may still be at the same URL.
                     (Err(reason), Some((url, _))) if reason.is_outage() => {
                         let issuer = self.issuer.location.url();
-                        tracing::warn!(%issuer, %reason, "the issuer's metadata could not be read again");
+                        tracing::warn!(%issuer, %reason, "the issuer's metadata could not be fetched again");
                         Ok((url.clone(), self.began))
                     }
                     (Err(error), _) => Err(error),

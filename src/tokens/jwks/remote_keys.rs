@@ -85,7 +85,7 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// # Security
 ///
 /// Keys that the issuer withdraws are used until the end of their lifetime, and for two hours more
-/// while the issuer is unreachable ([`with_stale_life`](Self::with_stale_life)). An attacker who
+/// while the issuer is unreachable ([`with_stale_lifetime`](Self::with_stale_lifetime)). An attacker who
 /// can keep this service from reaching the issuer can keep a withdrawn key in use for that long.
 #[derive(Clone)]
 pub struct RemoteKeys {
@@ -122,9 +122,9 @@ impl RemoteKeys {
             issuer: Arc::new(issuer),
             state: Arc::default(),
             settings: Settings {
-                shortest_life: 60,
-                longest_life: 3600,
-                stale_life: 7200,
+                min_lifetime: 60,
+                max_lifetime: 3600,
+                stale_lifetime: 7200,
                 cooldown: 5,
             },
             clock: Clock::default(),
@@ -135,17 +135,17 @@ impl RemoteKeys {
     /// one. The defaults are one minute, so that no issuer makes every request wait, and one hour,
     /// so that a withdrawn key is not used for days.
     #[must_use]
-    pub fn with_life(mut self, shortest: Duration, longest: Duration) -> Self {
-        self.settings.shortest_life = shortest.as_secs().max(1);
-        self.settings.longest_life = longest.as_secs().max(self.settings.shortest_life);
+    pub fn with_lifetime(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.settings.min_lifetime = shortest.as_secs().max(1);
+        self.settings.max_lifetime = longest.as_secs().max(self.settings.min_lifetime);
         self
     }
 
     /// How long keys are used beyond their lifetime while the issuer is unreachable, in whole
     /// seconds. The default is two hours: long enough to fix an outage.
     #[must_use]
-    pub fn with_stale_life(mut self, stale_life: Duration) -> Self {
-        self.settings.stale_life = stale_life.as_secs();
+    pub fn with_stale_lifetime(mut self, stale_lifetime: Duration) -> Self {
+        self.settings.stale_lifetime = stale_lifetime.as_secs();
         self
     }
 
@@ -186,7 +186,7 @@ impl RemoteKeys {
     /// # Panics
     ///
     /// Panics if the tokio runtime was built without timers.
-    pub async fn fetched_within(self, patience: Duration) -> Result<Self, RemoteKeysError> {
+    pub async fn fetched_within(self, timeout: Duration) -> Result<Self, RemoteKeysError> {
         if Handle::try_current().is_err() {
             return Err(RemoteKeysError::NoRuntime);
         }
@@ -197,7 +197,7 @@ impl RemoteKeys {
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
         };
-        match tokio::time::timeout(patience, attempts).await {
+        match tokio::time::timeout(timeout, attempts).await {
             Ok(()) => Ok(self),
             Err(_) => Err(self.status().failure.unwrap_or(RemoteKeysError::TimedOut)),
         }
@@ -207,12 +207,12 @@ impl RemoteKeys {
     pub fn status(&self) -> RemoteKeysStatus {
         let state = self.state();
         let held = state.held.as_ref();
-        let lives_until = held.map(|held| held.fetched.plus(self.settings.life(held)));
+        let lives_until = held.map(|held| held.fetched.plus(self.settings.lifetime(held)));
         RemoteKeysStatus {
             keys: held.map_or(0, |held| held.keys.len()),
             fetched: held.map(|held| held.fetched),
             lives_until,
-            usable_until: lives_until.map(|until| until.plus(self.settings.stale_life)),
+            usable_until: lives_until.map(|until| until.plus(self.settings.stale_lifetime)),
             failure: state.failure.as_ref().map(|(error, _)| error.clone()),
         }
     }
@@ -298,7 +298,7 @@ impl RemoteKeys {
             issuer: Arc::clone(&self.issuer),
             state: Arc::clone(&self.state),
             jwks_uri: state.jwks_uri.clone(),
-            longest_life: self.settings.longest_life,
+            max_lifetime: self.settings.max_lifetime,
             held: state.held.clone(),
             cause,
             began: now,

@@ -10,9 +10,9 @@ use crate::tokens::key_set::KeySet;
 /// Durations, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
-    pub(super) shortest_life: u64,
-    pub(super) longest_life: u64,
-    pub(super) stale_life: u64,
+    pub(super) min_lifetime: u64,
+    pub(super) max_lifetime: u64,
+    pub(super) stale_lifetime: u64,
     pub(super) cooldown: u64,
 }
 
@@ -59,7 +59,7 @@ pub(super) enum Phase {
 pub(super) const OUTAGE: u64 = 10;
 
 /// Lifetime without a usable `Cache-Control`, in seconds.
-const DEFAULT_LIFE: u64 = 600;
+const DEFAULT_LIFETIME: u64 = 600;
 
 /// A request that had to wait may carry an earlier time than the requests after it, by at most this
 /// many seconds. If a time is earlier by more, the clock was set back.
@@ -69,27 +69,27 @@ const MAX_REORDERING: u64 = 30;
 pub(super) type Pending = watch::Receiver<Option<Result<(), RemoteKeysError>>>;
 
 impl Settings {
-    pub(super) fn life(&self, held: &Held) -> u64 {
-        let life = held.max_age.unwrap_or(DEFAULT_LIFE);
-        life.clamp(self.shortest_life, self.longest_life)
+    pub(super) fn lifetime(&self, held: &Held) -> u64 {
+        let lifetime = held.max_age.unwrap_or(DEFAULT_LIFETIME);
+        lifetime.clamp(self.min_lifetime, self.max_lifetime)
     }
 
     pub(super) fn phase(&self, state: &mut State, now: Timestamp) -> Phase {
         let Some(held) = &mut state.held else {
             return Phase::Gone;
         };
-        let life = self.life(held);
+        let lifetime = self.lifetime(held);
         let age = seconds_since(held.fetched, now).unwrap_or_else(|| {
             // The clock was set back, so the age of the keys is unknown. Treat them as past their
             // lifetime, but do not use them forever.
-            held.fetched = Timestamp::from_unix(now.as_unix().saturating_sub(life));
-            life
+            held.fetched = Timestamp::from_unix(now.as_unix().saturating_sub(lifetime));
+            lifetime
         });
-        if age < life - life / 4 {
+        if age < lifetime - lifetime / 4 {
             Phase::Young
-        } else if age < life {
+        } else if age < lifetime {
             Phase::Due
-        } else if age - life < self.stale_life {
+        } else if age - lifetime < self.stale_lifetime {
             Phase::Stale
         } else {
             Phase::Gone

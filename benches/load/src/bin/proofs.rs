@@ -175,17 +175,17 @@ impl Key {
 
 /// A `jti` like no other.
 fn identifier() -> Result<String, Failure> {
-    let mut octets = [0; 16];
+    let mut bytes = [0; 16];
     SystemRandom::new()
-        .fill(&mut octets)
+        .fill(&mut bytes)
         .map_err(|_| io::Error::other("no randomness"))?;
-    Ok(base64url(octets))
+    Ok(base64url(bytes))
 }
 
 fn sha256(text: &str) -> String {
     base64url(digest(&SHA256, text.as_bytes()))
 }
 
-fn base64url(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }

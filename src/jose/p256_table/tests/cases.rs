@@ -13,7 +13,7 @@ use p256::elliptic_curve::subtle::Choice;
 use p256::{AffinePoint, ProjectivePoint, Scalar};
 use sha2::{Digest as _, Sha256};
 
-use super::{N, P, hex32, octets, scalar, to_integer, to_octets, uncompressed};
+use super::{N, P, bytes, hex32, scalar, to_bytes, to_integer, uncompressed};
 
 /// What is known of a case by how it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,14 +165,14 @@ impl Batch {
                 // An edge of what wraps.
                 0 => BigUint::from(random.below(16)),
                 1 => &p() - n() - 1_u32 - random.below(16),
-                _ => BigUint::from_bytes_be(&random.octets()) % (p() - n()),
+                _ => BigUint::from_bytes_be(&random.bytes()) % (p() - n()),
             };
             let (family, x) = match random.below(3) {
                 0 => ("x below p - n", low),
                 _ => ("x from n on", low + n()),
             };
             let odd = Choice::from(u8::from(random.below(2) == 1));
-            let Some(point) = AffinePoint::decompress(&to_octets(&x).into(), odd).into_option()
+            let Some(point) = AffinePoint::decompress(&to_bytes(&x).into(), odd).into_option()
             else {
                 continue;
             };
@@ -191,11 +191,11 @@ impl Batch {
                 cases.extend(mutated(&good, random));
                 // The same r, not reduced: the x itself where it wraps.
                 let r = BigUint::from_bytes_be(&good.signature[..32]) + n();
-                cases.push(good.with_r("r + n", Stated::Bad, to_octets(&r)));
+                cases.push(good.with_r("r + n", Stated::Bad, to_bytes(&r)));
                 cases.push(good);
             } else {
                 // x is 0 or n. The r that would wrap to 0 is p - n.
-                let r = scalar(&to_octets(&(p() - n())));
+                let r = scalar(&to_bytes(&(p() - n())));
                 let s = r * inverse(u2);
                 cases.push(Case::new("x is 0 or n", Stated::Bad, u1 * s, r, s));
                 cases.push(Case::new("x is 0 or n", Stated::Bad, u1, Scalar::ZERO, u2));
@@ -212,11 +212,11 @@ const GENERATOR: ProjectivePoint = ProjectivePoint::GENERATOR;
 
 impl Case {
     fn new(family: &'static str, stated: Stated, z: Scalar, r: Scalar, s: Scalar) -> Self {
-        let signature = [octets(r), octets(s)].concat().try_into().unwrap();
+        let signature = [bytes(r), bytes(s)].concat().try_into().unwrap();
         Self {
             family,
             stated,
-            digest: octets(z),
+            digest: bytes(z),
             signature,
         }
     }
@@ -282,7 +282,7 @@ fn with_infinity(u1: Scalar, u2: Scalar, random: &mut Random) -> Option<Case> {
 /// A signature as one is made, of any digest.
 fn by_nonce(d: Scalar, random: &mut Random) -> Case {
     let digest = match random.below(2) {
-        0 => random.octets(),
+        0 => random.bytes(),
         _ => random.edge(),
     };
     loop {
@@ -323,7 +323,7 @@ fn beside(
             x ^ (BigUint::from(1_u32) << random.below(256)),
         ),
     };
-    let r = scalar(&to_octets(&(r % n())));
+    let r = scalar(&to_bytes(&(r % n())));
     let s = r * inverse(u2);
     (r != Scalar::ZERO && r != right)
         .then(|| Case::new(family, Stated::Bad, u1 * s, r, s))
@@ -333,14 +333,14 @@ fn beside(
 /// Changes of a good signature: one that leaves it good, and some that do not.
 fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
     let (r, s) = (good.r(), good.s());
-    let minus_s = octets(-scalar(&s));
+    let minus_s = bytes(-scalar(&s));
     // A change may by chance (s = ±r, s = (n ± 1) / 2) be one that keeps the signature good.
     let bad = |case: Case| {
         let is_good = case.r() == r && [s, minus_s].contains(&case.s());
         case.stated(if is_good { Stated::Good } else { Stated::Bad })
     };
-    let turned = |octets: [u8; 32], random: &mut Random| {
-        let mut turned = octets;
+    let turned = |bytes: [u8; 32], random: &mut Random| {
+        let mut turned = bytes;
         turned[random.below(32)] ^= 1 << random.below(8);
         turned
     };
@@ -358,7 +358,7 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
             Stated::Bad,
             r,
         )),
-        4 => bad(good.with_r("r is n - r", Stated::Bad, octets(-scalar(&r)))),
+        4 => bad(good.with_r("r is n - r", Stated::Bad, bytes(-scalar(&r)))),
         5 => good.with_r("r at an edge", Stated::Nothing, random.edge()),
         6 => good.with_s("s at an edge", Stated::Nothing, random.edge()),
         7 => Case {
@@ -373,7 +373,7 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
     let room = &to_integer(&[0xff; 32]) - n();
     for (i, (family, part)) in [("r + n", r), ("s + n", s)].into_iter().enumerate() {
         if to_integer(&part) <= room {
-            let more = to_octets(&(to_integer(&part) + n()));
+            let more = to_bytes(&(to_integer(&part) + n()));
             cases.push(match i {
                 0 => good.with_r(family, Stated::Bad, more),
                 _ => good.with_s(family, Stated::Bad, more),
@@ -383,7 +383,7 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
     if to_integer(&good.digest) <= room {
         cases.push(Case {
             family: "digest + n",
-            digest: to_octets(&(to_integer(&good.digest) + n())),
+            digest: to_bytes(&(to_integer(&good.digest) + n())),
             ..*good
         });
     }
@@ -420,7 +420,7 @@ fn steps(u1: Scalar, u2: Scalar) -> Vec<Step> {
     let half = inverse(Scalar::from(2_u64));
     let digits = |u: Scalar, teeth: usize, columns: usize| -> Vec<Scalar> {
         let all_ones = power_of_two(teeth * columns) - Scalar::ONE;
-        let v = to_integer(&octets((u + all_ones) * half));
+        let v = to_integer(&bytes((u + all_ones) * half));
         (0..teeth * columns)
             .map(|i| signed(Scalar::ONE, usize::from(!v.bit(i as u64))))
             .collect()
@@ -451,25 +451,25 @@ fn steps(u1: Scalar, u2: Scalar) -> Vec<Step> {
     steps
 }
 
-/// The octets of SHA-256 over a counter.
+/// The bytes of SHA-256 over a counter.
 struct Random {
     number: u64,
     drawn: u64,
 }
 
 impl Random {
-    fn octets(&mut self) -> [u8; 32] {
+    fn bytes(&mut self) -> [u8; 32] {
         self.drawn += 1;
         Sha256::digest([self.number, self.drawn].map(u64::to_be_bytes).concat()).into()
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        let drawn = u64::from_be_bytes(*self.octets().first_chunk().unwrap());
+        let drawn = u64::from_be_bytes(*self.bytes().first_chunk().unwrap());
         usize::try_from(drawn % bound as u64).unwrap()
     }
 
     fn scalar(&mut self) -> Scalar {
-        scalar(&self.octets())
+        scalar(&self.bytes())
     }
 
     /// An integer at or beside a number that means something to the algorithm.
@@ -485,7 +485,7 @@ impl Random {
             6 => &top - n(),
             _ => BigUint::from(1_u32) << self.below(256),
         };
-        to_octets(&((middle + &top + self.below(5) - 2_u32) % top))
+        to_bytes(&((middle + &top + self.below(5) - 2_u32) % top))
     }
 
     /// A scalar by which digits, additions or results are special as often as one that is not.
@@ -506,8 +506,8 @@ impl Random {
             7 => {
                 // Short, as u1 and u2 would never be.
                 let bits = self.below(256);
-                let octets = to_octets(&(to_integer(&self.octets()) >> bits));
-                scalar(&octets)
+                let bytes = to_bytes(&(to_integer(&self.bytes()) >> bits));
+                scalar(&bytes)
             }
             _ => self.scalar(),
         }
@@ -519,7 +519,7 @@ fn signed(scalar: Scalar, odd: usize) -> Scalar {
 }
 
 fn power_of_two(exponent: usize) -> Scalar {
-    scalar(&to_octets(&((BigUint::from(1_u32) << exponent) % n())))
+    scalar(&to_bytes(&((BigUint::from(1_u32) << exponent) % n())))
 }
 
 fn inverse(scalar: Scalar) -> Scalar {

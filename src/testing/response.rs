@@ -25,24 +25,24 @@ use crate::token_endpoint::TokenRequestRejection;
 /// ```
 /// use http::Response;
 /// use tower_dpop::proof::ProofError;
-/// use tower_dpop::testing::Answer;
+/// use tower_dpop::testing::TestResponse;
 ///
-/// let refused = Response::builder()
+/// let rejected = Response::builder()
 ///     .status(401)
 ///     .header(
 ///         "www-authenticate",
 ///         r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#,
 ///     )
 ///     .body(())?;
-/// let answer = Answer::of(&refused);
-/// answer.assert_refused("the second time", 401, Some("invalid_dpop_proof"));
+/// let answer = TestResponse::of(&rejected);
+/// answer.assert_rejected("the second time", 401, Some("invalid_dpop_proof"));
 /// answer.assert_reason("the second time", ProofError::Replayed);
 /// assert!(std::panic::catch_unwind(|| answer.assert_passed("the second time")).is_err());
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct TestResponse {
     /// The status.
     pub status: StatusCode,
     /// The `WWW-Authenticate` fields.
@@ -62,7 +62,7 @@ pub struct Answer {
     content_type: Option<String>,
 }
 
-impl Answer {
+impl TestResponse {
     /// Reads the head of a response, from over the wire or from this process.
     pub fn of<B>(response: &Response<B>) -> Self {
         let headers = response.headers();
@@ -112,9 +112,9 @@ impl Answer {
 
     /// The scheme whose challenge reports the error: DPoP, unless only the Bearer challenge has one
     /// (RFC 9449 section 7.2).
-    fn told_in(&self) -> Scheme {
-        let is_told_in = |scheme| self.parameter_in(scheme, "error").is_some();
-        if is_told_in(Scheme::Bearer) && !is_told_in(Scheme::Dpop) {
+    fn reported_in(&self) -> Scheme {
+        let is_reported_in = |scheme| self.parameter_in(scheme, "error").is_some();
+        if is_reported_in(Scheme::Bearer) && !is_reported_in(Scheme::Dpop) {
             Scheme::Bearer
         } else {
             Scheme::Dpop
@@ -144,7 +144,7 @@ impl Answer {
     ///
     /// Panics if it was not.
     #[track_caller]
-    pub fn assert_refused(&self, name: &str, status: u16, error: Option<&str>) {
+    pub fn assert_rejected(&self, name: &str, status: u16, error: Option<&str>) {
         let expected = Expected {
             status,
             error,
@@ -162,19 +162,22 @@ impl Answer {
             );
             return;
         }
-        let told_in = self.told_in();
+        let reported_in = self.reported_in();
         let is_not_enough = matches!(
             error,
             Some("insufficient_scope" | "insufficient_user_authentication")
         );
-        let needs_dpop = told_in == Scheme::Dpop || !is_not_enough;
+        let needs_dpop = reported_in == Scheme::Dpop || !is_not_enough;
         assert!(
-            count(told_in) == 1 && count(Scheme::Dpop) == usize::from(needs_dpop),
+            count(reported_in) == 1 && count(Scheme::Dpop) == usize::from(needs_dpop),
             "{name}: ought to get one DPoP challenge, but {self}"
         );
         assert!(
-            self.parameter_in(told_in, "error") == error
-                && self.parameter_in(told_in, "error_description").is_some() == error.is_some(),
+            self.parameter_in(reported_in, "error") == error
+                && self
+                    .parameter_in(reported_in, "error_description")
+                    .is_some()
+                    == error.is_some(),
             "{name}: ought to get {expected}, but {self}"
         );
         assert!(
@@ -197,11 +200,11 @@ impl Answer {
         if let Some(found) = &self.rejection {
             assert!(
                 is_same(found, &reason),
-                "{name}: ought to be refused for {reason:?}, but {self}"
+                "{name}: ought to be rejected for {reason:?}, but {self}"
             );
         }
         let (status, error) = (reason.status().as_u16(), reason.error_code());
-        self.assert_refused(name, status, error);
+        self.assert_rejected(name, status, error);
         self.assert_place(name, &reason);
         if error.is_some() {
             let description = match &reason {
@@ -214,7 +217,7 @@ impl Answer {
                 description: Some(&description),
             };
             assert!(
-                self.parameter_in(self.told_in(), "error_description")
+                self.parameter_in(self.reported_in(), "error_description")
                     == Some(description.as_str()),
                 "{name}: ought to get {expected}, but {self}"
             );
@@ -262,7 +265,7 @@ impl Answer {
         if let Some(found) = &self.token_request_rejection {
             assert!(
                 is_same_at_token_endpoint(found, &reason),
-                "{name}: ought to be refused for {reason:?}, but {self}"
+                "{name}: ought to be rejected for {reason:?}, but {self}"
             );
         }
         let wanted: Value = serde_json::from_str(&reason.body()).unwrap_or_default();
@@ -378,13 +381,13 @@ impl fmt::Display for Expected<'_> {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for TestResponse {
     /// How a message describes the response: "it got 200 …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = Expected {
             status: self.status.as_u16(),
-            error: self.parameter_in(self.told_in(), "error"),
-            description: self.parameter_in(self.told_in(), "error_description"),
+            error: self.parameter_in(self.reported_in(), "error"),
+            description: self.parameter_in(self.reported_in(), "error_description"),
         };
         write!(f, "it got {found}")?;
         match self.challenges_of(Scheme::Dpop).count() {
@@ -399,11 +402,11 @@ impl fmt::Display for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for TestResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut summary = String::new();
         // Writing to a String does not fail.
         let _ = write!(summary, "{self}");
-        f.debug_tuple("Answer").field(&summary).finish()
+        f.debug_tuple("TestResponse").field(&summary).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that are refused, each for another check.
+//! Requests that are rejected, each for another check.
 
 use std::hint::black_box;
 
@@ -40,14 +40,14 @@ const BEFORE_THE_SIGNATURE: [(Defect, &str); 12] = [
     (Defect::ForeignNonce, "+ the nonce's MAC"),
 ];
 
-/// Refusals by the engine `aws-lc-rs`.
+/// Rejections by the engine `aws-lc-rs`.
 pub fn section(parties: &Parties, rounds: usize) -> Section {
     let mut rows: Vec<Row<'_>> = BEFORE_THE_SIGNATURE
         .into_iter()
         .map(|(defect, note)| {
             let label = Label::new(defect.name())
                 .note(note)
-                .at_most(0.06, "refusal without a signature");
+                .at_most(0.06, "rejection without a signature");
             let charted = matches!(
                 defect,
                 Defect::WrongTyp | Defect::OtherMethod | Defect::OtherTokensHash
@@ -57,42 +57,42 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
             } else {
                 label
             };
-            Row::new(label, Refused::new(parties, defect))
+            Row::new(label, Rejected::new(parties, defect))
         })
         .collect();
     rows.push(Row::new(
         Label::new(Defect::WrongSignature.name()).note("+ the signature, by a known key"),
-        Refused::new(parties, Defect::WrongSignature),
+        Rejected::new(parties, Defect::WrongSignature),
     ));
     rows.push(Row::new(
         Label::new("replayed").note("+ the replay memory: all that a request that passes does"),
-        Replayed(Refused::new(parties, Defect::WrongSignature)),
+        Replayed(Rejected::new(parties, Defect::WrongSignature)),
     ));
     let text = "\
         `Verifier::verify` of ES256 requests with one defect, by a verifier that knows the \
         client's key and token. The notes say what has been read by then: each row reads what the \
-        rows above it read, and more. Those without a signature are refused 500 in a row, as in a \
+        rows above it read, and more. Those without a signature are rejected 500 in a row, as in a \
         flood; the first few after other work take up to twice that.";
     Section::new(
-        "Refusals",
+        "Rejections",
         text,
         Rows::Micros(measure(rounds, || parties.tick(), rows)),
     )
 }
 
 /// Requests with a defect.
-struct Refused {
+struct Rejected {
     verifier: Verifier,
     client: Client,
     defect: Defect,
     heads: Vec<Parts>,
 }
 
-impl Refused {
+impl Rejected {
     fn new(parties: &Parties, defect: Defect) -> Self {
         let mut client = parties.client(Algorithm::Es256);
         // Nonces are required only where one of them is the defect: a request without a proof, say,
-        // would be refused for the nonce that it lacks.
+        // would be rejected for the nonce that it lacks.
         let verifier = if defect == Defect::ForeignNonce {
             let nonces = StatelessNonces::new(NonceSecret::generate());
             client = Client(client.0.with_nonces(nonces.clone()));
@@ -115,28 +115,28 @@ impl Refused {
             .collect();
     }
 
-    /// Raw verifications of good proofs: that of a refused one may be missing, or not verify.
+    /// Raw verifications of good proofs: that of a rejected one may be missing, or not verify.
     fn raw(&self) -> Vec<Signed> {
         let heads: Vec<Parts> = (0..REQUESTS).map(|_| self.client.head()).collect();
         signed(heads.iter().map(proof))
     }
 
-    fn refuse_all(&self) {
+    fn reject_all(&self) {
         for head in &self.heads {
-            black_box(ready(self.verifier.verify(black_box(head)))).expect_err("refused");
+            black_box(ready(self.verifier.verify(black_box(head)))).expect_err("rejected");
         }
     }
 
-    /// Each request is refused for this reason, and for no other.
+    /// Each request is rejected for this reason, and for no other.
     fn assert_reason(&self, reason: &Rejection) {
         for head in &self.heads {
-            let refused = ready(self.verifier.verify(head)).expect_err("refused");
-            assert_eq!(refused, *reason);
+            let rejected = ready(self.verifier.verify(head)).expect_err("rejected");
+            assert_eq!(rejected, *reason);
         }
     }
 }
 
-impl Subject for Refused {
+impl Subject for Rejected {
     fn prepare(&mut self) -> Vec<Signed> {
         let defect = self.defect;
         self.make(|request| request.with_defect(defect));
@@ -146,7 +146,7 @@ impl Subject for Refused {
     }
 
     fn run(&mut self) {
-        self.refuse_all();
+        self.reject_all();
     }
 
     fn runs(&self) -> u16 {
@@ -158,7 +158,7 @@ impl Subject for Refused {
 }
 
 /// Requests that have passed before.
-struct Replayed(Refused);
+struct Replayed(Rejected);
 
 impl Subject for Replayed {
     fn prepare(&mut self) -> Vec<Signed> {
@@ -171,6 +171,6 @@ impl Subject for Replayed {
     }
 
     fn run(&mut self) {
-        self.0.refuse_all();
+        self.0.reject_all();
     }
 }

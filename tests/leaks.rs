@@ -1,7 +1,5 @@
 //! No token, proof, key or nonce in `Debug`, in `tracing` output, or in a response.
 
-mod common;
-
 use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
 use std::io;

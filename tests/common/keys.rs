@@ -8,7 +8,7 @@ use tower_dpop::Algorithm;
 use tower_dpop::jose::SigningKey;
 use tower_dpop::testing::{sign_jws, sign_text};
 
-use super::base64url;
+use crate::base64url;
 
 /// A private key with the algorithm it signs by.
 pub type Key = SigningKey;

@@ -1,9 +1,4 @@
 //! Proofs as a server reads them, for the tests of clients.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "every test binary uses its own part"
-)]
 
 use std::collections::BTreeSet;
 

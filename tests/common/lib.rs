@@ -1,0 +1,282 @@
+//! What the tests of this crate have in common, around the kit that its users have: one issuer, one
+//! server, one moment.
+
+pub mod keys;
+pub mod proofs;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_dpop::testing::{self, TestClient, TestIssuer, TestRequest};
+
+use tower_dpop::{
+    BoundToken, Claims, DpopLayer, JwtVerifier, KeySet, ProofRules, Rejection, Verifier,
+};
+
+pub use keys::{Key, KeyExt};
+pub use tower_dpop::testing::TestClock;
+
+/// The second at which most tests run.
+pub const NOW: u64 = 1_700_000_000;
+pub const ISSUER: &str = "https://as.example.com";
+pub const AUDIENCE: &str = "https://api.example.com";
+
+/// The issuer's key, `kid` "issuer".
+pub static ISSUER_KEY: LazyLock<Key> = LazyLock::new(Key::es256);
+
+/// The issuer of the tokens of good [`Attempt`]s, ten seconds ago.
+static TEST_ISSUER: LazyLock<TestIssuer> = LazyLock::new(|| {
+    TestIssuer::new(ISSUER, AUDIENCE)
+        .with_key("issuer", ISSUER_KEY.clone())
+        .with_clock(TestClock::at(NOW - 10))
+});
+
+/// The client that makes them, now.
+static TEST_CLIENT: LazyLock<TestClient> = LazyLock::new(|| {
+    TestClient::new(&TEST_ISSUER)
+        .with_clock(TestClock::at(NOW))
+        .with_claim("client_id", "app")
+        .with_claim("jti", "token-1")
+        .with_claim("exp", NOW + 600)
+        .with_claim("scope", "orders.read orders.write")
+});
+
+/// The issuer's JWK Set.
+pub fn issuer_jwks() -> String {
+    TEST_ISSUER.jwks()
+}
+
+pub fn jwt_verifier() -> JwtVerifier<KeySet> {
+    TEST_ISSUER.jwt_verifier()
+}
+
+/// What the verifier of a good [`Attempt`] asks of proofs: `https://api.example.com`, every default, the clock at
+/// [`NOW`].
+pub fn rules() -> ProofRules {
+    ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW))
+}
+
+/// The verifier that a good [`Attempt`] passes: [`rules`], and the issuer's tokens.
+pub fn verifier() -> Verifier {
+    verifier_by(|rules| rules)
+}
+
+/// [`verifier`] by other rules.
+pub fn verifier_by(change: impl FnOnce(ProofRules) -> ProofRules) -> Verifier {
+    Verifier::new(change(rules()), jwt_verifier())
+}
+
+pub fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// `ath` of a token.
+pub fn ath(token: &str) -> String {
+    base64url(Sha256::digest(token))
+}
+
+/// An identifier that was not used before in this process.
+pub fn fresh_jti() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("jti-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A request that passes [`verifier`], to be changed in one thing before it is sent.
+pub type Attempt = TestRequest;
+
+pub trait AttemptExt: Sized {
+    fn good() -> Self;
+    fn with_key(key: Key) -> Self;
+    /// A good attempt, changed.
+    fn but(change: impl FnOnce(&mut Self)) -> Self;
+    fn request(&self) -> Request<()>;
+    /// What a verifier of its own answers, made by [`verifier`].
+    fn outcome(&self) -> Outcome;
+    fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome;
+}
+
+impl AttemptExt for Attempt {
+    fn good() -> Self {
+        Self::with_key(keys::client())
+    }
+
+    fn with_key(key: Key) -> Self {
+        let mut attempt = TEST_CLIENT
+            .clone()
+            .with_key(key)
+            .request(Method::GET, "https://api.example.com/orders");
+        attempt.proof_claims["jti"] = json!(fresh_jti());
+        attempt
+    }
+
+    fn but(change: impl FnOnce(&mut Self)) -> Self {
+        let mut attempt = Self::good();
+        change(&mut attempt);
+        attempt
+    }
+
+    #[track_caller]
+    fn request(&self) -> Request<()> {
+        self.build()
+    }
+
+    #[track_caller]
+    fn outcome(&self) -> Outcome {
+        ask(&DpopLayer::new(verifier()), self.request())
+    }
+
+    #[track_caller]
+    fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome {
+        ask(layer, self.request())
+    }
+}
+
+/// A header value that the `http` crate would not parse from text.
+pub fn field(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).unwrap()
+}
+
+/// Sends a request through the layer to a service that answers 200.
+#[track_caller]
+pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
+    let service = layer.layer(service_fn(async |request: Request<()>| {
+        let mut response = Response::new(());
+        if let Some(token) = request.extensions().get::<BoundToken<Claims>>() {
+            response.extensions_mut().insert(token.clone());
+        }
+        Ok::<_, std::convert::Infallible>(response)
+    }));
+    let response = block_on(service.oneshot(request)).unwrap();
+    Outcome::of(&response)
+}
+
+/// The nonce that a token without a proof is answered with, where nonces are required.
+#[track_caller]
+pub fn required_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<String> {
+    Attempt::but(|a| a.dpop = Some(Vec::new()))
+        .outcome_by(layer)
+        .nonces
+        .pop()
+}
+
+/// To be called before a subscriber is set for one thread. While no other thread has any, tracing may
+/// take an event that is first reached there for one that nobody wants, for good.
+pub fn enable_tracing_callsites() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+    });
+}
+
+/// Runs a future of this crate's tests to its end.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// The kit's answer, out of this process: it knows whether the service was reached, and with which
+/// token.
+#[derive(Debug)]
+pub struct Outcome {
+    pub kit: testing::TestResponse,
+    pub token: Option<BoundToken<Claims>>,
+}
+
+impl Outcome {
+    pub fn of<B>(response: &Response<B>) -> Self {
+        Self {
+            kit: testing::TestResponse::of(response),
+            token: response.extensions().get().cloned(),
+        }
+    }
+
+    /// The value of a parameter of the one challenge.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let [challenge] = self.challenges.as_slice() else {
+            return None;
+        };
+        let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
+        Some(rest.split_once('"')?.0.to_owned())
+    }
+
+    #[track_caller]
+    pub fn assert_passed(&self, name: &str) {
+        self.kit.assert_passed(name);
+        assert_eq!(
+            (self.status, self.rejection.as_ref()),
+            (StatusCode::OK, None),
+            "{name}"
+        );
+        assert!(self.token.is_some(), "{name}: no bound token");
+    }
+
+    /// Rejected with this status and error code, in one DPoP challenge that names the algorithms.
+    #[track_caller]
+    pub fn assert_rejected(&self, name: &str, status: u16, error: Option<&str>) {
+        assert_eq!(self.status.as_u16(), status, "{name}: {self:?}");
+        assert!(self.token.is_none(), "{name}: reached the service");
+        assert!(
+            self.rejection.is_some(),
+            "{name}: no rejection in the extensions"
+        );
+        if status == 503 {
+            assert_eq!(
+                self.challenges, [""; 0],
+                "{name}: a challenge for a fault of ours"
+            );
+            return;
+        }
+        assert_eq!(self.challenges.len(), 1, "{name}: {self:?}");
+        assert!(self.challenges[0].starts_with("DPoP "), "{name}: {self:?}");
+        assert_eq!(
+            self.parameter("error").as_deref(),
+            error,
+            "{name}: {self:?}"
+        );
+        assert_eq!(
+            self.parameter("error_description").is_some(),
+            error.is_some(),
+            "{name}"
+        );
+        assert!(self.parameter("algs").is_some(), "{name}: {self:?}");
+        self.kit.assert_rejected(name, status, error);
+    }
+
+    /// Rejected for exactly this reason.
+    #[track_caller]
+    pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
+        let reason = reason.into();
+        assert_eq!(self.rejection.as_ref(), Some(&reason), "{name}");
+        self.assert_rejected(name, reason.status().as_u16(), reason.error_code());
+        self.kit.assert_reason(name, reason);
+    }
+}
+
+impl Deref for Outcome {
+    type Target = testing::TestResponse;
+
+    fn deref(&self) -> &testing::TestResponse {
+        &self.kit
+    }
+}
+
+impl DerefMut for Outcome {
+    fn deref_mut(&mut self) -> &mut testing::TestResponse {
+        &mut self.kit
+    }
+}

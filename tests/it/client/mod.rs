@@ -1,0 +1,2 @@
+mod layers;
+mod new_proof;

@@ -1,0 +1,352 @@
+//! The plan of the house, held against the code: the order of the rooms in `lib.rs` and of the files in each room's
+//! `mod.rs`, what no room may use, one public path for each name, and the size of files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module that a file declares.
+struct Module {
+    name: String,
+    is_public: bool,
+    file: PathBuf,
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../src")
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The path below `src`, with slashes.
+fn name(file: &Path) -> String {
+    let path = file.strip_prefix(src()).unwrap().to_str().unwrap();
+    path.replace('\\', "/")
+}
+
+/// The code of a file: without comments, and without the tests at its foot.
+fn code(file: &Path) -> String {
+    let text = read(file);
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .fold(String::new(), |code, line| code + line + "\n")
+}
+
+/// The modules that a file declares, in its order; tests apart.
+fn modules(file: &Path) -> Vec<Module> {
+    let folder = match file.file_stem().and_then(|stem| stem.to_str()) {
+        Some("lib" | "mod") => file.parent().unwrap().to_owned(),
+        _ => file.with_extension(""),
+    };
+    let declared = read(file);
+    let declared = declared.lines().filter(|line| *line != "mod tests;");
+    declared
+        .filter_map(|line| {
+            let is_public = line.starts_with("pub mod ");
+            let line = line
+                .strip_prefix("pub(crate) ")
+                .or(line.strip_prefix("pub "))
+                .unwrap_or(line);
+            let name = line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned();
+            let file = folder.join(format!("{name}.rs"));
+            let file = if file.exists() {
+                file
+            } else {
+                folder.join(&name).join("mod.rs")
+            };
+            Some(Module {
+                name,
+                is_public,
+                file,
+            })
+        })
+        .collect()
+}
+
+fn files_below(file: &Path) -> Vec<PathBuf> {
+    let mut files = vec![file.to_owned()];
+    for module in modules(file) {
+        files.extend(files_below(&module.file));
+    }
+    files
+}
+
+/// Every file that lists others: `lib.rs` and each `mod.rs`, and the place of its modules in paths.
+fn lists() -> Vec<(PathBuf, String)> {
+    let mut lists = vec![(src().join("lib.rs"), "crate::".to_owned())];
+    let mut next = 0;
+    while let Some((list, prefix)) = lists.get(next).cloned() {
+        next += 1;
+        for module in modules(&list) {
+            if module.file.ends_with("mod.rs") {
+                lists.push((module.file, format!("{prefix}{}::", module.name)));
+            }
+        }
+    }
+    lists
+}
+
+/// The first names behind a prefix in the code of a file, those of a group (`{…}`) each.
+fn names_behind(prefix: &str, file: &Path) -> Vec<String> {
+    let code = code(file);
+    let places = code.match_indices(prefix);
+    let behind = places.map(|(at, _)| &code[at + prefix.len()..]);
+    let paths = behind.flat_map(|rest| match rest.strip_prefix('{') {
+        Some(group) => group.split('}').next().unwrap().split(',').collect(),
+        None => vec![rest],
+    });
+    let is_of_a_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    paths
+        .map(|path| path.trim_start().chars().take_while(is_of_a_name).collect())
+        .filter(|name: &String| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn a_file_uses_only_what_is_listed_above_it() {
+    let lists = lists();
+    assert!(lists.len() >= 10, "the rooms were found");
+    let mut seen = 0;
+    for (list, prefix) in &lists {
+        let modules = modules(list);
+        let place = |name: &str| modules.iter().position(|module| module.name == name);
+        for (here, module) in modules.iter().enumerate() {
+            for file in files_below(&module.file) {
+                // Within a folder that is a part of its own, names may be short.
+                let short = if prefix.contains("p256_table") {
+                    "super::"
+                } else {
+                    prefix
+                };
+                for used in names_behind(prefix, &file)
+                    .into_iter()
+                    .chain(names_behind(short, &file))
+                {
+                    let there = place(&used).unwrap_or_else(|| {
+                        panic!(
+                            "{}: `{prefix}{used}` is used from where it is not defined",
+                            name(&file)
+                        )
+                    });
+                    assert!(
+                        there <= here,
+                        "{}: uses {used}, which is listed below {}",
+                        name(&file),
+                        module.name
+                    );
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 300, "the imports were found: {seen}");
+}
+
+#[test]
+fn proof_and_token_meet_in_the_resource_room_only() {
+    let nevers = [
+        ("proof", &["tokens", "resource"][..]),
+        ("tokens", &["proof", "resource"]),
+        ("token_endpoint", &["tokens", "resource"]),
+        ("client", &["tokens", "resource"]),
+    ];
+    for (room, nevers) in nevers {
+        let files = files_below(&src().join(room).join("mod.rs"));
+        assert!(files.len() > 3, "{room}");
+        for file in files {
+            for used in names_behind("crate::", &file) {
+                assert!(
+                    !nevers.contains(&used.as_str()),
+                    "{}: uses {used}",
+                    name(&file)
+                );
+            }
+        }
+    }
+}
+
+/// The names that a file hands on with `pub use`.
+fn handed_on(file: &Path) -> Vec<String> {
+    let code = code(file);
+    let statements = code
+        .split("\npub use ")
+        .skip(1)
+        .map(|rest| rest.split(';').next().unwrap());
+    let leaves = statements.flat_map(|statement| statement.split(['{', '}', ',']));
+    leaves
+        .map(str::trim)
+        .filter(|leaf| !leaf.is_empty() && !leaf.ends_with("::"))
+        .map(|leaf| {
+            let name = leaf.rsplit([':', ' ']).next().unwrap().to_owned();
+            assert_ne!(name, "*", "{}: no glob", file.display());
+            name
+        })
+        .collect()
+}
+
+/// The public modules are those of `lib.rs`, and what is handed on by `pub use` as a module.
+#[test]
+fn each_public_name_has_one_path() {
+    let (lib, rooms) = (src().join("lib.rs"), modules(&src().join("lib.rs")));
+    let public: Vec<&Module> = rooms
+        .iter()
+        .filter(|room| room.is_public && room.name != "fuzzing")
+        .collect();
+    let mut paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in handed_on(&lib) {
+        paths.entry(name).or_default().push("crate".to_owned());
+    }
+    let mut modules_handed_on = 0;
+    for room in &public {
+        let inner: Vec<String> = modules(&room.file)
+            .into_iter()
+            .filter(|inner| inner.is_public)
+            .map(|inner| inner.name)
+            .collect();
+        assert_eq!(inner, [""; 0], "{}: files of a room are private", room.name);
+        for name in handed_on(&room.file) {
+            modules_handed_on += usize::from(
+                name.chars().all(|c| c.is_lowercase() || c == '_') && name.ends_with("_contract"),
+            );
+            paths.entry(name).or_default().push(room.name.clone());
+        }
+    }
+    assert!(paths.len() > 100, "the names were found: {}", paths.len());
+    for (name, paths) in &paths {
+        assert_eq!(paths.len(), 1, "{name} is in {paths:?}");
+    }
+    let count = public.len() + modules_handed_on;
+    assert!(count <= 10, "{count} public modules");
+}
+
+/// The files whose code has one of these words.
+fn naming(words: &[&str]) -> Vec<String> {
+    let files = files_below(&src().join("lib.rs"));
+    let naming = files.iter().filter(|file| {
+        let code = code(file);
+        words.iter().any(|word| code.contains(word))
+    });
+    naming.map(|file| name(file)).collect()
+}
+
+#[test]
+fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
+    let engines = [
+        "aws_lc_rs::",
+        "p256::",
+        "p384::",
+        "p521::",
+        "ed25519_dalek::",
+        "rsa::",
+    ];
+    assert_eq!(
+        naming(&engines),
+        [
+            "jose/engine.rs",
+            "jose/rsa_signing.rs",
+            "jose/private_key.rs"
+        ]
+    );
+    assert_eq!(
+        naming(&["fiat_crypto::", "ruint::"]),
+        ["jose/p256_table/field.rs", "jose/p256_table/scalar.rs"]
+    );
+    assert_eq!(
+        naming(&["pkcs1::", "pkcs8::"]),
+        [
+            "jose/rsa_signing.rs",
+            "jose/private_key.rs",
+            "jose/sec1.rs",
+            "jose/key_documents.rs"
+        ]
+    );
+    // The contract of stores is a test, and asks for the time as a test does.
+    assert_eq!(
+        naming(&["SystemTime::now", "Instant::now"]),
+        ["time.rs", "proof/replay/contract.rs"]
+    );
+    let mut reading = naming(&["clock.now()", "clock.read()"]);
+    reading.retain(|file| !file.starts_with("testing/"));
+    assert_eq!(
+        reading,
+        [
+            "proof/rules.rs",
+            "tokens/jwks/remote_keys.rs",
+            "client/exchange.rs"
+        ]
+    );
+}
+
+/// The functions of a file that rustfmt has laid out: name and number of lines.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut functions = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let words: Vec<&str> = line.split_whitespace().take(5).collect();
+        let is_code = !line.trim_start().starts_with("//");
+        let Some(at) = words
+            .iter()
+            .position(|word| *word == "fn")
+            .filter(|_| is_code)
+        else {
+            continue;
+        };
+        let end = format!("{}}}", " ".repeat(indent));
+        let length = lines[start..].iter().position(|line| *line == end);
+        if let (Some(length), Some(name)) = (length, words.get(at + 1)) {
+            functions.push(((*name).to_owned(), length + 1));
+        }
+    }
+    functions
+}
+
+#[test]
+fn files_and_functions_are_short_or_say_why_not() {
+    let mut seen = 0;
+    for file in files_below(&src().join("lib.rs")) {
+        let text = read(&file);
+        let lines = text.lines().count();
+        let says_why = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .any(|line| line.starts_with("//! Longer than other files: "));
+        assert!(lines <= 450 || says_why, "{}: {lines} lines", name(&file));
+        for (function, lines) in functions(&text) {
+            let says_why = text.contains("clippy::too_many_lines, reason = ");
+            assert!(
+                lines <= 60 || says_why,
+                "{}: {function} has {lines} lines",
+                name(&file)
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 600, "the functions were found: {seen}");
+}
+
+#[test]
+fn the_way_of_a_request_fits_on_a_screen() {
+    let tables_of_contents = [
+        ("resource/verifier.rs", "async fn verify_dpop("),
+        ("token_endpoint/endpoint.rs", "pub fn check("),
+    ];
+    for (file, start) in tables_of_contents {
+        let text = read(&src().join(file));
+        let body = text
+            .split(start)
+            .nth(1)
+            .unwrap()
+            .split("\n    }\n")
+            .next()
+            .unwrap();
+        let lines = body.lines().count();
+        assert!(
+            (8..=24).contains(&lines),
+            "{file}: {start}…) has {lines} lines"
+        );
+    }
+}

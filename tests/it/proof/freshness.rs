@@ -1,0 +1,316 @@
+//! The window of `iat`, at its edges, and the promise that no accepted proof outlives its record.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tower_dpop::proof::{IatError, ProofError};
+use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
+
+use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, required_nonce, verifier_by};
+
+fn answer_with(freshness: Freshness, iat: Value) -> common::Outcome {
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_freshness(freshness)));
+    Attempt::but(|a| a.proof_claims["iat"] = iat).outcome_by(&layer)
+}
+
+fn too_old(by: u64) -> Rejection {
+    ProofError::Iat(IatError::TooOld { by }).into()
+}
+
+fn in_the_future(by: u64) -> Rejection {
+    ProofError::Iat(IatError::InTheFuture { by }).into()
+}
+
+#[test]
+fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
+    let default = Freshness::default();
+    let strict = default
+        .with_max_age(Duration::from_secs(20))
+        .with_leeway(Duration::from_secs(10));
+    let (fapi2, mcp) = (Freshness::fapi2(), Freshness::mcp());
+    let rows: Vec<(&str, Freshness, i64, Option<Rejection>)> = vec![
+        ("T-8: now", default, 0, None),
+        ("T-8 T-7: the oldest", default, -90, None),
+        ("T-8: older than that", default, -91, Some(too_old(1))),
+        ("T-8 T-6 R-11.1.2: the newest", default, 30, None),
+        ("T-8: newer than that", default, 31, Some(in_the_future(1))),
+        ("T-7: an hour old", default, -3600, Some(too_old(3510))),
+        (
+            "T-6: an hour ahead",
+            default,
+            3600,
+            Some(in_the_future(3570)),
+        ),
+        ("T-6: FAPI obliges to accept 10 s ahead", fapi2, 10, None),
+        ("T-7: and 10 s behind", fapi2, -10, None),
+        (
+            "T-6: and to reject more than 60 s ahead",
+            fapi2,
+            61,
+            Some(in_the_future(31)),
+        ),
+        ("T-7: MCP accepts 300 s behind", mcp, -300, None),
+        ("T-7: but not 303", mcp, -303, Some(too_old(3))),
+        ("T-6: MCP accepts 300 s ahead", mcp, 300, None),
+        ("T-6: but not 303", mcp, 303, Some(in_the_future(3))),
+        ("a policy of one's own, oldest", strict, -30, None),
+        (
+            "a policy of one's own, older",
+            strict,
+            -31,
+            Some(too_old(1)),
+        ),
+        ("a policy of one's own, newest", strict, 10, None),
+        (
+            "a policy of one's own, newer",
+            strict,
+            11,
+            Some(in_the_future(1)),
+        ),
+    ];
+    for (name, freshness, offset, rejected) in rows {
+        let outcome = answer_with(freshness, json!(NOW.cast_signed() + offset));
+        assert_eq!(outcome.rejection, rejected, "{name}");
+    }
+}
+
+/// T-9, T-10: any JSON number is a number, and nothing overflows.
+#[test]
+fn iat_may_be_any_finite_number_and_nothing_else() {
+    let out_of_the_window = |outcome: &common::Outcome| {
+        matches!(
+            outcome.rejection,
+            Some(Rejection::Proof(ProofError::Iat(_)))
+        )
+    };
+    for (name, iat) in [
+        ("T-9: a fraction", "1700000000.5"),
+        ("T-9: an exponent", "1.7e9"),
+        ("T-9: a fraction at the old edge", "1699999910.0"),
+        ("T-9: a fraction at the new edge", "1700000030.0"),
+    ] {
+        raw_iat(iat).assert_passed(name);
+    }
+    for (name, iat) in [
+        ("T-9: a fraction beyond the old edge", "1699999909.9"),
+        ("T-9: a fraction beyond the new edge", "1700000030.1"),
+        ("T-10: negative", "-1700000000"),
+        ("T-10: zero", "0"),
+        ("T-10: milliseconds", "1700000000000"),
+        ("T-10: the largest integer", "18446744073709551615"),
+        ("T-10: the smallest integer", "-9223372036854775808"),
+        ("T-10: beyond any integer", "1e300"),
+        ("T-10: far beyond, negative", "-1e300"),
+    ] {
+        assert!(out_of_the_window(&raw_iat(iat)), "{name}");
+    }
+    for (name, iat) in [
+        ("T-9: beyond any number", "1e400"),
+        ("T-9: a string", r#""1700000000""#),
+        ("T-9: true", "true"),
+        ("T-9: null", "null"),
+        ("T-9: an array", "[1700000000]"),
+        (
+            "T-9: an object",
+            r#"{"$serde_json::private::Number":"1700000000"}"#,
+        ),
+        ("T-9: not a number", "NaN"),
+    ] {
+        raw_iat(iat).assert_reason(name, ProofError::PayloadNotJson);
+    }
+}
+
+/// A proof whose `iat` is written just so.
+fn raw_iat(iat: &str) -> common::Outcome {
+    Attempt::but(|a| {
+        let token = a.token();
+        a.proof_claims["ath"] = json!(common::ath(&token));
+        a.proof_claims["iat"] = json!("HERE");
+        let payload = a.proof_claims.to_string().replace(r#""HERE""#, iat);
+        a.dpop = Some(vec![
+            a.key
+                .sign_text(a.proof_header.to_string(), payload)
+                .parse()
+                .unwrap(),
+        ]);
+        a.token = Some(token);
+    })
+    .outcome()
+}
+
+/// T-11: `exp` and `nbf` are not the standard's, but who sends them means them.
+#[test]
+fn exp_and_nbf_are_honoured_where_they_are_present() {
+    let rows: Vec<(&str, Value, Option<ProofError>)> = vec![
+        (
+            "T-11: as the OpenID suite sends them",
+            json!({ "nbf": NOW, "exp": NOW + 300 }),
+            None,
+        ),
+        (
+            "T-11: expired within the leeway",
+            json!({ "exp": NOW - 29 }),
+            None,
+        ),
+        (
+            "T-11: expired",
+            json!({ "exp": NOW - 30 }),
+            Some(ProofError::Expired),
+        ),
+        (
+            "T-11: long expired",
+            json!({ "exp": 0 }),
+            Some(ProofError::Expired),
+        ),
+        (
+            "T-11: not yet, within the leeway",
+            json!({ "nbf": NOW + 30 }),
+            None,
+        ),
+        (
+            "T-11: not yet",
+            json!({ "nbf": NOW + 31 }),
+            Some(ProofError::NotYetValid),
+        ),
+        (
+            "T-11: exp of another type",
+            json!({ "exp": "soon" }),
+            Some(ProofError::PayloadNotJson),
+        ),
+        (
+            "T-11: nbf of another type",
+            json!({ "nbf": null }),
+            Some(ProofError::PayloadNotJson),
+        ),
+    ];
+    for (name, claims, rejected) in rows {
+        let outcome = Attempt::but(|a| {
+            a.proof_claims
+                .as_object_mut()
+                .unwrap()
+                .extend(claims.as_object().unwrap().clone());
+        })
+        .outcome();
+        assert_eq!(outcome.rejection, rejected.map(Rejection::Proof), "{name}");
+    }
+}
+
+/// T-5, R-11.1.5: which of the two times decides.
+#[test]
+fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
+    let hour_off = |freshness: Freshness, iat: u64| {
+        let layer = DpopLayer::new(verifier_by(|rules| {
+            rules
+                .with_freshness(freshness)
+                .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        }));
+        let nonce = required_nonce(&layer).unwrap();
+        let attempt = Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(iat);
+            a.proof_claims["nonce"] = json!(nonce);
+        });
+        attempt.outcome_by(&layer)
+    };
+    assert_eq!(
+        hour_off(Freshness::default(), NOW - 3600).rejection,
+        Some(too_old(3510)),
+        "T-5: both are checked by default"
+    );
+    for iat in [NOW - 3600, NOW + 3600, 0] {
+        hour_off(Freshness::fapi2(), iat).assert_passed("T-5: FAPI's suite expects this to pass");
+        hour_off(Freshness::default().with_nonce_instead_of_iat(), iat).assert_passed("T-5");
+    }
+    let without_nonces = answer_with(Freshness::fapi2(), json!(NOW - 3600));
+    assert_eq!(
+        without_nonces.rejection,
+        Some(too_old(3510)),
+        "T-5: without nonces iat decides, whatever the policy"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// T-16, R-11.1.3, R-11.1.6: whatever the policy, a proof that passed once does not pass again
+    /// at any later second, while other requests come and go and make the memory drop what it may.
+    #[test]
+    fn no_accepted_proof_outlives_its_record(
+        max_age in 0_u64..12,
+        leeway in 0_u64..12,
+        period in 1_u64..10,
+        nonces in any::<bool>(),
+        instead_of_iat in any::<bool>(),
+        offset in -24.0_f64..12.0,
+        start in 0_u64..10,
+    ) {
+        let mut freshness = Freshness::default()
+            .with_max_age(Duration::from_secs(max_age))
+            .with_leeway(Duration::from_secs(leeway))
+            .with_nonce_period(Duration::from_secs(period));
+        if instead_of_iat {
+            freshness = freshness.with_nonce_instead_of_iat();
+        }
+        let clock = TestClock::at(NOW + start);
+        let layer = DpopLayer::new(verifier_by(|rules| {
+            let rules = rules.with_freshness(freshness).with_clock(clock.read());
+            if nonces {
+                rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
+            } else {
+                rules
+            }
+        }));
+        let fresh_nonce = || required_nonce(&layer).unwrap_or_default();
+
+        let nonce = fresh_nonce();
+        let iat = f64::from(u32::try_from(NOW + start).unwrap()) + offset;
+        let stolen = Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(iat);
+            a.proof_claims["nonce"] = json!(nonce);
+        });
+        let mut uses = 0;
+        for second in NOW..NOW + start + 2 * (max_age + leeway + period) + 3 {
+            // The first use is at the start, or whenever the proof is first accepted after it.
+            if second >= NOW + start {
+                clock.set(second);
+                if stolen.outcome_by(&layer).status == 200 {
+                    uses += 1;
+                }
+                let other_nonce = fresh_nonce();
+                let other = Attempt::but(|a| {
+                    a.proof_claims["iat"] = json!(second);
+                    a.proof_claims["nonce"] = json!(other_nonce);
+                });
+                other.outcome_by(&layer).assert_passed("other traffic");
+            }
+        }
+        prop_assert!(uses <= 1, "the proof passed {uses} times");
+    }
+}
+
+/// Guards the property above: were the record dropped a second early, there is a second at which
+/// the proof would pass again.
+#[test]
+fn a_proof_is_a_replay_through_the_last_second_in_which_it_is_accepted() {
+    for (name, iat, last) in [
+        ("made now", NOW, NOW + 90),
+        ("made ahead", NOW + 30, NOW + 120),
+        ("made long ago", NOW - 90, NOW),
+    ] {
+        let clock = TestClock::at(NOW);
+        let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
+        let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(iat));
+        attempt.outcome_by(&layer).assert_passed(name);
+        clock.set(last);
+        attempt
+            .outcome_by(&layer)
+            .assert_reason(name, ProofError::Replayed);
+        clock.set(last + 1);
+        assert_eq!(
+            attempt.outcome_by(&layer).rejection,
+            Some(too_old(1)),
+            "{name}"
+        );
+    }
+    assert!(Freshness::default().retention() >= Duration::from_secs(120));
+}

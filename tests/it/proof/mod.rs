@@ -1,0 +1,5 @@
+mod checks;
+mod freshness;
+mod nonce;
+mod replay;
+mod target;

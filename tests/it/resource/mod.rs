@@ -1,0 +1,8 @@
+mod authorization;
+mod bearer;
+mod challenge;
+mod cors;
+mod layer;
+mod metadata;
+mod rejection;
+mod report_only;

@@ -1,0 +1,6 @@
+//! Tests over real sockets, all on the loopback.
+
+mod tokens;
+mod resource;
+mod client;
+mod tonic;

@@ -1,0 +1,2 @@
+mod hyper;
+mod raw_socket;

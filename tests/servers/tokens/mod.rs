@@ -1,0 +1,4 @@
+mod http;
+mod introspection;
+mod jwks;
+mod server;

@@ -57,7 +57,7 @@ END {
     for (t = 1; t <= table_count; t++) {
         table = tables[t]
         printf "## %s\n\n", title[table]
-        print "| | requests/s | p50, ms | p99, ms | p99.9, ms | server's CPU, µs a request | cores busy: server | wrk |"
+        print "| | requests/s | p50, ms | p99, ms | p99.9, ms | server's CPU, µs per request | cores busy: server | wrk |"
         print "|---|---:|---:|---:|---:|---:|---:|---:|"
         for (r = 1; r in rows; r++) {
             row = rows[r]

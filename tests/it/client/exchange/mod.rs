@@ -1,0 +1,4 @@
+mod clock;
+mod demands;
+mod destination;
+mod inner_service;

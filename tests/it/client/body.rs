@@ -1,4 +1,4 @@
-//! Copies of request bodies, and response bodies that the layer has inspected.
+//! Copies of request bodies, and response bodies that the layer inspects.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,16 +20,17 @@ use common::proofs::ReadProof;
 use common::{AUDIENCE, ISSUER, NOW, at, block_on};
 
 use super::{
-    Answered, Client, KINDS, Kind, ORDERS, Server, TOKEN_URL, answer, ask, at_once, boxed,
-    error_of, key, ok, server_with_clock, token, url,
+    Client, KINDS, MockResponse, MockServer, ORDERS, ServerKind, TOKEN_URL, boxed, expect_error,
+    expect_ready, key, ok, response_with, send, server_with_clock, token, url,
 };
 
-/// What a server gets to see of bodies.
-type Bodies = Arc<Mutex<Vec<String>>>;
+/// The bodies that a server has received.
+type ReceivedBodies = Arc<Mutex<Vec<String>>>;
 
-fn demand_once(
-    bodies: &Bodies,
-) -> impl Service<Request<String>, Response = Answered, Error = Infallible, Future: Send>
+/// A server that demands a nonce from requests without one.
+fn demanding_server(
+    bodies: &ReceivedBodies,
+) -> impl Service<Request<String>, Response = MockResponse, Error = Infallible, Future: Send>
 + Clone
 + Send
 + 'static
@@ -41,116 +42,119 @@ fn demand_once(
         std::future::ready(Ok(if has_nonce {
             ok()
         } else {
-            Kind::Resource.demand("n")
+            ServerKind::Resource.nonce_demand("n")
         }))
     })
 }
 
-/// C-31: a body that can be cloned is sent again as it was.
+/// C-31: by default, the body is cloned.
 #[test]
-fn a_body_is_sent_again_whole() {
-    let bodies = Bodies::default();
-    let service = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(demand_once(&bodies));
+fn a_retry_sends_the_whole_body_again() {
+    let bodies = ReceivedBodies::default();
+    let service =
+        DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(demanding_server(&bodies));
     let request = Request::put(ORDERS).body("a body".to_owned()).unwrap();
     assert_eq!(block_on(service.oneshot(request)).unwrap().status(), 200);
     assert_eq!(*bodies.lock().unwrap(), ["a body", "a body"]);
 }
 
-/// C-31: a body that is gone is not sent again, and the next request knows the nonce.
+/// C-31: there is no retry, but the next request uses the nonce.
 #[test]
 fn a_body_that_cannot_be_copied_is_sent_once() {
-    let bodies = Bodies::default();
+    let bodies = ReceivedBodies::default();
     let service = DpopClientLayer::new(key(), token(), url(AUDIENCE))
         .with_body_copy(|_: &String| None)
-        .layer(demand_once(&bodies));
+        .layer(demanding_server(&bodies));
     let request = || Request::put(ORDERS).body("a body".to_owned()).unwrap();
-    let error = error_of(block_on(service.clone().oneshot(request())));
+    let error = expect_error(block_on(service.clone().oneshot(request())));
     assert!(matches!(error, ClientError::BodyNotCopyable), "{error:?}");
-    assert_eq!(bodies.lock().unwrap().len(), 1, "nothing half-sent");
+    assert_eq!(bodies.lock().unwrap().len(), 1, "no retry without the body");
     assert_eq!(block_on(service.oneshot(request())).unwrap().status(), 200);
     assert_eq!(*bodies.lock().unwrap(), ["a body", "a body"]);
 }
 
 #[test]
-fn bodies_are_copied_by_the_way_that_was_chosen() {
+fn copies_bodies_with_the_configured_function() {
     assert_eq!(CloneBody.copy(&"a".to_owned()).as_deref(), Some("a"));
-    let some = |body: &u8| (*body == 1).then_some(*body);
-    assert_eq!((some.copy(&1), some.copy(&2)), (Some(1), None));
-    let bodies = Bodies::default();
+    let only_one = |body: &u8| (*body == 1).then_some(*body);
+    assert_eq!((only_one.copy(&1), only_one.copy(&2)), (Some(1), None));
+    let bodies = ReceivedBodies::default();
     let service = TokenClientLayer::new(key(), url(AUDIENCE))
         .with_body_copy(|body: &String| Some(body.to_uppercase()))
-        .layer(demand_once(&bodies).map_response(|mut response: Answered| {
-            // The authorization server's way to say it.
-            if response.status() == 401 {
-                response = Kind::Token.demand("n");
-            }
-            response
-        }));
+        .layer(
+            demanding_server(&bodies).map_response(|mut response: MockResponse| {
+                // An authorization server states its demand in the body.
+                if response.status() == 401 {
+                    response = ServerKind::Token.nonce_demand("n");
+                }
+                response
+            }),
+        );
     let request = Request::put(ORDERS).body("a".to_owned()).unwrap();
     assert_eq!(block_on(service.oneshot(request)).unwrap().status(), 200);
     assert_eq!(*bodies.lock().unwrap(), ["a", "A"]);
 }
 
-/// The way that bodies are kept may be chosen last: nothing else changes.
+/// `with_body_copy` changes the type of the layer, but no other option.
 #[test]
-fn what_was_said_before_the_way_of_bodies_stays() {
+fn with_body_copy_keeps_all_other_options() {
     let copy = |body: &String| Some(body.clone());
-    let clients = |kind: Kind, server: &Server| -> [Client; 2] {
-        if let Kind::Resource = kind {
+    let clients = |kind: ServerKind, server: &MockServer| -> [Client; 2] {
+        if let ServerKind::Resource = kind {
             let layer = DpopClientLayer::new(key(), token(), url(AUDIENCE))
                 .with_clock(|| at(NOW))
                 .without_clock_correction();
-            let open = layer.clone().with_other_servers_unsigned();
-            [layer, open].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
+            let unsigned = layer.clone().with_other_servers_unsigned();
+            [layer, unsigned].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
         } else {
             let layer = TokenClientLayer::new(key(), url(ISSUER))
                 .with_clock(|| at(NOW))
                 .without_clock_correction();
-            let open = layer.clone().with_other_servers_unsigned();
-            [layer, open].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
+            let unsigned = layer.clone().with_other_servers_unsigned();
+            [layer, unsigned].map(|layer| boxed(layer.with_body_copy(copy).layer(server.clone())))
         }
     };
     for kind in KINDS {
         let (server, _) = server_with_clock(kind, 600, || None);
         for client in clients(kind, &server) {
-            let status = ask(&client, kind.request()).status();
+            let status = send(&client, kind.request()).status();
             assert!(status.is_client_error(), "{kind:?}");
         }
         let times: Vec<_> = server.proofs().iter().map(ReadProof::iat).collect();
         assert_eq!(times, [NOW, NOW], "C-29: {kind:?}");
 
-        let server = Server::new(|_, _| ok());
+        let server = MockServer::new(|_, _| ok());
         let request = || {
             let request = Request::get("https://evil.example.com/");
             request.body(String::new()).unwrap()
         };
-        let [closed, open] = clients(kind, &server);
-        let error = error_of(block_on(closed.oneshot(request())));
+        let [default, unsigned] = clients(kind, &server);
+        let error = expect_error(block_on(default.oneshot(request())));
         assert!(matches!(error, ClientError::OtherServer), "{error:?}");
-        assert_eq!(server.count(), 0, "C-31: {kind:?}");
-        assert_eq!(ask(&open, request()).status(), 200, "{kind:?}");
-        let [head] = server.seen().try_into().unwrap();
+        assert_eq!(server.request_count(), 0, "C-31: {kind:?}");
+        assert_eq!(send(&unsigned, request()).status(), 200, "{kind:?}");
+        let [head] = server.requests().try_into().unwrap();
         assert!(head.headers.is_empty(), "C-31: {kind:?}");
     }
 }
 
-/// What a body does when its frames are gone.
+/// The behaviour of a body after its last scripted frame.
 #[derive(Clone, Copy, PartialEq)]
-enum Then {
+enum AfterFrames {
     End,
     EmptyFrames,
     Wait,
 }
 
-/// A body that is told what to do. It may not be asked again when it has ended.
-struct Scripted {
+/// A body with scripted frames. It panics if it is polled after its end.
+struct ScriptedBody {
     frames: VecDeque<Result<Frame<Bytes>, &'static str>>,
-    then: Then,
+    after_frames: AfterFrames,
     ended: bool,
     polls: Arc<AtomicUsize>,
 }
 
-impl Body for Scripted {
+impl Body for ScriptedBody {
     type Data = Bytes;
     type Error = &'static str;
 
@@ -159,33 +163,33 @@ impl Body for Scripted {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
         self.polls.fetch_add(1, Ordering::SeqCst);
-        assert!(!self.ended, "asked again after its end");
-        match (self.frames.pop_front(), self.then) {
+        assert!(!self.ended, "polled after its end");
+        match (self.frames.pop_front(), self.after_frames) {
             (Some(frame), _) => Poll::Ready(Some(frame)),
-            (None, Then::End) => {
+            (None, AfterFrames::End) => {
                 self.ended = true;
                 Poll::Ready(None)
             }
-            (None, Then::EmptyFrames) => Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
-            (None, Then::Wait) => Poll::Pending,
+            (None, AfterFrames::EmptyFrames) => Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
+            (None, AfterFrames::Wait) => Poll::Pending,
         }
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as a body gives it")]
+#[expect(clippy::unnecessary_wraps, reason = "an item of a body's stream")]
 fn data(text: impl Into<Bytes>) -> Result<Frame<Bytes>, &'static str> {
     Ok(Frame::data(text.into()))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as a body gives it")]
+#[expect(clippy::unnecessary_wraps, reason = "an item of a body's stream")]
 fn trailers() -> Result<Frame<Bytes>, &'static str> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-checksum", HeaderValue::from_static("7"));
     Ok(Frame::trailers(trailers))
 }
 
-/// A frame, to be compared.
-fn shown(frame: Result<Frame<Bytes>, &'static str>) -> String {
+/// A frame as text, for comparison.
+fn frame_text(frame: Result<Frame<Bytes>, &'static str>) -> String {
     match frame.map(Frame::into_data) {
         Ok(Ok(data)) => String::from_utf8(data.into()).unwrap(),
         Ok(Err(frame)) => format!("{:?}", frame.into_trailers().unwrap()),
@@ -195,39 +199,39 @@ fn shown(frame: Result<Frame<Bytes>, &'static str>) -> String {
 
 type Frames = Vec<Result<Frame<Bytes>, &'static str>>;
 
-type Outcome = Result<Response<ResponseBody<Scripted>>, ClientError>;
+type LayerResult = Result<Response<ResponseBody<ScriptedBody>>, ClientError>;
 
-/// The response of a token endpoint with this body, through the layer; how often the body was asked,
-/// and how often the server.
-fn token_answer(
+/// A request through the layer to a token endpoint whose first response is a rejection with this
+/// body. Also returns the number of polls of the body, and of requests to the server.
+fn token_response(
     media_type: &'static str,
     frames: Frames,
-    then: Then,
+    after_frames: AfterFrames,
 ) -> (
-    impl Future<Output = Outcome>,
+    impl Future<Output = LayerResult>,
     Arc<AtomicUsize>,
     Arc<AtomicUsize>,
 ) {
     let (polls, calls) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let body = Mutex::new(Some(Scripted {
+    let body = Mutex::new(Some(ScriptedBody {
         frames: frames.into(),
-        then,
+        after_frames,
         ended: false,
         polls: Arc::clone(&polls),
     }));
-    let counted = Arc::clone(&calls);
+    let counter = Arc::clone(&calls);
     let body = Arc::new(body);
     let service =
         TokenClientLayer::new(key(), url(ISSUER)).layer(service_fn(move |_: Request<()>| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let again = Scripted {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let empty = ScriptedBody {
                 frames: VecDeque::new(),
-                then: Then::End,
+                after_frames: AfterFrames::End,
                 ended: false,
                 polls: Arc::default(),
             };
-            let mut response = Response::new(body.lock().unwrap().take().unwrap_or(again));
-            if counted.load(Ordering::SeqCst) == 1 {
+            let mut response = Response::new(body.lock().unwrap().take().unwrap_or(empty));
+            if counter.load(Ordering::SeqCst) == 1 {
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 let headers = response.headers_mut();
                 headers.insert("content-type", HeaderValue::from_static(media_type));
@@ -241,26 +245,29 @@ fn token_answer(
 
 const JSON: &str = "application/json";
 
-/// What the layer has looked into reaches the caller whole: every frame, trailers, an error in its
-/// place.
+/// The caller gets every frame, the trailers, and an error in its place.
 #[test]
-fn a_body_that_is_no_demand_reaches_the_caller_whole() {
-    let grant = r#"{"error":"invalid_grant"}"#;
+fn the_caller_gets_an_inspected_body_unchanged() {
+    let rejection = r#"{"error":"invalid_grant"}"#;
     let big = "x".repeat(16 * 1024 + 1);
     let rows: Vec<(&str, &'static str, Frames)> = vec![
         ("empty", JSON, vec![]),
-        ("one frame", JSON, vec![data(grant)]),
+        ("one frame", JSON, vec![data(rejection)]),
         (
             "two frames",
             JSON,
-            vec![data(&grant[..9]), data(&grant[9..])],
+            vec![data(&rejection[..9]), data(&rejection[9..])],
         ),
-        ("empty frames", JSON, vec![data(""), data(grant), data("")]),
-        ("trailers", JSON, vec![data(grant), trailers()]),
-        ("an error", JSON, vec![data(grant), Err("reset")]),
-        ("an error at once", JSON, vec![Err("reset")]),
         (
-            "half a demand and an error",
+            "empty frames",
+            JSON,
+            vec![data(""), data(rejection), data("")],
+        ),
+        ("trailers", JSON, vec![data(rejection), trailers()]),
+        ("an error", JSON, vec![data(rejection), Err("reset")]),
+        ("only an error", JSON, vec![Err("reset")]),
+        (
+            "a demand, then an error",
             JSON,
             vec![data(r#"{"error":"use_dpop_nonce"}"#), Err("reset")],
         ),
@@ -271,7 +278,7 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
             vec![data(format!(r#"{{"x":"{big}","error":"use_dpop_nonce"}}"#))],
         ),
         (
-            "a demand behind a big frame",
+            "a demand that starts in a big frame",
             JSON,
             vec![
                 data(format!(r#"{{"x":"{big}","#)),
@@ -299,10 +306,10 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
             .iter()
             .map(|frame| match frame {
                 Ok(frame) => match frame.data_ref() {
-                    Some(text) => shown(data(text.clone())),
-                    None => shown(trailers()),
+                    Some(text) => frame_text(data(text.clone())),
+                    None => frame_text(trailers()),
                 },
-                Err(error) => shown(Err(error)),
+                Err(error) => frame_text(Err(error)),
             })
             .collect();
         let length: usize = frames
@@ -310,11 +317,14 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
             .filter_map(|frame| frame.as_ref().ok()?.data_ref())
             .map(Bytes::len)
             .sum();
-        let (response, polls, calls) = token_answer(media_type, frames, Then::End);
-        let response = at_once(response).unwrap();
-        assert_eq!(calls.load(Ordering::SeqCst), 1, "{name}: is no demand");
+        let (response, polls, calls) = token_response(media_type, frames, AfterFrames::End);
+        let response = expect_ready(response).unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{name}: no retry");
         assert_eq!(response.status(), 400, "{name}");
-        assert!(polls.load(Ordering::SeqCst) <= 256, "{name}: bounded");
+        assert!(
+            polls.load(Ordering::SeqCst) <= 256,
+            "{name}: too many polls"
+        );
         if media_type != JSON {
             assert_eq!(polls.load(Ordering::SeqCst), 0, "{name}: not read");
         }
@@ -326,9 +336,9 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
             "{name}"
         );
         let mut read = Vec::new();
-        while let Some(frame) = at_once(body.frame()) {
+        while let Some(frame) = expect_ready(body.frame()) {
             let failed = frame.is_err();
-            read.push(shown(frame));
+            read.push(frame_text(frame));
             if failed {
                 break;
             }
@@ -337,83 +347,81 @@ fn a_body_that_is_no_demand_reaches_the_caller_whole() {
     }
 }
 
-/// The length that the whole has is told before and after the layer has looked into it.
 #[test]
-fn the_length_of_a_body_stays_known() {
-    let server = Server::new(|_, _| answer(400, &[("content-type", JSON)], r#"{"error":"x"}"#));
+fn reports_the_exact_length_of_an_inspected_body() {
+    let server =
+        MockServer::new(|_, _| response_with(400, &[("content-type", JSON)], r#"{"error":"x"}"#));
     let service = TokenClientLayer::new(key(), url(ISSUER)).layer(server);
-    let response = block_on(service.oneshot(Kind::Token.request())).unwrap();
+    let response = block_on(service.oneshot(ServerKind::Token.request())).unwrap();
     let mut body = response.into_body();
     assert_eq!(body.size_hint().exact(), Some(13));
     assert!(!body.is_end_stream());
-    assert!(at_once(body.frame()).is_some());
+    assert!(expect_ready(body.frame()).is_some());
     assert_eq!(body.size_hint().exact(), Some(0));
     assert!(body.is_end_stream());
-    assert!(at_once(body.frame()).is_none());
+    assert!(expect_ready(body.frame()).is_none());
 }
 
-/// The end is told by the body itself, or by the layer, which has found it.
 #[test]
-fn the_end_of_a_body_is_known() {
-    let service = TokenClientLayer::new(key(), url(ISSUER)).layer(Server::new(|_, _| ok()));
-    let response = block_on(service.oneshot(Kind::Token.request())).unwrap();
-    assert!(response.into_body().is_end_stream(), "not looked into");
+fn reports_the_end_of_the_body() {
+    let service = TokenClientLayer::new(key(), url(ISSUER)).layer(MockServer::new(|_, _| ok()));
+    let response = block_on(service.oneshot(ServerKind::Token.request())).unwrap();
+    assert!(response.into_body().is_end_stream(), "not inspected");
 
-    let (response, _, _) = token_answer(JSON, vec![data("{}")], Then::End);
-    let mut body = at_once(response).unwrap().into_body();
+    let (response, _, _) = token_response(JSON, vec![data("{}")], AfterFrames::End);
+    let mut body = expect_ready(response).unwrap().into_body();
     assert!(!body.is_end_stream());
-    assert!(at_once(body.frame()).is_some());
-    assert!(body.is_end_stream(), "looked into");
+    assert!(expect_ready(body.frame()).is_some());
+    assert!(body.is_end_stream(), "inspected");
 }
 
-/// What is asked of an endless body is bounded; one that says nothing is waited for, and can be
-/// given up.
+/// The layer stops after a number of frames or bytes. It waits for a body that is pending, and the
+/// caller can cancel the request.
 #[test]
-fn an_endless_body_is_not_read_to_its_end() {
-    let (response, polls, calls) = token_answer(JSON, vec![], Then::EmptyFrames);
-    assert_eq!(at_once(response).unwrap().status(), 400);
+fn reads_a_bounded_part_of_an_endless_body() {
+    let (response, polls, calls) = token_response(JSON, vec![], AfterFrames::EmptyFrames);
+    assert_eq!(expect_ready(response).unwrap().status(), 400);
     assert!(polls.load(Ordering::SeqCst) <= 256);
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-    let endless = (0..1000).map(|_| data("x".repeat(1024))).collect();
-    let (response, polls, _) = token_answer(JSON, endless, Then::EmptyFrames);
-    assert_eq!(at_once(response).unwrap().status(), 400);
+    let frames = (0..1000).map(|_| data("x".repeat(1024))).collect();
+    let (response, polls, _) = token_response(JSON, frames, AfterFrames::EmptyFrames);
+    assert_eq!(expect_ready(response).unwrap().status(), 400);
     assert_eq!(polls.load(Ordering::SeqCst), 17);
 
-    let (response, _, calls) = token_answer(JSON, vec![data("{")], Then::Wait);
+    let (response, _, calls) = token_response(JSON, vec![data("{")], AfterFrames::Wait);
     let mut response = Box::pin(response);
     let polled = response
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()));
-    assert!(polled.is_pending(), "a timeout is the caller's");
+    assert!(polled.is_pending(), "the layer has no timeout");
     drop(response);
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-    let (response, polls, _) = token_answer("text/plain", vec![], Then::Wait);
-    assert_eq!(at_once(response).unwrap().status(), 400);
+    let (response, polls, _) = token_response("text/plain", vec![], AfterFrames::Wait);
+    assert_eq!(expect_ready(response).unwrap().status(), 400);
     assert_eq!(polls.load(Ordering::SeqCst), 0);
 }
 
-/// As many frames, all but the first of them empty.
+/// This number of frames. All but the first are empty.
 fn frames_of(text: &'static str, count: usize) -> Frames {
     let empty = (1..count).map(|_| data(""));
     std::iter::once(data(text)).chain(empty).collect()
 }
 
-/// A demand in pieces is a demand, up to 16 KiB of it.
 #[test]
-fn a_demand_may_come_in_frames() {
+fn reads_a_demand_in_many_frames_up_to_16_kib() {
     let demand = r#"{"error":"use_dpop_nonce"}"#;
-    let pieces = demand.bytes().map(|byte| data(vec![byte])).collect();
+    let single_bytes = demand.bytes().map(|byte| data(vec![byte])).collect();
     let padded = format!("{demand}{}", " ".repeat(16 * 1024 - demand.len()));
     for (name, frames) in [
-        ("pieces", pieces),
+        ("one byte per frame", single_bytes),
         ("with trailers", vec![data(demand), trailers()]),
-        ("in as many as are read", frames_of(demand, 255)),
-        ("of 16 KiB", vec![data(padded)]),
+        ("the maximum number of frames", frames_of(demand, 255)),
+        ("16 KiB", vec![data(padded)]),
     ] {
-        let (response, _, calls) = token_answer(JSON, frames, Then::End);
-        assert_eq!(at_once(response).unwrap().status(), 200, "{name}");
+        let (response, _, calls) = token_response(JSON, frames, AfterFrames::End);
+        assert_eq!(expect_ready(response).unwrap().status(), 200, "{name}");
         assert_eq!(calls.load(Ordering::SeqCst), 2, "{name}");
     }
 }

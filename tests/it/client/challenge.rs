@@ -18,25 +18,25 @@ fn dpop_error(lines: &[&[u8]]) -> Option<String> {
 
 /// C-16
 #[test]
-fn finds_the_dpop_challenge_in_every_form_of_the_field() {
+fn finds_the_dpop_challenge_in_every_valid_form() {
     let rows: &[(&str, &[&[u8]])] = &[
         ("alone", &[br#"DPoP error="x""#]),
-        ("no case in the scheme", &[br#"dPoP error="x""#]),
-        ("no case in the name", &[br#"DPoP ERROR="x""#]),
-        ("a token for a value", &[b"DPoP error=x"]),
+        ("a scheme in mixed case", &[br#"dPoP error="x""#]),
+        ("a name in upper case", &[br#"DPoP ERROR="x""#]),
+        ("a token as the value", &[b"DPoP error=x"]),
         (
             "blanks around the equals sign",
             &[b"DPoP error \t= \t\"x\""],
         ),
         ("several spaces", &[br#"DPoP   error="x""#]),
         (
-            "parameters that nobody knows",
+            "unknown parameters",
             &[br#"DPoP foo=bar, q="a, b", error="x", algs="ES256""#],
         ),
         ("an unknown parameter last", &[br#"DPoP error="x",foo=1"#]),
-        ("behind Bearer", &[br#"Bearer, DPoP error="x""#]),
+        ("after Bearer", &[br#"Bearer, DPoP error="x""#]),
         (
-            "behind a Bearer with parameters",
+            "after a Bearer with parameters",
             &[br#"Bearer realm="a", error="y", DPoP error="x""#],
         ),
         (
@@ -44,18 +44,18 @@ fn finds_the_dpop_challenge_in_every_form_of_the_field() {
             &[br#"DPoP error="x", Bearer realm="a", error="y""#],
         ),
         (
-            "behind a quoted challenge",
+            "after a challenge in quotes",
             &[br#"Bearer realm="DPoP error=y, DPoP error=z", DPoP error="x""#],
         ),
         (
-            "behind a quoted quote",
+            "after an escaped quote",
             &[br#"Bearer realm="a\", DPoP error=\"y", DPoP error="x""#],
         ),
         ("an escape", &[br#"DPoP error="\x""#]),
-        ("behind a token68", &[br#"Negotiate abc==, DPoP error="x""#]),
-        ("behind a bare token68", &[br#"Basic abc, DPoP error="x""#]),
+        ("after a token68", &[br#"Negotiate abc==, DPoP error="x""#]),
+        ("after a bare token68", &[br#"Basic abc, DPoP error="x""#]),
         (
-            "behind a token68 that looks like a parameter",
+            "after a token68 that looks like a parameter",
             &[br#"Negotiate error=, DPoP error="x""#],
         ),
         ("empty elements", &[br#", ,DPoP , error="x", ,"#]),
@@ -64,37 +64,43 @@ fn finds_the_dpop_challenge_in_every_form_of_the_field() {
             &[br#"DPoP ,, error="x""#],
         ),
         ("a tab between elements", &[b"Bearer,\tDPoP error=x"]),
-        ("no blank behind the comma", &[br#"Bearer,DPoP error="x""#]),
+        ("no blank after the comma", &[br#"Bearer,DPoP error="x""#]),
         (
             "on the second line",
             &[br#"Bearer realm="a""#, br#"DPoP error="x""#],
         ),
         (
-            "behind a broken line",
+            "after a malformed line",
             &[br#"Bearer realm="a"#, br#"DPoP error="x""#],
         ),
-        ("behind an empty line", &[b"", br#"DPoP error="x""#]),
+        ("after an empty line", &[b"", br#"DPoP error="x""#]),
         (
             "the second of two, where the first has no error",
             &[br#"DPoP algs="ES256", DPoP error="x""#],
         ),
         ("the first of two", &[br#"DPoP error="x", DPoP error="y""#]),
-        ("given twice", &[br#"DPoP error="x", error="y""#]),
         (
-            "beyond ASCII elsewhere",
+            "a parameter that occurs twice",
+            &[br#"DPoP error="x", error="y""#],
+        ),
+        (
+            "bytes that are not ASCII in another parameter",
             &[b"Bearer realm=\"\xff\xfe\", DPoP error=\"x\""],
         ),
-        ("before something broken", &[br#"DPoP error="x", @@@"#]),
-        ("before an open quote", &[br#"DPoP error="x", foo="abc"#]),
+        ("before malformed text", &[br#"DPoP error="x", @@@"#]),
+        (
+            "before an unterminated string",
+            &[br#"DPoP error="x", foo="abc"#],
+        ),
     ];
     for (name, lines) in rows {
         assert_eq!(dpop_error(lines).as_deref(), Some("x"), "C-16: {name}");
     }
 }
 
-/// C-16: nothing is found that is not there.
+/// C-16
 #[test]
-fn finds_no_error_where_there_is_none() {
+fn finds_no_error_outside_of_a_valid_dpop_challenge() {
     let rows: &[(&str, &[&[u8]])] = &[
         ("no field", &[]),
         ("an empty line", &[b""]),
@@ -113,8 +119,8 @@ fn finds_no_error_where_there_is_none() {
             "a parameter at the start of the next line",
             &[b"DPoP", br#"error="x""#],
         ),
-        ("an open quote", &[br#"DPoP error="x"#]),
-        ("an escape without an end", &[br#"DPoP error="x\"#]),
+        ("an unterminated string", &[br#"DPoP error="x"#]),
+        ("an escape at the end", &[br#"DPoP error="x\"#]),
         ("no value", &[b"DPoP error="]),
         ("an empty value", &[b"DPoP error= , x"]),
         ("an empty value before a semicolon", &[b"DPoP error=;"]),
@@ -124,8 +130,8 @@ fn finds_no_error_where_there_is_none() {
         ),
         ("no comma", &[br#"DPoP foo="a" error="x""#]),
         ("a semicolon", &[br#"DPoP foo="a"; error="x""#]),
-        ("a tab behind the scheme's comma", &[b"DPoP,\t"]),
-        ("beyond ASCII", &[b"DP\xc3\xb6P error=\"x\""]),
+        ("a tab after the comma", &[b"DPoP,\t"]),
+        ("not ASCII", &[b"DP\xc3\xb6P error=\"x\""]),
         ("a token68", &[b"DPoP error=="]),
     ];
     for (name, lines) in rows {
@@ -133,32 +139,32 @@ fn finds_no_error_where_there_is_none() {
     }
 }
 
-/// C-16: however many a server sends, few are read.
+/// C-16
 #[test]
-fn reads_few_of_endless_challenges() {
+fn reads_at_most_16_challenges() {
     let many = format!("{}DPoP error=x", "Bearer realm=\"a\", ".repeat(10_000));
     assert_eq!(challenges(&[many.as_bytes()]).len(), 16, "on one line");
     let last = format!("{}DPoP error=x", "Bearer realm=\"a\", ".repeat(15));
     assert_eq!(
         dpop_error(&[last.as_bytes()]).as_deref(),
         Some("x"),
-        "the last that is read"
+        "the last challenge that is read"
     );
     let line: &[u8] = b"Bearer realm=a";
     assert_eq!(challenges(&vec![line; 10_000]).len(), 16, "on many lines");
     let commas = ",".repeat(1 << 20);
-    assert_eq!(challenges(&[commas.as_bytes()]).len(), 0, "of none");
+    assert_eq!(challenges(&[commas.as_bytes()]).len(), 0, "only commas");
     let equals = format!("DPoP a{}", "=".repeat(1 << 20));
     assert_eq!(challenges(&[equals.as_bytes()]).len(), 1, "a long token68");
     let parameters = format!("DPoP {}error=x", "a=b,".repeat(100_000));
     assert_eq!(
         dpop_error(&[parameters.as_bytes()]).as_deref(),
         Some("x"),
-        "behind many parameters"
+        "after many parameters"
     );
 }
 
-/// How a parameter may be written.
+/// A parameter, and how it is written.
 #[derive(Clone, Debug)]
 struct Parameter {
     name: String,
@@ -206,14 +212,14 @@ fn any_challenge() -> impl Strategy<Value = (String, Result<Vec<Parameter>, Stri
 }
 
 proptest! {
-    /// C-16: whatever a server writes there is read as it was meant.
+    /// C-16
     #[test]
-    fn reads_what_a_server_writes(
-        meant in prop::collection::vec(any_challenge(), 0..6),
+    fn reads_every_well_formed_field(
+ expected in prop::collection::vec(any_challenge(), 0..6),
         comma in prop_oneof![Just(","), Just(", "), Just(" ,\t, ")],
         one_line in any::<bool>(),
     ) {
-        let lines: Vec<String> = meant
+        let lines: Vec<String> = expected
             .iter()
             .map(|(scheme, content)| match content {
                 Ok(parameters) if parameters.is_empty() => scheme.clone(),
@@ -227,8 +233,8 @@ proptest! {
         let lines = if one_line { vec![lines.join(comma)] } else { lines };
         let bytes: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
         let read = challenges(&bytes);
-        prop_assert_eq!(read.len(), meant.len(), "{:?}", lines);
-        for (challenge, (scheme, content)) in read.iter().zip(&meant) {
+        prop_assert_eq!(read.len(), expected.len(), "{:?}", lines);
+        for (challenge, (scheme, content)) in read.iter().zip(&expected) {
             prop_assert!(challenge.is_scheme(scheme));
             let parameters = content.as_deref().unwrap_or_default();
             for parameter in parameters {
@@ -254,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn no_field_of_the_right_letters_makes_the_parser_panic(line in r#"[DPoP ,="\\a\t]{0,60}"#) {
+    fn no_field_with_challenge_characters_makes_the_parser_panic(line in r#"[DPoP ,="\\a\t]{0,60}"#) {
         challenges(&[line.as_bytes()]);
     }
 }

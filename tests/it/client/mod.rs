@@ -1,4 +1,4 @@
-//! What the tests of the client share: a mock server that records requests, and clients around it.
+//! Helpers of the client's tests: mock servers in the same process, and clients that call them.
 
 mod body;
 mod challenge;
@@ -35,10 +35,9 @@ use tower_dpop::{PublicUrl, Timestamp};
 use common::proofs::ReadProof;
 use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, NOW, TestClock, at, block_on, field};
 
+/// The token of RFC 9449, Figure 12.
 const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
-
 const ORDERS: &str = "https://api.example.com/orders";
-
 const TOKEN_URL: &str = "https://as.example.com/token";
 
 fn url(text: &str) -> PublicUrl {
@@ -58,7 +57,7 @@ fn key() -> SigningKey {
 }
 
 /// An access token of our issuer, bound to the key.
-fn bound_to(key: &SigningKey) -> AccessTokenText {
+fn token_bound_to(key: &SigningKey) -> AccessTokenText {
     let jkt = key.thumbprint().to_string();
     let attempt = Attempt::but(|a| {
         a.token_claims["cnf"]["jkt"] = jkt.into();
@@ -67,7 +66,7 @@ fn bound_to(key: &SigningKey) -> AccessTokenText {
     attempt.token().parse().unwrap()
 }
 
-fn good() -> NewProof {
+fn orders_proof() -> NewProof {
     NewProof::new(&Method::GET, &ORDERS.parse().unwrap()).unwrap()
 }
 
@@ -83,16 +82,16 @@ fn challenges(lines: &[&[u8]]) -> Vec<Challenge> {
     Challenge::from_headers(&headers)
 }
 
-/// A second of the day of [`NOW`], as `Date` has it.
+/// A `Date` value, for a second on the day of [`NOW`].
 fn date(seconds: u64) -> String {
     let of_day = seconds - 1_699_920_000;
     let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     format!("Tue, 14 Nov 2023 {hours:02}:{minutes:02}:{seconds:02} GMT")
 }
 
-type Answered = Response<Full<Bytes>>;
+type MockResponse = Response<Full<Bytes>>;
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answered {
+fn response_with(status: u16, headers: &[(&str, &str)], body: &str) -> MockResponse {
     let mut response = Response::new(Full::from(body.to_owned()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in headers {
@@ -102,47 +101,48 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Answered {
     response
 }
 
-fn ok() -> Answered {
-    answer(200, &[], "")
+fn ok() -> MockResponse {
+    response_with(200, &[], "")
 }
 
-fn fresh(nonce: &str) -> Answered {
-    answer(200, &[("dpop-nonce", nonce)], "")
+fn ok_with_nonce(nonce: &str) -> MockResponse {
+    response_with(200, &[("dpop-nonce", nonce)], "")
 }
 
-/// A server that keeps what it gets, and answers by the request's number and head.
+/// A server that records request heads. The response depends on the head and on the number of the
+/// request, from 1.
 #[derive(Clone)]
-struct Server {
-    seen: Arc<Mutex<Vec<Parts>>>,
-    outcome: Arc<Answers>,
+struct MockServer {
+    requests: Arc<Mutex<Vec<Parts>>>,
+    respond: Arc<Respond>,
 }
 
-type Answers = dyn Fn(usize, &Parts) -> Answered + Send + Sync;
+type Respond = dyn Fn(usize, &Parts) -> MockResponse + Send + Sync;
 
-impl Server {
-    fn new(outcome: impl Fn(usize, &Parts) -> Answered + Send + Sync + 'static) -> Self {
+impl MockServer {
+    fn new(respond: impl Fn(usize, &Parts) -> MockResponse + Send + Sync + 'static) -> Self {
         Self {
-            seen: Arc::default(),
-            outcome: Arc::new(outcome),
+            requests: Arc::default(),
+            respond: Arc::new(respond),
         }
     }
 
-    /// Answers in this order, and 200 when there is no more.
-    fn with_answers(outcomes: impl IntoIterator<Item = Answered>) -> Self {
-        let outcomes: Mutex<VecDeque<Answered>> = Mutex::new(outcomes.into_iter().collect());
-        Self::new(move |_, _| outcomes.lock().unwrap().pop_front().unwrap_or_else(ok))
+    /// Sends these responses in this order, and then 200.
+    fn with_responses(responses: impl IntoIterator<Item = MockResponse>) -> Self {
+        let responses: Mutex<VecDeque<MockResponse>> = Mutex::new(responses.into_iter().collect());
+        Self::new(move |_, _| responses.lock().unwrap().pop_front().unwrap_or_else(ok))
     }
 
-    fn seen(&self) -> Vec<Parts> {
-        self.seen.lock().unwrap().clone()
+    fn requests(&self) -> Vec<Parts> {
+        self.requests.lock().unwrap().clone()
     }
 
-    fn count(&self) -> usize {
-        self.seen.lock().unwrap().len()
+    fn request_count(&self) -> usize {
+        self.requests.lock().unwrap().len()
     }
 
     fn proofs(&self) -> Vec<ReadProof> {
-        self.seen()
+        self.requests()
             .iter()
             .map(|head| ReadProof::in_headers(&head.headers))
             .collect()
@@ -156,10 +156,10 @@ impl Server {
     }
 }
 
-impl<B> Service<Request<B>> for Server {
-    type Response = Answered;
+impl<B> Service<Request<B>> for MockServer {
+    type Response = MockResponse;
     type Error = Infallible;
-    type Future = std::future::Ready<Result<Answered, Infallible>>;
+    type Future = std::future::Ready<Result<MockResponse, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -168,59 +168,62 @@ impl<B> Service<Request<B>> for Server {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (head, _) = request.into_parts();
         let number = {
-            let mut seen = self.seen.lock().unwrap();
-            seen.push(head.clone());
-            seen.len()
+            let mut requests = self.requests.lock().unwrap();
+            requests.push(head.clone());
+            requests.len()
         };
-        std::future::ready(Ok((self.outcome)(number, &head)))
+        std::future::ready(Ok((self.respond)(number, &head)))
     }
 }
 
-/// A resource server that holds proofs to its own clock.
+/// A server that accepts a proof if its `iat` is at most 5 seconds from the server's own clock. The
+/// clock is off by `offset` seconds. `date_field` replaces the `Date` of responses; an empty one
+/// removes it.
 fn server_with_clock(
-    kind: Kind,
+    kind: ServerKind,
     offset: i64,
-    says: impl Fn() -> Option<String> + Send + Sync + 'static,
-) -> (Server, TestClock) {
+    date_field: impl Fn() -> Option<String> + Send + Sync + 'static,
+) -> (MockServer, TestClock) {
     let clock = TestClock::at(NOW.checked_add_signed(offset).unwrap());
-    let (read, first) = (clock.read(), Server::new(|_, _| ok()));
-    let server = Server {
-        outcome: Arc::new(move |_, head| {
-            let now = read().duration_since(at(0)).unwrap().as_secs();
-            let iat = ReadProof::in_headers(&head.headers).iat();
-            let said = says().unwrap_or_else(|| date(now));
-            let headers = [("date", said.as_str())];
-            let headers = if said.is_empty() {
-                &headers[..0]
-            } else {
-                &headers[..]
-            };
-            if iat.abs_diff(now) <= 5 {
-                answer(200, headers, "")
-            } else {
-                kind.invalid_proof(headers)
-            }
-        }),
-        ..first
-    };
+    let read = clock.read();
+    let server = MockServer::new(move |_, head| {
+        let now = read().duration_since(at(0)).unwrap().as_secs();
+        let iat = ReadProof::in_headers(&head.headers).iat();
+        let date = date_field().unwrap_or_else(|| date(now));
+        let headers = [("date", date.as_str())];
+        let headers = if date.is_empty() {
+            &headers[..0]
+        } else {
+            &headers[..]
+        };
+        if iat.abs_diff(now) <= 5 {
+            response_with(200, headers, "")
+        } else {
+            kind.invalid_proof(headers)
+        }
+    });
     (server, clock)
 }
 
-/// The two kinds of server, which say the same in different words.
+/// The kinds of server. Each states its demands in its own form.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ServerKind {
     Resource,
     Token,
-    /// A token endpoint whose client authenticates by `Authorization`.
+    /// A token endpoint that rejects with 401, because the client authenticates in `Authorization`.
     TokenUnauthorized,
 }
 
-const KINDS: [Kind; 3] = [Kind::Resource, Kind::Token, Kind::TokenUnauthorized];
+const KINDS: [ServerKind; 3] = [
+    ServerKind::Resource,
+    ServerKind::Token,
+    ServerKind::TokenUnauthorized,
+];
 
 type Client = BoxCloneService<Request<String>, Response<Bytes>, ClientError>;
 
-impl Kind {
-    fn rejection(self, error: &str, headers: &[(&str, &str)]) -> Answered {
+impl ServerKind {
+    fn rejection(self, error: &str, headers: &[(&str, &str)]) -> MockResponse {
         let (status, name, value, body) = match self {
             Self::Resource => (
                 401,
@@ -239,25 +242,25 @@ impl Kind {
                 json!({ "error": error, "error_description": "…" }).to_string(),
             ),
         };
-        let mut all = vec![(name, value.as_str())];
-        all.extend(headers);
-        answer(status, &all, &body)
+        let mut fields = vec![(name, value.as_str())];
+        fields.extend(headers);
+        response_with(status, &fields, &body)
     }
 
-    fn demand(self, nonce: &str) -> Answered {
+    fn nonce_demand(self, nonce: &str) -> MockResponse {
         self.rejection("use_dpop_nonce", &[("dpop-nonce", nonce)])
     }
 
-    fn invalid_proof(self, headers: &[(&str, &str)]) -> Answered {
+    fn invalid_proof(self, headers: &[(&str, &str)]) -> MockResponse {
         self.rejection("invalid_dpop_proof", headers)
     }
 
-    /// A client at [`NOW`].
-    fn client(self, server: &Server) -> Client {
+    /// A client whose clock is at [`NOW`].
+    fn client(self, server: &MockServer) -> Client {
         self.client_at(server, &TestClock::at(NOW))
     }
 
-    fn client_at(self, server: &Server, clock: &TestClock) -> Client {
+    fn client_at(self, server: &MockServer, clock: &TestClock) -> Client {
         match self {
             Self::Resource => boxed(
                 DpopClientLayer::new(key(), token(), url(AUDIENCE))
@@ -281,7 +284,7 @@ impl Kind {
     }
 }
 
-/// A client of any kind, whose responses are read to their end.
+/// A client that collects each response body.
 fn boxed<S, B>(service: S) -> Client
 where
     S: Service<Request<String>, Response = Response<B>, Error = ClientError, Future: Send>
@@ -290,10 +293,10 @@ where
         + 'static,
     B: Body<Data = Bytes, Error: Debug> + Send + 'static,
 {
-    BoxCloneService::new(service.and_then(collected))
+    BoxCloneService::new(service.and_then(collect_body))
 }
 
-async fn collected<B>(response: Response<B>) -> Result<Response<Bytes>, ClientError>
+async fn collect_body<B>(response: Response<B>) -> Result<Response<Bytes>, ClientError>
 where
     B: Body<Data = Bytes, Error: Debug>,
 {
@@ -303,62 +306,63 @@ where
 }
 
 #[track_caller]
-fn ask(client: &Client, request: Request<String>) -> Response<Bytes> {
+fn send(client: &Client, request: Request<String>) -> Response<Bytes> {
     block_on(client.clone().oneshot(request)).unwrap()
 }
 
 #[track_caller]
-fn error_of<T>(result: Result<T, ClientError>) -> ClientError {
+fn expect_error<T>(result: Result<T, ClientError>) -> ClientError {
     match result {
         Ok(_) => panic!("no error"),
         Err(error) => error,
     }
 }
 
-/// Polls once, where nothing has to be waited for.
+/// The output of a future that is ready when it is first polled.
 #[track_caller]
-fn at_once<F: Future>(future: F) -> F::Output {
+fn expect_ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("waits for something"),
+        Poll::Pending => panic!("the future is pending"),
     }
 }
 
-type Call = (Parts, oneshot::Sender<Answered>);
+/// A request without a response yet.
+type PendingRequest = (Parts, oneshot::Sender<MockResponse>);
 
-/// A server whose every answer is the test's to give, in the order of its choice.
-fn by_hand() -> (
-    impl Service<Request<String>, Response = Answered, Error = std::io::Error, Future: Send>
+/// A server whose responses are sent by the test, in any order.
+fn manual_server() -> (
+    impl Service<Request<String>, Response = MockResponse, Error = std::io::Error, Future: Send>
     + Clone
     + Send
     + 'static,
-    mpsc::UnboundedReceiver<Call>,
+    mpsc::UnboundedReceiver<PendingRequest>,
 ) {
-    let (calls, received) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::unbounded_channel();
     let service = service_fn(move |request: Request<String>| {
-        let (outcome, answered) = oneshot::channel();
-        let sent = calls.send((request.into_parts().0, outcome));
+        let (respond, response) = oneshot::channel();
+        let sent = sender.send((request.into_parts().0, respond));
         async move {
-            sent.map_err(|_| std::io::Error::other("gone"))?;
-            answered.await.map_err(std::io::Error::other)
+            sent.map_err(|_| std::io::Error::other("the test has ended"))?;
+            response.await.map_err(std::io::Error::other)
         }
     });
-    (service, received)
+    (service, requests)
 }
 
-/// The next request that reaches the server. All of it runs in one thread: what has not come after so
-/// many turns does not come.
-async fn next(calls: &mut mpsc::UnboundedReceiver<Call>) -> Call {
+/// The next request that arrives at the server. The tests run on one thread, so a request that has
+/// not arrived after 1000 yields never arrives.
+async fn next_request(requests: &mut mpsc::UnboundedReceiver<PendingRequest>) -> PendingRequest {
     for _ in 0..1000 {
-        if let Ok(call) = calls.try_recv() {
-            return call;
+        if let Ok(request) = requests.try_recv() {
+            return request;
         }
         tokio::task::yield_now().await;
     }
-    panic!("nothing was sent");
+    panic!("no request was sent");
 }
 
-fn nonce_of(head: &Parts) -> Option<String> {
+fn nonce_in(head: &Parts) -> Option<String> {
     ReadProof::in_headers(&head.headers)
         .nonce()
         .map(str::to_owned)

@@ -17,7 +17,7 @@ use tower_dpop::{Algorithm, Algorithms, Timestamp};
 use common::proofs::{ReadProof, assert_shows_nothing, names};
 use common::{Attempt, AttemptExt as _, NOW, at, block_on, verifier_by};
 
-use super::{ORDERS, TOKEN, access_token, challenges, good, now};
+use super::{ORDERS, TOKEN, access_token, challenges, now, orders_proof};
 
 fn new_proof(method: &str, url: &str) -> Result<NewProof, InvalidRequestUrl> {
     NewProof::new(&method.parse().unwrap(), &url.parse().unwrap())
@@ -28,9 +28,9 @@ fn signed(proof: &NewProof, key: &impl ProofSigner) -> ReadProof {
     ReadProof::of(block_on(proof.sign(key, now())).unwrap().as_header_value())
 }
 
-/// C-4, C-18, C-30: for every kind of key, the header has what it must and nothing else.
+/// C-4, C-18, C-30: with every kind of key.
 #[test]
-fn the_header_names_the_algorithm_and_the_public_key_and_nothing_else() {
+fn the_header_has_only_typ_alg_and_the_public_key() {
     let rows: &[(Algorithm, &[&str])] = &[
         (Algorithm::Es256, &["crv", "kty", "x", "y"]),
         (Algorithm::Es384, &["crv", "kty", "x", "y"]),
@@ -41,9 +41,9 @@ fn the_header_names_the_algorithm_and_the_public_key_and_nothing_else() {
     ];
     for (algorithm, members) in rows {
         let name = algorithm.name();
-        // C-18: the server's list decides, and what is unknown in it is skipped.
+        // C-18: the server's list selects the algorithm. Unknown names in it are skipped.
         let key = SigningKey::generate_for_one_of(&format!("none ML-DSA-44 {name}")).unwrap();
-        let proof = signed(&good(), &key);
+        let proof = signed(&orders_proof(), &key);
         assert_eq!(
             names(&proof.header),
             BTreeSet::from(["alg", "jwk", "typ"]),
@@ -65,20 +65,20 @@ fn the_header_names_the_algorithm_and_the_public_key_and_nothing_else() {
     }
 }
 
-/// C-9, C-10, C-11: what is not asked for is not said.
+/// C-9, C-10, C-11
 #[test]
-fn the_claims_are_those_asked_for_and_no_others() {
+fn has_only_the_claims_that_were_set() {
     let key = SigningKey::generate().unwrap();
     let nonce = "eyJ7S_zG.eyJH0-Z.HX4w-7v";
     let with_token = |proof: NewProof| proof.with_access_token(&access_token(TOKEN));
     let with_nonce = |proof: NewProof| proof.with_nonce(nonce.parse().unwrap());
     let rows: [(&str, NewProof, &[&str]); 4] = [
-        ("C-11: bare", good(), &[]),
-        ("C-9: with a token", with_token(good()), &["ath"]),
-        ("C-10: with a nonce", with_nonce(good()), &["nonce"]),
+        ("C-11: neither", orders_proof(), &[]),
+        ("C-9: with a token", with_token(orders_proof()), &["ath"]),
+        ("C-10: with a nonce", with_nonce(orders_proof()), &["nonce"]),
         (
             "with both",
-            with_nonce(with_token(good())),
+            with_nonce(with_token(orders_proof())),
             &["ath", "nonce"],
         ),
     ];
@@ -103,10 +103,10 @@ fn the_claims_are_those_asked_for_and_no_others() {
     }
 }
 
-/// C-10: the latest nonce replaces the one before, and the latest token likewise.
+/// C-10
 #[test]
-fn the_last_token_and_nonce_count() {
-    let proof = good()
+fn the_last_token_and_nonce_replace_earlier_ones() {
+    let proof = orders_proof()
         .with_nonce("one".parse().unwrap())
         .with_nonce("two".parse().unwrap())
         .with_access_token(&access_token("other"))
@@ -117,16 +117,16 @@ fn the_last_token_and_nonce_count() {
     assert_eq!(proof.claim("ath"), Some(common::ath(TOKEN).as_str()));
 }
 
-/// A signer that costs nothing.
-struct Instant(Jwk);
+/// A signer without a computation: its signatures are invalid.
+struct ConstantSigner(Jwk);
 
-impl Instant {
+impl ConstantSigner {
     fn new() -> Self {
         Self(SigningKey::generate().unwrap().public_key().clone())
     }
 }
 
-impl ProofSigner for Instant {
+impl ProofSigner for ConstantSigner {
     fn algorithm(&self) -> Algorithm {
         Algorithm::Es256
     }
@@ -140,10 +140,10 @@ impl ProofSigner for Instant {
     }
 }
 
-/// C-5: 128 bits, each of them random, none of ten thousand twice.
+/// C-5: 128 random bits. 10,000 identifiers are all different, and no bit is constant.
 #[test]
-fn every_jti_is_new_and_random() {
-    let (proof, key) = (good(), Instant::new());
+fn every_jti_is_unique_and_random() {
+    let (proof, key) = (orders_proof(), ConstantSigner::new());
     let identifiers: HashSet<[u8; 16]> = (0..10_000)
         .map(|_| {
             let jti = signed(&proof, &key).jti().to_owned();
@@ -158,17 +158,13 @@ fn every_jti_is_new_and_random() {
             zeros[at] |= !byte;
         }
     }
-    assert_eq!(
-        (ones, zeros),
-        ([0xff; 16], [0xff; 16]),
-        "a bit never varies"
-    );
+    assert_eq!((ones, zeros), ([0xff; 16], [0xff; 16]), "a bit is constant");
 }
 
 /// C-6
 #[test]
-fn htm_is_the_method_as_it_is_sent() {
-    let key = Instant::new();
+fn htm_is_the_method_unchanged() {
+    let key = ConstantSigner::new();
     for method in [
         "GET",
         "get",
@@ -184,10 +180,10 @@ fn htm_is_the_method_as_it_is_sent() {
 
 /// C-7
 #[test]
-fn htu_is_the_url_in_its_normal_form() {
-    let key = Instant::new();
+fn htu_is_the_normalised_url() {
+    let key = ConstantSigner::new();
     let rows = [
-        ("as it is", ORDERS, ORDERS),
+        ("already normalised", ORDERS, ORDERS),
         ("a query", "https://api.example.com/orders?page=2", ORDERS),
         ("an empty query", "https://api.example.com/orders?", ORDERS),
         (
@@ -211,17 +207,17 @@ fn htu_is_the_url_in_its_normal_form() {
             ORDERS,
         ),
         (
-            "the port of https",
+            "the default port of https",
             "https://api.example.com:443/orders",
             ORDERS,
         ),
         (
-            "the port of http",
+            "the default port of http",
             "http://127.0.0.1:80/orders",
             "http://127.0.0.1/orders",
         ),
         (
-            "the port of the other scheme",
+            "the default port of the other scheme",
             "https://api.example.com:80/orders",
             "https://api.example.com:80/orders",
         ),
@@ -251,22 +247,22 @@ fn htu_is_the_url_in_its_normal_form() {
             "https://api.example.com/~joe",
         ),
         (
-            "an encoded slash stays",
+            "an encoded slash is kept, in upper case",
             "https://api.example.com/a%2fb",
             "https://api.example.com/a%2Fb",
         ),
         (
-            "a trailing slash stays",
+            "a trailing slash is kept",
             "https://api.example.com/orders/",
             "https://api.example.com/orders/",
         ),
         (
-            "empty segments stay",
+            "empty segments are kept",
             "https://api.example.com//a//b",
             "https://api.example.com//a//b",
         ),
         (
-            "upper case in the path stays",
+            "upper case in the path is kept",
             "https://api.example.com/Orders",
             "https://api.example.com/Orders",
         ),
@@ -276,7 +272,7 @@ fn htu_is_the_url_in_its_normal_form() {
             "https://[2001:db8::1]:8443/",
         ),
         (
-            "a dot behind the host stays",
+            "a dot after the host is kept",
             "https://api.example.com./",
             "https://api.example.com./",
         ),
@@ -287,24 +283,36 @@ fn htu_is_the_url_in_its_normal_form() {
     }
 }
 
-/// C-7: userinfo is never generated, and what is no URL by RFC 3986 is not repaired.
+/// C-7: `htu` never has userinfo, and a URL that violates RFC 3986 is not corrected.
 #[test]
-fn rejects_urls_that_no_proof_can_name() {
+fn rejects_urls_that_cannot_be_an_htu() {
     use InvalidRequestUrl::{NotHttp, Path};
     let rows = [
         ("userinfo", "https://joe:secret@api.example.com/", NotHttp),
         ("empty userinfo", "https://@api.example.com/", NotHttp),
         ("no scheme", "/orders", NotHttp),
-        ("an authority alone", "api.example.com:443", NotHttp),
+        ("only an authority", "api.example.com:443", NotHttp),
         ("an asterisk", "*", NotHttp),
         ("another scheme", "wss://api.example.com/orders", NotHttp),
-        ("port 0443", "https://api.example.com:0443/", NotHttp),
+        (
+            "a port with a leading zero",
+            "https://api.example.com:0443/",
+            NotHttp,
+        ),
         ("a bar", "https://api.example.com/a|b", Path),
         ("a bracket", "https://api.example.com/a[0]", Path),
         ("a quote", "https://api.example.com/a\"b", Path),
         ("a brace", "https://api.example.com/{a}", Path),
-        ("half an encoding", "https://api.example.com/a%2", Path),
-        ("no encoding", "https://api.example.com/a%zz", Path),
+        (
+            "a truncated percent-encoding",
+            "https://api.example.com/a%2",
+            Path,
+        ),
+        (
+            "an invalid percent-encoding",
+            "https://api.example.com/a%zz",
+            Path,
+        ),
     ];
     for (name, url, expected) in rows {
         assert_eq!(
@@ -318,14 +326,14 @@ fn rejects_urls_that_no_proof_can_name() {
 /// C-8
 #[test]
 fn iat_is_a_whole_number_of_seconds() {
-    let key = Instant::new();
+    let key = ConstantSigner::new();
     let rows = [
         ("a fraction", at(NOW) + Duration::from_millis(999), NOW),
         ("before 1970", UNIX_EPOCH - Duration::from_secs(9), 0),
-        ("9999", at(253_402_300_799), 253_402_300_799),
+        ("the year 9999", at(253_402_300_799), 253_402_300_799),
     ];
     for (name, time, expected) in rows {
-        let signed = block_on(good().sign(&key, Timestamp::from(time))).unwrap();
+        let signed = block_on(orders_proof().sign(&key, Timestamp::from(time))).unwrap();
         let proof = ReadProof::of(signed.as_header_value());
         assert!(
             proof.payload.contains(&format!(r#""iat":{expected},"#))
@@ -336,9 +344,9 @@ fn iat_is_a_whole_number_of_seconds() {
     }
 }
 
-/// C-1, C-2, C-15: what a client makes by hand passes our own verifier, once.
+/// C-1, C-2, C-15: with our own verifier.
 #[test]
-fn the_verifier_takes_each_proof_once() {
+fn the_verifier_accepts_each_proof_once() {
     let verifier = verifier_by(|rules| rules.with_algorithms(Algorithms::default()));
     for algorithm in [Algorithm::Es256, Algorithm::Es384, Algorithm::Ed25519] {
         let name = algorithm.name();
@@ -369,7 +377,7 @@ fn the_verifier_takes_each_proof_once() {
     assert!(plain.is_err(), "C-1");
 }
 
-/// The texts of public values and errors show nothing of a token, a proof, a nonce or a key.
+/// Neither tokens, proofs, nonces nor keys.
 #[test]
 fn debug_and_errors_show_no_secret() {
     let nonce = "nonce-of-the-server-1234";
@@ -379,7 +387,7 @@ fn debug_and_errors_show_no_secret() {
     let private: serde_json::Value = serde_json::from_str(&private).unwrap();
     let jwk = serde_json::to_value(key.public_key()).unwrap();
     let access = access_token(TOKEN);
-    let proof = good()
+    let proof = orders_proof()
         .with_access_token(&access)
         .with_nonce(nonce.parse().unwrap());
     let signed: SignedProof = block_on(proof.sign(&key, now())).unwrap();
@@ -399,10 +407,10 @@ fn debug_and_errors_show_no_secret() {
     secrets.push(private["d"].as_str().unwrap());
     let shown: [(&str, &dyn Debug); 15] = [
         ("AccessTokenText", &access),
-        ("its field", access.authorization()),
+        ("AccessTokenText::authorization", access.authorization()),
         ("NewProof", &proof),
         ("SignedProof", &signed),
-        ("its field", signed.as_header_value()),
+        ("SignedProof::as_header_value", signed.as_header_value()),
         ("TokenResponse", &response),
         ("Challenge", &challenge),
         ("SigningKey", &key),

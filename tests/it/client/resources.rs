@@ -1,4 +1,5 @@
-//! The layer for resource servers: the token it sends, and what `Debug` shows.
+//! The layer for resource servers. The rules that it shares with the layer for the authorization
+//! server are tested in `exchange`.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -13,12 +14,15 @@ use tower_dpop::jose::SigningError;
 use common::proofs::{ReadProof, assert_shows_nothing};
 use common::{AUDIENCE, ISSUER, NOW, block_on, field};
 
-use super::{Kind, ORDERS, Server, TOKEN, answer, ask, error_of, fresh, key, ok, token, url};
+use super::{
+    MockServer, ORDERS, ServerKind, TOKEN, expect_error, key, ok, ok_with_nonce, response_with,
+    send, token, url,
+};
 
-/// C-3, C-15, C-17: one token and one proof, those of the layer, and nothing else is touched.
+/// C-3, C-15, C-17: they replace existing ones, and the rest of the request is unchanged.
 #[test]
-fn a_request_goes_out_with_the_token_and_one_proof() {
-    let server = Server::new(|_, _| ok());
+fn sends_the_token_and_exactly_one_proof() {
+    let server = MockServer::new(|_, _| ok());
     let mut request = Request::builder()
         .method("PATCH")
         .uri("https://api.example.com/a/../orders?page=2")
@@ -31,8 +35,8 @@ fn a_request_goes_out_with_the_token_and_one_proof() {
         .body("body".to_owned())
         .unwrap();
     request.extensions_mut().insert(7_u8);
-    ask(&Kind::Resource.client(&server), request);
-    let [head] = server.seen().try_into().unwrap();
+    send(&ServerKind::Resource.client(&server), request);
+    let [head] = server.requests().try_into().unwrap();
     let proof = ReadProof::in_headers(&head.headers);
     proof.assert_signed("C-3");
     assert_eq!(proof.claim("htm"), Some("PATCH"));
@@ -56,43 +60,44 @@ fn a_request_goes_out_with_the_token_and_one_proof() {
     assert_eq!(head.extensions.get(), Some(&7_u8));
 }
 
-/// C-19: a server that knows only bearer tokens gets none.
+/// C-19: not even to a server that asks for one.
 #[test]
-fn the_token_is_never_a_bearer_token() {
-    let server = Server::new(|_, _| {
-        answer(
+fn never_sends_the_token_as_a_bearer_token() {
+    let server = MockServer::new(|_, _| {
+        response_with(
             401,
             &[("www-authenticate", r#"Bearer error="invalid_token""#)],
             "",
         )
     });
-    let client = Kind::Resource.client(&server);
+    let client = ServerKind::Resource.client(&server);
     for _ in 0..3 {
-        let mut request = Kind::Resource.request();
+        let mut request = ServerKind::Resource.request();
         let bearer = field(format!("Bearer {TOKEN}").as_bytes());
         request.headers_mut().insert("authorization", bearer);
-        assert_eq!(ask(&client, request).status(), 401);
+        assert_eq!(send(&client, request).status(), 401);
     }
-    assert_eq!(server.count(), 3);
-    for head in server.seen() {
+    assert_eq!(server.request_count(), 3);
+    for head in server.requests() {
         assert_eq!(head.headers["authorization"], format!("DPoP {TOKEN}"));
     }
 }
 
+/// Of both layers.
 #[test]
 fn debug_and_errors_show_no_secret() {
     let nonce = "nonce-of-the-server-1234";
     let key = key();
-    let server = Server::new(move |_, _| fresh(nonce));
+    let server = MockServer::new(move |_, _| ok_with_nonce(nonce));
     let resource = DpopClientLayer::new(key.clone(), token(), url(AUDIENCE));
     let tokens = TokenClientLayer::new(key.clone(), url(ISSUER));
-    let (client, grants) = (resource.layer(server.clone()), tokens.layer(server.clone()));
-    block_on(client.clone().oneshot(Kind::Resource.request())).unwrap();
-    let response = block_on(grants.clone().oneshot(Kind::Token.request())).unwrap();
-    let other = Request::get("https://evil.example.com/")
+    let (client, token_client) = (resource.layer(server.clone()), tokens.layer(server.clone()));
+    block_on(client.clone().oneshot(ServerKind::Resource.request())).unwrap();
+    let response = block_on(token_client.clone().oneshot(ServerKind::Token.request())).unwrap();
+    let other_server = Request::get("https://evil.example.com/")
         .body(String::new())
         .unwrap();
-    let rejected = error_of(block_on(client.clone().oneshot(other)));
+    let error = expect_error(block_on(client.clone().oneshot(other_server)));
     let private: serde_json::Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
     let proofs = server.proofs();
     let (ath, jkt) = (common::ath(TOKEN), key.thumbprint().to_string());
@@ -103,10 +108,10 @@ fn debug_and_errors_show_no_secret() {
         ("DpopClientLayer", &resource),
         ("DpopClient", &client),
         ("TokenClientLayer", &tokens),
-        ("TokenClient", &grants),
+        ("TokenClient", &token_client),
         ("ResponseBody", response.body()),
         ("CloneBody", &CloneBody),
-        ("OtherServer", &rejected),
+        ("OtherServer", &error),
         (
             "Token",
             &ClientError::Token(TokenSourceError::new("logged out")),
@@ -122,9 +127,9 @@ fn debug_and_errors_show_no_secret() {
     let debug = format!("{client:?}");
     assert!(
         debug.contains(AUDIENCE),
-        "but it shows the servers: {debug}"
+        "the servers are not shown: {debug}"
     );
-    for head in server.seen() {
+    for head in server.requests() {
         assert_shows_nothing("the request", &format!("{:?}", head.headers), &secrets);
     }
 }

@@ -1,4 +1,4 @@
-//! What the client stores per server: the latest nonce, and the offset of its clock.
+//! The state that the client stores per server: the latest nonce, and the offset of its clock.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,23 +14,25 @@ use common::proofs::ReadProof;
 use common::{AUDIENCE, ISSUER, NOW, TestClock, at, block_on, verifier_by};
 
 use super::{
-    Answered, Client, KINDS, Kind, ORDERS, Server, answer, ask, bound_to, boxed, by_hand, date,
-    fresh, key, next, nonce_of, ok, server_with_clock, token, url,
+    Client, KINDS, MockResponse, MockServer, ORDERS, ServerKind, boxed, date, key, manual_server,
+    next_request, nonce_in, ok, ok_with_nonce, response_with, send, server_with_clock, token,
+    token_bound_to, url,
 };
 
 /// C-22
 #[test]
-fn nonces_are_kept_from_every_response() {
+fn stores_the_nonce_of_every_response() {
     for kind in KINDS {
         for status in [
             200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 429, 500, 503,
         ] {
             let nonce = format!("nonce-{status}");
-            let server = Server::with_answers([answer(status, &[("dpop-nonce", &nonce)], "")]);
+            let server =
+                MockServer::with_responses([response_with(status, &[("dpop-nonce", &nonce)], "")]);
             let client = kind.client(&server);
-            assert_eq!(ask(&client, kind.request()).status(), status, "{kind:?}");
-            ask(&client, kind.request());
-            ask(&client, kind.request());
+            assert_eq!(send(&client, kind.request()).status(), status, "{kind:?}");
+            send(&client, kind.request());
+            send(&client, kind.request());
             assert_eq!(
                 server.nonces(),
                 [None, Some(nonce.clone()), Some(nonce)],
@@ -40,21 +42,21 @@ fn nonces_are_kept_from_every_response() {
     }
 }
 
-/// C-21, C-25: what is no demand, or demands nothing that can be met, is the caller's to see.
+/// C-21, C-25: the caller gets a demand that cannot be met.
 #[test]
-fn a_demand_that_cannot_be_met_is_not_answered() {
+fn does_not_retry_without_exactly_one_valid_nonce() {
     let long = "n".repeat(2049);
     let rows: [(&str, &[&str]); 10] = [
         ("no nonce", &[]),
         ("C-25: two nonces", &["one", "two"]),
         ("C-25: the same nonce twice", &["one", "one"]),
-        ("C-25: empty", &[""]),
+        ("C-25: an empty nonce", &[""]),
         ("C-25: a space", &["a b"]),
         ("C-25: a list", &["one, two"]),
         ("C-25: a quote", &["a\"b"]),
         ("C-25: a backslash", &["a\\b"]),
-        ("C-25: beyond ASCII", &["\u{e4}"]),
-        ("C-25: longer than a proof may be", &[&long]),
+        ("C-25: not ASCII", &["\u{e4}"]),
+        ("C-25: too long", &[&long]),
     ];
     for kind in KINDS {
         for (name, nonces) in rows {
@@ -62,31 +64,31 @@ fn a_demand_that_cannot_be_met_is_not_answered() {
             let server = {
                 let fields: Vec<(&'static str, String)> =
                     fields.iter().map(|(n, v)| (*n, (*v).to_owned())).collect();
-                Server::new(move |_, _| {
+                MockServer::new(move |_, _| {
                     let fields: Vec<_> = fields.iter().map(|(n, v)| (*n, v.as_str())).collect();
                     kind.rejection("use_dpop_nonce", &fields)
                 })
             };
             let client = kind.client(&server);
             for attempt in 1..3 {
-                let status = ask(&client, kind.request()).status();
+                let status = send(&client, kind.request()).status();
                 assert!(status.is_client_error(), "{kind:?}: {name}");
-                assert_eq!(server.count(), attempt, "{kind:?}: {name}");
+                assert_eq!(server.request_count(), attempt, "{kind:?}: {name}");
             }
             assert_eq!(server.nonces(), [None, None], "{kind:?}: {name}");
         }
     }
 }
 
-/// C-23, C-24: a nonce goes back to where it came from, and nowhere else.
+/// C-23, C-24
 #[test]
-fn a_nonce_goes_only_to_its_own_server() {
-    let server = Server::new(|_, head| {
+fn sends_a_nonce_only_to_the_server_that_issued_it() {
+    let server = MockServer::new(|_, head| {
         let nonce = format!(
             "of-{}",
             head.uri.authority().unwrap().as_str().replace(':', "-")
         );
-        answer(200, &[("dpop-nonce", &nonce)], "")
+        response_with(200, &[("dpop-nonce", &nonce)], "")
     });
     let layer = DpopClientLayer::new(key(), token(), url(AUDIENCE))
         .add_server(url("https://api.example.com:8443"))
@@ -108,7 +110,7 @@ fn a_nonce_goes_only_to_its_own_server() {
         ("http://api.example.com/", Some("of-api.example.com")),
     ];
     for (uri, expected) in rows {
-        // Clones of the layer share what is learnt.
+        // Clones of the layer share the stored nonces.
         let service = layer.clone().layer(server.clone());
         block_on(service.oneshot(Request::get(uri).body(()).unwrap())).unwrap();
         assert_eq!(
@@ -117,162 +119,166 @@ fn a_nonce_goes_only_to_its_own_server() {
             "C-23: {uri}"
         );
     }
-    // The authorization server's layer has a memory of its own, at the same origin as well.
+    // Another layer for the same origin stores its own nonces.
     let tokens = TokenClientLayer::new(key(), url(AUDIENCE)).layer(server.clone());
     block_on(tokens.oneshot(Request::post(ORDERS).body(()).unwrap())).unwrap();
     assert_eq!(server.nonces().pop().unwrap(), None, "C-24");
 }
 
-/// C-24: the nonces of the authorization server and of the resource server do not mix, on one
-/// machine either.
+/// C-24: the authorization server and the resource server have separate nonces, even at the same
+/// origin.
 #[test]
-fn layers_of_one_key_keep_their_nonces_apart() {
+fn layers_with_the_same_key_do_not_share_nonces() {
     let (key, server) = (
         key(),
-        Server::new(|_, head| {
-            let kind = if head.headers.contains_key("authorization") {
-                "rs"
+        MockServer::new(|_, head| {
+            let nonce = if head.headers.contains_key("authorization") {
+                "resource"
             } else {
-                "as"
+                "authorization"
             };
-            answer(200, &[("dpop-nonce", kind)], "")
+            ok_with_nonce(nonce)
         }),
     );
     let resource = DpopClientLayer::new(key.clone(), token(), url(AUDIENCE)).layer(server.clone());
     let tokens = TokenClientLayer::new(key, url(AUDIENCE)).layer(server.clone());
     for _ in 0..2 {
-        block_on(tokens.clone().oneshot(Kind::Resource.request())).unwrap();
-        block_on(resource.clone().oneshot(Kind::Resource.request())).unwrap();
+        block_on(tokens.clone().oneshot(ServerKind::Resource.request())).unwrap();
+        block_on(resource.clone().oneshot(ServerKind::Resource.request())).unwrap();
     }
-    let expected = [None, None, Some("as".to_owned()), Some("rs".to_owned())];
+    let expected =
+        [None, None, Some("authorization"), Some("resource")].map(|nonce| nonce.map(str::to_owned));
     assert_eq!(server.nonces(), expected, "C-24");
 }
 
-/// C-22: responses arrive in any order; the newest nonce stays.
+/// C-22: responses can arrive in any order. The newest nonce is kept.
 #[test]
-fn a_late_response_does_not_bring_an_old_nonce_back() {
+fn a_late_response_does_not_restore_an_old_nonce() {
     block_on(async {
-        let (server, mut calls) = by_hand();
+        let (server, mut requests) = manual_server();
         let client = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server);
-        let send = || tokio::spawn(client.clone().oneshot(Kind::Resource.request()));
+        let spawn_request = || tokio::spawn(client.clone().oneshot(ServerKind::Resource.request()));
 
-        // Sent before there was any nonce, answered when the first is old.
-        let oldest = send();
-        let (_, answer_oldest) = next(&mut calls).await;
+        // Sent before there is any nonce. Its response comes when the first nonce is old.
+        let oldest = spawn_request();
+        let (_, respond_to_oldest) = next_request(&mut requests).await;
 
-        let one = send();
-        let (_, answer_one) = next(&mut calls).await;
-        answer_one.send(fresh("first")).unwrap();
+        let one = spawn_request();
+        let (_, respond_to_one) = next_request(&mut requests).await;
+        respond_to_one.send(ok_with_nonce("first")).unwrap();
         one.await.unwrap().unwrap();
 
-        // Sent with the first, answered when it is old, by a server that repeats it.
-        let old = send();
-        let (head, answer_old) = next(&mut calls).await;
-        assert_eq!(nonce_of(&head).as_deref(), Some("first"));
+        // Sent with the first nonce. Its response repeats this nonce when it is old.
+        let old = spawn_request();
+        let (head, respond_to_old) = next_request(&mut requests).await;
+        assert_eq!(nonce_in(&head).as_deref(), Some("first"));
 
-        let two = send();
-        let (_, answer_two) = next(&mut calls).await;
-        answer_two.send(fresh("second")).unwrap();
+        let two = spawn_request();
+        let (_, respond_to_two) = next_request(&mut requests).await;
+        respond_to_two.send(ok_with_nonce("second")).unwrap();
         two.await.unwrap().unwrap();
 
-        answer_old.send(fresh("first")).unwrap();
+        respond_to_old.send(ok_with_nonce("first")).unwrap();
         old.await.unwrap().unwrap();
-        answer_oldest.send(fresh("first")).unwrap();
+        respond_to_oldest.send(ok_with_nonce("first")).unwrap();
         oldest.await.unwrap().unwrap();
 
-        let last = send();
-        let (head, answer_last) = next(&mut calls).await;
-        assert_eq!(nonce_of(&head).as_deref(), Some("second"), "C-22");
+        let last = spawn_request();
+        let (head, respond_to_last) = next_request(&mut requests).await;
+        assert_eq!(nonce_in(&head).as_deref(), Some("second"), "C-22");
 
-        // Several nodes without a common secret: now the first is the latest again.
-        answer_last.send(Kind::Resource.demand("first")).unwrap();
-        let (head, answer_again) = next(&mut calls).await;
-        assert_eq!(nonce_of(&head).as_deref(), Some("first"), "C-21");
-        answer_again.send(ok()).unwrap();
+        // Nodes without a shared secret can demand the first nonce again.
+        respond_to_last
+            .send(ServerKind::Resource.nonce_demand("first"))
+            .unwrap();
+        let (head, respond_to_retry) = next_request(&mut requests).await;
+        assert_eq!(nonce_in(&head).as_deref(), Some("first"), "C-21");
+        respond_to_retry.send(ok()).unwrap();
         assert_eq!(last.await.unwrap().unwrap().status(), 200);
     });
 }
 
-/// C-22: which nonce is the latest, when several requests were under way.
+/// C-22: several requests are in flight.
 #[test]
-fn the_latest_nonce_is_the_one_that_was_not_there_before() {
-    /// A request goes out, or the one of this number is answered with this nonce.
+fn out_of_order_responses_keep_the_newest_nonce() {
+    /// Send a request, or respond to the request of this number with this nonce.
     #[derive(Clone, Copy)]
     enum Step {
         Send,
-        Answered(usize, &'static str),
+        Respond(usize, &'static str),
     }
-    use Step::{Answered, Send};
+    use Step::{Respond, Send};
     let rows: [(&str, &[Step], &str); 4] = [
         (
-            "a late response with a new one",
-            &[Send, Send, Answered(1, "a"), Answered(0, "b")],
+            "a late response with a new nonce",
+            &[Send, Send, Respond(1, "a"), Respond(0, "b")],
             "b",
         ),
         (
-            "a late response with the latest",
-            &[Send, Send, Answered(1, "a"), Answered(0, "a")],
+            "a late response with the latest nonce",
+            &[Send, Send, Respond(1, "a"), Respond(0, "a")],
             "a",
         ),
         (
-            "a response that repeats its own, two later",
+            "a response that repeats the nonce of its request, two nonces later",
             &[
                 Send,
-                Answered(0, "a"),
+                Respond(0, "a"),
                 Send,
                 Send,
-                Answered(2, "b"),
+                Respond(2, "b"),
                 Send,
-                Answered(3, "c"),
-                Answered(1, "a"),
+                Respond(3, "c"),
+                Respond(1, "a"),
             ],
             "c",
         ),
         (
-            "the superseded one, when the latest came twice",
+            "the superseded nonce, after two responses with the latest",
             &[
                 Send,
                 Send,
-                Answered(1, "a"),
+                Respond(1, "a"),
                 Send,
                 Send,
-                Answered(2, "b"),
-                Answered(3, "b"),
-                Answered(0, "a"),
+                Respond(2, "b"),
+                Respond(3, "b"),
+                Respond(0, "a"),
             ],
             "b",
         ),
     ];
     block_on(async {
         for (name, steps, expected) in rows {
-            let (server, mut calls) = by_hand();
+            let (server, mut requests) = manual_server();
             let client = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server);
-            let send = || tokio::spawn(client.clone().oneshot(Kind::Resource.request()));
+            let spawn_request =
+                || tokio::spawn(client.clone().oneshot(ServerKind::Resource.request()));
             let mut sent = Vec::new();
             for step in steps {
                 match step {
                     Send => {
-                        let request = send();
-                        let (_, outcome) = next(&mut calls).await;
-                        sent.push(Some((request, outcome)));
+                        let request = spawn_request();
+                        let (_, response) = next_request(&mut requests).await;
+                        sent.push(Some((request, response)));
                     }
-                    Answered(number, nonce) => {
-                        let (request, outcome) = sent[*number].take().unwrap();
-                        outcome.send(fresh(nonce)).unwrap();
+                    Respond(number, nonce) => {
+                        let (request, response) = sent[*number].take().unwrap();
+                        response.send(ok_with_nonce(nonce)).unwrap();
                         request.await.unwrap().unwrap();
                     }
                 }
             }
-            let _last = send();
-            let (head, _unanswered) = next(&mut calls).await;
-            assert_eq!(nonce_of(&head).as_deref(), Some(expected), "C-22: {name}");
+            let _last = spawn_request();
+            let (head, _pending) = next_request(&mut requests).await;
+            assert_eq!(nonce_in(&head).as_deref(), Some(expected), "C-22: {name}");
         }
     });
 }
 
-/// A server that takes only its current nonce, and decides on nothing before a round of requests is
-/// there. What comes later in the round are retries.
-struct Rotating {
+/// A server that accepts only its current nonce. It responds when all requests of a round have
+/// arrived. Later requests of the round are retries.
+struct RotatingNonceServer {
     current: Mutex<String>,
     round: Barrier,
     trips: AtomicUsize,
@@ -280,7 +286,7 @@ struct Rotating {
 
 const CONCURRENT: usize = 64;
 
-/// Runs a future whose tasks run on two threads.
+/// Runs a future on a runtime with two threads.
 fn in_parallel<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -289,26 +295,26 @@ fn in_parallel<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-impl Rotating {
-    async fn answer(&self, request: Request<String>) -> Answered {
+impl RotatingNonceServer {
+    async fn respond(&self, request: Request<String>) -> MockResponse {
         if self.trips.fetch_add(1, Ordering::SeqCst) < CONCURRENT {
             self.round.wait().await;
         }
         let current = self.current.lock().unwrap().clone();
         if ReadProof::in_headers(request.headers()).nonce() == Some(current.as_str()) {
-            fresh(&current)
+            ok_with_nonce(&current)
         } else {
-            Kind::Resource.demand(&current)
+            ServerKind::Resource.nonce_demand(&current)
         }
     }
 }
 
-/// C-22, C-31: with a nonce that is known every request is one round trip; when it changes, every
-/// request is two at most; afterwards it is one again.
+/// C-22, C-31: a request with a valid stored nonce needs one round trip. When the nonce changes,
+/// each request needs two, and later requests need one again.
 #[test]
 fn concurrent_requests_share_the_newest_nonce() {
     in_parallel(async {
-        let server = Arc::new(Rotating {
+        let server = Arc::new(RotatingNonceServer {
             current: Mutex::new("nonce-0".into()),
             round: Barrier::new(CONCURRENT + 1),
             trips: AtomicUsize::new(CONCURRENT),
@@ -317,33 +323,37 @@ fn concurrent_requests_share_the_newest_nonce() {
             let server = Arc::clone(&server);
             service_fn(move |request: Request<String>| {
                 let server = Arc::clone(&server);
-                async move { Ok::<_, Infallible>(server.answer(request).await) }
+                async move { Ok::<_, Infallible>(server.respond(request).await) }
             })
         };
         let client = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(inner);
-        let first = client.clone().oneshot(Kind::Resource.request()).await;
+        let first = client.clone().oneshot(ServerKind::Resource.request()).await;
         assert_eq!(first.unwrap().status(), 200);
 
-        for (round, rotates) in [false, true, false, true, true, false]
+        for (round, nonce_changes) in [false, true, false, true, true, false]
             .into_iter()
             .enumerate()
         {
             server.trips.store(0, Ordering::SeqCst);
             let tasks: Vec<_> = (0..CONCURRENT)
-                .map(|_| tokio::spawn(client.clone().oneshot(Kind::Resource.request())))
+                .map(|_| tokio::spawn(client.clone().oneshot(ServerKind::Resource.request())))
                 .collect();
-            // All of them have been sent; none is decided.
+            // All requests have arrived, and none has a response yet.
             while server.trips.load(Ordering::SeqCst) < CONCURRENT {
                 tokio::task::yield_now().await;
             }
-            if rotates {
+            if nonce_changes {
                 *server.current.lock().unwrap() = format!("nonce-{}", round + 1);
             }
             server.round.wait().await;
             for task in tasks {
                 assert_eq!(task.await.unwrap().unwrap().status(), 200, "round {round}");
             }
-            let expected = if rotates { 2 * CONCURRENT } else { CONCURRENT };
+            let expected = if nonce_changes {
+                2 * CONCURRENT
+            } else {
+                CONCURRENT
+            };
             assert_eq!(
                 server.trips.load(Ordering::SeqCst),
                 expected,
@@ -353,9 +363,9 @@ fn concurrent_requests_share_the_newest_nonce() {
     });
 }
 
-/// C-15, C-21, C-22: against our own resource server, across the ends of its nonce periods.
+/// C-15, C-21, C-22: with our own resource server.
 #[test]
-fn our_own_server_is_content_across_nonce_periods() {
+fn our_server_accepts_requests_across_nonce_periods() {
     let start = NOW - NOW % 120;
     let clock = TestClock::at(start);
     let trips = Arc::new(AtomicUsize::new(0));
@@ -368,7 +378,7 @@ fn our_own_server_is_content_across_nonce_periods() {
     .layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(Response::new(()))
     }));
-    let counted = {
+    let counting = {
         let trips = Arc::clone(&trips);
         server.map_request(move |request: Request<String>| {
             trips.fetch_add(1, Ordering::SeqCst);
@@ -376,30 +386,30 @@ fn our_own_server_is_content_across_nonce_periods() {
         })
     };
     let key = key();
-    let token = bound_to(&key);
+    let token = token_bound_to(&key);
     let client = DpopClientLayer::new(key, token, url(AUDIENCE))
         .with_clock(clock.read())
-        .layer(counted);
-    // (seconds since the start, round trips of 64 requests at once)
+        .layer(counting);
+    // Seconds since the start, and the maximum of round trips for 64 concurrent requests.
     let rows = [
         ("the first demand", 0, 128),
-        ("known", 1, 64),
+        ("the nonce is known", 1, 64),
         ("the end of the period", 119, 64),
         (
-            "the next period: accepted, and the next nonce comes along",
+            "the next period: accepted, and the response has the next nonce",
             120,
             64,
         ),
-        ("with the new one", 121, 64),
+        ("with the next nonce", 121, 64),
         ("two periods later: stale", 400, 128),
-        ("known", 401, 64),
+        ("the nonce is known", 401, 64),
     ];
     for (name, seconds, expected) in rows {
         clock.set(start + seconds);
         trips.store(0, Ordering::SeqCst);
         in_parallel(async {
             let tasks: Vec<_> = (0..64)
-                .map(|_| tokio::spawn(client.clone().oneshot(Kind::Resource.request())))
+                .map(|_| tokio::spawn(client.clone().oneshot(ServerKind::Resource.request())))
                 .collect();
             for task in tasks {
                 assert_eq!(task.await.unwrap().unwrap().status(), 200, "{name}");
@@ -410,55 +420,55 @@ fn our_own_server_is_content_across_nonce_periods() {
     }
 }
 
-/// C-29: a `Date` that agrees explains nothing, and neither does none.
+/// C-29: a `Date` that agrees with our clock does not explain the rejection.
 #[test]
-fn a_rejection_that_the_clock_does_not_explain_is_not_answered() {
+fn does_not_retry_unless_the_date_shows_a_wrong_clock() {
     let later = date(NOW + 600);
     let now = date(NOW);
-    let near = date(NOW + 5);
-    let nearly_past = date(NOW - 5);
+    let ahead = date(NOW + 5);
+    let behind = date(NOW - 5);
     let tomorrow = "Wed, 15 Nov 2023 22:13:21 GMT";
     let yesterday = "Mon, 13 Nov 2023 22:13:19 GMT";
     let rows: [(&str, &[(&str, &str)]); 12] = [
         ("more than a day ahead", &[("date", tomorrow)]),
         ("more than a day behind", &[("date", yesterday)]),
         ("no Date", &[]),
-        ("a Date that agrees", &[("date", &now)]),
-        ("a Date near enough", &[("date", &near)]),
-        ("a Date near enough behind", &[("date", &nearly_past)]),
-        ("out of a cache", &[("date", &later), ("age", "0")]),
-        ("an Age that is none", &[("date", &later), ("age", "x")]),
-        ("garbage", &[("date", "yesterday")]),
+        ("a Date that equals our clock", &[("date", &now)]),
+        ("a Date 5 seconds ahead", &[("date", &ahead)]),
+        ("a Date 5 seconds behind", &[("date", &behind)]),
+        ("a response from a cache", &[("date", &later), ("age", "0")]),
+        ("an invalid Age", &[("date", &later), ("age", "x")]),
+        ("not a date", &[("date", "yesterday")]),
         ("an empty Date", &[("date", "")]),
         (
-            "beyond the calendar",
+            "a day that does not exist",
             &[("date", "Tue, 99 Nov 2023 22:13:20 GMT")],
         ),
-        ("beyond ASCII", &[("date", "\u{e4}")]),
+        ("not ASCII", &[("date", "\u{e4}")]),
     ];
     for kind in KINDS {
         for (name, headers) in rows {
-            let server = Server::with_answers([kind.invalid_proof(headers)]);
+            let server = MockServer::with_responses([kind.invalid_proof(headers)]);
             let client = kind.client(&server);
             assert!(
-                ask(&client, kind.request()).status().is_client_error(),
+                send(&client, kind.request()).status().is_client_error(),
                 "{kind:?}: {name}"
             );
-            assert_eq!(server.count(), 1, "{kind:?}: {name}");
-            ask(&client, kind.request());
+            assert_eq!(server.request_count(), 1, "{kind:?}: {name}");
+            send(&client, kind.request());
             assert_eq!(server.proofs()[1].iat(), NOW, "{kind:?}: {name}");
         }
     }
 }
 
-/// C-29: up to a day, and only where that is wanted.
+/// C-29
 #[test]
-fn a_clock_is_corrected_by_a_day_at_most_and_not_at_all_where_that_is_said() {
-    let (server, _) = server_with_clock(Kind::Resource, 86_400, || {
+fn corrects_the_clock_by_one_day_at_most_and_only_if_enabled() {
+    let (server, _) = server_with_clock(ServerKind::Resource, 86_400, || {
         Some("Wed, 15 Nov 2023 22:13:20 GMT".into())
     });
-    let client = Kind::Resource.client(&server);
-    assert_eq!(ask(&client, Kind::Resource.request()).status(), 200);
+    let client = ServerKind::Resource.client(&server);
+    assert_eq!(send(&client, ServerKind::Resource.request()).status(), 200);
 
     let resources = DpopClientLayer::new(key(), token(), url(AUDIENCE))
         .with_clock(|| at(NOW))
@@ -469,11 +479,13 @@ fn a_clock_is_corrected_by_a_day_at_most_and_not_at_all_where_that_is_said() {
     for kind in KINDS {
         let (server, _) = server_with_clock(kind, 600, || None);
         let client: Client = match kind {
-            Kind::Resource => boxed(resources.layer(server.clone())),
-            Kind::Token | Kind::TokenUnauthorized => boxed(tokens.layer(server.clone())),
+            ServerKind::Resource => boxed(resources.layer(server.clone())),
+            ServerKind::Token | ServerKind::TokenUnauthorized => {
+                boxed(tokens.layer(server.clone()))
+            }
         };
         for _ in 0..2 {
-            let status = ask(&client, kind.request()).status();
+            let status = send(&client, kind.request()).status();
             assert!(status.is_client_error(), "{kind:?}");
         }
         let times: Vec<_> = server.proofs().iter().map(ReadProof::iat).collect();
@@ -481,16 +493,16 @@ fn a_clock_is_corrected_by_a_day_at_most_and_not_at_all_where_that_is_said() {
     }
 }
 
-/// C-29: a clock that is set to before the server's offset from 1970.
+/// C-29: our clock is set back, so that the corrected time would be negative.
 #[test]
-fn there_is_no_time_before_1970() {
+fn a_corrected_time_is_never_before_1970() {
     for kind in KINDS {
         let (server, _) = server_with_clock(kind, -600, || None);
         let clock = TestClock::at(NOW);
         let client = kind.client_at(&server, &clock);
-        assert_eq!(ask(&client, kind.request()).status(), 200, "{kind:?}");
+        assert_eq!(send(&client, kind.request()).status(), 200, "{kind:?}");
         clock.set(100);
-        ask(&client, kind.request());
+        send(&client, kind.request());
         let last = server.proofs().pop().unwrap().iat();
         assert_eq!(last, 0, "{kind:?}");
     }

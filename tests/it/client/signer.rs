@@ -1,4 +1,4 @@
-//! Signers outside this process.
+//! Signers other than a key of this process.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -12,15 +12,17 @@ use tower_dpop::{Algorithm, DpopLayer};
 use common::proofs::ReadProof;
 use common::{AUDIENCE, ISSUER, NOW, at, block_on, verifier};
 
-use super::{Kind, Server, bound_to, good, key, now, ok, token, url};
+use super::{MockServer, ServerKind, key, now, ok, orders_proof, token, token_bound_to, url};
 
-/// A key that is elsewhere: it takes a while, and can fail.
-struct Remote {
+type SignFn = fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>;
+
+/// A signer that returns after a delay, like a key management service. `sign` makes the result.
+struct RemoteSigner {
     key: SigningKey,
-    outcome: fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
+    sign: SignFn,
 }
 
-impl ProofSigner for Remote {
+impl ProofSigner for RemoteSigner {
     fn algorithm(&self) -> Algorithm {
         self.key.algorithm()
     }
@@ -33,17 +35,16 @@ impl ProofSigner for Remote {
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
-        (self.outcome)(&self.key, input)
+        (self.sign)(&self.key, input)
     }
 }
 
 #[test]
-fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
-    type Outcome = fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>;
-    let rows: [(&str, Algorithm, Outcome, bool); 10] = [
-        ("good", Algorithm::Es256, SigningKey::sign_now, true),
+fn rejects_signatures_of_the_wrong_length() {
+    let rows: [(&str, Algorithm, SignFn, bool); 10] = [
+        ("valid", Algorithm::Es256, SigningKey::sign_now, true),
         (
-            "out of reach",
+            "unreachable",
             Algorithm::Es256,
             |_, _| Err(SigningError::new("timeout")),
             false,
@@ -76,15 +77,15 @@ fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
         ),
         ("empty, RSA", Algorithm::Ps256, |_, _| Ok(vec![]), false),
         (
-            "endless",
+            "1 MiB",
             Algorithm::Es384,
             |_, _| Ok(vec![0; 1 << 20]),
             false,
         ),
     ];
-    for (name, algorithm, outcome, passes) in rows {
+    for (name, algorithm, sign, passes) in rows {
         let key = SigningKey::generate_for(algorithm).unwrap();
-        match block_on(good().sign(&Remote { key, outcome }, now())) {
+        match block_on(orders_proof().sign(&RemoteSigner { key, sign }, now())) {
             Ok(proof) => {
                 assert!(passes, "{name}: signed");
                 ReadProof::of(proof.as_header_value()).assert_signed(name);
@@ -97,71 +98,54 @@ fn a_signer_may_take_its_time_and_must_keep_to_the_form() {
     }
 }
 
-/// C-28: with a key that never leaves its place; what it cannot sign is not sent.
+/// C-28: with a key that this process cannot read.
 #[test]
-fn a_remote_signer_signs_or_nothing_is_sent() {
-    type Row = (
-        &'static str,
-        fn(&SigningKey, &[u8]) -> Result<Vec<u8>, SigningError>,
-        bool,
-    );
-    let rows: [Row; 4] = [
-        ("good", SigningKey::sign_now, true),
+fn sends_nothing_if_the_signer_fails() {
+    let rows: [(&str, SignFn, bool); 4] = [
+        ("valid", SigningKey::sign_now, true),
         (
-            "out of reach",
+            "unreachable",
             |_, _| Err(SigningError::new("timeout")),
             false,
         ),
-        ("nothing", |_, _| Ok(Vec::new()), false),
+        ("empty", |_, _| Ok(Vec::new()), false),
         ("DER", |_, _| Ok(vec![0x30; 70]), false),
     ];
-    for (name, outcome, passes) in rows {
-        let server = Server::new(|_, _| ok());
-        let resource = DpopClientLayer::new(
-            Remote {
-                key: key(),
-                outcome,
-            },
-            token(),
-            url(AUDIENCE),
-        )
-        .layer(server.clone());
-        let tokens = TokenClientLayer::new(
-            Remote {
-                key: key(),
-                outcome,
-            },
-            url(ISSUER),
-        )
-        .layer(server.clone());
-        let outcomes = [
-            block_on(resource.oneshot(Kind::Resource.request())).map(|_| ()),
-            block_on(tokens.oneshot(Kind::Token.request())).map(|_| ()),
+    for (name, sign, passes) in rows {
+        let server = MockServer::new(|_, _| ok());
+        let resource =
+            DpopClientLayer::new(RemoteSigner { key: key(), sign }, token(), url(AUDIENCE))
+                .layer(server.clone());
+        let tokens = TokenClientLayer::new(RemoteSigner { key: key(), sign }, url(ISSUER))
+            .layer(server.clone());
+        let results = [
+            block_on(resource.oneshot(ServerKind::Resource.request())).map(|_| ()),
+            block_on(tokens.oneshot(ServerKind::Token.request())).map(|_| ()),
         ];
-        for outcome in outcomes {
-            match outcome {
+        for result in results {
+            match result {
                 Ok(()) => assert!(passes, "{name}"),
                 Err(ClientError::Signing(_)) => assert!(!passes, "{name}"),
                 Err(error) => panic!("{name}: {error:?}"),
             }
         }
-        assert_eq!(server.count(), if passes { 2 } else { 0 }, "{name}");
+        assert_eq!(server.request_count(), if passes { 2 } else { 0 }, "{name}");
         for proof in server.proofs() {
             proof.assert_signed(name);
         }
     }
-    // A signature of the right length that is none: the server's rejection is what the caller sees.
-    let garbage = Remote {
+    // The layer does not verify signatures. The caller gets the server's rejection.
+    let signer = RemoteSigner {
         key: key(),
-        outcome: |_, _| Ok(vec![1; 64]),
+        sign: |_, _| Ok(vec![1; 64]),
     };
-    let token = bound_to(&garbage.key);
+    let token = token_bound_to(&signer.key);
     let server = DpopLayer::new(verifier()).layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(Response::new(()))
     }));
-    let service = DpopClientLayer::new(garbage, token, url(AUDIENCE))
+    let service = DpopClientLayer::new(signer, token, url(AUDIENCE))
         .with_clock(|| at(NOW))
         .layer(server);
-    let response = block_on(service.oneshot(Kind::Resource.request())).unwrap();
+    let response = block_on(service.oneshot(ServerKind::Resource.request())).unwrap();
     assert_eq!(response.status(), 401);
 }

@@ -1,4 +1,4 @@
-//! Access tokens, token responses, and the source of tokens.
+//! Access tokens, token responses, and token sources.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +15,11 @@ use tower_dpop::client::{
 use common::proofs::ReadProof;
 use common::{AUDIENCE, block_on, field};
 
-use super::{Kind, Server, TOKEN, access_token, error_of, key, ok, token, url};
+use super::{MockServer, ServerKind, TOKEN, access_token, expect_error, key, ok, token, url};
 
-/// C-15: what an `Authorization` field can carry is a token, and nothing else is.
+/// C-15
 #[test]
-fn a_token_is_what_a_field_can_carry() {
+fn accepts_only_tokens_that_fit_into_an_authorization_field() {
     for text in [TOKEN, "a", "abc==", "a+b/c", "-._~"] {
         let token = access_token(text);
         assert_eq!(token.as_str(), text);
@@ -48,6 +48,7 @@ fn a_token_is_what_a_field_can_carry() {
     }
 }
 
+/// Access token, `expires_in`, `refresh_token`, `scope`.
 type Granted = (
     &'static str,
     Option<Duration>,
@@ -58,7 +59,7 @@ type Granted = (
 /// C-13
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
+fn accepts_only_bound_tokens_from_a_token_response() {
     use InvalidTokenResponse::{Malformed, NotBound};
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     let bare = ("t", None, None, None);
@@ -84,44 +85,44 @@ fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
             Err(NotBound),
         ),
         (
-            "C-13: empty type",
+            "C-13: an empty type",
             r#"{"access_token":"t","token_type":""}"#,
             Err(NotBound),
         ),
         (
-            "C-13: a space",
+            "C-13: a space after the type",
             r#"{"access_token":"t","token_type":"DPoP "}"#,
             Err(NotBound),
         ),
         (
-            "C-13: a long s",
+            "C-13: a superscript p",
             r#"{"access_token":"t","token_type":"DPo\u1d56"}"#,
             Err(NotBound),
         ),
         ("no type", r#"{"access_token":"t"}"#, Err(Malformed)),
         (
-            "type null",
+            "type is null",
             r#"{"access_token":"t","token_type":null}"#,
             Err(Malformed),
         ),
         (
-            "type a list",
+            "type is an array",
             r#"{"access_token":"t","token_type":["DPoP"]}"#,
             Err(Malformed),
         ),
         ("no token", r#"{"token_type":"DPoP"}"#, Err(Malformed)),
         (
-            "token null",
+            "token is null",
             r#"{"access_token":null,"token_type":"DPoP"}"#,
             Err(Malformed),
         ),
         (
-            "token a number",
+            "token is a number",
             r#"{"access_token":1,"token_type":"DPoP"}"#,
             Err(Malformed),
         ),
         (
-            "token empty",
+            "token is empty",
             r#"{"access_token":"","token_type":"DPoP"}"#,
             Err(Malformed),
         ),
@@ -136,7 +137,7 @@ fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
             Err(Malformed),
         ),
         (
-            "token beyond ASCII",
+            "token is not ASCII",
             r#"{"access_token":"ä","token_type":"DPoP"}"#,
             Err(Malformed),
         ),
@@ -156,60 +157,60 @@ fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
             Ok(bare),
         ),
         (
-            "optional members null",
+            "optional members are null",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":null,"refresh_token":null,"scope":null}"#,
             Ok(bare),
         ),
         (
-            "expires_in a fraction",
+            "expires_in is a fraction",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":1.5}"#,
             Ok(("t", Some(Duration::from_millis(1500)), None, None)),
         ),
         (
-            "expires_in zero",
+            "expires_in is zero",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":0}"#,
             Ok(("t", seconds(0), None, None)),
         ),
         (
-            "expires_in negative",
+            "expires_in is negative",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":-1}"#,
             Ok(bare),
         ),
         (
-            "expires_in beyond a Duration",
+            "expires_in does not fit into a Duration",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":1e300}"#,
             Ok(bare),
         ),
         (
-            "expires_in beyond a double",
+            "expires_in does not fit into a double",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":1e400}"#,
             Err(Malformed),
         ),
         (
-            "expires_in a string",
+            "expires_in is a string",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":"300"}"#,
             Err(Malformed),
         ),
         (
-            "refresh_token a number",
+            "refresh_token is a number",
             r#"{"access_token":"t","token_type":"DPoP","refresh_token":7}"#,
             Err(Malformed),
         ),
         ("an array", r#"["t","DPoP",300,null,null]"#, Err(Malformed)),
         (
-            "an array behind a space",
+            "an array after a space",
             "\n [\"t\",\"DPoP\",300,null,null]",
             Err(Malformed),
         ),
         ("not JSON", "access_token=t&token_type=DPoP", Err(Malformed)),
         ("empty", "", Err(Malformed)),
         (
-            "half",
+            "truncated",
             r#"{"access_token":"t","token_type":"DPoP""#,
             Err(Malformed),
         ),
         (
-            "something behind it",
+            "trailing data",
             r#"{"access_token":"t","token_type":"DPoP"}{}"#,
             Err(Malformed),
         ),
@@ -245,50 +246,51 @@ fn takes_only_tokens_that_are_bound_out_of_a_token_response() {
 
 proptest! {
     #[test]
-    fn no_body_makes_the_reader_of_token_responses_panic(body in "[{}\\[\\]\":,a-z_0-9 ]{0,80}") {
+    fn no_token_response_makes_the_parser_panic(body in "[{}\\[\\]\":,a-z_0-9 ]{0,80}") {
         let _ = TokenResponse::from_json(body.as_bytes());
     }
 }
 
-/// C-21: an error response is a JSON object with an `error`, and shows no more than that.
+/// C-21: an error response is a JSON object with an `error`. `Debug` shows only this member.
 #[test]
-fn an_error_response_is_told_from_everything_else() {
-    let read = |json: &str| TokenErrorResponse::from_json(json.as_bytes());
-    let rejected = read(r#"{"error":"invalid_grant","error_description":"secret","x":1}"#).unwrap();
-    assert_eq!(rejected.error(), "invalid_grant");
-    assert_eq!(rejected.description(), Some("secret"));
-    assert!(!format!("{rejected:?}").contains("secret"));
-    assert_eq!(read(r#"{"error":"x"}"#).unwrap().description(), None);
+fn parses_only_valid_error_responses() {
+    let parse = |json: &str| TokenErrorResponse::from_json(json.as_bytes());
+    let response =
+        parse(r#"{"error":"invalid_grant","error_description":"secret","x":1}"#).unwrap();
+    assert_eq!(response.error(), "invalid_grant");
+    assert_eq!(response.description(), Some("secret"));
+    assert!(!format!("{response:?}").contains("secret"));
+    assert_eq!(parse(r#"{"error":"x"}"#).unwrap().description(), None);
     for (name, json) in [
-        ("nothing", ""),
-        ("no object", r#"["use_dpop_nonce"]"#),
+        ("empty", ""),
+        ("not an object", r#"["use_dpop_nonce"]"#),
         ("no error", r#"{"error_description":"x"}"#),
-        ("an error that is no text", r#"{"error":{"a":1}}"#),
-        ("two", r#"{"error":"a","error":"b"}"#),
-        ("half of it", r#"{"error":"use_dpop_nonce""#),
-        ("something behind it", r#"{"error":"use_dpop_nonce"} x"#),
+        ("an error that is not a string", r#"{"error":{"a":1}}"#),
+        ("two errors", r#"{"error":"a","error":"b"}"#),
+        ("truncated", r#"{"error":"use_dpop_nonce""#),
+        ("trailing data", r#"{"error":"use_dpop_nonce"} x"#),
     ] {
-        assert!(read(json).is_none(), "{name}");
+        assert!(parse(json).is_none(), "{name}");
     }
 }
 
-/// The token is asked for once for each request, however often it is sent.
+/// A retry uses the same token.
 #[test]
-fn a_token_source_is_asked_once_for_a_request() {
-    let asked = Arc::new(AtomicUsize::new(0));
+fn calls_the_token_source_once_per_request() {
+    let calls = Arc::new(AtomicUsize::new(0));
     let source = {
-        let asked = Arc::clone(&asked);
+        let calls = Arc::clone(&calls);
         move || {
-            let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
+            let number = calls.fetch_add(1, Ordering::SeqCst) + 1;
             async move {
                 tokio::task::yield_now().await;
                 Ok(format!("token-{number}").parse().unwrap())
             }
         }
     };
-    let server = Server::new(|number, _| {
+    let server = MockServer::new(|number, _| {
         if number % 2 == 1 {
-            Kind::Resource.demand(&format!("n{number}"))
+            ServerKind::Resource.nonce_demand(&format!("n{number}"))
         } else {
             ok()
         }
@@ -297,14 +299,14 @@ fn a_token_source_is_asked_once_for_a_request() {
         .with_other_servers_unsigned()
         .layer(server.clone());
     for _ in 0..2 {
-        block_on(service.clone().oneshot(Kind::Resource.request())).unwrap();
+        block_on(service.clone().oneshot(ServerKind::Resource.request())).unwrap();
     }
-    let elsewhere = Request::get("https://evil.example.com/")
+    let other_server = Request::get("https://evil.example.com/")
         .body(String::new())
         .unwrap();
-    block_on(service.oneshot(elsewhere)).unwrap();
+    block_on(service.oneshot(other_server)).unwrap();
     let sent: Vec<_> = server
-        .seen()
+        .requests()
         .iter()
         .map(|head| head.headers.get("authorization").cloned())
         .collect();
@@ -315,8 +317,8 @@ fn a_token_source_is_asked_once_for_a_request() {
         sent.iter().map(Option::as_ref).collect::<Vec<_>>(),
         expected
     );
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
-    for proof in server.proofs_of_signed() {
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    for proof in server.signed_proofs() {
         assert!(
             ["token-1", "token-2"]
                 .map(common::ath)
@@ -325,9 +327,9 @@ fn a_token_source_is_asked_once_for_a_request() {
     }
 }
 
-impl Server {
-    fn proofs_of_signed(&self) -> Vec<ReadProof> {
-        self.seen()
+impl MockServer {
+    fn signed_proofs(&self) -> Vec<ReadProof> {
+        self.requests()
             .iter()
             .filter(|head| head.headers.contains_key("dpop"))
             .map(|head| ReadProof::in_headers(&head.headers))
@@ -336,18 +338,18 @@ impl Server {
 }
 
 #[test]
-fn without_a_token_nothing_is_sent() {
+fn sends_nothing_without_a_token() {
     async fn logged_out() -> Result<AccessTokenText, TokenSourceError> {
         Err(TokenSourceError::new("logged out"))
     }
-    let server = Server::new(|_, _| ok());
+    let server = MockServer::new(|_, _| ok());
     let service = DpopClientLayer::new(key(), logged_out, url(AUDIENCE)).layer(server.clone());
-    let error = error_of(block_on(service.oneshot(Kind::Resource.request())));
+    let error = expect_error(block_on(service.oneshot(ServerKind::Resource.request())));
     assert!(matches!(error, ClientError::Token(_)), "{error:?}");
     assert_eq!(error.to_string(), "there is no access token");
     let cause = std::error::Error::source(&error).unwrap();
     assert_eq!(cause.to_string(), "logged out");
-    assert_eq!(server.count(), 0);
+    assert_eq!(server.request_count(), 0);
     assert_eq!(
         block_on(TokenSource::token(&token())).unwrap().as_str(),
         TOKEN

@@ -4,17 +4,18 @@ use std::collections::HashSet;
 
 use http::Request;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
-use tower_dpop::client::{
-    AccessTokenText, ClientError, DpopClientLayer, InvalidRequestUrl, TokenClientLayer,
-};
+use tower_dpop::client::{ClientError, DpopClientLayer, InvalidRequestUrl, TokenClientLayer};
 
 use common::{AUDIENCE, NOW, block_on};
 
-use crate::client::{Client, Kind, Server, ask, boxed, date, error_of, key, ok, token, url};
+use crate::client::{
+    Client, MockServer, ServerKind, access_token, boxed, date, expect_error, key, ok, send, token,
+    url,
+};
 
-/// C-1, C-31: what is not for a server of the layer is not sent.
+/// C-1, C-31
 #[test]
-fn nothing_is_sent_to_another_server() {
+fn sends_nothing_to_servers_that_are_not_configured() {
     let layer = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"))
         .add_server(url("https://other.example.com:8443"));
     let tokens = TokenClientLayer::new(key(), url("https://api.example.com/v1"))
@@ -23,9 +24,13 @@ fn nothing_is_sent_to_another_server() {
         ("below the prefix", "https://api.example.com/v1/x", true),
         ("the prefix itself", "https://api.example.com/v1", true),
         ("with a query", "https://api.example.com/v1?x", true),
-        ("the second", "https://other.example.com:8443/x", true),
         (
-            "in another spelling",
+            "the second server",
+            "https://other.example.com:8443/x",
+            true,
+        ),
+        (
+            "not normalised",
             "HTTPS://API.example.com:443/%76%31/x",
             true,
         ),
@@ -36,7 +41,7 @@ fn nothing_is_sent_to_another_server() {
             false,
         ),
         (
-            "a dot behind the host",
+            "a dot after the host",
             "https://api.example.com./v1/x",
             false,
         ),
@@ -51,49 +56,53 @@ fn nothing_is_sent_to_another_server() {
         ("above the prefix", "https://api.example.com/", false),
         ("a longer segment", "https://api.example.com/v10", false),
         (
-            "out of the prefix",
+            "dot segments that leave the prefix",
             "https://api.example.com/v1/../x",
             false,
         ),
         (
-            "out of it, encoded",
+            "encoded dot segments that leave the prefix",
             "https://api.example.com/v1/%2e%2E/x",
             false,
         ),
         ("an encoded slash", "https://api.example.com/v1%2Fx", false),
-        ("another case", "https://api.example.com/V1/x", false),
+        (
+            "a path in upper case",
+            "https://api.example.com/V1/x",
+            false,
+        ),
         ("an empty segment", "https://api.example.com//v1/x", false),
         (
-            "the second at the first's port",
+            "the second server at another port",
             "https://other.example.com/x",
             false,
         ),
     ];
-    for (name, uri, is_ours) in rows {
-        let server = Server::new(|_, _| ok());
+    for (name, uri, is_configured) in rows {
+        let server = MockServer::new(|_, _| ok());
         let request = || Request::get(uri).body(String::new()).unwrap();
         let resource = block_on(layer.layer(server.clone()).oneshot(request())).map(|_| ());
         let token = block_on(tokens.layer(server.clone()).oneshot(request())).map(|_| ());
-        if is_ours {
+        if is_configured {
             assert!(resource.is_ok() && token.is_ok(), "{name}");
             assert_eq!(server.proofs().len(), 2, "{name}");
         } else {
-            for outcome in [resource, token] {
-                let error = outcome.unwrap_err();
+            for result in [resource, token] {
+                let error = result.unwrap_err();
                 assert!(
                     matches!(error, ClientError::OtherServer),
                     "{name}: {error:?}"
                 );
             }
-            assert_eq!(server.count(), 0, "{name}: sent");
+            assert_eq!(server.request_count(), 0, "{name}: sent");
         }
     }
 }
 
-/// C-31: where only what lies below a path is meant, a path that servers may read in two ways is not
-/// signed. For a whole origin it makes no difference.
+/// C-31: servers interpret these paths in different ways, so a layer for a path prefix does not
+/// sign them. A layer for the whole origin does.
 #[test]
-fn a_path_with_two_readings_is_not_below_a_prefix() {
+fn an_ambiguous_path_is_not_below_a_path_prefix() {
     for path in [
         "/evil/../v1/x",
         "/evil/%2e%2E/v1/x",
@@ -112,36 +121,40 @@ fn a_path_with_two_readings_is_not_below_a_prefix() {
                 .body(String::new())
                 .unwrap()
         };
-        let server = Server::new(|_, _| ok());
-        let below = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"));
-        let error = block_on(below.layer(server.clone()).oneshot(request())).unwrap_err();
+        let server = MockServer::new(|_, _| ok());
+        let prefix = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"));
+        let error = block_on(prefix.layer(server.clone()).oneshot(request())).unwrap_err();
         assert!(
             matches!(error, ClientError::OtherServer),
             "{path}: {error:?}"
         );
-        assert_eq!(server.count(), 0, "{path}");
-        let everywhere = DpopClientLayer::new(key(), token(), url(AUDIENCE));
-        block_on(everywhere.layer(server.clone()).oneshot(request())).unwrap();
-        assert_eq!(server.count(), 1, "{path}");
+        assert_eq!(server.request_count(), 0, "{path}");
+        let origin = DpopClientLayer::new(key(), token(), url(AUDIENCE));
+        block_on(origin.layer(server.clone()).oneshot(request())).unwrap();
+        assert_eq!(server.request_count(), 1, "{path}");
     }
 }
 
-/// C-31: a `Host` that was copied from another request would take the token elsewhere.
+/// C-31: a `Host` field copied from another request could send the token to another server.
 #[test]
-fn a_host_field_must_name_the_server_of_the_url() {
+fn the_host_field_must_match_the_url() {
     type Hosts = &'static [&'static str];
     let rows: [(&str, Hosts, bool); 8] = [
-        ("none", &[], true),
-        ("the same", &["api.example.com"], true),
-        ("in upper case", &["API.example.com"], true),
+        ("no field", &[], true),
+        ("the same host", &["api.example.com"], true),
+        ("upper case", &["API.example.com"], true),
         ("with the default port", &["api.example.com:443"], true),
-        ("another", &["evil.example.com"], false),
+        ("another host", &["evil.example.com"], false),
         ("another port", &["api.example.com:8443"], false),
-        ("two", &["api.example.com", "evil.example.com"], false),
-        ("no host", &["not a host"], false),
+        (
+            "two fields",
+            &["api.example.com", "evil.example.com"],
+            false,
+        ),
+        ("not a host", &["not a host"], false),
     ];
     for (name, hosts, passes) in rows {
-        let server = Server::new(|_, _| ok());
+        let server = MockServer::new(|_, _| ok());
         let clients: [Client; 2] = [
             boxed(DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server.clone())),
             boxed(TokenClientLayer::new(key(), url(AUDIENCE)).layer(server.clone())),
@@ -161,13 +174,13 @@ fn a_host_field_must_name_the_server_of_the_url() {
                 }
             }
         }
-        assert_eq!(server.count(), if passes { 2 } else { 0 }, "{name}");
+        assert_eq!(server.request_count(), if passes { 2 } else { 0 }, "{name}");
     }
 }
 
-/// C-7: where no proof can be made, nothing is sent.
+/// C-7
 #[test]
-fn nothing_is_sent_where_no_proof_can_name_the_url() {
+fn sends_nothing_if_no_proof_can_be_made_for_the_url() {
     use InvalidRequestUrl::{NotHttp, Path};
     for (uri, expected) in [
         ("/orders", NotHttp),
@@ -175,15 +188,15 @@ fn nothing_is_sent_where_no_proof_can_name_the_url() {
         ("wss://api.example.com/orders", NotHttp),
         ("https://api.example.com/a|b", Path),
     ] {
-        for kind in [Kind::Resource, Kind::Token] {
-            let server = Server::new(|_, _| ok());
+        for kind in [ServerKind::Resource, ServerKind::Token] {
+            let server = MockServer::new(|_, _| ok());
             let layer = DpopClientLayer::new(key(), token(), url(AUDIENCE));
-            let open = layer.clone().with_other_servers_unsigned();
+            let unsigned = layer.clone().with_other_servers_unsigned();
             let tokens = TokenClientLayer::new(key(), url(AUDIENCE));
             let clients: [Client; 2] = match kind {
-                Kind::Resource => [
+                ServerKind::Resource => [
                     boxed(layer.layer(server.clone())),
-                    boxed(open.layer(server.clone())),
+                    boxed(unsigned.layer(server.clone())),
                 ],
                 _ => [
                     boxed(tokens.layer(server.clone())),
@@ -192,26 +205,26 @@ fn nothing_is_sent_where_no_proof_can_name_the_url() {
             };
             for client in clients {
                 let request = Request::get(uri).body(String::new()).unwrap();
-                let error = error_of(block_on(client.oneshot(request)));
+                let error = expect_error(block_on(client.oneshot(request)));
                 assert!(
                     matches!(error, ClientError::Url(reason) if reason == expected),
                     "{uri}: {error:?}"
                 );
             }
-            assert_eq!(server.count(), 0, "{uri}: sent");
+            assert_eq!(server.request_count(), 0, "{uri}: sent");
         }
     }
 }
 
 /// C-31
 #[test]
-fn requests_to_other_servers_can_go_out_unsigned() {
+fn passes_requests_to_other_servers_unchanged_if_enabled() {
     let resource = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"))
         .with_other_servers_unsigned();
     let tokens = TokenClientLayer::new(key(), url("https://api.example.com/v1"))
         .with_other_servers_unsigned();
-    let server = Server::new(|_, _| {
-        let mut demand = Kind::Resource.demand("n");
+    let server = MockServer::new(|_, _| {
+        let mut demand = ServerKind::Resource.nonce_demand("n");
         demand
             .headers_mut()
             .insert("date", date(NOW + 600).parse().unwrap());
@@ -231,14 +244,18 @@ fn requests_to_other_servers_can_go_out_unsigned() {
                 .header("dpop", "the caller's")
                 .header("authorization", "DPoP the-caller's")
                 .header("authorization", "Basic YTpi")
-                .header("x-other", "stays")
+                .header("x-other", "unchanged")
                 .body(String::new())
                 .unwrap();
-            let before = server.count();
-            assert_eq!(ask(&client, request).status(), 401, "{uri}: as it came");
-            let seen = server.seen();
-            assert_eq!(seen.len(), before + 1, "{uri}: sent once");
-            let headers = &seen[before].headers;
+            let before = server.request_count();
+            assert_eq!(
+                send(&client, request).status(),
+                401,
+                "{uri}: the response is unchanged"
+            );
+            let requests = server.requests();
+            assert_eq!(requests.len(), before + 1, "{uri}: sent once");
+            let headers = &requests[before].headers;
             let fields: HashSet<_> = headers.keys().map(http::HeaderName::as_str).collect();
             let expected = HashSet::from(["authorization", "dpop", "x-other"]);
             assert_eq!(fields, expected, "{uri}");
@@ -249,19 +266,19 @@ fn requests_to_other_servers_can_go_out_unsigned() {
     }
 }
 
-/// C-31: a layer for each API, one around the other. Each signs for its own and leaves what the other
-/// has signed.
+/// C-31: each layer signs for its own server, and leaves requests that the other layer signed
+/// unchanged.
 #[test]
-fn layers_for_two_servers_stand_around_each_other() {
-    let server = Server::new(|_, _| ok());
+fn layers_for_two_servers_can_be_nested() {
+    let server = MockServer::new(|_, _| ok());
     let (one, two) = (
         url("https://one.example.com"),
         url("https://two.example.com"),
     );
-    let text = |name: &str| -> AccessTokenText { format!("token-{name}").parse().unwrap() };
+    let token_for = |name: &str| access_token(&format!("token-{name}"));
     let service = ServiceBuilder::new()
-        .layer(DpopClientLayer::new(key(), text("one"), one).with_other_servers_unsigned())
-        .layer(DpopClientLayer::new(key(), text("two"), two).with_other_servers_unsigned())
+        .layer(DpopClientLayer::new(key(), token_for("one"), one).with_other_servers_unsigned())
+        .layer(DpopClientLayer::new(key(), token_for("two"), two).with_other_servers_unsigned())
         .service(server.clone());
     for name in ["one", "two", "three"] {
         let request = Request::get(format!("https://{name}.example.com/"))
@@ -270,7 +287,7 @@ fn layers_for_two_servers_stand_around_each_other() {
         block_on(service.clone().oneshot(request)).unwrap();
     }
     let sent: Vec<Option<String>> = server
-        .seen()
+        .requests()
         .iter()
         .map(|head| {
             let field = head.headers.get("authorization")?;

@@ -1,5 +1,4 @@
-//! The service inside of the layer, and the layers outside of it: readiness, connections, retries,
-//! redirects.
+//! The inner service (readiness, errors, connections), and outer layers for retries and redirects.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -22,19 +21,20 @@ use common::proofs::ReadProof;
 use common::{AUDIENCE, ISSUER, block_on};
 
 use crate::client::{
-    Answered, Client, KINDS, Kind, ORDERS, Server, answer, at_once, boxed, by_hand, error_of,
-    fresh, key, next, nonce_of, ok, token, url,
+    Client, KINDS, MockResponse, MockServer, ORDERS, ServerKind, boxed, expect_error, expect_ready,
+    key, manual_server, next_request, nonce_in, ok, ok_with_nonce, response_with, token, url,
 };
 
-/// A service that insists on being asked whether it is ready, and says no now and then.
-struct Strict {
+/// A service that panics if it is called before it is ready. Every other poll is pending, and poll
+/// number `fails_at` is an error.
+struct StrictService {
     is_ready: bool,
     polls: Arc<AtomicUsize>,
     fails_at: usize,
-    server: Server,
+    server: MockServer,
 }
 
-impl Clone for Strict {
+impl Clone for StrictService {
     fn clone(&self) -> Self {
         Self {
             is_ready: false,
@@ -45,10 +45,10 @@ impl Clone for Strict {
     }
 }
 
-impl Service<Request<String>> for Strict {
-    type Response = Answered;
+impl Service<Request<String>> for StrictService {
+    type Response = MockResponse;
     type Error = std::io::Error;
-    type Future = std::future::Ready<Result<Answered, std::io::Error>>;
+    type Future = std::future::Ready<Result<MockResponse, std::io::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), std::io::Error>> {
         let poll = self.polls.fetch_add(1, Ordering::SeqCst) + 1;
@@ -66,27 +66,27 @@ impl Service<Request<String>> for Strict {
     fn call(&mut self, request: Request<String>) -> Self::Future {
         assert!(self.is_ready, "called before it was ready");
         self.is_ready = false;
-        let outcome = block_on_ready(self.server.call(request));
-        std::future::ready(Ok(outcome))
+        let response = ready_response(self.server.call(request));
+        std::future::ready(Ok(response))
     }
 }
 
-fn block_on_ready(future: std::future::Ready<Result<Answered, Infallible>>) -> Answered {
+fn ready_response(future: std::future::Ready<Result<MockResponse, Infallible>>) -> MockResponse {
     match future.into_inner() {
-        Ok(outcome) => outcome,
+        Ok(response) => response,
     }
 }
 
 #[test]
-fn the_inner_service_is_called_only_when_it_is_ready() {
-    let server = Server::new(|number, _| {
+fn calls_the_inner_service_only_when_it_is_ready() {
+    let server = MockServer::new(|number, _| {
         if number % 3 == 0 {
             ok()
         } else {
-            Kind::Resource.demand(&format!("n{number}"))
+            ServerKind::Resource.nonce_demand(&format!("n{number}"))
         }
     });
-    let strict = Strict {
+    let strict = StrictService {
         is_ready: false,
         polls: Arc::default(),
         fails_at: usize::MAX,
@@ -96,76 +96,77 @@ fn the_inner_service_is_called_only_when_it_is_ready() {
     for round in 1..4 {
         let response = block_on(async {
             let ready = service.ready().await?;
-            ready.call(Kind::Resource.request()).await
+            ready.call(ServerKind::Resource.request()).await
         });
         assert_eq!(response.unwrap().status(), 200);
-        assert_eq!(server.count(), 3 * round);
+        assert_eq!(server.request_count(), 3 * round);
     }
 }
 
 #[test]
-fn a_service_that_fails_to_become_ready_is_a_transport_error() {
+fn a_readiness_error_is_a_transport_error() {
     for (fails_at, sent) in [(1, 0), (2, 0), (3, 1), (6, 2)] {
-        let server = Server::new(|number, _| Kind::Token.demand(&format!("n{number}")));
-        let strict = Strict {
+        let server =
+            MockServer::new(|number, _| ServerKind::Token.nonce_demand(&format!("n{number}")));
+        let strict = StrictService {
             is_ready: false,
             polls: Arc::default(),
             fails_at,
             server: server.clone(),
         };
         let service = TokenClientLayer::new(key(), url(ISSUER)).layer(strict);
-        let error = error_of(block_on(service.oneshot(Kind::Token.request())));
+        let error = expect_error(block_on(service.oneshot(ServerKind::Token.request())));
         let ClientError::Transport(cause) = error else {
             panic!("{error:?}");
         };
         assert_eq!(cause.to_string(), "closed");
-        assert_eq!(server.count(), sent, "poll {fails_at}");
+        assert_eq!(server.request_count(), sent, "poll {fails_at}");
     }
 }
 
 #[test]
-fn a_failure_of_the_inner_service_is_a_transport_error() {
+fn an_error_of_the_inner_service_is_a_transport_error() {
     let failing = service_fn(async |_: Request<()>| {
-        Err::<Answered, _>(std::io::Error::other("connection reset"))
+        Err::<MockResponse, _>(std::io::Error::other("connection reset"))
     });
     let request = Request::get(ORDERS).body(()).unwrap();
     let service = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(failing);
-    let error = error_of(block_on(service.oneshot(request)));
+    let error = expect_error(block_on(service.oneshot(request)));
     assert_eq!(error.to_string(), "the request could not be sent");
     let cause = std::error::Error::source(&error).unwrap();
     assert_eq!(cause.to_string(), "connection reset");
 }
 
-/// With room for one request, a retry takes the room of the attempt before.
+/// With a limit of one request, a retry uses the slot of the rejected attempt.
 #[test]
-fn a_retry_fits_where_one_request_does() {
+fn a_retry_needs_no_second_concurrency_slot() {
     for kind in KINDS {
-        let server = Server::with_answers([kind.demand("a"), kind.demand("b")]);
+        let server = MockServer::with_responses([kind.nonce_demand("a"), kind.nonce_demand("b")]);
         let limited = ConcurrencyLimitLayer::new(1).layer(server.clone());
         let client: Client = match kind {
-            Kind::Resource => {
+            ServerKind::Resource => {
                 boxed(DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(limited))
             }
             _ => boxed(TokenClientLayer::new(key(), url(ISSUER)).layer(limited)),
         };
         for _ in 0..2 {
-            let response = at_once(client.clone().oneshot(kind.request())).unwrap();
+            let response = expect_ready(client.clone().oneshot(kind.request())).unwrap();
             assert_eq!(response.status(), 200, "{kind:?}");
         }
-        assert_eq!(server.count(), 4, "{kind:?}");
+        assert_eq!(server.request_count(), 4, "{kind:?}");
     }
 }
 
-/// The one connection of [`OneConnection`], until it is dropped.
-struct Busy(Arc<AtomicBool>);
+/// A response body that holds the connection of [`OneConnection`] until it is dropped.
+struct ConnectionBody(Arc<AtomicBool>);
 
-impl Drop for Busy {
+impl Drop for ConnectionBody {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
-impl Body for Busy {
+impl Body for ConnectionBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -181,17 +182,17 @@ impl Body for Busy {
     }
 }
 
-/// A service that is ready again when the last response's body is gone, as an HTTP/1 connection is.
+/// A service that is ready again when the last response body is dropped, like an HTTP/1 connection.
 #[derive(Clone)]
 struct OneConnection {
     is_busy: Arc<AtomicBool>,
-    server: Server,
+    server: MockServer,
 }
 
 impl Service<Request<String>> for OneConnection {
-    type Response = Response<Busy>;
+    type Response = Response<ConnectionBody>;
     type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<Busy>, Infallible>>;
+    type Future = std::future::Ready<Result<Response<ConnectionBody>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         if self.is_busy.load(Ordering::SeqCst) {
@@ -204,72 +205,79 @@ impl Service<Request<String>> for OneConnection {
     fn call(&mut self, request: Request<String>) -> Self::Future {
         let was_busy = self.is_busy.swap(true, Ordering::SeqCst);
         assert!(!was_busy, "called while the connection is in use");
-        let busy = Busy(Arc::clone(&self.is_busy));
-        let response = block_on_ready(self.server.call(request)).map(|_| busy);
+        let body = ConnectionBody(Arc::clone(&self.is_busy));
+        let response = ready_response(self.server.call(request)).map(|_| body);
         std::future::ready(Ok(response))
     }
 }
 
 #[test]
-fn a_rejected_response_gives_its_connection_back_before_the_retry() {
-    let server = Server::with_answers([Kind::Resource.demand("a"), Kind::Resource.demand("b")]);
+fn releases_the_connection_before_a_retry() {
+    let server = MockServer::with_responses([
+        ServerKind::Resource.nonce_demand("a"),
+        ServerKind::Resource.nonce_demand("b"),
+    ]);
     let connection = OneConnection {
         is_busy: Arc::default(),
         server: server.clone(),
     };
     let service = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(connection);
-    let response = at_once(service.oneshot(Kind::Resource.request())).unwrap();
+    let response = expect_ready(service.oneshot(ServerKind::Resource.request())).unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(server.count(), 3);
+    assert_eq!(server.request_count(), 3);
 }
 
-/// C-31: nobody waits for anybody, and a request that is given up leaves nothing behind.
+/// C-31: a cancelled request does not affect later ones.
 #[test]
 fn requests_do_not_wait_for_each_other() {
     block_on(async {
-        let (server, mut calls) = by_hand();
+        let (server, mut requests) = manual_server();
         let client = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(server);
-        let send = || tokio::spawn(client.clone().oneshot(Kind::Resource.request()));
-        let one = send();
-        let (_, first) = next(&mut calls).await;
-        let two = send();
-        let (_, second) = next(&mut calls).await;
-        second.send(fresh("n")).unwrap();
+        let spawn_request = || tokio::spawn(client.clone().oneshot(ServerKind::Resource.request()));
+        let one = spawn_request();
+        let (_, respond_to_one) = next_request(&mut requests).await;
+        let two = spawn_request();
+        let (_, respond_to_two) = next_request(&mut requests).await;
+        respond_to_two.send(ok_with_nonce("n")).unwrap();
         assert_eq!(two.await.unwrap().unwrap().status(), 200);
 
-        // Given up while the server thinks, while it demands, and before it is sent.
+        // Cancelled before the response, after a demand, and before it is sent.
         one.abort();
         assert!(one.await.unwrap_err().is_cancelled());
-        drop(first);
-        let three = send();
-        let (_, third) = next(&mut calls).await;
-        third.send(Kind::Resource.demand("m")).unwrap();
-        let (head, _unanswered) = next(&mut calls).await;
-        assert_eq!(nonce_of(&head).as_deref(), Some("m"));
+        drop(respond_to_one);
+        let three = spawn_request();
+        let (_, respond_to_three) = next_request(&mut requests).await;
+        respond_to_three
+            .send(ServerKind::Resource.nonce_demand("m"))
+            .unwrap();
+        let (head, _pending) = next_request(&mut requests).await;
+        assert_eq!(nonce_in(&head).as_deref(), Some("m"));
         three.abort();
-        drop(client.clone().oneshot(Kind::Resource.request()));
+        drop(client.clone().oneshot(ServerKind::Resource.request()));
 
-        let four = send();
-        let (head, fourth) = next(&mut calls).await;
-        assert_eq!(nonce_of(&head).as_deref(), Some("m"), "C-22");
-        fourth.send(ok()).unwrap();
+        let four = spawn_request();
+        let (head, respond_to_four) = next_request(&mut requests).await;
+        assert_eq!(nonce_in(&head).as_deref(), Some("m"), "C-22");
+        respond_to_four.send(ok()).unwrap();
         assert_eq!(four.await.unwrap().unwrap().status(), 200);
     });
 }
 
-/// Tries again after every 503.
+/// Retries after a 503, at most this number of times.
 #[derive(Clone)]
-struct Again(usize);
+struct RetryOn503(usize);
 
-impl<E> Policy<Request<String>, Answered, E> for Again {
+impl<E> Policy<Request<String>, MockResponse, E> for RetryOn503 {
     type Future = std::future::Ready<()>;
 
     fn retry(
         &mut self,
         _: &mut Request<String>,
-        result: &mut Result<Answered, E>,
+        result: &mut Result<MockResponse, E>,
     ) -> Option<Self::Future> {
-        let failed = result.as_ref().is_ok_and(|outcome| outcome.status() == 503);
+        let failed = result
+            .as_ref()
+            .is_ok_and(|response| response.status() == 503);
         self.0 = self.0.checked_sub(usize::from(failed))?;
         failed.then(|| std::future::ready(()))
     }
@@ -281,30 +289,30 @@ impl<E> Policy<Request<String>, Answered, E> for Again {
 
 /// C-20
 #[test]
-fn every_try_of_a_retry_layer_has_a_proof_of_its_own() {
-    let server = Server::new(|number, _| {
+fn every_attempt_of_a_retry_layer_has_its_own_proof() {
+    let server = MockServer::new(|number, _| {
         if number < 4 {
-            answer(503, &[], "")
+            response_with(503, &[], "")
         } else {
             ok()
         }
     });
     let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(Again(5)))
+        .layer(RetryLayer::new(RetryOn503(5)))
         .layer(DpopClientLayer::new(key(), token(), url(AUDIENCE)))
         .service(server.clone());
-    let response = block_on(service.oneshot(Kind::Resource.request())).unwrap();
+    let response = block_on(service.oneshot(ServerKind::Resource.request())).unwrap();
     assert_eq!(response.status(), 200);
     let jtis: HashSet<_> = server.proofs().iter().map(|p| p.jti().to_owned()).collect();
     assert_eq!(jtis.len(), 4, "C-20");
 }
 
-/// C-31: a redirect gets a proof of its own for where it leads.
+/// C-31: for the URL that the redirect leads to.
 #[test]
 fn a_redirect_on_the_same_server_gets_a_new_proof() {
-    let server = Server::new(|_, head| match head.uri.path() {
-        "/orders" => answer(307, &[("location", "/v2/orders?x=1")], ""),
-        "/v2/orders" => answer(302, &[("location", "https://api.example.com:443/end")], ""),
+    let server = MockServer::new(|_, head| match head.uri.path() {
+        "/orders" => response_with(307, &[("location", "/v2/orders?x=1")], ""),
+        "/v2/orders" => response_with(302, &[("location", "https://api.example.com:443/end")], ""),
         _ => ok(),
     });
     let service = ServiceBuilder::new()

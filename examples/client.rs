@@ -172,7 +172,7 @@ impl Tokens {
             let error = rejected
                 .as_ref()
                 .map_or("no error code", TokenErrorResponse::error);
-            return Err(format!("the token endpoint answered {status}: {error}").into());
+            return Err(format!("the token endpoint responded with {status}: {error}").into());
         }
         let granted = TokenResponse::from_json(body.as_bytes())?;
         // Renew before the token expires, and within an hour, whatever the server says.

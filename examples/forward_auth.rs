@@ -150,17 +150,16 @@ usage: forward_auth --proxy PROXY --public-url URL --issuer URL [OPTION]...
   --path-prefix PREFIX   the path_prefix of envoy
   --public-url URL       how clients reach the proxy
   --issuer URL           the iss of access tokens, whose keys are discovered
-  --jwks URL             the issuer's keys, where they are not to be discovered
+  --jwks URL             the issuer's keys, instead of discovering them
   --audience AUD         the aud of access tokens (default: the public URL)
-  --forward CLAIM=FIELD  tells this claim (or jkt, the thumbprint of the client's key) in this field
-                         of the answer; may be given several times
+  --forward CLAIM=FIELD  returns this claim (or jkt, the thumbprint of the client's key) in this field
+                         of the response; may be given several times
   --listen ADDRESS       where to listen (default: 127.0.0.1:9001; port 0 takes a free one)
   --nonces               require nonces
   --help                 show this
 
-A claim that is absent leaves its field out. One that cannot be a field (a list, an object, a
-fraction, nothing at all, other than visible ASCII and single spaces within) is not bent until it
-can: the answer is 500.
+If a claim is absent, its field is absent too. If it cannot be a field (a list, an object, a fraction, an
+empty text, anything but visible ASCII and single spaces within), the response is 500.
 ";
 
 #[tokio::main]
@@ -204,7 +203,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     }
     let verifier = Verifier::new(rules, JwtVerifier::new(options.issuer, audience, keys));
     let app = Router::new()
-        .fallback(tell)
+        .fallback(forward)
         .with_state(options.forwarded.into())
         .layer(DpopLayer::new(verifier))
         // Outside of the layer: no one else can use up a proof, or learn whether a proof is valid.
@@ -247,14 +246,14 @@ async fn only_from(
     }
 }
 
-async fn tell(
+async fn forward(
     State(forwarded): State<Arc<[Forwarded]>>,
     Extension(token): Extension<BoundToken<Claims>>,
 ) -> Result<HeaderMap, StatusCode> {
     let mut headers = HeaderMap::new();
     for Forwarded { claim, field } in forwarded.iter() {
         let value = field_value(&token, claim).map_err(|Inexpressible| {
-            tracing::error!(claim, "not told: the claim cannot be a header field");
+            tracing::error!(claim, "the claim cannot be a header field");
             StatusCode::INTERNAL_SERVER_ERROR
         })?;
         if let Some(value) = value {

@@ -1,5 +1,5 @@
 //! A reverse proxy for services without DPoP support. It forwards only requests that the layer
-//! accepts, and tells the service in header fields who sent them.
+//! accepts, and passes claims of their tokens to the service in header fields.
 //!
 //! ```sh
 //! cargo run --release --example gateway -- --issuer https://as.example.com \
@@ -73,17 +73,17 @@ usage: gateway --public-url URL --upstream URL --issuer URL [OPTION]...
   --issuer URL           the iss of access tokens, whose keys are discovered
   --jwks URL             the issuer's keys, where they are not to be discovered
   --audience AUD         the aud of access tokens (default: the public URL)
-  --forward CLAIM=FIELD  tells the service this claim (or jkt, the thumbprint of the client's key)
+  --forward CLAIM=FIELD  sends the service this claim (or jkt, the thumbprint of the client's key)
                          in this header field; may be given several times
   --keep-authorization   leaves the access token in the request
-  --timeout SECONDS      how long the service may take to answer (default: 60)
+  --timeout SECONDS      how long the service may take to respond (default: 60)
   --listen ADDRESS       where to listen (default: 127.0.0.1:8080; port 0 takes a free one)
   --nonces               require nonces
   --help                 show this
 
-A field that is told is taken out of the client's request first, in all of its spellings. A claim
-that is absent leaves it out. One that cannot be a field (a list, an object, a fraction, nothing at
-all, other than visible ASCII and single spaces within) is not bent until it can: the answer is 500.
+A field that is forwarded is first removed from the client's request, in all of its spellings. If a claim is
+absent, its field is absent too. If it cannot be a field (a list, an object, a fraction, an empty text,
+anything but visible ASCII and single spaces within), the response is 500.
 ";
 
 #[tokio::main]
@@ -138,7 +138,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .layer(DpopLayer::new(verifier))
         .service(service_fn(move |request| {
             let gateway = Arc::clone(&gateway);
-            async move { Ok::<_, Infallible>(gateway.answer(request).await) }
+            async move { Ok::<_, Infallible>(gateway.respond(request).await) }
         }));
     let service = TowerToHyperService::new(service);
 
@@ -209,12 +209,12 @@ enum Fate {
 }
 
 impl Gateway {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let answer = match self.prepare(request) {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let upstream = match self.prepare(request) {
             Ok((request, progress)) => self.pass_on(request, progress).await,
             Err(status) => Err(status),
         };
-        answer.unwrap_or_else(|status| {
+        upstream.unwrap_or_else(|status| {
             let mut response = Response::<Body>::default();
             *response.status_mut() = status;
             response
@@ -271,18 +271,18 @@ impl Gateway {
         request: Request<Body>,
         mut progress: watch::Receiver<()>,
     ) -> Result<Response<Body>, StatusCode> {
-        let mut answer = pin!(self.client.request(request));
+        let mut upstream = pin!(self.client.request(request));
         let mut moving = true;
-        let answer = loop {
+        let upstream = loop {
             tokio::select! {
-                answer = &mut answer => break answer,
+                upstream = &mut upstream => break upstream,
                 moved = progress.changed(), if moving => moving = moved.is_ok(),
                 () = sleep(self.patience) => return Err(StatusCode::GATEWAY_TIMEOUT),
             }
         };
-        let (mut head, body) = answer
+        let (mut head, body) = upstream
             .map_err(|error| {
-                tracing::error!(?error, "no answer from the upstream");
+                tracing::error!(?error, "no response from the upstream");
                 StatusCode::BAD_GATEWAY
             })?
             .into_parts();

@@ -60,6 +60,6 @@ async fn orders(Extension(token): Extension<BoundToken>) -> String {
     format!(
         "the orders of {}, whom {} vouches for\n",
         token.claims().subject(),
-        issuer.as_deref().unwrap_or("nobody"),
+        issuer.as_deref().unwrap_or("unknown"),
     )
 }

@@ -40,7 +40,7 @@ usage: resource_server --issuer URL [OPTION]...
   --jwks FILE-or-URL     the issuer's keys, where they are not to be discovered
   --introspection URL    ask about tokens here: about all, or, with --issuer, those that are no JWTs
   --client-id ID         this server's name at the introspection endpoint
-  --client-secret SECRET its secret (in earnest, not on a command line)
+  --client-secret SECRET its secret (in production, do not put it on a command line)
   --audience AUD         the aud of access tokens (default: the public URL)
   --listen ADDRESS       where to listen (default: 127.0.0.1:8080; port 0 takes a free one)
   --public-url URL       how clients reach this server (default: http:// and the address)
@@ -55,7 +55,7 @@ usage: resource_server --issuer URL [OPTION]...
   --metadata             serve RFC 9728 metadata, and point to them in challenges
   --help                 show this
 
-/protected and all below it answer any method with a JSON object, /health needs no token.
+/protected and all paths below it respond to any method with a JSON object, /health needs no token.
 ";
 
 #[tokio::main]

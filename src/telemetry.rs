@@ -66,11 +66,11 @@ pub fn describe() {
         Unit::Seconds,
         "How far the iat of proofs lies behind this server's clock"
     );
-    describe_gauge!(REPLAY_RECORDS, Unit::Count, "Records in the replay memory");
+    describe_gauge!(REPLAY_RECORDS, Unit::Count, "Records in the replay store");
     describe_gauge!(
         REPLAY_LIMIT,
         Unit::Count,
-        "Records that the replay memory may hold"
+        "Maximum number of records in the replay store"
     );
     describe_counter!(
         TOKEN_CACHE,
@@ -272,7 +272,7 @@ const LONGEST_SKEW: f64 = 86_400.0;
 /// Records how full the replay store is.
 pub(crate) fn replay_store(live: usize, limit: usize) {
     #[cfg(feature = "metrics")]
-    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 records")]
+    #[expect(clippy::cast_precision_loss, reason = "no store has 2^52 records")]
     {
         metrics::gauge!(REPLAY_RECORDS).set(live as f64);
         metrics::gauge!(REPLAY_LIMIT).set(limit as f64);

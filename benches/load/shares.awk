@@ -7,16 +7,16 @@
 BEGIN {
     # Every sample belongs to one step: the first of which a function was running, whatever that had called.
     step("the proof's signature, and its key", "verify_signature")
-    step("the replay memory", "::spend")
+    step("the replay store", "::spend")
     step("the access token", "AccessTokenVerifier>::verify")
     step("the proof's form and claims", "ClaimedProof::read|for_token")
     step("the rest of the layer", "layer::decide")
-    step("the handler and its answer", "resource_server::protected|axum::json|serde_json")
+    step("the handler and its response", "resource_server::protected|axum::json|serde_json")
     step("the kernel (but for calls from above)", "[[]kernel")
     step("hyper, axum, tokio", ".")
     # Of these a sample may be several, or none.
     kind("AWS-LC", "EVP_Digest|nistz256|aws_lc_[0-9]")
-    kind("moka", "moka::|crossbeam|Verdicts.*::get|get_or_insert_with_hash")
+    kind("moka", "moka::|crossbeam|CachedTokens.*::get|get_or_insert_with_hash")
     kind("malloc and free", "_int_malloc|_int_free|malloc_consolidate|libc_(malloc|calloc|realloc|free)|unlink_chunk")
     kind("JSON", "serde|visit_map")
     kind("base64", "base64::")

@@ -59,7 +59,7 @@ fn targets(results: &Results) -> String {
     let mut text = String::from("## Targets\n\n| | at most | measured | |\n|---|---:|---:|---|\n");
     for (target, label, figure) in found {
         let Target { name, at_most } = target;
-        let verdict = if figure <= *at_most {
+        let result = if figure <= *at_most {
             "met"
         } else {
             "**missed**"
@@ -67,7 +67,7 @@ fn targets(results: &Results) -> String {
         let figure = number(figure);
         let _ = writeln!(
             text,
-            "| {name} | {at_most} | {figure} | {verdict}: {} |",
+            "| {name} | {at_most} | {figure} | {result}: {} |",
             label.name
         );
     }

@@ -42,7 +42,7 @@ impl Parties {
     }
 
     /// Moves the clock on by a second: one round's proofs are older than the next one's, and those
-    /// of a while ago leave the replay memories as new ones enter.
+    /// of a while ago leave the replay stores as new ones enter.
     pub fn tick(&self) {
         self.issuer.clock().advance(Duration::from_secs(1));
     }

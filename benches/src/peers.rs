@@ -49,7 +49,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
         row(
             Label::new("dpop-verifier")
                 .note(format!(
-                    "{LEFT_OUT}; its replay memory here is a `HashSet`: it brings none"
+                    "{LEFT_OUT}; its replay store here is a `HashSet`: it brings none"
                 ))
                 .charted(Party::Others),
             &client,

@@ -65,7 +65,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
         Rejected::new(parties, Defect::WrongSignature),
     ));
     rows.push(Row::new(
-        Label::new("replayed").note("+ the replay memory: all that a request that passes does"),
+        Label::new("replayed").note("+ the replay store: all that a request that passes does"),
         Replayed(Rejected::new(parties, Defect::WrongSignature)),
     ));
     let text = "\

@@ -1,4 +1,4 @@
-//! The replay memory alone, on one thread and on two.
+//! The replay store alone, on one thread and on two.
 
 use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,7 +54,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
         `MemoryReplayStore::claim`, and that of `CompactReplayStore`, of a key that is not there, while as many records leave as \
         enter: one claim, as the thread sees it that makes it. Time that passes, not pinned to a \
         core.";
-    Section::new("Replay memory", text, Rows::Nanos(rows))
+    Section::new("Replay store", text, Rows::Nanos(rows))
 }
 
 /// A memory in a steady state, whatever its type.

@@ -40,7 +40,7 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
         ),
         Row::new(
             Label::new("warm, through the layer")
-                .note("`DpopLayer` around a service that answers at once")
+                .note("`DpopLayer` around a service that responds at once")
                 .charted(Party::Ours),
             Layered::warm(parties, &parties.client(Algorithm::Es256)),
         ),
@@ -251,7 +251,7 @@ pub fn warm_up(verifier: &Verifier, clients: &[Client]) {
     }
 }
 
-/// A layer that knows this client, around a service that answers at once.
+/// A layer that knows this client, around a service that responds at once.
 pub fn layered(
     parties: &Parties,
     client: &Client,

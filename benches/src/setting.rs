@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-/// The crates whose versions are told.
+/// The crates whose versions are printed.
 const CRATES: [&str; 9] = [
     "tower-dpop",
     "aws-lc-rs",

@@ -250,12 +250,12 @@ async fn push(
         .grants
         .pushed
         .insert(request_uri.clone(), PushedRequest { request, key });
-    let answer =
+    let response =
         json!({ "request_uri": request_uri, "expires_in": PUSHED_REQUEST_LIFETIME.as_secs() });
     Ok((
         StatusCode::CREATED,
         [(CACHE_CONTROL, "no-store")],
-        Json(answer),
+        Json(response),
     )
         .into_response())
 }
@@ -282,7 +282,7 @@ async fn authorize(
     };
     // Without a known client and redirect URI, the user cannot be sent back.
     let client_id = request.client().ok_or(Rejected::InvalidRequest)?;
-    let mut answer = form_urlencoded::Serializer::new(String::new());
+    let mut response = form_urlencoded::Serializer::new(String::new());
     match pushed_key.map_or_else(
         || authorization_request_key(None, request.dpop_jkt.as_deref()),
         |key| Ok(Some(key)),
@@ -299,18 +299,18 @@ async fn authorize(
                     key,
                 },
             );
-            answer.append_pair("code", &code);
+            response.append_pair("code", &code);
         }
         _ => {
-            answer.append_pair("error", "invalid_request");
+            response.append_pair("error", "invalid_request");
         }
     }
     if let Some(state) = &request.state {
-        answer.append_pair("state", state);
+        response.append_pair("state", state);
     }
     // RFC 9207.
-    answer.append_pair("iss", &server.settings.issuer);
-    let location = format!("{}?{}", request.redirect_uri, answer.finish());
+    response.append_pair("iss", &server.settings.issuer);
+    let location = format!("{}?{}", request.redirect_uri, response.finish());
     Ok(Redirect::to(&location).into_response())
 }
 
@@ -510,16 +510,16 @@ impl AuthorizationServer {
             "jti": random_text()?,
             "cnf": key.cnf(),
         }))?;
-        let mut answer = json!({
+        let mut response = json!({
             "access_token": token,
             "token_type": TOKEN_TYPE,
             "expires_in": lifetime,
             "scope": scope,
         });
         if let Some(refresh_token) = refresh_token {
-            answer["refresh_token"] = refresh_token.into();
+            response["refresh_token"] = refresh_token.into();
         }
-        Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+        Ok(([(CACHE_CONTROL, "no-store")], Json(response)).into_response())
     }
 }
 
@@ -548,19 +548,19 @@ async fn introspect(
     }
     let now = Timestamp::from_unix(unix_time()?);
     let token = PresentedToken::new(&request.token);
-    let answer = match server.signer.own_tokens.verify(token, now).await {
+    let response = match server.signer.own_tokens.verify(token, now).await {
         Ok(token) => {
-            let mut answer = token.claims().clone();
-            answer["active"] = true.into();
-            answer["token_type"] = TOKEN_TYPE.into();
+            let mut response = token.claims().clone();
+            response["active"] = true.into();
+            response["token_type"] = TOKEN_TYPE.into();
             if let Confirmation::Thumbprint(jkt) = token.confirmation() {
-                answer["cnf"] = json!(Cnf::from(jkt));
+                response["cnf"] = json!(Cnf::from(jkt));
             }
-            answer
+            response
         }
         Err(_) => json!({ "active": false }),
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    Ok(([(CACHE_CONTROL, "no-store")], Json(response)).into_response())
 }
 
 /// Signs access tokens with its own key.

@@ -130,9 +130,9 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Resul
         ("dpop_jkt", &jkt),
     ]);
     let request = Request::get(format!("{issuer}/authorize?{query}")).body(String::new())?;
-    let answer = story.send(request).await?;
-    story.answered(&answer, 303)?;
-    let code = code_in(header(&answer, "location"), &state, issuer)?;
+    let response = story.send(request).await?;
+    story.responded(&response, 303)?;
+    let code = code_in(header(&response, "location"), &state, issuer)?;
     line("code", &code);
 
     step("2. The client signs a proof: this key, this request, now, once.");
@@ -157,14 +157,14 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Resul
             ("code", &code),
             ("code_verifier", &code_verifier),
         ]))?;
-    let answer = story.send(request.clone()).await?;
+    let response = story.send(request.clone()).await?;
 
     step("4. The authorization server wants a proof that was made after it was asked.");
-    story.answered(&answer, 400)?;
-    let rejection: Value = serde_json::from_str(answer.body())?;
+    story.responded(&response, 400)?;
+    let rejection: Value = serde_json::from_str(response.body())?;
     members(&rejection, &["error"]);
     assert_eq!(rejection["error"], "use_dpop_nonce");
-    let nonce = header(&answer, "dpop-nonce");
+    let nonce = header(&response, "dpop-nonce");
     line("dpop-nonce", nonce);
 
     step(
@@ -179,11 +179,11 @@ async fn obtain_token(story: &Narrator, issuer: &str, key: &SigningKey) -> Resul
     request
         .headers_mut()
         .insert("dpop", second.as_header_value().clone());
-    let answer = story.send(request).await?;
-    story.answered(&answer, 200)?;
-    let granted: Value = serde_json::from_str(answer.body())?;
+    let response = story.send(request).await?;
+    story.responded(&response, 200)?;
+    let granted: Value = serde_json::from_str(response.body())?;
     members(&granted, &["token_type", "expires_in", "access_token"]);
-    let granted = TokenResponse::from_json(answer.body().as_bytes())?;
+    let granted = TokenResponse::from_json(response.body().as_bytes())?;
     note("In the token:");
     let claims = story.claims(
         granted.access_token().as_str(),
@@ -211,12 +211,12 @@ async fn use_token(
         .header("authorization", token.authorization())
         .header("dpop", proof.as_header_value())
         .body(String::new())?;
-    let answer = story.send(request.clone()).await?;
+    let response = story.send(request.clone()).await?;
 
     step("8. The resource server lets it through.");
-    story.answered(&answer, 200)?;
-    line("body", answer.body());
-    assert_eq!(answer.body(), "the orders of alice");
+    story.responded(&response, 200)?;
+    line("body", response.body());
+    assert_eq!(response.body(), "the orders of alice");
     Ok(request)
 }
 
@@ -258,8 +258,8 @@ async fn attack(
     for defect in good.defects() {
         let request = good.again().with_defect(defect).build();
         let (head, _) = story.http.request(request).await?.into_parts();
-        let answer = TestResponse::of(&Response::from_parts(head, ()));
-        answer.assert_reason(defect.name(), good.rejection_of(defect));
+        let response = TestResponse::of(&Response::from_parts(head, ()));
+        response.assert_reason(defect.name(), good.rejection_of(defect));
         names.push(defect.name());
     }
     for name in &names {
@@ -274,7 +274,7 @@ async fn rejected(
     reason: impl Into<Rejection>,
 ) -> Result<()> {
     let response = story.send(request).await?;
-    story.answered(&response, 401)?;
+    story.responded(&response, 401)?;
     println!("     {}", header(&response, "www-authenticate"));
     TestResponse::of(&response).assert_reason("the thief's request", reason);
     assert_eq!(response.body(), "", "nothing of the resource");
@@ -293,7 +293,7 @@ fn code_in(location: &str, state: &str, issuer: &str) -> Result<String> {
         let code = parameters.get("code").ok_or("there is no code")?;
         Ok(code.clone().into_owned())
     } else {
-        Err("the redirect answers another request".into())
+        Err("the redirect belongs to another request".into())
     }
 }
 

@@ -55,7 +55,7 @@ impl Narrator {
     }
 
     /// Prints the head of a response, whose status must be this one.
-    pub(crate) fn answered(&self, response: &Response<String>, expected: u16) -> Result<()> {
+    pub(crate) fn responded(&self, response: &Response<String>, expected: u16) -> Result<()> {
         line("status", response.status().as_str());
         self.all_of(response.headers());
         if response.status() == expected {

@@ -19,7 +19,7 @@ fuzz_target!(|text: &str| {
         for length in [64, 96, 256] {
             let signature = vec![0x5a; length];
             let result = jwk.verify(algorithm, text.as_bytes(), &signature);
-            assert!(result.is_err(), "nobody has signed this");
+            assert!(result.is_err(), "no one has signed this");
         }
     }
 });

@@ -101,7 +101,7 @@ fuzz_target!(|changes: Vec<Change<'_>>| {
         let again = accepts(&server.verifier, &parts);
         assert_eq!(again, Err(ProofError::Replayed.into()));
     } else {
-        // What was rejected has spent nothing.
+        // A rejected request has used up no `jti`.
         let good = accepts(&server.verifier, &server.good);
         assert_eq!(good, Ok(()), "the good request after {first:?}");
     }

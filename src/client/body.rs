@@ -65,7 +65,7 @@ impl<D: Body<Data = Bytes>> ResponseBody<D> {
 
     /// Reads the body and keeps its frames. Returns nothing if the body is too long or breaks off:
     /// a part of it has no meaning.
-    pub(crate) async fn look_into(&mut self) -> Vec<u8> {
+    pub(crate) async fn inspect(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
         while self.read.len() < MAX_INSPECTED_FRAMES {
             let Some(frame) = poll_fn(|context| self.rest.as_mut().poll_frame(context)).await

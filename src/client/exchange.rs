@@ -178,7 +178,7 @@ impl<K: ProofSigner, P> Exchange<K, P> {
             let (demand, response) = R::read(response).await;
             // Another request's response may have brought the newer nonce.
             let newer_nonce = server.latest_nonce().nonce != used.nonce;
-            if !retries.go_on(demand, theirs, newer_nonce) {
+            if !retries.should_retry(demand, theirs, newer_nonce) {
                 let outcome = Outcome::of(demand, response.status());
                 retries.settle_clock(server, outcome, theirs);
                 return Ok(response);
@@ -231,7 +231,12 @@ impl Retries {
     }
 
     /// Whether to send the request again after this response.
-    fn go_on(&mut self, demand: Demand, theirs: Option<ClockOffset>, newer_nonce: bool) -> bool {
+    fn should_retry(
+        &mut self,
+        demand: Demand,
+        theirs: Option<ClockOffset>,
+        newer_nonce: bool,
+    ) -> bool {
         match (demand, theirs) {
             (Demand::UseNonce, _) if newer_nonce && self.for_nonces > 0 => {
                 self.for_nonces -= 1;

@@ -60,7 +60,7 @@ pub(crate) struct Htu {
     pub(crate) origin: Origin<'static>,
     pub(crate) path: String,
     /// Whether a server may read another path in the URL as sent: dot segments, encoded slashes.
-    pub(crate) has_two_readings: bool,
+    pub(crate) is_ambiguous: bool,
 }
 
 impl Htu {
@@ -70,7 +70,7 @@ impl Htu {
         Ok(Self {
             origin: origin.into_owned(),
             path: path.into_owned(),
-            has_two_readings: has_two_readings(uri.path()),
+            is_ambiguous: is_ambiguous(uri.path()),
         })
     }
 
@@ -85,7 +85,7 @@ impl Htu {
 /// Whether servers may interpret the path in different ways: the URL's normal form is signed, but
 /// the URL is sent unchanged. Some servers decode slashes, some decode twice, some first remove the
 /// parameters (`;`) of a segment.
-fn has_two_readings(path: &str) -> bool {
+fn is_ambiguous(path: &str) -> bool {
     let mut path = path.to_ascii_lowercase();
     while path.contains("%25") {
         path = path.replace("%25", "%");

@@ -50,7 +50,7 @@ impl Servers {
     /// The server that a request goes to, if it is one of these.
     pub(crate) fn of(&self, htu: &Htu) -> Option<&Server> {
         let covered = self.urls.iter().any(|url| {
-            url.covers(&htu.origin, &htu.path) && (url.is_origin() || !htu.has_two_readings)
+            url.covers(&htu.origin, &htu.path) && (url.is_origin() || !htu.is_ambiguous)
         });
         self.at(&htu.origin).filter(|_| covered)
     }

@@ -182,7 +182,7 @@ pub enum InvalidTokenResponse {
 /// An error response of a token endpoint ([RFC 6749 section
 /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2)).
 ///
-/// Its text comes from the server: use it to tell errors apart, but do not show it to users
+/// Its text comes from the server: use it to distinguish errors, but do not show it to users
 /// unchanged.
 #[derive(Clone, Deserialize, PartialEq, Eq)]
 pub struct TokenErrorResponse {

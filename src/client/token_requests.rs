@@ -220,7 +220,7 @@ where
         let (head, body) = response.into_parts();
         let mut body = ResponseBody::untouched(body);
         let demand = if rejected && is_json {
-            let seen = body.look_into().await;
+            let seen = body.inspect().await;
             TokenErrorResponse::from_json(&seen)
                 .and_then(|response| Demand::of_error(response.error()))
         } else {

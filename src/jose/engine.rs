@@ -299,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    const MESSAGE: &[u8] = b"one verdict";
+    const MESSAGE: &[u8] = b"one result";
 
     fn ec(
         alg: Algorithm,

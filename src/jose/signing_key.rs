@@ -86,7 +86,7 @@ impl SigningKey {
 
     /// Generates a new key for the algorithm.
     ///
-    /// RSA keys have 2048 bits. They take a tenth of a second to generate, or seconds without AWS-LC.
+    /// RSA keys have 2048 bits. Generating one takes about 0.1 seconds, or seconds without AWS-LC.
     ///
     /// # Panics
     ///

@@ -38,7 +38,7 @@ use crate::resource::verifier::{Verifier, WELL_KNOWN};
 /// let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
 /// assert_eq!(metadata.path(), "/.well-known/oauth-protected-resource");
 ///
-/// // Outermost, so that nobody needs a token to read it.
+/// // Outermost, so that it can be read without a token.
 /// let layers = tower::ServiceBuilder::new()
 ///     .layer(MetadataLayer::new(&metadata))
 ///     .layer(DpopLayer::new(verifier));

@@ -64,8 +64,8 @@
 //! # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let mut request = client.request(Method::GET, "https://api.example.com/orders");
 //! request.token_claims["tenant"] = "another".into();
-//! let answer = TestResponse::of(&send(request.build()));
-//! answer.assert_reason("another tenant's token", TokenError::Claims);
+//! let response = TestResponse::of(&send(request.build()));
+//! response.assert_reason("another tenant's token", TokenError::Claims);
 //! # }
 //! ```
 //!
@@ -114,7 +114,7 @@
 //!
 //! # With bearer tokens
 //!
-//! If the service uses [`allow_bearer`](crate::Verifier::allow_bearer), tell the client: a bound
+//! If the service uses [`allow_bearer`](crate::Verifier::allow_bearer), configure the client too: a bound
 //! token under the Bearer scheme is then rejected for another reason. The service accepts the
 //! request that [`as_bearer`](TestRequest::as_bearer) makes:
 //!
@@ -143,8 +143,8 @@
 //! # fn example(issuer: TestIssuer, client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let request = client.request(Method::GET, "https://api.example.com/orders");
 //! issuer.clock().advance(Duration::from_secs(91));
-//! let answer = TestResponse::of(&send(request.build()));
-//! answer.assert_reason("a second too late", ProofError::Iat(IatError::TooOld { by: 1 }));
+//! let response = TestResponse::of(&send(request.build()));
+//! response.assert_reason("a second too late", ProofError::Iat(IatError::TooOld { by: 1 }));
 //! # }
 //! ```
 //!

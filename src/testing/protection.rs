@@ -79,10 +79,10 @@ pub async fn assert_protected<B: Default, D>(
 /// use http::{Request, Response};
 /// use tower_dpop::testing::{TestClient, assert_token_endpoint_protected};
 ///
-/// # async fn example(client: TestClient, answer: impl AsyncFn(Request<String>) -> Response<String>) {
+/// # async fn example(client: TestClient, send: impl AsyncFn(Request<String>) -> Response<String>) {
 /// let request = client.token_request("https://as.example.com/token");
 /// assert_token_endpoint_protected(&request, async |request: Request<String>| {
-///     answer(request.map(|_| "grant_type=client_credentials".to_owned())).await
+///     send(request.map(|_| "grant_type=client_credentials".to_owned())).await
 /// })
 /// .await;
 /// # }
@@ -107,11 +107,11 @@ pub async fn assert_token_endpoint_protected<B: Default, D: AsRef<[u8]>>(
     );
     for defect in request.defects() {
         let rejected = ask(&request.again().with_defect(defect)).await;
-        let (answer, name) = (TestResponse::of(&rejected), defect.name());
+        let (response, name) = (TestResponse::of(&rejected), defect.name());
         let body = rejected.body();
         match request.rejection_of(defect) {
-            Rejection::Proof(reason) => answer.assert_token_request_reason(name, body, reason),
-            Rejection::Nonce(reason) => answer.assert_token_request_reason(name, body, reason),
+            Rejection::Proof(reason) => response.assert_token_request_reason(name, body, reason),
+            Rejection::Nonce(reason) => response.assert_token_request_reason(name, body, reason),
             reason => unreachable!("{name}: a proof alone is never rejected for {reason:?}"),
         }
     }

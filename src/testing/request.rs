@@ -203,8 +203,8 @@ impl TestRequest {
     ///
     /// let mut request = request.again();
     /// request.token_claims["exp"] = 0.into();
-    /// let answer = TestResponse::of(&send(request.build()));
-    /// answer.assert_reason("an old one", BearerError::Token(TokenError::Expired));
+    /// let response = TestResponse::of(&send(request.build()));
+    /// response.assert_reason("an old one", BearerError::Token(TokenError::Expired));
     /// # }
     /// ```
     #[must_use]

@@ -34,10 +34,10 @@ use crate::token_endpoint::TokenRequestRejection;
 ///         r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#,
 ///     )
 ///     .body(())?;
-/// let answer = TestResponse::of(&rejected);
-/// answer.assert_rejected("the second time", 401, Some("invalid_dpop_proof"));
-/// answer.assert_reason("the second time", ProofError::Replayed);
-/// assert!(std::panic::catch_unwind(|| answer.assert_passed("the second time")).is_err());
+/// let response = TestResponse::of(&rejected);
+/// response.assert_rejected("the second time", 401, Some("invalid_dpop_proof"));
+/// response.assert_reason("the second time", ProofError::Replayed);
+/// assert!(std::panic::catch_unwind(|| response.assert_passed("the second time")).is_err());
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone)]
@@ -291,7 +291,7 @@ impl TestResponse {
         );
         assert!(
             self.cache_control.as_deref() == Some("no-store"),
-            "{name}: the answer ought to say that it may not be cached"
+            "{name}: the response must forbid caching"
         );
         if let TokenRequestRejection::Nonce(_) = reason {
             self.assert_nonce(name);

@@ -53,9 +53,9 @@ impl TestRequest {
         self
     }
 
-    /// How the service under test rejects this defect of the request. A client that knows nonces
-    /// expects the service to demand them, and a client [that is told
-    /// so](crate::testing::TestClient::with_bearer_allowed) expects it to accept bearer tokens.
+    /// How the service under test rejects this defect of the request. A client with nonces
+    /// expects the service to require them, and a client [configured for
+    /// it](crate::testing::TestClient::with_bearer_allowed) expects the service to accept bearer tokens.
     pub fn rejection_of(&self, defect: Defect) -> Rejection {
         match (defect, self.bearer, &self.nonces) {
             (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),

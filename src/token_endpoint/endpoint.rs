@@ -34,7 +34,7 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// If strangers fill the store, the requests of clients are rejected. So rate-limit requests
 /// outside [`verify`](Self::verify) and the layer, or call the two halves separately:
 /// [`check`](Self::check), then the client's authentication and a check of its grant, then
-/// [`UnrecordedProof::spend`].
+/// [`UnrecordedProof::record_use`].
 pub struct TokenEndpoint {
     rules: ProofRules,
 }
@@ -109,6 +109,7 @@ impl TokenEndpoint {
             ProofField::One(_) | ProofField::Several => self.verify(request).await.map(Some),
         }
     }
+
     /// The response to a rejected request: its status, its JSON, a fresh nonce if one is required,
     /// and the [`TokenRequestRejection`] in its extensions. Also emits one `tracing` event.
     ///

@@ -82,7 +82,7 @@ impl fmt::Debug for Claims {
 /// }
 ///
 /// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
-/// // Both are told of the type.
+/// // Both need the type.
 /// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
 ///     .with_lenient_typ()
 ///     .with_claims::<OktaClaims>();

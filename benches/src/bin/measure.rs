@@ -26,7 +26,7 @@ fn main() {
     Results { quick, sections }.write(Path::new(output));
 }
 
-/// All but the replay memory's are for one thread, pinned to one core.
+/// All but the replay store's are for one thread, pinned to one core.
 fn sections(tables: &str, parties: &Parties, rounds: usize) -> Vec<Section> {
     match tables {
         "aws-lc-rs" if requests::ENGINE == tables => vec![

@@ -116,7 +116,7 @@ impl ReplayStore for MemoryReplayStore {
 }
 
 /// Records dropped with each new one: more than one, so that the store empties faster than it
-/// fills; few, so that no request spends long on the records of others.
+/// fills; few, so that no request takes long to remove the records of others.
 const DROPPED_PER_CLAIM: usize = 16;
 
 impl Store {

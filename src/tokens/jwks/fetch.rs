@@ -189,8 +189,8 @@ impl Fetch {
             }
         };
         drop(state);
-        let told = outcome.as_ref().map(drop).map_err(Clone::clone);
-        self.outcome.send_replace(Some(told));
+        let result = outcome.as_ref().map(drop).map_err(Clone::clone);
+        self.outcome.send_replace(Some(result));
         report(self.issuer.location.url(), self.cause, known, &outcome);
     }
 }

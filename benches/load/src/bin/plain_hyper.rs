@@ -1,5 +1,5 @@
-//! The baseline: a plain hyper server, without router and without the layer, that gives every
-//! request an answer like that of the example.
+//! The baseline: a plain hyper server, without router and without the layer, with the response of the example
+//! for every request.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-/// As long as what the example's `/protected` answers.
+/// As long as the response of the example's `/protected`.
 const BODY: &str = r#"{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I","method":"GET","path":"/protected","sub":"client-42"}"#;
 
 #[tokio::main]
@@ -26,13 +26,13 @@ async fn main() -> io::Result<()> {
             // A client that goes away is no concern of ours.
             let _ = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
+                .serve_connection(TokioIo::new(stream), service_fn(respond))
                 .await;
         });
     }
 }
 
-async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::new(Bytes::from_static(BODY.as_bytes())));
     let json = "application/json".parse().expect("a field value");
     response.headers_mut().insert(CONTENT_TYPE, json);

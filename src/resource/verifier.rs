@@ -196,9 +196,7 @@ impl<C> Verifier<C> {
     pub(crate) fn issuers(&self) -> Vec<&str> {
         self.tokens.issuers()
     }
-}
 
-impl<C> Verifier<C> {
     /// The maximum memory for precomputed multiples of clients' public keys, in bytes. The default is
     /// 16 MiB, enough for about 1,300 keys. (Feature `precomputed-keys`; without it, the engine verifies
     /// every signature.)

@@ -230,9 +230,7 @@ impl UnrecordedProof<'_> {
             next_nonce: self.nonce.next,
         })
     }
-}
 
-impl UnrecordedProof<'_> {
     /// The thumbprint (`jkt`) of the key, to check the grant with.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()

@@ -84,8 +84,8 @@ async function confidential({ library, nonces }, use, row) {
     await row(`${method} ${path}`, '200', async () => {
       const url = new URL(path, resource.url);
       const response = await client.fetch(token, key, url, { method, body });
-      const answer = await response.clone().json();
-      holds('seen by the application', [answer.method, answer.path], [method, url.pathname]);
+      const body = await response.clone().json();
+      holds('seen by the application', [body.method, body.path], [method, url.pathname]);
       return response;
     });
   }
@@ -96,8 +96,8 @@ async function confidential({ library, nonces }, use, row) {
     return active ? 'active' : 'inactive';
   });
   await row('introspection of a spoiled token', 'inactive', async () => {
-    const answer = await client.introspect(otherSignature(token));
-    holds('nothing else', answer, { active: false });
+    const body = await client.introspect(otherSignature(token));
+    holds('nothing else', body, { active: false });
     return 'inactive';
   });
   await row('many requests with one nonce', '200', async () => {
@@ -133,7 +133,7 @@ async function publicClient({ library, nonces }, use, row) {
     holds('rotated', refreshed.refresh_token !== tokens.refresh_token, true);
     return refreshed;
   });
-  await row('refresh with a spent token', '400 invalid_grant', () =>
+  await row('refresh with a used token', '400 invalid_grant', () =>
     client.refresh(tokens.refresh_token, key));
   await row('refresh with another key', '400 invalid_grant', async () => {
     const { refresh_token } = await client.redeem(...(await authorize(client)), key);

@@ -1,5 +1,5 @@
 // oidc-provider as an issuer that is asked over the network: for its keys, while they change and
-// while it is out of reach, and about opaque tokens.
+// while it is unreachable, and about opaque tokens.
 
 import { EventEmitter, once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,7 +9,7 @@ import {
   INDICATOR, OPAQUE, OPAQUE_ELSEWHERE, oidcProvider, SERVICE, signingKey,
 } from './provider.mjs';
 import { AUDIENCE, resourceServer } from './servers.mjs';
-import { holds, scenario, tell } from './table.mjs';
+import { holds, scenario, outcomeOf } from './table.mjs';
 
 const SOFTWARE = ['oidc-provider', 'oauth4webapi'];
 /** Milliseconds in which what must come about by itself comes about, if ever. */
@@ -47,7 +47,7 @@ async function opaque(use, row) {
   await row('what is said of them', 'DPoP', async () => {
     const asking = await Oauth4webapi.connect(issuer, introspection.id, SERVICE);
     const { active, token_type, cnf, aud, iss } = await asking.introspect(await token(OPAQUE));
-    holds('the answer', [active, cnf, aud, iss], [true, { jkt }, AUDIENCE, issuer]);
+    holds('the response', [active, cnf, aud, iss], [true, { jkt }, AUDIENCE, issuer]);
     return token_type;
   });
   await row('GET', '200', async () => {
@@ -67,7 +67,7 @@ async function opaque(use, row) {
   });
   await row('as Bearer', '401 invalid_token', async () =>
     client.fetch(await token(OPAQUE), undefined, `${resource.url}/protected`));
-  // oidc-provider does not say that it is not active, but 400: it answers no questions about JWTs.
+  // oidc-provider does not say that it is not active, but 400: it does not introspect JWTs.
   await row('a JWT', '401 invalid_token', () => visit(INDICATOR));
   await row('made up', '401 invalid_token', () => visit(OPAQUE, { token: 'A'.repeat(43) }));
   await row('sent again as it was', '401 invalid_dpop_proof', async () => {
@@ -175,7 +175,7 @@ async function outage(use, row) {
   await row('after it, the opaque token', '200', () => visit(OPAQUE, { token: opaqueToken }));
   await row('after it, the JWT by the next key, before long', '200', () =>
     eventually('200', () => visit(INDICATOR, { token: byNext })));
-  await row('after it, JWTs as ever', '200', () => visit(INDICATOR, { token: seen }));
+  await row('after it, JWTs as usual', '200', () => visit(INDICATOR, { token: seen }));
 }
 
 /** A resource server that is started first. */
@@ -183,7 +183,7 @@ async function laterIssuer(use, row) {
   const foreign = await use(oidcProvider());
   // Whoever asks is cut off, and heard.
   const asked = new EventEmitter();
-  foreign.answerWith((request) => {
+  foreign.respondWith((request) => {
     request.socket.destroy();
     asked.emit('asked');
   });
@@ -195,7 +195,7 @@ async function laterIssuer(use, row) {
   await row('a JWT', '200', () => visit(INDICATOR));
 }
 
-/** Our resource server, told of an issuer no more than its name. */
+/** Our resource server, configured with the name of an issuer only. */
 function discovering({ issuer }, options) {
   return resourceServer({ issuer }, options);
 }
@@ -212,21 +212,21 @@ async function visitor({ issuer }, resource) {
   return { client, key, token, visit };
 }
 
-/** Visitors who come again as soon as they are answered, each time with a new token. */
+/** Clients that send the next request as soon as they have a response, each with a new token. */
 function load(visitors, visit) {
-  const answered = new EventEmitter();
+  const completed = new EventEmitter();
   const outcomes = [];
   let going = true;
   const coming = Array.from({ length: visitors }, async () => {
     while (going) {
-      outcomes.push(await tell(() => visit(INDICATOR)).catch((error) => `${error}`));
-      answered.emit('one more');
+      outcomes.push(await outcomeOf(() => visit(INDICATOR)).catch((error) => `${error}`));
+      completed.emit('one more');
     }
   });
-  /** What all answers were up to now, after so many more: each outcome once. */
+  /** The distinct outcomes until now, after this many more. */
   const after = async (count) => {
     const enough = outcomes.length + count;
-    while (outcomes.length < enough) await once(answered, 'one more');
+    while (outcomes.length < enough) await once(completed, 'one more');
     return [...new Set(outcomes)].join(', ');
   };
   const stop = async () => {
@@ -240,7 +240,7 @@ function load(visitors, visit) {
 async function eventually(wanted, attempt) {
   const end = Date.now() + PATIENCE;
   for (;;) {
-    const outcome = await tell(attempt);
+    const outcome = await outcomeOf(attempt);
     if (outcome === wanted || Date.now() > end) return outcome;
     await delay(200);
   }

@@ -142,7 +142,7 @@ async function looksRight({ seen, demands }, { alg, nonces, count }) {
 
 /**
  * A resource server that leaves the decision to oauth4webapi. With `nonces` it demands one in each
- * proof, and every answer brings the next, which is then the only one it takes.
+ * proof, and every response brings the next, which is then the only one it takes.
  */
 async function guarded(issuer, nonces) {
   const as = await metadata(issuer);

@@ -36,7 +36,7 @@ export async function oidcProvider({ tokenAlg = 'ES256', ...options } = {}) {
     issuer,
     jwks: `${issuer}/jwks`,
     key,
-    rotate: (keys) => server.answerWith(configured(issuer, keys)),
+    rotate: (keys) => server.respondWith(configured(issuer, keys)),
     introspection: { endpoint: `${issuer}/token/introspection`, id: 'orders-api', ...SERVICE },
   };
 }

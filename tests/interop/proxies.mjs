@@ -93,7 +93,7 @@ async function asked(use, row) {
     holds('challenge', response.headers.get('www-authenticate'), null);
     return response;
   });
-  await row('asked by another than nginx, which spends no proof', '200', async () => {
+  await row('a request that does not come from nginx, which uses up no proof', '200', async () => {
     const headers = await client.credentials(`${url}/orders`);
     holds('directly', (await directly(headers)).status, 403);
     return send(`${url}/orders`, { headers });
@@ -135,7 +135,7 @@ async function askedWithSpoofedFields(use, row) {
   for (const field of ALIASES) {
     await row(`${field} of the client's`, '200', async () => {
       const response = await client.visit(`${url}/orders`, { headers: { [field]: 'admin' } });
-      holds('subject', told(app, 'X-Auth-Subject'), ['somebody']);
+      holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
       return response;
     });
   }
@@ -145,13 +145,13 @@ async function askedWithSpoofedFields(use, row) {
     await row(`${field} of the client's, where the claim is absent`, '200', async () => {
       const headers = { [field]: 'admin' };
       const response = await without.client.visit(`${without.url}/orders`, { headers });
-      holds('told', told(without.app, 'X-Auth-Subject'), []);
+      holds('forwarded', received(without.app, 'X-Auth-Subject'), []);
       return response;
     });
   }
 }
 
-/** What the other proxies send, sent by hand. */
+/** What the other proxies send, without those proxies. */
 async function described(use, row) {
   const client = await holder(use);
   const publicUrl = 'http://127.0.0.1:1';
@@ -175,7 +175,7 @@ async function described(use, row) {
     await row(`as ${proxy} asks`, '200', async () => {
       const response = await asks(auth, '/', fields);
       const field = (name) => response.headers.get(name);
-      holds('told', [field('x-auth-subject'), field('x-auth-tenant')], ['somebody', null]);
+      holds('forwarded', [field('x-auth-subject'), field('x-auth-tenant')], ['somebody', null]);
       return response;
     });
     for (const [name, description] of [
@@ -198,7 +198,7 @@ async function described(use, row) {
   const auth = await start('envoy', '/dpop');
   await row('as envoy asks', '200', async () => {
     const response = await asks(auth, '/dpop/orders?page=2', {}, { method: 'PUT' });
-    holds('told', response.headers.get('x-auth-subject'), 'somebody');
+    holds('forwarded', response.headers.get('x-auth-subject'), 'somebody');
     return response;
   });
   for (const [name, path, description] of [
@@ -226,7 +226,7 @@ async function passedOn(use, row) {
       const response = await client.visit(url + path, { method, body, claims: { tenant: 7 } });
       const { headers, ...seen } = app.last();
       holds('seen by the application', seen, { method, url: path, body: digest(body) });
-      holds('told', [headers['x-auth-subject'], headers['x-auth-tenant'], headers['x-auth-key']],
+      holds('forwarded', [headers['x-auth-subject'], headers['x-auth-tenant'], headers['x-auth-key']],
         ['somebody', '7', client.jkt]);
       holds('credentials', [headers.authorization, headers.dpop], [undefined, undefined]);
       holds('Host', headers.host, new URL(app.url).host);
@@ -245,7 +245,7 @@ async function passedOn(use, row) {
   });
   await row('GET over HTTP/2, without nginx', '200', async () => {
     const status = await overHttp2(ours.url, await client.credentials(`${url}/orders`));
-    holds('subject', told(app, 'X-Auth-Subject'), ['somebody']);
+    holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
     return status;
   });
   await rejections(row, { client, app, url });
@@ -280,13 +280,13 @@ async function passedOnWithSpoofedFields(use, row) {
     await row(`${field} of the client's`, '200', async () => {
       const headers = { [field]: ['admin', 'root'] };
       const response = await client.visit(`${url}/orders`, { headers });
-      holds('subject', told(app, 'X-Auth-Subject'), ['somebody']);
+      holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
       return response;
     });
     const absent = field.replace(/subject/i, 'Tenant');
     await row(`${absent} of the client's, where the claim is absent`, '200', async () => {
       const response = await client.visit(`${url}/orders`, { headers: { [absent]: '1' } });
-      holds('tenant', told(app, 'X-Auth-Tenant'), []);
+      holds('tenant', received(app, 'X-Auth-Tenant'), []);
       return response;
     });
   }
@@ -297,9 +297,9 @@ async function passedOnWithSpoofedFields(use, row) {
     const response = await send(`${ours.url}/orders`, {
       headers: { ...headers, connection, 'X-Own': '1', 'Keep-Alive': '1', 'Proxy-Connection': '1' },
     });
-    holds('subject', told(direct.app, 'X-Auth-Subject'), ['somebody']);
+    holds('subject', received(direct.app, 'X-Auth-Subject'), ['somebody']);
     for (const field of ['X-Own', 'Keep-Alive', 'Proxy-Connection']) {
-      holds(field, told(direct.app, field), []);
+      holds(field, received(direct.app, field), []);
     }
     return response;
   });
@@ -427,10 +427,10 @@ async function streams(use, row) {
 }
 
 async function broken(use, row) {
-  const nobody = await behindGateway(use, { upstream: `http://127.0.0.1:${await freePort()}` });
-  await row('nobody listens', '502', () => nobody.client.visit(`${nobody.url}/orders`));
+  const unreachable = await behindGateway(use, { upstream: `http://127.0.0.1:${await freePort()}` });
+  await row('no one listens', '502', () => unreachable.client.visit(`${unreachable.url}/orders`));
   const { client, url } = await behindGateway(use, { timeout: 1 });
-  await row('no answer', '504', () => client.visit(`${url}/silent`));
+  await row('no response', '504', () => client.visit(`${url}/silent`));
   await row('hangs up', '502', () => client.visit(`${url}/hangs-up`));
   await row('switches protocols unasked', '502', () => client.visit(`${url}/switches`));
 }
@@ -534,7 +534,7 @@ async function application(use) {
 }
 
 /** The values of a field at the application, in any of its spellings. */
-function told(app, field) {
+function received(app, field) {
   const folded = (name) => name.toLowerCase().replace(/[^a-z0-9]/g, '_');
   const raw = app.raw();
   return raw.filter((_, i) => i % 2 === 1 && folded(raw[i - 1]) === folded(field));
@@ -568,8 +568,8 @@ async function overHttp2(url, headers) {
   try {
     const { authorization, dpop } = headers;
     const stream = session.request({ ':path': '/orders', authorization, dpop });
-    const [answer] = await within(once(stream, 'response'));
-    return answer[':status'];
+    const [response] = await within(once(stream, 'response'));
+    return response[':status'];
   } finally {
     session.close();
   }

@@ -80,7 +80,7 @@ export function gateway(issuer, { upstream, keepAuthorization, timeout, ...optio
   ]);
 }
 
-/** Our answers to the questions of a proxy. */
+/** Our forward authentication for a proxy. */
 export function forwardAuth(issuer, { proxy, from, pathPrefix, ...options }) {
   return listen('forward_auth', [
     ...resource(issuer, options),
@@ -175,10 +175,10 @@ export async function ourClient({ issuer, resource, alg, count = 1, indicator, s
 }
 
 /**
- * A server in this process, on a free port. `answer` makes its listener out of its URL, and
- * `answerWith` gives it another one. After `stop`, it can `resume` at the same port.
+ * A server in this process, on a free port. `listen` makes its listener out of its URL, and
+ * `respondWith` gives it another one. After `stop`, it can `resume` at the same port.
  */
-export async function serve(answer) {
+export async function serve(listen) {
   const server = createServer();
   const resume = async (port) => {
     server.listen(port, '127.0.0.1');
@@ -187,15 +187,15 @@ export async function serve(answer) {
   await resume(0);
   const { port } = server.address();
   const url = `http://127.0.0.1:${port}`;
-  const answerWith = (listener) => server.removeAllListeners('request').on('request', listener);
-  answerWith(await answer(url));
+  const respondWith = (listener) => server.removeAllListeners('request').on('request', listener);
+  respondWith(await listen(url));
   const stop = async () => {
     if (!server.listening) return;
     server.close();
     server.closeAllConnections();
     await once(server, 'close');
   };
-  return { url, answerWith, stop, resume: () => resume(port) };
+  return { url, respondWith, stop, resume: () => resume(port) };
 }
 
 /** Starts an example that says where it listens. */

@@ -2,7 +2,7 @@
 
 const REFUSED = 'invalid_dpop_proof';
 
-/** What is wrong, what makes it so, and the error that a server answers. */
+/** What is wrong, what makes it so, and the error of the response. */
 export const EVERYWHERE = [
   ['htm of another method', (header, claims) => { claims.htm = 'PUT'; }, REFUSED],
   ['htm in lower case', (header, claims) => { claims.htm = claims.htm.toLowerCase(); }, REFUSED],

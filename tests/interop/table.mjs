@@ -15,13 +15,13 @@ export function version(name) {
 
 /**
  * One assertion, and one row. `attempt` makes what is compared with `wanted`: a text, or anything
- * that `tell` puts into words. A rejection that a library throws is an outcome like any other.
+ * that `outcomeOf` puts into words. A rejection that a library throws is an outcome like any other.
  */
 export async function expect(software, name, wanted, attempt) {
   let result;
   let differs = true;
   try {
-    result = await tell(attempt);
+    result = await outcomeOf(attempt);
     differs = result !== wanted;
   } catch (error) {
     result = `${error.name}: ${error.message}`.split('\n')[0];
@@ -61,7 +61,7 @@ export async function scenario(software, name, steps) {
 }
 
 /** An outcome in a few words: `200`, `200 dpop`, `401 invalid_token`, `400 invalid_grant`. */
-export async function tell(attempt) {
+export async function outcomeOf(attempt) {
   let outcome;
   try {
     outcome = await attempt();

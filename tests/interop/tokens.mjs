@@ -51,7 +51,7 @@ async function ourTokens(use, row) {
     );
     holds('cnf', payload.cnf, { jkt: await key.calculateThumbprint() });
     holds('client_id', payload.client_id, 'service');
-    holds('life', [expires_in, payload.exp - payload.iat], [tokenLife, tokenLife]);
+    holds('lifetime', [expires_in, payload.exp - payload.iat], [tokenLife, tokenLife]);
     return `${alg} ${typ}`;
   });
   await row('key set', 'public', async () => {
@@ -68,7 +68,7 @@ async function defects(use, row) {
     ['aud with several members', { claims: { aud: ['https://other.example.com', AUDIENCE] } }],
     ['exp with a fraction', { claims: { exp: now + 60.5 } }],
     ['exp seconds ago, within the leeway', { claims: { exp: now - 5 } }],
-    ['claims that nobody knows', { claims: { tenant: { id: 7, tags: ['a'] } } }],
+    ['unknown claims', { claims: { tenant: { id: 7, tags: ['a'] } } }],
     ['no kid', { header: { kid: undefined } }],
   ];
   for (const [name, change] of good) await row(name, '200', () => visit(change));

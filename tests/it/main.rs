@@ -14,3 +14,4 @@ mod house;
 mod requirements;
 mod rfc9449;
 mod telemetry;
+mod uri;

@@ -1,5 +1,10 @@
+mod base64url;
 mod engine;
+mod json;
+mod jwk;
+mod jws;
 #[cfg(feature = "precomputed-keys")]
 mod recurring_key;
 mod signing_key;
+mod thumbprint;
 mod wycheproof;

@@ -139,63 +139,6 @@ fn raw_iat(iat: &str) -> common::Outcome {
     .outcome()
 }
 
-/// T-11: `exp` and `nbf` are not the standard's, but who sends them means them.
-#[test]
-fn exp_and_nbf_are_honoured_where_they_are_present() {
-    let rows: Vec<(&str, Value, Option<ProofError>)> = vec![
-        (
-            "T-11: as the OpenID suite sends them",
-            json!({ "nbf": NOW, "exp": NOW + 300 }),
-            None,
-        ),
-        (
-            "T-11: expired within the leeway",
-            json!({ "exp": NOW - 29 }),
-            None,
-        ),
-        (
-            "T-11: expired",
-            json!({ "exp": NOW - 30 }),
-            Some(ProofError::Expired),
-        ),
-        (
-            "T-11: long expired",
-            json!({ "exp": 0 }),
-            Some(ProofError::Expired),
-        ),
-        (
-            "T-11: not yet, within the leeway",
-            json!({ "nbf": NOW + 30 }),
-            None,
-        ),
-        (
-            "T-11: not yet",
-            json!({ "nbf": NOW + 31 }),
-            Some(ProofError::NotYetValid),
-        ),
-        (
-            "T-11: exp of another type",
-            json!({ "exp": "soon" }),
-            Some(ProofError::PayloadNotJson),
-        ),
-        (
-            "T-11: nbf of another type",
-            json!({ "nbf": null }),
-            Some(ProofError::PayloadNotJson),
-        ),
-    ];
-    for (name, claims, rejected) in rows {
-        let outcome = Attempt::but(|a| {
-            a.proof_claims
-                .as_object_mut()
-                .unwrap()
-                .extend(claims.as_object().unwrap().clone());
-        })
-        .outcome();
-        assert_eq!(outcome.rejection, rejected.map(Rejection::Proof), "{name}");
-    }
-}
-
 /// T-5, R-11.1.5: which of the two times decides.
 #[test]
 fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {

@@ -1,42 +1,27 @@
 //! Nonces: demanded, recognised, renewed, rotated.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tower_dpop::proof::{
-    InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError, TargetError, UrlMismatch,
-};
-use tower_dpop::testing::TestClient;
-use tower_dpop::token_endpoint::{TokenEndpoint, TokenRequestRejection};
+use tower_dpop::proof::{InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, Rejection, StatelessNonces,
-    Timestamp, Verifier,
+    DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
 };
 
+use super::with_nonce;
 use common::{
-    Attempt, AttemptExt as _, ISSUER, NOW, Outcome, TestClock, required_nonce, verifier,
-    verifier_by,
+    Attempt, AttemptExt as _, NOW, Outcome, TestClock, required_nonce, verifier, verifier_by,
 };
-
-type Layer = DpopLayer;
 
 fn secret(byte: u8) -> NonceSecret {
     NonceSecret::from_bytes(&[byte; 32]).unwrap()
 }
 
 /// A server under a shared secret at a time of the test's choice.
-fn server(nonces: StatelessNonces, clock: &TestClock) -> Layer {
+fn server(nonces: StatelessNonces, clock: &TestClock) -> DpopLayer {
     DpopLayer::new(verifier_by(|rules| {
         rules.with_clock(clock.read()).with_nonces(nonces)
     }))
-}
-
-fn with_nonce(nonce: &str, now: u64) -> Attempt {
-    Attempt::but(|a| {
-        a.proof_claims["nonce"] = json!(nonce);
-        a.proof_claims["iat"] = json!(now);
-    })
 }
 
 #[track_caller]
@@ -154,22 +139,6 @@ fn a_token_without_a_proof_is_asked_for_a_nonce() {
     assert_eq!(answer.nonces, [""; 0], "no nonce where none is demanded");
 }
 
-#[test]
-fn a_nonce_that_is_not_a_string_is_a_bad_proof() {
-    let clock = TestClock::at(NOW);
-    let layer = server(StatelessNonces::new(secret(1)), &clock);
-    for nonce in [
-        json!(null),
-        json!(1),
-        json!(true),
-        json!(["n"]),
-        json!({ "n": 1 }),
-    ] {
-        let answer = Attempt::but(|a| a.proof_claims["nonce"] = nonce.clone()).outcome_by(&layer);
-        answer.assert_reason(&nonce.to_string(), ProofError::PayloadNotJson);
-    }
-}
-
 /// T-17, R-11.1.6: the same jti may come again after a nonce was demanded, and one nonce serves
 /// many proofs.
 #[test]
@@ -265,59 +234,6 @@ fn nodes_with_the_same_secret_accept_each_others_nonces() {
         .assert_passed("T-22: from a node behind");
 }
 
-/// Both servers of one process, made by one value of rules: a nonce of either is good at the other, and one store
-/// remembers the proofs of both.
-#[test]
-fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
-    let memory = Arc::new(MemoryReplayStore::default());
-    let nonces = Arc::new(StatelessNonces::new(NonceSecret::generate()));
-    let rules = common::rules()
-        .with_nonces(nonces)
-        .with_replay_store(Arc::clone(&memory));
-    let of_the_other = rules.clone().with_public_url(ISSUER.parse().unwrap());
-    let endpoint = TokenEndpoint::new(of_the_other);
-    let layer = DpopLayer::new(Verifier::new(rules, common::jwt_verifier()));
-
-    let of_the_endpoint = endpoint.issue_nonce().unwrap();
-    let attempt = with_nonce(of_the_endpoint.as_str(), NOW);
-    attempt.outcome_by(&layer).assert_passed("its nonce");
-    assert_eq!(memory.usage().live, 1);
-
-    let of_the_layer = required_nonce(&layer).unwrap();
-    let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(of_the_layer);
-    let verified = |url: &str| {
-        let (head, ()) = client.token_request(url).build::<()>().into_parts();
-        common::block_on(endpoint.verify(&head)).map(drop)
-    };
-    assert_eq!(verified("https://as.example.com/token"), Ok(()));
-    assert_eq!(memory.usage().live, 2);
-    let of_the_layers_host = TokenRequestRejection::Proof(ProofError::Url(UrlMismatch::Host));
-    assert_eq!(
-        verified("https://api.example.com/token"),
-        Err(of_the_layers_host)
-    );
-}
-
-/// A resolver reads fields that the proxy of one host sets, so a server under another URL does not have it.
-#[test]
-fn rules_under_another_url_have_no_target_resolver() {
-    let rules = common::rules().with_target_resolver(|_: &http::request::Parts| None);
-    let client = TestClient::without_issuer(TestClock::at(NOW));
-    let verified = |rules: ProofRules, url: &str| {
-        let (head, ()) = client.token_request(url).build::<()>().into_parts();
-        common::block_on(TokenEndpoint::new(rules).verify(&head)).map(drop)
-    };
-    assert_eq!(
-        verified(rules.clone(), "https://api.example.com/token"),
-        Err(TargetError::Unresolved.into())
-    );
-    let of_the_other = rules.with_public_url(ISSUER.parse().unwrap());
-    assert_eq!(
-        verified(of_the_other, "https://as.example.com/token"),
-        Ok(())
-    );
-}
-
 #[test]
 fn secrets_rotate_without_a_rejection() {
     let clock = TestClock::at(NOW);
@@ -327,7 +243,7 @@ fn secrets_rotate_without_a_rejection() {
         &clock,
     );
     let new = server(StatelessNonces::new(secret(2)), &clock);
-    let of = |layer: &Layer| required_nonce(layer).unwrap();
+    let of = |layer: &DpopLayer| required_nonce(layer).unwrap();
     with_nonce(&of(&old), NOW)
         .outcome_by(&both)
         .assert_passed("the old secret's, during the rotation");

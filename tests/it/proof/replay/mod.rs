@@ -1,0 +1,4 @@
+//! The replay stores of this crate.
+
+mod memory;
+mod store;

@@ -1,0 +1,244 @@
+//! Which URLs can be configured as public URLs.
+
+use std::mem::discriminant;
+
+use tower_dpop::PublicUrl;
+use tower_dpop::proof::InvalidPublicUrl;
+
+use super::{SCHEME, answer, assert_comparison, layer_at};
+
+#[test]
+fn public_urls_are_checked_at_start_up() {
+    use InvalidPublicUrl::{Malformed, NotHttps, QueryOrFragment};
+
+    let rows: &[(&str, &str, Result<&str, fn(String) -> InvalidPublicUrl>)] = &[
+        (
+            "plain",
+            "https://api.example.com",
+            Ok("https://api.example.com"),
+        ),
+        (
+            "H-4: with a slash",
+            "https://api.example.com/",
+            Ok("https://api.example.com"),
+        ),
+        (
+            "H-1: in upper case",
+            "HTTPS://API.Example.com",
+            Ok("https://api.example.com"),
+        ),
+        (
+            "H-2: the default port",
+            "https://api.example.com:443",
+            Ok("https://api.example.com"),
+        ),
+        (
+            "H-2: an empty port",
+            "https://api.example.com:/",
+            Ok("https://api.example.com"),
+        ),
+        (
+            "H-2: another port",
+            "https://api.example.com:8443",
+            Ok("https://api.example.com:8443"),
+        ),
+        (
+            "the highest port",
+            "https://api.example.com:65535",
+            Ok("https://api.example.com:65535"),
+        ),
+        (
+            "the lowest port",
+            "https://api.example.com:1",
+            Ok("https://api.example.com:1"),
+        ),
+        (
+            "a prefix",
+            "https://example.com/api",
+            Ok("https://example.com/api"),
+        ),
+        (
+            "a prefix with a slash",
+            "https://example.com/api/",
+            Ok("https://example.com/api"),
+        ),
+        (
+            "a prefix of two segments",
+            "https://example.com/a/b",
+            Ok("https://example.com/a/b"),
+        ),
+        (
+            "H-5 H-6 H-8: a prefix to normalise",
+            "https://example.com/x/../%61pi/%c3%a9",
+            Ok("https://example.com/api/%C3%A9"),
+        ),
+        (
+            "H-13: IPv6",
+            "https://[2001:DB8:0::A]:8443/",
+            Ok("https://[2001:db8::a]:8443"),
+        ),
+        (
+            "H-14: an A-label",
+            "https://XN--BCHER-KVA.example",
+            Ok("https://xn--bcher-kva.example"),
+        ),
+        (
+            "H-15: a dot behind the host",
+            "https://api.example.com.",
+            Ok("https://api.example.com."),
+        ),
+        ("R-2.1: http", "http://api.example.com", Err(NotHttps)),
+        (
+            "R-2.1: http on loopback, too",
+            "http://127.0.0.1:8080",
+            Err(NotHttps),
+        ),
+        (
+            "H-3: a leading zero",
+            "https://api.example.com:0443",
+            Err(Malformed),
+        ),
+        (
+            "H-3: beyond 65535",
+            "https://api.example.com:65536",
+            Err(Malformed),
+        ),
+        ("H-3: port 0", "https://api.example.com:0", Err(Malformed)),
+        (
+            "H-11: a query",
+            "https://api.example.com/?x",
+            Err(QueryOrFragment),
+        ),
+        (
+            "H-11: an empty query",
+            "https://api.example.com?",
+            Err(QueryOrFragment),
+        ),
+        (
+            "H-11: a fragment",
+            "https://api.example.com/#x",
+            Err(QueryOrFragment),
+        ),
+        (
+            "H-11: an empty fragment",
+            "https://api.example.com#",
+            Err(QueryOrFragment),
+        ),
+        (
+            "H-12: a user",
+            "https://joe@api.example.com",
+            Err(Malformed),
+        ),
+        (
+            "H-12: empty userinfo",
+            "https://@api.example.com",
+            Err(Malformed),
+        ),
+        (
+            "H-13: a zone id",
+            "https://[fe80::1%25eth0]",
+            Err(Malformed),
+        ),
+        ("H-14: a U-label", "https://bücher.example", Err(Malformed)),
+        ("H-16: no scheme", "api.example.com", Err(Malformed)),
+        ("H-16: no host", "https://", Err(Malformed)),
+        ("H-16: wss", "wss://api.example.com", Err(Malformed)),
+        ("H-16: a path", "/api", Err(Malformed)),
+        ("H-16: nothing", "", Err(Malformed)),
+        (
+            "H-17: a space",
+            "https://api.example.com/a b",
+            Err(Malformed),
+        ),
+        (
+            "H-17: a space behind",
+            "https://api.example.com ",
+            Err(Malformed),
+        ),
+        ("H-17: %zz", "https://api.example.com/%zz", Err(Malformed)),
+        (
+            "H-17: a placeholder",
+            "https://api.example.com/{version}",
+            Err(Malformed),
+        ),
+    ];
+    for (name, url, expected) in rows {
+        match (url.parse::<PublicUrl>(), expected) {
+            (Ok(parsed), Ok(expected)) => assert_eq!(parsed.to_string(), *expected, "{name}"),
+            (Err(error), Err(expected)) => {
+                assert_eq!(
+                    discriminant(&error),
+                    discriminant(&expected(String::new())),
+                    "{name}"
+                );
+            }
+            (parsed, _) => panic!("{name}: {parsed:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_invalid_public_url_is_shown_without_its_userinfo() {
+    let rows = [
+        (
+            "http://api.example.com",
+            r#""http://api.example.com": must be https (PublicUrl::http_on_loopback accepts http on loopback)"#,
+        ),
+        (
+            "https://api.example.com/a?b=c",
+            r#""https://api.example.com/a?b=c": must have no query and no fragment"#,
+        ),
+        (
+            "api.example.com",
+            r#""api.example.com": must be an absolute URL of the form https://host[:port][/prefix]"#,
+        ),
+        (
+            "https://joe:secret@api.example.com/a@b",
+            r#""https://…@api.example.com/a@b": must be an absolute URL of the form https://host[:port][/prefix]"#,
+        ),
+        (
+            "joe:secret@api.example.com",
+            r#""…@api.example.com": must be an absolute URL of the form https://host[:port][/prefix]"#,
+        ),
+    ];
+    for (url, text) in rows {
+        let error = url.parse::<PublicUrl>().unwrap_err();
+        assert_eq!(error.to_string(), text);
+        assert!(!format!("{error:?}").contains("secret"));
+    }
+}
+
+#[test]
+fn http_is_accepted_only_where_it_is_called_insecure() {
+    let insecure = |url| PublicUrl::insecure_http(url).map(|url| url.to_string());
+    assert_eq!(
+        insecure("http://127.0.0.1:8080/"),
+        Ok("http://127.0.0.1:8080".into())
+    );
+    assert_eq!(
+        insecure("HTTP://localhost:80"),
+        Ok("http://localhost".into())
+    );
+    assert_eq!(
+        insecure("https://localhost"),
+        Ok("https://localhost".into())
+    );
+    assert_eq!(
+        insecure("http://localhost/?x"),
+        Err(InvalidPublicUrl::QueryOrFragment(
+            "http://localhost/?x".into()
+        ))
+    );
+    assert_eq!(
+        insecure("ws://localhost"),
+        Err(InvalidPublicUrl::Malformed("ws://localhost".into()))
+    );
+    let layer = layer_at(&["http://127.0.0.1:8080"]);
+    answer(&layer, "/orders", "http://127.0.0.1:8080/orders")
+        .assert_passed("R-2.1: http by explicit configuration");
+    assert_comparison(
+        "R-2.1: then https is another scheme",
+        &answer(&layer, "/orders", "https://127.0.0.1:8080/orders"),
+        SCHEME,
+    );
+}

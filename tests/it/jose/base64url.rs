@@ -4,10 +4,10 @@ use serde_json::json;
 use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::ProofError;
 
-use crate::proof::Respell;
+use crate::proof::EditText;
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, ath, base64url, keys};
 
-/// Spaces behind a JSON text until base64url leaves four bits of its last character unused.
+/// Appends spaces to a JSON text until the last character of its base64url form has four unused bits.
 fn with_unused_bits(json: &str) -> String {
     let spaces = (0..3)
         .find(|spaces| (json.len() + spaces) % 3 == 1)
@@ -17,25 +17,25 @@ fn with_unused_bits(json: &str) -> String {
 
 const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The same text with another last character, that many places further in the alphabet.
-fn respelled(text: &str, further: usize) -> String {
+/// Replaces the last character by the one that is this many steps later in the alphabet.
+fn with_last_character_moved(text: &str, steps: usize) -> String {
     let (start, last) = text.split_at(text.len() - 1);
-    let place = ALPHABET.find(last).unwrap() + further;
-    format!("{start}{}", &ALPHABET[place..=place])
+    let index = ALPHABET.find(last).unwrap() + steps;
+    format!("{start}{}", &ALPHABET[index..=index])
 }
 
 #[test]
-fn segments_are_written_in_the_one_canonical_way() {
-    let edits: &[(&str, Respell)] = &[
+fn segments_must_be_canonical() {
+    let edits: &[(&str, EditText)] = &[
         ("padding", |text| text + "=="),
         ("half of the padding", |text| text + "="),
         ("a plus", |text| format!("+{}", &text[1..])),
         ("a slash", |text| format!("/{}", &text[1..])),
-        ("a space in front", |text| format!(" {text}")),
+        ("a leading space", |text| format!(" {text}")),
         ("a space inside", |text| {
             format!("{} {}", &text[..8], &text[8..])
         }),
-        ("a space behind", |text| text + " "),
+        ("a trailing space", |text| text + " "),
         ("a TAB inside", |text| {
             format!("{}\t{}", &text[..8], &text[8..])
         }),
@@ -43,18 +43,28 @@ fn segments_are_written_in_the_one_canonical_way() {
         ("an exclamation mark", |text| format!("!{}", &text[1..])),
         ("a tilde", |text| format!("~{}", &text[1..])),
         ("a percent-encoding", |text| text + "%3D%3D"),
-        ("other than ASCII", |text| format!("é{}", &text[2..])),
-        ("the lowest unused bit", |text| respelled(&text, 1)),
-        ("the next unused bit", |text| respelled(&text, 2)),
-        ("the next but one", |text| respelled(&text, 4)),
-        ("the highest unused bit", |text| respelled(&text, 8)),
-        ("all unused bits", |text| respelled(&text, 15)),
+        ("a non-ASCII character", |text| format!("é{}", &text[2..])),
+        ("the lowest unused bit", |text| {
+            with_last_character_moved(&text, 1)
+        }),
+        ("the second unused bit", |text| {
+            with_last_character_moved(&text, 2)
+        }),
+        ("the third unused bit", |text| {
+            with_last_character_moved(&text, 4)
+        }),
+        ("the highest unused bit", |text| {
+            with_last_character_moved(&text, 8)
+        }),
+        ("all unused bits", |text| {
+            with_last_character_moved(&text, 15)
+        }),
     ];
-    let proof = |in_segment: usize, edit: Respell| {
+    let proof = |in_segment: usize, edit: EditText| {
         Attempt::but(|a| {
             let token = a.token();
             a.proof_claims["ath"] = json!(ath(&token));
-            let spelled = |segment, bytes: &[u8]| {
+            let encode = |segment, bytes: &[u8]| {
                 let text = base64url(bytes);
                 if segment == in_segment {
                     edit(text)
@@ -62,10 +72,10 @@ fn segments_are_written_in_the_one_canonical_way() {
                     text
                 }
             };
-            let header = spelled(0, with_unused_bits(&a.proof_header.to_string()).as_bytes());
-            let payload = spelled(1, with_unused_bits(&a.proof_claims.to_string()).as_bytes());
+            let header = encode(0, with_unused_bits(&a.proof_header.to_string()).as_bytes());
+            let payload = encode(1, with_unused_bits(&a.proof_claims.to_string()).as_bytes());
             let signing_input = format!("{header}.{payload}");
-            let signature = spelled(2, &a.key.signature(signing_input.as_bytes()));
+            let signature = encode(2, &a.key.signature(signing_input.as_bytes()));
             let proof = format!("{signing_input}.{signature}");
             a.dpop = Some(vec![common::field(proof.as_bytes())]);
             a.token = Some(token);
@@ -73,7 +83,7 @@ fn segments_are_written_in_the_one_canonical_way() {
         .outcome()
     };
     for (segment, of) in ["header", "payload", "signature"].into_iter().enumerate() {
-        proof(segment, |text| text).assert_passed("the canonical spelling");
+        proof(segment, |text| text).assert_passed("the canonical form");
         for (name, edit) in edits {
             proof(segment, *edit)
                 .assert_reason(&format!("J-14: {name} in the {of}"), ProofError::NotAJwt);
@@ -82,26 +92,30 @@ fn segments_are_written_in_the_one_canonical_way() {
 }
 
 #[test]
-fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
-    let edits: &[(&str, Respell)] = &[
+fn key_members_must_be_canonical() {
+    let edits: &[(&str, EditText)] = &[
         ("padding", |text| text + "="),
         ("a plus", |text| format!("+{}", &text[1..])),
         ("a slash", |text| format!("/{}", &text[1..])),
-        ("a space in front", |text| format!(" {text}")),
-        ("a space behind", |text| text + " "),
+        ("a leading space", |text| format!(" {text}")),
+        ("a trailing space", |text| text + " "),
         ("a line feed inside", |text| {
             format!("{}\n{}", &text[..2], &text[2..])
         }),
         ("an impossible length", |text| {
             text[..text.len() / 4 * 4].to_owned() + "A"
         }),
-        ("other than ASCII", |text| format!("é{}", &text[2..])),
-        ("nothing", |_| String::new()),
+        ("a non-ASCII character", |text| format!("é{}", &text[2..])),
+        ("an empty string", |_| String::new()),
     ];
-    let aliases: &[(&str, Respell)] = &[
-        ("an unused bit", |text| respelled(&text, 1)),
-        ("the other unused bit", |text| respelled(&text, 2)),
-        ("both unused bits", |text| respelled(&text, 3)),
+    let aliases: &[(&str, EditText)] = &[
+        ("an unused bit", |text| with_last_character_moved(&text, 1)),
+        ("the other unused bit", |text| {
+            with_last_character_moved(&text, 2)
+        }),
+        ("both unused bits", |text| {
+            with_last_character_moved(&text, 3)
+        }),
     ];
     let rows = [
         (keys::client(), "x", InvalidJwk::Coordinate),
@@ -112,7 +126,7 @@ fn the_numbers_of_a_key_are_written_in_the_one_canonical_way() {
         (Key::rsa("PS256"), "e", InvalidJwk::Integer),
     ];
     for (key, member, error) in rows {
-        // A multiple of three bytes leaves no bit unused.
+        // Only if the length is not a multiple of three bytes does the last character have unused bits.
         let number = key.public_jwk()[member].as_str().unwrap().len();
         let aliases = if number % 4 == 0 { &[] } else { aliases };
         for (name, edit) in edits.iter().chain(aliases) {

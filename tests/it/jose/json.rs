@@ -1,59 +1,62 @@
-//! JSON is read strictly, and in one way only.
+//! JSON is read strictly: no repeated members, and nothing that two parsers could read differently.
 
 use serde_json::Value;
 use tower_dpop::proof::ProofError;
 
-use crate::proof::{Rewrite, raw, with_members};
+use crate::proof::{EditJson, with_edited_json, with_members};
 use common::AttemptExt as _;
 
-/// The same edit, in the header and then in the payload.
+/// Edits the header of one proof and the payload of another.
 #[track_caller]
-fn assert_no_part_may_be(name: &str, edit: Rewrite) {
-    raw(edit, String::into_bytes)
+fn assert_rejected_in_both_parts(name: &str, edit: EditJson) {
+    with_edited_json(edit, String::into_bytes)
         .outcome()
         .assert_reason(&format!("{name}, header"), ProofError::HeaderNotJson);
-    raw(String::into_bytes, edit)
+    with_edited_json(String::into_bytes, edit)
         .outcome()
         .assert_reason(&format!("{name}, payload"), ProofError::PayloadNotJson);
 }
 
-/// A string with these bytes in it as the value of a member that nobody knows.
-fn in_unknown_value(json: &str, bytes: &[u8]) -> Vec<u8> {
+/// Inserts an unknown member, whose value is a string with these bytes.
+fn with_unknown_value(json: &str, bytes: &[u8]) -> Vec<u8> {
     let parts: [&[u8]; 4] = [br#"{"z":"a"#, bytes, br#"b","#, &json.as_bytes()[1..]];
     parts.concat()
 }
 
-/// Puts members in front of those of the key.
-fn in_jwk(json: &str, members: &str) -> Vec<u8> {
+/// Inserts members at the start of the key.
+fn with_jwk_members(json: &str, members: &str) -> Vec<u8> {
     let (before, jwk) = json.split_once(r#""jwk":{"#).unwrap();
     format!(r#"{before}"jwk":{{{members},{jwk}"#).into_bytes()
 }
 
 #[test]
-fn text_that_two_parsers_could_read_differently_is_rejected() {
-    let rows: &[(&str, Rewrite)] = &[
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn rejects_text_that_two_parsers_could_read_differently() {
+    let rows: &[(&str, EditJson)] = &[
         ("J-15: a byte order mark", |json| {
             format!("\u{feff}{json}").into_bytes()
         }),
-        ("J-15: an object behind", |json| {
+        ("J-15: an object after the end", |json| {
             format!("{json}{{}}").into_bytes()
         }),
-        ("J-15: the same once more", |json| {
+        ("J-15: the same text twice", |json| {
             format!("{json}{json}").into_bytes()
         }),
-        ("J-15: a comma behind", |json| {
+        ("J-15: a comma after the end", |json| {
             format!("{json},").into_bytes()
         }),
-        ("J-15: a NUL behind", |json| {
+        ("J-15: a NUL after the end", |json| {
             format!("{json}\0").into_bytes()
         }),
-        ("J-15: a letter in front", |json| {
+        ("J-15: a letter before the start", |json| {
             format!("x{json}").into_bytes()
         }),
-        ("J-15: a comma behind the last member", |json| {
+        ("J-15: a comma after the last member", |json| {
             format!("{},}}", &json[..json.len() - 1]).into_bytes()
         }),
-        ("J-15: an open end", |json| json[..json.len() - 1].into()),
+        ("J-15: a missing closing brace", |json| {
+            json[..json.len() - 1].into()
+        }),
         ("J-15: a comment", |json| format!("/**/{json}").into_bytes()),
         ("J-15: single quotes", |json| {
             json.replace('"', "'").into_bytes()
@@ -67,34 +70,34 @@ fn text_that_two_parsers_could_read_differently_is_rejected() {
         }),
         ("J-15: null", |_| b"null".into()),
         ("J-15: a number", |_| b"1".into()),
-        ("J-15: nothing", |_| Vec::new()),
-        ("J-15: white space", |_| b" ".into()),
-        ("J-15: UTF-16, big end first", |json| {
+        ("J-15: an empty text", |_| Vec::new()),
+        ("J-15: only white space", |_| b" ".into()),
+        ("J-15: UTF-16, big-endian", |json| {
             json.encode_utf16().flat_map(u16::to_be_bytes).collect()
         }),
-        ("J-15: UTF-16, little end first", |json| {
+        ("J-15: UTF-16, little-endian", |json| {
             json.encode_utf16().flat_map(u16::to_le_bytes).collect()
         }),
         ("J-15: invalid UTF-8 in a value", |json| {
-            in_unknown_value(&json, b"\xff")
+            with_unknown_value(&json, b"\xff")
         }),
-        ("J-15: half a character", |json| {
-            in_unknown_value(&json, b"\xc3")
+        ("J-15: an incomplete UTF-8 character", |json| {
+            with_unknown_value(&json, b"\xc3")
         }),
-        ("J-15: an overlong slash", |json| {
-            in_unknown_value(&json, b"\xc0\xaf")
+        ("J-15: an overlong encoding of a slash", |json| {
+            with_unknown_value(&json, b"\xc0\xaf")
         }),
         ("J-15: a surrogate in UTF-8", |json| {
-            in_unknown_value(&json, b"\xed\xa0\x80")
+            with_unknown_value(&json, b"\xed\xa0\x80")
         }),
         ("J-15: a lone high surrogate", |json| {
-            in_unknown_value(&json, br"\ud800")
+            with_unknown_value(&json, br"\ud800")
         }),
         ("J-15: a lone low surrogate", |json| {
-            in_unknown_value(&json, br"\udc00")
+            with_unknown_value(&json, br"\udc00")
         }),
         ("J-15: surrogates in the wrong order", |json| {
-            in_unknown_value(&json, br"\udc00\ud800")
+            with_unknown_value(&json, br"\udc00\ud800")
         }),
         ("J-15: a lone surrogate in a name", |json| {
             with_members(&json, r#""\ud800":1"#)
@@ -105,37 +108,38 @@ fn text_that_two_parsers_could_read_differently_is_rejected() {
             text
         }),
         ("J-15: a control character", |json| {
-            in_unknown_value(&json, b"\n")
+            with_unknown_value(&json, b"\n")
         }),
         ("J-15: an unknown escape", |json| {
-            in_unknown_value(&json, br"\x41")
+            with_unknown_value(&json, br"\x41")
         }),
-        ("J-15: a deep nest of arrays", |json| {
+        ("J-15: deeply nested arrays", |json| {
             with_members(
                 &json,
                 &format!(r#""z":{}{}"#, "[".repeat(200), "]".repeat(200)),
             )
         }),
-        ("J-15: a deep nest of objects", |json| {
+        ("J-15: deeply nested objects", |json| {
             let (open, close) = (r#"{"a":"#.repeat(200), "}".repeat(200));
             with_members(&json, &format!(r#""z":{open}1{close}"#))
         }),
-        ("J-15: a deep nest without an end", |json| {
+        ("J-15: nested arrays that are not closed", |json| {
             with_members(&json, &format!(r#""z":{}"#, "[".repeat(2000)))
         }),
-        ("J-15: a number that is none", |json| {
+        ("J-15: a number with a leading zero", |json| {
             with_members(&json, r#""z":01"#)
         }),
         ("J-15: NaN", |json| with_members(&json, r#""z":NaN"#)),
     ];
     for (name, edit) in rows {
-        assert_no_part_may_be(name, *edit);
+        assert_rejected_in_both_parts(name, *edit);
     }
 }
 
 #[test]
-fn members_may_not_be_repeated_at_any_level() {
-    let anywhere: &[(&str, Rewrite)] = &[
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn rejects_repeated_members_at_any_level() {
+    let anywhere: &[(&str, EditJson)] = &[
         ("J-12: an unknown member", |json| {
             with_members(&json, r#""z":1,"z":1"#)
         }),
@@ -145,10 +149,10 @@ fn members_may_not_be_repeated_at_any_level() {
         ("J-12: one of them escaped", |json| {
             with_members(&json, r#""z":1,"\u007a":1"#)
         }),
-        ("J-12: both escaped, in two ways", |json| {
+        ("J-12: both escaped, in different case", |json| {
             with_members(&json, r#""\u00e9":1,"\u00E9":1"#)
         }),
-        ("J-12: one escaped, one in UTF-8", |json| {
+        ("J-12: one escaped, the other in UTF-8", |json| {
             with_members(&json, r#""\u00e9":1,"é":1"#)
         }),
         ("J-12: a pair of surrogates", |json| {
@@ -160,20 +164,20 @@ fn members_may_not_be_repeated_at_any_level() {
         ("J-12: in an unknown object", |json| {
             with_members(&json, r#""z":{"y":1,"y":1}"#)
         }),
-        ("J-12: escaped there", |json| {
+        ("J-12: one escaped, in an unknown object", |json| {
             with_members(&json, r#""z":{"y":1,"\u0079":1}"#)
         }),
         ("J-12: in an array", |json| {
             with_members(&json, r#""z":[1,{"y":1,"y":1}]"#)
         }),
-        ("J-12: deep down", |json| {
+        ("J-12: deeply nested", |json| {
             with_members(&json, r#""z":[[{"x":{"w":[{"y":1,"y":1}]}}]]"#)
         }),
     ];
     for (name, edit) in anywhere {
-        assert_no_part_may_be(name, *edit);
+        assert_rejected_in_both_parts(name, *edit);
     }
-    let in_the_header: &[(&str, Rewrite)] = &[
+    let in_the_header: &[(&str, EditJson)] = &[
         ("J-12: typ", |json| {
             with_members(&json, r#""typ":"dpop+jwt""#)
         }),
@@ -200,39 +204,49 @@ fn members_may_not_be_repeated_at_any_level() {
         ("J-12: kid", |json| {
             with_members(&json, r#""kid":"1","kid":"1""#)
         }),
-        ("J-12: kty", |json| in_jwk(&json, r#""kty":"EC""#)),
-        ("J-12: another kty", |json| in_jwk(&json, r#""kty":"oct""#)),
+        ("J-12: kty", |json| with_jwk_members(&json, r#""kty":"EC""#)),
+        ("J-12: another kty", |json| {
+            with_jwk_members(&json, r#""kty":"oct""#)
+        }),
         ("J-12: kty, escaped", |json| {
-            in_jwk(&json, r#""\u006bty":"EC""#)
+            with_jwk_members(&json, r#""\u006bty":"EC""#)
         }),
-        ("J-12: crv", |json| in_jwk(&json, r#""crv":"P-256""#)),
-        ("J-12: x", |json| in_jwk(&json, r#""x":"AA""#)),
-        ("J-12: x, escaped", |json| in_jwk(&json, r#""\u0078":"AA""#)),
-        ("J-12: y", |json| in_jwk(&json, r#""y":"AA""#)),
-        ("J-12: n", |json| in_jwk(&json, r#""n":"AA","n":"AA""#)),
+        ("J-12: crv", |json| {
+            with_jwk_members(&json, r#""crv":"P-256""#)
+        }),
+        ("J-12: x", |json| with_jwk_members(&json, r#""x":"AA""#)),
+        ("J-12: x, escaped", |json| {
+            with_jwk_members(&json, r#""\u0078":"AA""#)
+        }),
+        ("J-12: y", |json| with_jwk_members(&json, r#""y":"AA""#)),
+        ("J-12: n", |json| {
+            with_jwk_members(&json, r#""n":"AA","n":"AA""#)
+        }),
         ("J-12: use", |json| {
-            in_jwk(&json, r#""use":"sig","use":"sig""#)
+            with_jwk_members(&json, r#""use":"sig","use":"sig""#)
         }),
-        ("J-12: d", |json| in_jwk(&json, r#""d":"AA","d":"AA""#)),
-        ("J-12: an unknown one in jwk", |json| {
-            in_jwk(&json, r#""z":1,"z":1"#)
+        ("J-12: d", |json| {
+            with_jwk_members(&json, r#""d":"AA","d":"AA""#)
         }),
-        ("J-12: escaped in jwk", |json| {
-            in_jwk(&json, r#""z":1,"\u007a":1"#)
+        ("J-12: an unknown member of jwk", |json| {
+            with_jwk_members(&json, r#""z":1,"z":1"#)
         }),
-        ("J-12: in an unknown one in jwk", |json| {
-            in_jwk(&json, r#""z":{"y":1,"y":1}"#)
+        ("J-12: one escaped, in jwk", |json| {
+            with_jwk_members(&json, r#""z":1,"\u007a":1"#)
+        }),
+        ("J-12: in an unknown member of jwk", |json| {
+            with_jwk_members(&json, r#""z":{"y":1,"y":1}"#)
         }),
         ("J-12: in crit", |json| {
             with_members(&json, r#""crit":[{"y":1,"y":1}]"#)
         }),
     ];
     for (name, edit) in in_the_header {
-        raw(*edit, String::into_bytes)
+        with_edited_json(*edit, String::into_bytes)
             .outcome()
             .assert_reason(name, ProofError::HeaderNotJson);
     }
-    let in_the_payload: &[(&str, Rewrite)] = &[
+    let in_the_payload: &[(&str, EditJson)] = &[
         ("J-12: jti", |json| with_members(&json, r#""jti":"other""#)),
         ("J-12: jti, escaped", |json| {
             with_members(&json, r#""jt\u0069":"other""#)
@@ -262,18 +276,19 @@ fn members_may_not_be_repeated_at_any_level() {
         }),
     ];
     for (name, edit) in in_the_payload {
-        raw(String::into_bytes, *edit)
+        with_edited_json(String::into_bytes, *edit)
             .outcome()
             .assert_reason(name, ProofError::PayloadNotJson);
     }
 }
 
 #[test]
-fn unknown_members_and_other_ways_to_write_json_do_no_harm() {
-    let rows: &[(&str, Rewrite)] = &[
-        ("J-13: as the OpenID suite sends it", |json| {
-            with_members(&json, r#""tx_id":"1","tx_id_key":"2""#)
-        }),
+fn accepts_unknown_members_and_other_spellings_of_json() {
+    let rows: &[(&str, EditJson)] = &[
+        (
+            "J-13: members that the OpenID conformance suite sends",
+            |json| with_members(&json, r#""tx_id":"1","tx_id_key":"2""#),
+        ),
         ("J-13: a value of every type", |json| {
             with_members(
                 &json,
@@ -304,43 +319,43 @@ fn unknown_members_and_other_ways_to_write_json_do_no_harm() {
                 r#""jku":"https://127.0.0.1:1/","x5u":"https://127.0.0.1:1/""#,
             )
         }),
-        ("J-13: a name that means something elsewhere", |json| {
+        ("J-13: names with a meaning in other software", |json| {
             with_members(
                 &json,
                 r#""$serde_json::private::Number":"1","__proto__":{}"#,
             )
         }),
-        ("J-15: a nest that is not deep", |json| {
+        ("J-15: arrays nested 50 deep", |json| {
             with_members(
                 &json,
                 &format!(r#""z":{}{}"#, "[".repeat(50), "]".repeat(50)),
             )
         }),
         ("J-15: a pair of surrogates", |json| {
-            in_unknown_value(&json, br"\ud83d\ude00")
+            with_unknown_value(&json, br"\ud83d\ude00")
         }),
         ("J-15: white space", |json| {
             format!(" \t\r\n{}\n ", json.replace("\":", "\"\t:\n ")).into_bytes()
         }),
-        ("J-15: other than ASCII", |json| {
-            in_unknown_value(&json, "é😀\u{2028}".as_bytes())
+        ("J-15: non-ASCII characters", |json| {
+            with_unknown_value(&json, "é😀\u{2028}".as_bytes())
         }),
     ];
     for (name, edit) in rows {
-        raw(*edit, String::into_bytes)
+        with_edited_json(*edit, String::into_bytes)
             .outcome()
             .assert_passed(&format!("{name}, header"));
-        raw(String::into_bytes, *edit)
+        with_edited_json(String::into_bytes, *edit)
             .outcome()
             .assert_passed(&format!("{name}, payload"));
     }
-    raw(
-        |json| in_jwk(&json, r#""z":{"y":[1,null]},"KTY":"oct""#),
+    with_edited_json(
+        |json| with_jwk_members(&json, r#""z":{"y":[1,null]},"KTY":"oct""#),
         String::into_bytes,
     )
     .outcome()
     .assert_passed("J-13: in the key");
-    raw(
+    with_edited_json(
         |json| {
             json.replace("typ", r"\u0074yp")
                 .replace("dpop+jwt", r"dpop\u002bjwt")
@@ -353,5 +368,5 @@ fn unknown_members_and_other_ways_to_write_json_do_no_harm() {
         },
     )
     .outcome()
-    .assert_passed("J-12: one escaped name is one name");
+    .assert_passed("J-12: escaped names that are not repeated");
 }

@@ -7,16 +7,16 @@ use tower_dpop::proof::ProofError;
 use tower_dpop::resource::BindingError;
 
 use crate::proof::{
-    Change, assert_outcome, base64url_bytes, bind, every_algorithm, from_hex, raw, remove,
-    with_members,
+    Change, assert_outcome, bind_token_to_jwk, decode_base64url, from_hex,
+    layer_with_every_algorithm, remove, with_edited_json, with_members,
 };
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url, keys, verifier};
 
-type MoveThePoint = fn(&mut Value);
+type ChangeKey = fn(&mut Value);
 
-/// RFC 9449 section 4.3, check 7: in a key of any type, of any value, and before all else about it.
+/// RFC 9449 section 4.3, check 7: any private member, of any value, in a key of any type.
 #[test]
-fn a_private_member_in_any_key_is_rejected() {
+fn rejects_a_private_member_in_any_key() {
     let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
     let ec = keys::client().public_jwk();
     let keys = [
@@ -27,7 +27,7 @@ fn a_private_member_in_any_key_is_rejected() {
         ("an unknown kty", json!({ "kty": "AKP", "pub": "AA" })),
         ("no kty", json!({})),
         (
-            "a broken EC",
+            "an invalid EC key",
             json!({ "kty": "EC", "crv": "P-256", "x": "!" }),
         ),
     ];
@@ -54,7 +54,7 @@ fn a_private_member_in_any_key_is_rejected() {
             }
         }
     }
-    let also: &[(&str, Change)] = &[
+    let other_errors: &[(&str, Change)] = &[
         ("an algorithm that is not accepted", |a| {
             a.proof_header["alg"] = json!("HS256");
         }),
@@ -71,23 +71,23 @@ fn a_private_member_in_any_key_is_rejected() {
             }
         }),
     ];
-    for (name, change) in also {
+    for (name, change) in other_errors {
         Attempt::but(|a| {
             a.proof_header["jwk"]["d"] = json!("AA");
             change(a);
         })
         .outcome()
         .assert_reason(
-            &format!("J-3: and {name}"),
+            &format!("J-3: with {name}"),
             ProofError::Key(InvalidJwk::Private),
         );
     }
-    for (name, member) in [("J-3: D is another member", "D"), ("J-3: so is kid", "kid")] {
+    for (name, member) in [("J-3: D is not d", "D"), ("J-3: kid is not private", "kid")] {
         Attempt::but(|a| a.proof_header["jwk"][member] = json!("AA"))
             .outcome()
             .assert_passed(name);
     }
-    raw(
+    with_edited_json(
         |header| {
             header
                 .replace(r#""jwk":{"#, r#""jwk":{"\u0064":"AA","#)
@@ -96,11 +96,12 @@ fn a_private_member_in_any_key_is_rejected() {
         String::into_bytes,
     )
     .outcome()
-    .assert_reason("J-3: d, escaped", ProofError::Key(InvalidJwk::Private));
+    .assert_reason("J-3: an escaped d", ProofError::Key(InvalidJwk::Private));
 }
 
 #[test]
-fn the_key_is_a_public_key_of_a_known_type() {
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn the_key_must_be_public_and_of_a_known_type() {
     let key = |error| Some(ProofError::Key(error));
     let rows: &[(&str, Change, Option<ProofError>)] = &[
         (
@@ -144,27 +145,27 @@ fn the_key_is_a_public_key_of_a_known_type() {
             key(InvalidJwk::Missing),
         ),
         (
-            "J-4: null",
+            "J-4: jwk is null",
             |a| a.proof_header["jwk"] = json!(null),
             Some(ProofError::HeaderNotJson),
         ),
         (
-            "J-4: an array",
+            "J-4: jwk is an array",
             |a| a.proof_header["jwk"] = json!([a.proof_header["jwk"]]),
             Some(ProofError::HeaderNotJson),
         ),
         (
-            "J-4: a string",
+            "J-4: jwk is a string",
             |a| a.proof_header["jwk"] = json!(a.proof_header["jwk"].to_string()),
             Some(ProofError::HeaderNotJson),
         ),
         (
-            "J-4 R-4.2.3: absent",
+            "J-4 R-4.2.3: no jwk",
             |a| remove(&mut a.proof_header, "jwk"),
             Some(ProofError::NoKey),
         ),
         (
-            "J-4: a kid in its place",
+            "J-4: a kid instead of jwk",
             |a| {
                 remove(&mut a.proof_header, "jwk");
                 a.proof_header["kid"] = json!("issuer");
@@ -192,12 +193,12 @@ fn the_key_is_a_public_key_of_a_known_type() {
             key(InvalidJwk::KeyType),
         ),
         (
-            "J-5: a curve of OKP in EC",
+            "J-5: an OKP curve in an EC key",
             |a| a.proof_header["jwk"]["crv"] = json!("Ed25519"),
             key(InvalidJwk::KeyType),
         ),
         (
-            "J-5: a curve of EC in OKP",
+            "J-5: an EC curve in an OKP key",
             |a| a.proof_header["jwk"]["kty"] = json!("OKP"),
             key(InvalidJwk::KeyType),
         ),
@@ -207,7 +208,7 @@ fn the_key_is_a_public_key_of_a_known_type() {
             key(InvalidJwk::Coordinate),
         ),
         (
-            "J-5: RSA with the numbers of EC",
+            "J-5: an RSA key with the members of an EC key",
             |a| a.proof_header["jwk"]["kty"] = json!("RSA"),
             key(InvalidJwk::Missing),
         ),
@@ -240,9 +241,9 @@ fn the_key_is_a_public_key_of_a_known_type() {
     }
 }
 
-/// The fixed table, in both directions: who goes with whom, and nobody with anyone else.
+/// Every combination of algorithm and kind of key.
 #[test]
-fn every_algorithm_goes_with_its_own_kind_of_key_only() {
+fn each_algorithm_accepts_only_its_kind_of_key() {
     let rsa = ["PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
     let keys: [(Key, &[&str]); 5] = [
         (Key::es256(), &["ES256"]),
@@ -254,16 +255,16 @@ fn every_algorithm_goes_with_its_own_kind_of_key_only() {
     let algorithms = ["ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
         .iter()
         .chain(&rsa);
-    let layer = every_algorithm();
+    let layer = layer_with_every_algorithm();
     for alg in algorithms {
         for (key, own) in &keys {
             let mut attempt = Attempt::with_key(key.clone());
             attempt.proof_header["alg"] = json!(alg);
-            let name = format!("J-5: {alg} by a key for {own:?}");
+            let name = format!("J-5: {alg} with a key for {own:?}");
             let expected = if !own.contains(alg) {
                 Some(ProofError::Key(InvalidJwk::Algorithm))
             } else if rsa.contains(alg) && *alg != "PS256" {
-                // The key would do, but it has signed by PS256.
+                // The key fits, but the signature was made with PS256.
                 Some(ProofError::Signature)
             } else {
                 None
@@ -273,10 +274,10 @@ fn every_algorithm_goes_with_its_own_kind_of_key_only() {
     }
 }
 
-/// J-28: "each key exactly one alg" cannot be seen from one request, so a key that signs by two is
-/// not rejected: it stays one client.
+/// J-28: one request cannot show whether a key is used with exactly one algorithm. A key that is used
+/// with both names is accepted, and identifies the same client.
 #[test]
-fn an_ed25519_key_may_go_by_both_of_its_names() {
+fn an_ed25519_key_may_use_both_algorithm_names() {
     let key = Key::ed25519("Ed25519");
     let layer = DpopLayer::new(verifier());
     for (alg, declared) in [
@@ -305,7 +306,7 @@ fn an_ed25519_key_may_go_by_both_of_its_names() {
 }
 
 #[test]
-fn what_a_key_says_of_its_use_must_not_contradict() {
+fn use_key_ops_and_alg_must_allow_the_signature() {
     let usage = Some(ProofError::Key(InvalidJwk::Use));
     let algorithm = Some(ProofError::Key(InvalidJwk::Algorithm));
     let not_json = Some(ProofError::HeaderNotJson);
@@ -323,7 +324,7 @@ fn what_a_key_says_of_its_use_must_not_contradict() {
             None,
         ),
         (
-            "J-8: key_ops with an unknown one",
+            "J-8: key_ops with an unknown operation",
             "key_ops",
             json!(["verify", "x"]),
             None,
@@ -335,7 +336,7 @@ fn what_a_key_says_of_its_use_must_not_contradict() {
             json!(["encrypt", "wrapKey"]),
             usage,
         ),
-        ("J-8: no key_ops", "key_ops", json!([]), usage),
+        ("J-8: an empty key_ops", "key_ops", json!([]), usage),
         (
             "J-8: key_ops is not an array",
             "key_ops",
@@ -351,17 +352,17 @@ fn what_a_key_says_of_its_use_must_not_contradict() {
             json!("es256"),
             algorithm,
         ),
-        (
-            "J-8: an alg of encryption",
-            "alg",
-            json!("ECDH-ES"),
-            algorithm,
-        ),
+        ("J-8: an encryption alg", "alg", json!("ECDH-ES"), algorithm),
         ("J-8: alg none", "alg", json!("none"), algorithm),
         ("J-8: an empty alg", "alg", json!(""), algorithm),
         ("J-8: alg is not a string", "alg", json!(-7), not_json),
         ("J-8 T-12: a kid", "kid", json!("1"), None),
-        ("J-8 T-12: a kid that is no string", "kid", json!(1), None),
+        (
+            "J-8 T-12: a kid that is not a string",
+            "kid",
+            json!(1),
+            None,
+        ),
         ("J-8 T-12: a certificate", "x5c", json!(["MIIB"]), None),
         (
             "J-8 T-12: a URL is not followed",
@@ -377,11 +378,11 @@ fn what_a_key_says_of_its_use_must_not_contradict() {
 }
 
 #[test]
-fn coordinates_have_the_full_length_of_the_curve() {
+fn coordinates_must_have_full_length() {
     let coordinate = ProofError::Key(InvalidJwk::Coordinate);
     let bytes_of = |key: &Key, member: &str| {
         let jwk = key.public_jwk();
-        base64url_bytes(jwk[member].as_str().unwrap())
+        decode_base64url(jwk[member].as_str().unwrap())
     };
     for key in [
         Key::es256(),
@@ -399,22 +400,24 @@ fn coordinates_have_the_full_length_of_the_curve() {
             for (name, changed) in [
                 ("without the first byte", bytes[1..].to_vec()),
                 ("without the last byte", bytes[..bytes.len() - 1].to_vec()),
-                ("with a zero in front", [&[0], bytes.as_slice()].concat()),
-                ("with a zero behind", [bytes.as_slice(), &[0]].concat()),
+                ("with a leading zero", [&[0], bytes.as_slice()].concat()),
+                ("with a trailing zero", [bytes.as_slice(), &[0]].concat()),
                 ("of one byte", vec![4]),
-                ("of no byte", Vec::new()),
-                ("twice", bytes.repeat(2)),
+                ("of no bytes", Vec::new()),
+                ("repeated", bytes.repeat(2)),
             ] {
                 let mut attempt = Attempt::with_key(key.clone());
                 attempt.proof_header["jwk"][member] = json!(base64url(changed));
-                attempt.outcome_by(&every_algorithm()).assert_reason(
-                    &format!("J-20 J-24: {member} of {} {name}", key.alg()),
-                    coordinate,
-                );
+                attempt
+                    .outcome_by(&layer_with_every_algorithm())
+                    .assert_reason(
+                        &format!("J-20 J-24: {member} of {} {name}", key.alg()),
+                        coordinate,
+                    );
             }
         }
     }
-    // One byte moved from one coordinate to the other: the point as a whole is the same.
+    // Bytes move from one coordinate to the other; x and y together are the same.
     let key = keys::client();
     let (x, y) = (bytes_of(&key, "x"), bytes_of(&key, "y"));
     let point = [x, y].concat();
@@ -435,13 +438,13 @@ fn coordinates_have_the_full_length_of_the_curve() {
         .assert_reason("J-20: a compressed point", coordinate);
 }
 
-/// The prime of P-256's field.
+/// The prime of the P-256 field.
 const P256_PRIME: &str = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
 
-/// A key that has the right form and is none is seen when it should verify something.
+/// These keys have the right form. They are rejected when they first verify a signature.
 #[test]
-fn points_off_the_curve_are_rejected() {
-    let off_curve: &[(&str, MoveThePoint)] = &[
+fn rejects_points_off_the_curve() {
+    let off_curve: &[(&str, ChangeKey)] = &[
         ("J-19: another y", |jwk| jwk["y"] = jwk["x"].clone()),
         ("J-19: zeros", |jwk| {
             (jwk["x"], jwk["y"]) = (json!(base64url([0; 32])), json!(base64url([0; 32])));
@@ -449,14 +452,14 @@ fn points_off_the_curve_are_rejected() {
         ("J-19: x is the prime", |jwk| {
             jwk["x"] = json!(base64url(from_hex(P256_PRIME)));
         }),
-        ("J-19: y is beyond the prime", |jwk| {
+        ("J-19: y is larger than the prime", |jwk| {
             jwk["y"] = json!(base64url([0xff; 32]));
         }),
     ];
     for (name, change) in off_curve {
         Attempt::but(|a| {
             change(&mut a.proof_header["jwk"]);
-            bind(a);
+            bind_token_to_jwk(a);
         })
         .outcome()
         .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
@@ -464,7 +467,7 @@ fn points_off_the_curve_are_rejected() {
 }
 
 #[test]
-fn ed25519_keys_of_small_order_or_two_spellings_are_rejected() {
+fn rejects_ed25519_keys_of_small_order_or_in_noncanonical_form() {
     let edge = |first: u8, last: u8| {
         let mut y = [0xff; 32];
         (y[0], y[31]) = (first, last);
@@ -477,18 +480,18 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_rejected() {
     };
     for (name, x) in [
         ("J-24: the neutral element", low(1, 0)),
-        ("J-24: with the sign bit", low(1, 0x80)),
+        ("J-24: the neutral element, with the sign bit", low(1, 0x80)),
         ("J-24: order 4", low(0, 0)),
         ("J-24: order 4, with the sign bit", low(0, 0x80)),
         ("J-24: order 2", edge(0xec, 0x7f)),
         ("J-24: y is the prime", edge(0xed, 0x7f)),
-        ("J-24: y is the prime and one", edge(0xee, 0xff)),
-        ("J-24: y is the prime and some", edge(0xf0, 0x7f)),
+        ("J-24: y is one more than the prime", edge(0xee, 0xff)),
+        ("J-24: y is three more than the prime", edge(0xf0, 0x7f)),
         ("J-24: all ones", edge(0xff, 0xff)),
     ] {
         let mut attempt = Attempt::with_key(Key::ed25519("Ed25519"));
         attempt.proof_header["jwk"]["x"] = json!(base64url(x));
-        bind(&mut attempt);
+        bind_token_to_jwk(&mut attempt);
         attempt
             .outcome()
             .assert_reason(name, ProofError::Key(InvalidJwk::Coordinate));
@@ -496,9 +499,9 @@ fn ed25519_keys_of_small_order_or_two_spellings_are_rejected() {
 }
 
 #[test]
-fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
+fn rsa_numbers_must_be_minimal_and_within_bounds() {
     let key = Key::rsa("PS256");
-    let bytes = base64url_bytes(key.public_jwk()["n"].as_str().unwrap());
+    let bytes = decode_base64url(key.public_jwk()["n"].as_str().unwrap());
     let integer = InvalidJwk::Integer;
     let size = InvalidJwk::RsaSize;
     let ones = |bytes: usize| vec![0xff; bytes];
@@ -512,13 +515,13 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
     };
     let rows = [
         (
-            "J-21: n with a zero in front",
+            "J-21: n with a leading zero",
             "n",
             [&[0], bytes.as_slice()].concat(),
             integer,
         ),
         (
-            "J-21: e with a zero in front",
+            "J-21: e with a leading zero",
             "e",
             vec![0, 1, 0, 1],
             integer,
@@ -544,7 +547,7 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
             .outcome()
             .assert_reason(name, ProofError::Key(error));
     }
-    // In bounds, so it is the binding that tells the key from the client's.
+    // These keys are accepted; the request fails later, because the token is bound to another key.
     for (name, member, number) in [
         ("J-22: 2048 bits", "n", with_first(0x80, ones(256))),
         ("J-22: 8192 bits", "n", ones(1024)),
@@ -560,27 +563,23 @@ fn rsa_keys_are_minimal_integers_of_a_size_in_bounds() {
 }
 
 #[test]
-fn a_jwk_of_ones_own_is_read_as_strictly() {
+fn from_str_is_as_strict_as_for_proofs() {
     let client = keys::client().public_jwk().to_string();
     let with = |members: &str| String::from_utf8(with_members(&client, members)).unwrap();
     for (name, json, error) in [
         (
-            "J-12: a member twice",
+            "J-12: a repeated member",
             with(r#""kty":"EC""#),
             InvalidJwk::Json,
         ),
         (
-            "J-12: an unknown one twice",
+            "J-12: a repeated unknown member",
             with(r#""z":1,"z":1"#),
             InvalidJwk::Json,
         ),
         ("J-15: an array", format!("[{client}]"), InvalidJwk::Json),
-        (
-            "J-15: a key behind the key",
-            client.repeat(2),
-            InvalidJwk::Json,
-        ),
-        ("J-15: nothing", String::new(), InvalidJwk::Json),
+        ("J-15: two keys", client.repeat(2), InvalidJwk::Json),
+        ("J-15: an empty text", String::new(), InvalidJwk::Json),
         (
             "J-3: a private member",
             with(r#""d":null"#),
@@ -588,7 +587,7 @@ fn a_jwk_of_ones_own_is_read_as_strictly() {
         ),
         ("J-4: oct", r#"{"kty":"oct"}"#.into(), InvalidJwk::KeyType),
         (
-            "J-4: a set of keys",
+            "J-4: a JWK Set",
             format!(r#"{{"keys":[{client}]}}"#),
             InvalidJwk::Missing,
         ),

@@ -3,12 +3,12 @@
 use serde_json::json;
 use tower_dpop::proof::ProofError;
 
-use crate::proof::{Respell, assert_outcome, segments};
+use crate::proof::{EditText, assert_outcome, segments};
 use common::{Attempt, AttemptExt as _};
 
 #[test]
-fn a_proof_is_three_segments() {
-    let rows: &[(&str, Respell)] = &[
+fn a_proof_must_have_three_segments() {
+    let rows: &[(&str, EditText)] = &[
         ("J-11: five segments, a JWE", |proof| {
             format!("{proof}.AAAA.AAAA")
         }),
@@ -17,9 +17,9 @@ fn a_proof_is_three_segments() {
             proof[..proof.rfind('.').unwrap()].into()
         }),
         ("R-4.3.2: one segment", |proof| proof.replace('.', "")),
-        ("R-4.3.2: a dot behind", |proof| format!("{proof}.")),
-        ("R-4.3.2: a dot in front", |proof| format!(".{proof}")),
-        ("R-4.3.2: two dots between", |proof| {
+        ("R-4.3.2: a dot at the end", |proof| format!("{proof}.")),
+        ("R-4.3.2: a dot at the start", |proof| format!(".{proof}")),
+        ("R-4.3.2: two dots after the header", |proof| {
             proof.replacen('.', "..", 1)
         }),
         ("R-4.3.2: the JSON serialisation", |proof| {
@@ -39,7 +39,7 @@ fn a_proof_is_three_segments() {
     for (name, edit, reason) in [
         (
             "R-4.3.2: an empty header",
-            (|proof| proof[proof.find('.').unwrap()..].into()) as Respell,
+            (|proof| proof[proof.find('.').unwrap()..].into()) as EditText,
             ProofError::HeaderNotJson,
         ),
         (
@@ -63,25 +63,25 @@ fn a_proof_is_three_segments() {
 }
 
 #[test]
-fn header_parameters_that_change_what_was_signed_are_rejected() {
+fn rejects_header_parameters_that_change_what_is_signed() {
     let extension = Some(ProofError::Extension);
     let not_json = Some(ProofError::HeaderNotJson);
     for (name, member, value, expected) in [
         (
-            "J-9: crit of an unknown one",
+            "J-9: crit with an unknown name",
             "crit",
             json!(["exp"]),
             extension,
         ),
         (
-            "J-9: crit of a known one",
+            "J-9: crit with a known name",
             "crit",
             json!(["alg"]),
             extension,
         ),
-        ("J-9: crit of b64", "crit", json!(["b64"]), extension),
+        ("J-9: crit with b64", "crit", json!(["b64"]), extension),
         (
-            "J-9: crit of one twice",
+            "J-9: crit with a repeated name",
             "crit",
             json!(["x", "x"]),
             extension,
@@ -109,11 +109,14 @@ fn header_parameters_that_change_what_was_signed_are_rejected() {
         a.proof_header["b64"] = json!(false);
     })
     .outcome()
-    .assert_reason("J-10: b64 as RFC 7797 has it", ProofError::Extension);
+    .assert_reason("J-10: b64 as in RFC 7797", ProofError::Extension);
     Attempt::but(|a| {
         a.proof_header["crit"] = json!(["x"]);
         a.proof_header["x"] = json!(1);
     })
     .outcome()
-    .assert_reason("J-9: crit of one that is there", ProofError::Extension);
+    .assert_reason(
+        "J-9: crit with a parameter that is present",
+        ProofError::Extension,
+    );
 }

@@ -6,13 +6,13 @@ use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::ProofError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, NonceSecret, Rejection, StatelessNonces};
 
-use super::{Change, assert_outcome, base64url_bytes, from_hex, remove, segments};
+use super::{Change, assert_outcome, decode_base64url, from_hex, remove, segments};
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, base64url, verifier_by};
 
-type Resign = fn(Vec<u8>) -> Vec<u8>;
+type EditSignature = fn(Vec<u8>) -> Vec<u8>;
 
 #[test]
-fn typ_is_dpop_jwt_to_the_letter() {
+fn typ_must_be_exactly_dpop_jwt() {
     let wrong = Some(ProofError::Type);
     let not_json = Some(ProofError::HeaderNotJson);
     for (name, typ, expected) in [
@@ -26,10 +26,10 @@ fn typ_is_dpop_jwt_to_the_letter() {
         ),
         ("J-1: JWT", json!("JWT"), wrong),
         ("J-1: jwt", json!("jwt"), wrong),
-        ("J-1: of an access token", json!("at+jwt"), wrong),
-        ("J-1: longer", json!("dpop+jwt+wrongyousee"), wrong),
-        ("J-1: shorter", json!("dpop"), wrong),
-        ("J-1: with a space", json!("dpop+jwt "), wrong),
+        ("J-1: the typ of an access token", json!("at+jwt"), wrong),
+        ("J-1: with a suffix", json!("dpop+jwt+wrongyousee"), wrong),
+        ("J-1: only the start", json!("dpop"), wrong),
+        ("J-1: with a trailing space", json!("dpop+jwt "), wrong),
         ("J-1: with a parameter", json!("dpop+jwt;v=1"), wrong),
         ("J-1: empty", json!(""), wrong),
         ("J-1: null", json!(null), not_json),
@@ -44,7 +44,7 @@ fn typ_is_dpop_jwt_to_the_letter() {
 }
 
 #[test]
-fn alg_is_looked_up_in_an_allow_list() {
+fn alg_must_be_on_the_allow_list() {
     let wrong = Some(ProofError::Algorithm);
     let not_json = Some(ProofError::HeaderNotJson);
     for (name, alg, expected) in [
@@ -58,13 +58,13 @@ fn alg_is_looked_up_in_an_allow_list() {
         ("J-2: HS512", json!("HS512"), wrong),
         ("J-2: in lower case", json!("es256"), wrong),
         ("J-2: in mixed case", json!("Es256"), wrong),
-        ("J-2: with a space", json!("ES256 "), wrong),
-        ("J-2: a list", json!("ES256 ES384"), wrong),
+        ("J-2: with a trailing space", json!("ES256 "), wrong),
+        ("J-2: two algorithms", json!("ES256 ES384"), wrong),
         ("J-2: empty", json!(""), wrong),
-        ("J-2: an encryption", json!("ECDH-ES"), wrong),
+        ("J-2: an encryption algorithm", json!("ECDH-ES"), wrong),
         ("J-2 J-5: ES256K", json!("ES256K"), wrong),
         ("J-2 J-5: Ed448", json!("Ed448"), wrong),
-        ("J-2: not on the list", json!("ES512"), wrong),
+        ("J-2: supported, but not on the list", json!("ES512"), wrong),
         ("J-2: null", json!(null), not_json),
         ("J-2: a number", json!(-7), not_json),
         ("J-2: an array", json!(["ES256"]), not_json),
@@ -81,40 +81,42 @@ fn alg_is_looked_up_in_an_allow_list() {
         a.edit_proof = |proof| proof[..=proof.rfind('.').unwrap()].into();
     })
     .outcome()
-    .assert_reason("J-2: none, and no signature", ProofError::Algorithm);
+    .assert_reason("J-2: none, without a signature", ProofError::Algorithm);
 }
 
-/// Whether an algorithm is on the list decides, not whether it could be verified.
+/// Only the allow-list decides, although RS256 can be verified.
 #[test]
-fn rs256_is_accepted_only_where_it_was_asked_for() {
+fn rs256_is_accepted_only_if_it_was_added() {
     let rs256 = || Attempt::with_key(Key::rsa("RS256"));
     rs256()
         .outcome()
         .assert_reason("J-7: by default", ProofError::Algorithm);
-    let opted_in = Algorithms::default().add(Algorithm::Rs256);
+    let with_rs256 = Algorithms::default().add(Algorithm::Rs256);
     rs256()
         .outcome_by(&DpopLayer::new(verifier_by(|rules| {
-            rules.with_algorithms(opted_in)
+            rules.with_algorithms(with_rs256)
         })))
-        .assert_passed("J-7: opted in");
+        .assert_passed("J-7: added to the list");
     Attempt::good()
         .outcome_by(&DpopLayer::new(verifier_by(|rules| {
             rules.with_algorithms(Algorithms::only(Algorithm::Rs256))
         })))
-        .assert_reason("J-7: ES256 opted out", ProofError::Algorithm);
+        .assert_reason("J-7: ES256 is not on the list", ProofError::Algorithm);
 }
 
-/// Its owner must hear of it, so nothing else about the header comes first.
+/// The key's owner must learn of the leak, so this is reported before any other error in the header.
 #[test]
-fn a_private_key_is_told_before_all_else() {
+fn a_private_key_is_reported_before_other_errors() {
     let rows: &[(&str, Change)] = &[
-        ("J-3: and a wrong typ", |a| {
+        ("J-3: with a wrong typ", |a| {
             a.proof_header["typ"] = json!("JWT");
         }),
-        ("J-3: and no typ", |a| remove(&mut a.proof_header, "typ")),
-        ("J-3: and crit", |a| a.proof_header["crit"] = json!(["x"])),
-        ("J-3: and enc", |a| a.proof_header["enc"] = json!("A256GCM")),
-        ("J-3: and a nested token", |a| {
+        ("J-3: without typ", |a| remove(&mut a.proof_header, "typ")),
+        ("J-3: with crit", |a| a.proof_header["crit"] = json!(["x"])),
+        ("J-3: with enc", |a| {
+            a.proof_header["enc"] = json!("A256GCM");
+        }),
+        ("J-3: with a nested token", |a| {
             a.proof_header["cty"] = json!("JWT");
         }),
     ];
@@ -128,16 +130,17 @@ fn a_private_key_is_told_before_all_else() {
     }
 }
 
-/// The order of P-256's group.
+/// The order of the P-256 group.
 const P256_ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
 
-/// One row each; every form of every signature stands in the tests of the engines.
+/// One row per kind of error. The tests of `jose/engine.rs` cover every form for every algorithm.
 #[test]
-fn the_signature_is_one_by_the_key_in_the_header() {
-    let rows: &[(&str, Resign, Option<ProofError>)] = &[
-        ("R-4.3.6: as signed", |signature| signature, None),
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn the_signature_must_be_by_the_key_in_the_header() {
+    let rows: &[(&str, EditSignature, Option<ProofError>)] = &[
+        ("R-4.3.6: unchanged", |signature| signature, None),
         (
-            "R-4.3.6: a bit changed",
+            "R-4.3.6: one bit changed",
             |mut signature| {
                 signature[40] ^= 1;
                 signature
@@ -156,12 +159,12 @@ fn the_signature_is_one_by_the_key_in_the_header() {
             Some(ProofError::Signature),
         ),
         (
-            "J-16: one byte less",
+            "J-16: one byte too short",
             |signature| signature[..63].to_vec(),
             Some(ProofError::Signature),
         ),
         (
-            "J-16: one byte more",
+            "J-16: one byte too long",
             |signature| [signature.as_slice(), &[0]].concat(),
             Some(ProofError::Signature),
         ),
@@ -171,7 +174,7 @@ fn the_signature_is_one_by_the_key_in_the_header() {
             Some(ProofError::Signature),
         ),
         (
-            "J-17: nothing but zeros",
+            "J-17: only zeros",
             |_| vec![0; 64],
             Some(ProofError::Signature),
         ),
@@ -186,7 +189,7 @@ fn the_signature_is_one_by_the_key_in_the_header() {
             Some(ProofError::Signature),
         ),
         (
-            "J-17: s is the order",
+            "J-17: s is the order of the group",
             |signature| [&signature[..32], &from_hex(P256_ORDER)].concat(),
             Some(ProofError::Signature),
         ),
@@ -206,7 +209,7 @@ fn the_signature_is_one_by_the_key_in_the_header() {
             let token = a.token();
             let proof = a.proof(&token);
             let (signing_input, signature) = proof.rsplit_once('.').unwrap();
-            let signature = base64url(edit(base64url_bytes(signature)));
+            let signature = base64url(edit(decode_base64url(signature)));
             let proof = format!("{signing_input}.{signature}");
             a.dpop = Some(vec![proof.parse().unwrap()]);
             a.token = Some(token);
@@ -231,7 +234,10 @@ fn the_signature_is_one_by_the_key_in_the_header() {
         a.token = Some(token);
     })
     .outcome()
-    .assert_reason("R-4.3.6: of another proof", ProofError::Signature);
+    .assert_reason(
+        "R-4.3.6: the signature of another proof",
+        ProofError::Signature,
+    );
 }
 
 #[derive(Clone, Copy)]
@@ -240,7 +246,7 @@ enum Half {
     Lower,
 }
 
-/// Of the two signatures with the same r, the one whose s is in that half.
+/// (r, s) and (r, -s) are both valid signatures: returns the one with the lower or the higher s.
 fn with_s(signature: &[u8], half: Half) -> Vec<u8> {
     let signature = Signature::from_slice(signature).unwrap();
     let lower = signature.normalize_s();
@@ -292,7 +298,7 @@ fn htu_must_be_a_string() {
 }
 
 #[test]
-fn a_nonce_that_is_not_a_string_is_a_bad_proof() {
+fn rejects_a_nonce_that_is_not_a_string() {
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
     }));
@@ -303,14 +309,14 @@ fn a_nonce_that_is_not_a_string_is_a_bad_proof() {
         json!(["n"]),
         json!({ "n": 1 }),
     ] {
-        let answer = Attempt::but(|a| a.proof_claims["nonce"] = nonce.clone()).outcome_by(&layer);
-        answer.assert_reason(&nonce.to_string(), ProofError::PayloadNotJson);
+        let outcome = Attempt::but(|a| a.proof_claims["nonce"] = nonce.clone()).outcome_by(&layer);
+        outcome.assert_reason(&nonce.to_string(), ProofError::PayloadNotJson);
     }
 }
 
-/// T-11: `exp` and `nbf` are not the standard's, but who sends them means them.
+/// T-11: RFC 9449 does not define `exp` and `nbf` for proofs. If a client sends them, they are checked.
 #[test]
-fn exp_and_nbf_are_honoured_where_they_are_present() {
+fn exp_and_nbf_are_checked_if_present() {
     let rows: Vec<(&str, Value, Option<ProofError>)> = vec![
         (
             "T-11: as the OpenID suite sends them",
@@ -333,22 +339,22 @@ fn exp_and_nbf_are_honoured_where_they_are_present() {
             Some(ProofError::Expired),
         ),
         (
-            "T-11: not yet, within the leeway",
+            "T-11: not valid yet, within the leeway",
             json!({ "nbf": NOW + 30 }),
             None,
         ),
         (
-            "T-11: not yet",
+            "T-11: not valid yet",
             json!({ "nbf": NOW + 31 }),
             Some(ProofError::NotYetValid),
         ),
         (
-            "T-11: exp of another type",
+            "T-11: exp is a string",
             json!({ "exp": "soon" }),
             Some(ProofError::PayloadNotJson),
         ),
         (
-            "T-11: nbf of another type",
+            "T-11: nbf is null",
             json!({ "nbf": null }),
             Some(ProofError::PayloadNotJson),
         ),

@@ -1,4 +1,4 @@
-//! The window of `iat`, at its edges, and the promise that no accepted proof outlives its record.
+//! The window of `iat`, and that no proof is accepted after its replay record was dropped.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
 
 use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, required_nonce, verifier_by};
 
-fn answer_with(freshness: Freshness, iat: Value) -> common::Outcome {
+fn outcome_with(freshness: Freshness, iat: Value) -> common::Outcome {
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_freshness(freshness)));
     Attempt::but(|a| a.proof_claims["iat"] = iat).outcome_by(&layer)
 }
@@ -23,7 +23,7 @@ fn in_the_future(by: u64) -> Rejection {
 }
 
 #[test]
-fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
+fn the_iat_window_includes_both_ends() {
     let default = Freshness::default();
     let strict = default
         .with_max_age(Duration::from_secs(20))
@@ -32,9 +32,14 @@ fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
     let rows: Vec<(&str, Freshness, i64, Option<Rejection>)> = vec![
         ("T-8: now", default, 0, None),
         ("T-8 T-7: the oldest", default, -90, None),
-        ("T-8: older than that", default, -91, Some(too_old(1))),
+        ("T-8: older than the oldest", default, -91, Some(too_old(1))),
         ("T-8 T-6 R-11.1.2: the newest", default, 30, None),
-        ("T-8: newer than that", default, 31, Some(in_the_future(1))),
+        (
+            "T-8: newer than the newest",
+            default,
+            31,
+            Some(in_the_future(1)),
+        ),
         ("T-7: an hour old", default, -3600, Some(too_old(3510))),
         (
             "T-6: an hour ahead",
@@ -42,42 +47,42 @@ fn iat_is_accepted_up_to_and_including_both_ends_of_the_window() {
             3600,
             Some(in_the_future(3570)),
         ),
-        ("T-6: FAPI obliges to accept 10 s ahead", fapi2, 10, None),
-        ("T-7: and 10 s behind", fapi2, -10, None),
         (
-            "T-6: and to reject more than 60 s ahead",
+            "T-6: FAPI requires 10 s ahead to be accepted",
+            fapi2,
+            10,
+            None,
+        ),
+        ("T-7: FAPI accepts 10 s behind", fapi2, -10, None),
+        (
+            "T-6: FAPI requires more than 60 s ahead to be rejected",
             fapi2,
             61,
             Some(in_the_future(31)),
         ),
         ("T-7: MCP accepts 300 s behind", mcp, -300, None),
-        ("T-7: but not 303", mcp, -303, Some(too_old(3))),
+        ("T-7: MCP rejects 303 s behind", mcp, -303, Some(too_old(3))),
         ("T-6: MCP accepts 300 s ahead", mcp, 300, None),
-        ("T-6: but not 303", mcp, 303, Some(in_the_future(3))),
-        ("a policy of one's own, oldest", strict, -30, None),
         (
-            "a policy of one's own, older",
-            strict,
-            -31,
-            Some(too_old(1)),
+            "T-6: MCP rejects 303 s ahead",
+            mcp,
+            303,
+            Some(in_the_future(3)),
         ),
-        ("a policy of one's own, newest", strict, 10, None),
-        (
-            "a policy of one's own, newer",
-            strict,
-            11,
-            Some(in_the_future(1)),
-        ),
+        ("a custom policy, oldest", strict, -30, None),
+        ("a custom policy, older", strict, -31, Some(too_old(1))),
+        ("a custom policy, newest", strict, 10, None),
+        ("a custom policy, newer", strict, 11, Some(in_the_future(1))),
     ];
     for (name, freshness, offset, rejected) in rows {
-        let outcome = answer_with(freshness, json!(NOW.cast_signed() + offset));
+        let outcome = outcome_with(freshness, json!(NOW.cast_signed() + offset));
         assert_eq!(outcome.rejection, rejected, "{name}");
     }
 }
 
-/// T-9, T-10: any JSON number is a number, and nothing overflows.
+/// T-9, T-10: every form of JSON number is accepted, and none overflows.
 #[test]
-fn iat_may_be_any_finite_number_and_nothing_else() {
+fn iat_must_be_a_finite_number() {
     let out_of_the_window = |outcome: &common::Outcome| {
         matches!(
             outcome.rejection,
@@ -87,26 +92,26 @@ fn iat_may_be_any_finite_number_and_nothing_else() {
     for (name, iat) in [
         ("T-9: a fraction", "1700000000.5"),
         ("T-9: an exponent", "1.7e9"),
-        ("T-9: a fraction at the old edge", "1699999910.0"),
-        ("T-9: a fraction at the new edge", "1700000030.0"),
+        ("T-9: a fraction at the start of the window", "1699999910.0"),
+        ("T-9: a fraction at the end of the window", "1700000030.0"),
     ] {
-        raw_iat(iat).assert_passed(name);
+        outcome_with_iat_text(iat).assert_passed(name);
     }
     for (name, iat) in [
-        ("T-9: a fraction beyond the old edge", "1699999909.9"),
-        ("T-9: a fraction beyond the new edge", "1700000030.1"),
+        ("T-9: a fraction too old", "1699999909.9"),
+        ("T-9: a fraction too far in the future", "1700000030.1"),
         ("T-10: negative", "-1700000000"),
         ("T-10: zero", "0"),
         ("T-10: milliseconds", "1700000000000"),
         ("T-10: the largest integer", "18446744073709551615"),
         ("T-10: the smallest integer", "-9223372036854775808"),
-        ("T-10: beyond any integer", "1e300"),
-        ("T-10: far beyond, negative", "-1e300"),
+        ("T-10: larger than any integer", "1e300"),
+        ("T-10: smaller than any integer", "-1e300"),
     ] {
-        assert!(out_of_the_window(&raw_iat(iat)), "{name}");
+        assert!(out_of_the_window(&outcome_with_iat_text(iat)), "{name}");
     }
     for (name, iat) in [
-        ("T-9: beyond any number", "1e400"),
+        ("T-9: larger than any double", "1e400"),
         ("T-9: a string", r#""1700000000""#),
         ("T-9: true", "true"),
         ("T-9: null", "null"),
@@ -117,12 +122,12 @@ fn iat_may_be_any_finite_number_and_nothing_else() {
         ),
         ("T-9: not a number", "NaN"),
     ] {
-        raw_iat(iat).assert_reason(name, ProofError::PayloadNotJson);
+        outcome_with_iat_text(iat).assert_reason(name, ProofError::PayloadNotJson);
     }
 }
 
-/// A proof whose `iat` is written just so.
-fn raw_iat(iat: &str) -> common::Outcome {
+/// Sends a proof whose payload has this JSON text as `iat`.
+fn outcome_with_iat_text(iat: &str) -> common::Outcome {
     Attempt::but(|a| {
         let token = a.token();
         a.proof_claims["ath"] = json!(common::ath(&token));
@@ -139,10 +144,10 @@ fn raw_iat(iat: &str) -> common::Outcome {
     .outcome()
 }
 
-/// T-5, R-11.1.5: which of the two times decides.
+/// T-5, R-11.1.5: the policy decides whether the time of the nonce is enough.
 #[test]
-fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
-    let hour_off = |freshness: Freshness, iat: u64| {
+fn a_nonce_replaces_iat_only_if_the_policy_allows_it() {
+    let outcome_with_iat = |freshness: Freshness, iat: u64| {
         let layer = DpopLayer::new(verifier_by(|rules| {
             rules
                 .with_freshness(freshness)
@@ -156,29 +161,31 @@ fn a_nonce_stands_in_for_iat_only_where_the_policy_says_so() {
         attempt.outcome_by(&layer)
     };
     assert_eq!(
-        hour_off(Freshness::default(), NOW - 3600).rejection,
+        outcome_with_iat(Freshness::default(), NOW - 3600).rejection,
         Some(too_old(3510)),
         "T-5: both are checked by default"
     );
     for iat in [NOW - 3600, NOW + 3600, 0] {
-        hour_off(Freshness::fapi2(), iat).assert_passed("T-5: FAPI's suite expects this to pass");
-        hour_off(Freshness::default().with_nonce_instead_of_iat(), iat).assert_passed("T-5");
+        outcome_with_iat(Freshness::fapi2(), iat)
+            .assert_passed("T-5: the FAPI conformance suite expects a pass");
+        outcome_with_iat(Freshness::default().with_nonce_instead_of_iat(), iat)
+            .assert_passed("T-5");
     }
-    let without_nonces = answer_with(Freshness::fapi2(), json!(NOW - 3600));
+    let without_nonces = outcome_with(Freshness::fapi2(), json!(NOW - 3600));
     assert_eq!(
         without_nonces.rejection,
         Some(too_old(3510)),
-        "T-5: without nonces iat decides, whatever the policy"
+        "T-5: without nonces, iat is checked by every policy"
     );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// T-16, R-11.1.3, R-11.1.6: whatever the policy, a proof that passed once does not pass again
-    /// at any later second, while other requests come and go and make the memory drop what it may.
+    /// T-16, R-11.1.3, R-11.1.6: with every policy, a proof that passed once does not pass again at any
+    /// later second, while other requests make the store drop expired records.
     #[test]
-    fn no_accepted_proof_outlives_its_record(
+    fn no_proof_is_accepted_twice(
         max_age in 0_u64..12,
         leeway in 0_u64..12,
         period in 1_u64..10,
@@ -207,16 +214,16 @@ proptest! {
 
         let nonce = fresh_nonce();
         let iat = f64::from(u32::try_from(NOW + start).unwrap()) + offset;
-        let stolen = Attempt::but(|a| {
+        let attempt = Attempt::but(|a| {
             a.proof_claims["iat"] = json!(iat);
             a.proof_claims["nonce"] = json!(nonce);
         });
         let mut uses = 0;
         for second in NOW..NOW + start + 2 * (max_age + leeway + period) + 3 {
-            // The first use is at the start, or whenever the proof is first accepted after it.
+            // The proof is first used at the start, or at the first later second at which it is accepted.
             if second >= NOW + start {
                 clock.set(second);
-                if stolen.outcome_by(&layer).status == 200 {
+                if attempt.outcome_by(&layer).status == 200 {
                     uses += 1;
                 }
                 let other_nonce = fresh_nonce();
@@ -231,14 +238,13 @@ proptest! {
     }
 }
 
-/// Guards the property above: were the record dropped a second early, there is a second at which
-/// the proof would pass again.
+/// If the store dropped the record one second early, the second attempt would pass.
 #[test]
-fn a_proof_is_a_replay_through_the_last_second_in_which_it_is_accepted() {
+fn a_replay_is_detected_through_the_last_accepted_second() {
     for (name, iat, last) in [
-        ("made now", NOW, NOW + 90),
-        ("made ahead", NOW + 30, NOW + 120),
-        ("made long ago", NOW - 90, NOW),
+        ("iat is now", NOW, NOW + 90),
+        ("iat is in the future", NOW + 30, NOW + 120),
+        ("iat is 90 s ago", NOW - 90, NOW),
     ] {
         let clock = TestClock::at(NOW);
         let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));

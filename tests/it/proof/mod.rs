@@ -1,4 +1,4 @@
-//! Helpers of the tests that change one thing in a valid proof.
+//! Helpers for tests that change one thing in a valid proof.
 
 mod checks;
 mod freshness;
@@ -15,10 +15,10 @@ use tower_dpop::proof::ProofError;
 use common::{Attempt, AttemptExt as _, KeyExt as _, Outcome, ath, base64url, verifier_by};
 
 pub(crate) type Change = fn(&mut Attempt);
-pub(crate) type Rewrite = fn(String) -> Vec<u8>;
-pub(crate) type Respell = fn(String) -> String;
+pub(crate) type EditJson = fn(String) -> Vec<u8>;
+pub(crate) type EditText = fn(String) -> String;
 
-/// What comes of a good attempt with one thing changed: `None` is a pass.
+/// `None` expects that the request passes.
 #[track_caller]
 pub(crate) fn assert_outcome(name: &str, outcome: &Outcome, expected: Option<ProofError>) {
     match expected {
@@ -27,16 +27,16 @@ pub(crate) fn assert_outcome(name: &str, outcome: &Outcome, expected: Option<Pro
     }
 }
 
-/// A layer that accepts every algorithm there is.
-pub(crate) fn every_algorithm() -> DpopLayer {
+/// A layer that accepts every supported algorithm.
+pub(crate) fn layer_with_every_algorithm() -> DpopLayer {
     let all = "ES256 ES384 ES512 PS256 PS384 PS512 Ed25519 EdDSA RS256 RS384 RS512";
     DpopLayer::new(verifier_by(|rules| {
         rules.with_algorithms(all.parse().unwrap())
     }))
 }
 
-/// Binds the token to the key in the proof's header, whatever that key is.
-pub(crate) fn bind(attempt: &mut Attempt) {
+/// Binds the token to the hash of the `jwk` as it stands in the proof's header.
+pub(crate) fn bind_token_to_jwk(attempt: &mut Attempt) {
     let jwk = attempt.proof_header["jwk"].to_string();
     attempt.token_claims["cnf"]["jkt"] = json!(base64url(Sha256::digest(jwk)));
 }
@@ -45,8 +45,8 @@ pub(crate) fn remove(object: &mut Value, member: &str) {
     object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
-/// A good attempt whose header and payload are written by hand.
-pub(crate) fn raw(header: Rewrite, payload: Rewrite) -> Attempt {
+/// A good attempt, signed after the JSON texts of its header and payload were edited.
+pub(crate) fn with_edited_json(header: EditJson, payload: EditJson) -> Attempt {
     Attempt::but(|a| {
         let token = a.token();
         a.proof_claims["ath"] = json!(ath(&token));
@@ -59,7 +59,7 @@ pub(crate) fn raw(header: Rewrite, payload: Rewrite) -> Attempt {
     })
 }
 
-/// Puts members in front of those of an object.
+/// Inserts members at the start of an object.
 pub(crate) fn with_members(json: &str, members: &str) -> Vec<u8> {
     json.replacen('{', &format!("{{{members},"), 1).into_bytes()
 }
@@ -68,7 +68,7 @@ pub(crate) fn segments(proof: &str) -> [&str; 3] {
     proof.split('.').collect::<Vec<_>>().try_into().unwrap()
 }
 
-pub(crate) fn base64url_bytes(text: &str) -> Vec<u8> {
+pub(crate) fn decode_base64url(text: &str) -> Vec<u8> {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(text)
@@ -78,11 +78,11 @@ pub(crate) fn base64url_bytes(text: &str) -> Vec<u8> {
 pub(crate) fn from_hex(text: &str) -> Vec<u8> {
     (0..text.len())
         .step_by(2)
-        .map(|place| u8::from_str_radix(&text[place..place + 2], 16).unwrap())
+        .map(|index| u8::from_str_radix(&text[index..index + 2], 16).unwrap())
         .collect()
 }
 
-pub(crate) fn with_nonce(nonce: &str, now: u64) -> Attempt {
+fn with_nonce(nonce: &str, now: u64) -> Attempt {
     Attempt::but(|a| {
         a.proof_claims["nonce"] = json!(nonce);
         a.proof_claims["iat"] = json!(now);

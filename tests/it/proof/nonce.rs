@@ -1,4 +1,4 @@
-//! Nonces: demanded, recognised, renewed, rotated.
+//! Nonces: how they are required, recognised and renewed, and how their secrets rotate.
 
 use std::collections::HashSet;
 
@@ -17,15 +17,16 @@ fn secret(byte: u8) -> NonceSecret {
     NonceSecret::from_bytes(&[byte; 32]).unwrap()
 }
 
-/// A server under a shared secret at a time of the test's choice.
-fn server(nonces: StatelessNonces, clock: &TestClock) -> DpopLayer {
+/// A layer that requires nonces, with the time of the clock.
+fn layer_with(nonces: StatelessNonces, clock: &TestClock) -> DpopLayer {
     DpopLayer::new(verifier_by(|rules| {
         rules.with_clock(clock.read()).with_nonces(nonces)
     }))
 }
 
+/// Returns the nonce from the response.
 #[track_caller]
-fn demanded(outcome: &Outcome, name: &str, reason: NonceError) -> String {
+fn assert_nonce_challenge(outcome: &Outcome, name: &str, reason: NonceError) -> String {
     outcome.assert_reason(name, reason);
     assert_eq!(outcome.status.as_u16(), 401, "{name}");
     assert_eq!(
@@ -48,19 +49,19 @@ fn demanded(outcome: &Outcome, name: &str, reason: NonceError) -> String {
     nonce.clone()
 }
 
-/// T-20, T-21: one answer to all of them, and
-/// what it hands out works.
+/// T-20, T-21: the response is the same in each
+/// case, and a proof with the nonce from the response is accepted.
 #[test]
-fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
+fn demands_a_new_nonce_for_a_missing_foreign_or_stale_one() {
     let clock = TestClock::at(NOW);
-    let layer = server(StatelessNonces::new(secret(1)), &clock);
-    let ours = required_nonce(&layer).unwrap();
-    let foreign = required_nonce(&server(StatelessNonces::new(secret(2)), &clock)).unwrap();
+    let layer = layer_with(StatelessNonces::new(secret(1)), &clock);
+    let valid = required_nonce(&layer).unwrap();
+    let foreign = required_nonce(&layer_with(StatelessNonces::new(secret(2)), &clock)).unwrap();
     let tampered = {
-        let swapped = if ours.ends_with('A') { "E" } else { "A" };
-        format!("{}{swapped}", &ours[..ours.len() - 1])
+        let swapped = if valid.ends_with('A') { "E" } else { "A" };
+        format!("{}{swapped}", &valid[..valid.len() - 1])
     };
-    let of_time = |seconds: u64| {
+    let issued_at = |seconds: u64| {
         clock.set(seconds);
         let nonce = required_nonce(&layer).unwrap();
         clock.set(NOW);
@@ -68,7 +69,7 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
     };
     let start = NOW - NOW % 120;
     let rows: Vec<(&str, Value, NonceError)> = vec![
-        ("R-8.3: none", Value::Null, NonceError::Missing),
+        ("R-8.3: no nonce", Value::Null, NonceError::Missing),
         ("R-8.4: empty", json!(""), NonceError::Foreign),
         ("R-8.4: blank", json!(" "), NonceError::Foreign),
         ("R-8.4: garbage", json!("garbage"), NonceError::Foreign),
@@ -84,17 +85,17 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
         ),
         (
             "T-21: padded",
-            json!(format!("{ours}=")),
+            json!(format!("{valid}=")),
             NonceError::Foreign,
         ),
         (
-            "T-21: a prefix",
-            json!(ours[..ours.len() - 4]),
+            "T-21: cut short",
+            json!(valid[..valid.len() - 4]),
             NonceError::Foreign,
         ),
         (
-            "T-21: with a tail",
-            json!(format!("{ours}AAAA")),
+            "T-21: with more characters",
+            json!(format!("{valid}AAAA")),
             NonceError::Foreign,
         ),
         (
@@ -104,12 +105,12 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
         ),
         (
             "R-8.4: stale",
-            json!(of_time(start - 121)),
+            json!(issued_at(start - 121)),
             NonceError::Stale,
         ),
         (
             "R-8.4: from the future",
-            json!(of_time(start + 240)),
+            json!(issued_at(start + 240)),
             NonceError::InTheFuture,
         ),
     ];
@@ -119,41 +120,41 @@ fn demands_a_nonce_instead_of_a_missing_foreign_or_stale_one() {
                 a.proof_claims["nonce"] = nonce;
             }
         });
-        let next = demanded(&attempt.outcome_by(&layer), name, reason);
+        let next = assert_nonce_challenge(&attempt.outcome_by(&layer), name, reason);
         with_nonce(&next, NOW)
             .outcome_by(&layer)
             .assert_passed(name);
     }
 }
 
-/// D15: a token without a proof is told of the nonce at once, and a proof that is bad in another
-/// way is told of that.
+/// D15: a request without a proof gets a nonce at once, which saves a round trip. A proof with another
+/// error gets that error.
 #[test]
-fn a_token_without_a_proof_is_asked_for_a_nonce() {
+fn a_request_without_a_proof_is_asked_for_a_nonce() {
     let clock = TestClock::at(NOW);
-    let layer = server(StatelessNonces::new(secret(1)), &clock);
-    let answer = Attempt::but(|a| a.dpop = Some(vec![])).outcome_by(&layer);
-    demanded(&answer, "R-7.1.2", NonceError::Missing);
-    let answer = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).outcome_by(&layer);
-    answer.assert_reason("another fault first", ProofError::Method);
-    assert_eq!(answer.nonces, [""; 0], "no nonce where none is demanded");
+    let layer = layer_with(StatelessNonces::new(secret(1)), &clock);
+    let outcome = Attempt::but(|a| a.dpop = Some(vec![])).outcome_by(&layer);
+    assert_nonce_challenge(&outcome, "R-7.1.2", NonceError::Missing);
+    let outcome = Attempt::but(|a| a.proof_claims["htm"] = json!("POST")).outcome_by(&layer);
+    outcome.assert_reason("another error takes precedence", ProofError::Method);
+    assert_eq!(outcome.nonces, [""; 0], "no nonce with another error");
 }
 
-/// T-17, R-11.1.6: the same jti may come again after a nonce was demanded, and one nonce serves
-/// many proofs.
+/// T-17, R-11.1.6: the same jti is accepted after a nonce error, and one nonce is accepted in many
+/// proofs.
 #[test]
-fn a_nonce_failure_spends_no_jti() {
+fn a_nonce_error_does_not_use_the_jti() {
     let clock = TestClock::at(NOW);
-    let layer = server(StatelessNonces::new(secret(1)), &clock);
+    let layer = layer_with(StatelessNonces::new(secret(1)), &clock);
     let mut attempt = Attempt::good();
-    let nonce = demanded(&attempt.outcome_by(&layer), "first", NonceError::Missing);
+    let nonce = assert_nonce_challenge(&attempt.outcome_by(&layer), "first", NonceError::Missing);
     attempt.proof_claims["nonce"] = json!(nonce);
     attempt
         .outcome_by(&layer)
         .assert_passed("T-17: the same jti with the nonce");
     attempt
         .outcome_by(&layer)
-        .assert_reason("but only once", ProofError::Replayed);
+        .assert_reason("the same jti again", ProofError::Replayed);
     for _ in 0..3 {
         with_nonce(&nonce, NOW)
             .outcome_by(&layer)
@@ -161,21 +162,21 @@ fn a_nonce_failure_spends_no_jti() {
     }
 }
 
-/// T-19: RFC 9449 leaves it open; a client that talks to two servers is not punished for it.
+/// T-19: RFC 9449 leaves this open. A client may send the nonce of another server.
 #[test]
-fn a_nonce_that_nobody_asked_for_is_ignored() {
-    let answer = Attempt::but(|a| a.proof_claims["nonce"] = json!("whatever")).outcome();
-    answer.assert_passed("T-19");
-    assert_eq!(answer.nonces, [""; 0]);
+fn a_nonce_that_is_not_required_is_ignored() {
+    let outcome = Attempt::but(|a| a.proof_claims["nonce"] = json!("whatever")).outcome();
+    outcome.assert_passed("T-19");
+    assert_eq!(outcome.nonces, [""; 0]);
 }
 
-/// T-21, T-23: a nonce lives for the period of its issue and the next, and
-/// in the next a success brings its successor.
+/// T-21, T-23: a nonce is accepted in the period of its issue and in the next
+/// one. In the next one, each successful response has a new nonce.
 #[test]
-fn a_success_near_the_end_of_a_nonce_brings_the_next() {
+fn an_old_nonce_is_renewed_on_success() {
     let start = NOW - NOW % 120;
     let clock = TestClock::at(start);
-    let layer = server(StatelessNonces::new(secret(1)), &clock);
+    let layer = layer_with(StatelessNonces::new(secret(1)), &clock);
     let first = required_nonce(&layer).unwrap();
     let rows = [
         (0, false),
@@ -186,23 +187,26 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
     ];
     for (age, renewed) in rows {
         clock.set(start + age);
-        let answer = with_nonce(&first, start + age).outcome_by(&layer);
-        answer.assert_passed(&format!("{age} s old"));
-        assert_eq!(answer.nonces.len(), usize::from(renewed), "{age} s old");
+        let outcome = with_nonce(&first, start + age).outcome_by(&layer);
+        outcome.assert_passed(&format!("{age} s old"));
+        assert_eq!(outcome.nonces.len(), usize::from(renewed), "{age} s old");
         assert_eq!(
-            answer.cache_control.as_deref(),
+            outcome.cache_control.as_deref(),
             renewed.then_some("no-store"),
             "X-3: {age} s old"
         );
-        if let Some(next) = answer.nonces.first() {
+        if let Some(next) = outcome.nonces.first() {
             assert_ne!(*next, first);
-            let answer = with_nonce(next, start + age).outcome_by(&layer);
-            answer.assert_passed("the successor");
-            assert_eq!(answer.nonces, [""; 0], "R-8.2.1: the successor is young");
+            let outcome = with_nonce(next, start + age).outcome_by(&layer);
+            outcome.assert_passed("the new nonce");
+            assert_eq!(
+                outcome.nonces, [""; 0],
+                "R-8.2.1: the new nonce is not renewed yet"
+            );
         }
     }
     clock.set(start + 240);
-    demanded(
+    assert_nonce_challenge(
         &with_nonce(&first, start + 240).outcome_by(&layer),
         "240 s old",
         NonceError::Stale,
@@ -213,57 +217,57 @@ fn a_success_near_the_end_of_a_nonce_brings_the_next() {
 #[test]
 fn nodes_with_the_same_secret_accept_each_others_nonces() {
     let start = NOW - NOW % 120;
-    let (early, late) = (TestClock::at(start - 30), TestClock::at(start));
-    let (one, other) = (
-        server(StatelessNonces::new(secret(1)), &early),
-        server(StatelessNonces::new(secret(1)), &late),
+    let (early_clock, late_clock) = (TestClock::at(start - 30), TestClock::at(start));
+    let (early, late) = (
+        layer_with(StatelessNonces::new(secret(1)), &early_clock),
+        layer_with(StatelessNonces::new(secret(1)), &late_clock),
     );
-    let of_late = required_nonce(&other).unwrap();
-    with_nonce(&of_late, start - 30)
-        .outcome_by(&one)
+    let nonce_of_late = required_nonce(&late).unwrap();
+    with_nonce(&nonce_of_late, start - 30)
+        .outcome_by(&early)
         .assert_passed("T-22: from a node 30 s ahead");
-    early.set(start - 31);
-    demanded(
-        &with_nonce(&of_late, start - 31).outcome_by(&one),
-        "31 s ahead",
+    early_clock.set(start - 31);
+    assert_nonce_challenge(
+        &with_nonce(&nonce_of_late, start - 31).outcome_by(&early),
+        "from a node 31 s ahead",
         NonceError::InTheFuture,
     );
-    let of_early = required_nonce(&one).unwrap();
-    with_nonce(&of_early, start)
-        .outcome_by(&other)
-        .assert_passed("T-22: from a node behind");
+    let nonce_of_early = required_nonce(&early).unwrap();
+    with_nonce(&nonce_of_early, start)
+        .outcome_by(&late)
+        .assert_passed("T-22: from a node 31 s behind");
 }
 
 #[test]
-fn secrets_rotate_without_a_rejection() {
+fn secrets_rotate_without_rejections() {
     let clock = TestClock::at(NOW);
-    let old = server(StatelessNonces::new(secret(1)), &clock);
-    let both = server(
+    let old = layer_with(StatelessNonces::new(secret(1)), &clock);
+    let both = layer_with(
         StatelessNonces::new(secret(2)).add_accepted(secret(1)),
         &clock,
     );
-    let new = server(StatelessNonces::new(secret(2)), &clock);
-    let of = |layer: &DpopLayer| required_nonce(layer).unwrap();
-    with_nonce(&of(&old), NOW)
+    let new = layer_with(StatelessNonces::new(secret(2)), &clock);
+    let nonce_of = |layer: &DpopLayer| required_nonce(layer).unwrap();
+    with_nonce(&nonce_of(&old), NOW)
         .outcome_by(&both)
-        .assert_passed("the old secret's, during the rotation");
-    with_nonce(&of(&both), NOW)
+        .assert_passed("a nonce of the old secret, during the rotation");
+    with_nonce(&nonce_of(&both), NOW)
         .outcome_by(&new)
-        .assert_passed("the new secret's, after it");
-    demanded(
-        &with_nonce(&of(&old), NOW).outcome_by(&new),
-        "the old secret's, after it",
+        .assert_passed("a nonce of the new secret, after the rotation");
+    assert_nonce_challenge(
+        &with_nonce(&nonce_of(&old), NOW).outcome_by(&new),
+        "a nonce of the old secret, after the rotation",
         NonceError::Foreign,
     );
 }
 
-/// without the secret, the nonce of no period follows from those of others.
+/// the MAC, which follows the key id and the time, cannot be predicted from other nonces.
 #[test]
-fn nonces_differ_by_secret_and_period_in_every_part_but_the_time() {
-    let tags: HashSet<String> = (0..4_u8)
+fn the_mac_differs_by_secret_and_period() {
+    let macs: HashSet<String> = (0..4_u8)
         .flat_map(|byte| (0..64_u64).map(move |period| (byte, period)))
         .map(|(byte, period)| {
-            let layer = server(
+            let layer = layer_with(
                 StatelessNonces::new(secret(byte)),
                 &TestClock::at(NOW + 120 * period),
             );
@@ -271,11 +275,11 @@ fn nonces_differ_by_secret_and_period_in_every_part_but_the_time() {
             nonce[16..].to_owned()
         })
         .collect();
-    assert_eq!(tags.len(), 256);
+    assert_eq!(macs.len(), 256);
 }
 
 #[test]
-fn a_secret_that_is_too_short_is_rejected_at_start_up() {
+fn rejects_a_short_secret() {
     for length in [0, 1, 31] {
         assert_eq!(
             NonceSecret::from_bytes(&vec![7; length]).unwrap_err(),
@@ -286,12 +290,12 @@ fn a_secret_that_is_too_short_is_rejected_at_start_up() {
     assert!(NonceSecret::from_bytes(&[7; 200]).is_ok());
 }
 
-/// A source that remembers, as an example of one that is not ours.
+/// A source outside this crate.
 #[test]
-fn a_source_of_ones_own_is_asked() {
-    struct Fixed;
+fn a_custom_nonce_source_is_used() {
+    struct FixedNonce;
 
-    impl NonceSource for Fixed {
+    impl NonceSource for FixedNonce {
         fn issue(&self, _issued: Timestamp) -> Nonce {
             "fixed".parse().unwrap()
         }
@@ -303,14 +307,14 @@ fn a_source_of_ones_own_is_asked() {
 
     let verifier: Verifier = verifier_by(|rules| {
         rules
-            .with_nonces(Fixed)
+            .with_nonces(FixedNonce)
             .with_freshness(Freshness::default())
     });
     let layer = DpopLayer::new(verifier);
     assert_eq!(Attempt::good().outcome_by(&layer).nonces, ["fixed"]);
     with_nonce("fixed", NOW)
         .outcome_by(&layer)
-        .assert_passed("known to the source");
+        .assert_passed("issued by the source");
     let outcome = with_nonce("other", NOW).outcome_by(&layer);
     assert_eq!(
         outcome.rejection,
@@ -318,7 +322,7 @@ fn a_source_of_ones_own_is_asked() {
     );
 }
 
-/// what a source of one's own may hand out.
+/// a custom source cannot issue anything else.
 #[test]
 fn a_nonce_has_visible_characters_only() {
     for good in ["a", "eyJ7S_zG.eyJH0-Z.HX4w-7v", "!#[]^~"] {
@@ -329,9 +333,9 @@ fn a_nonce_has_visible_characters_only() {
     }
 }
 
-/// Nonces can be handed out elsewhere, to spare a client its first rejection.
+/// Another response can carry a nonce, to save the client its first rejection.
 #[test]
-fn a_nonce_can_be_asked_for_directly() {
+fn a_nonce_can_be_issued_directly() {
     let nonces = StatelessNonces::new(secret(1));
     let with: Verifier = verifier_by(|rules| rules.with_nonces(nonces));
     let mut headers = http::HeaderMap::new();
@@ -340,7 +344,7 @@ fn a_nonce_can_be_asked_for_directly() {
     assert_eq!(headers["cache-control"], "no-store");
     with_nonce(&nonce, NOW)
         .outcome_by(&DpopLayer::new(with))
-        .assert_passed("handed out elsewhere");
+        .assert_passed("a nonce from another response");
     let without = verifier();
     assert!(without.issue_nonce().is_none());
 }

@@ -21,40 +21,39 @@ use common::{
     required_nonce, verifier,
 };
 
-/// Both servers of one process, made by one value of rules: a nonce of either is good at the other, and one store
-/// remembers the proofs of both.
+/// Two servers in one process with the same rules: each accepts the other's nonces, and one replay store
+/// records the proofs of both.
 #[test]
-fn two_servers_by_the_same_rules_share_nonces_and_replay_store() {
-    let memory = Arc::new(MemoryReplayStore::default());
+fn servers_with_the_same_rules_share_nonces_and_replay_store() {
+    let store = Arc::new(MemoryReplayStore::default());
     let nonces = Arc::new(StatelessNonces::new(NonceSecret::generate()));
     let rules = common::rules()
         .with_nonces(nonces)
-        .with_replay_store(Arc::clone(&memory));
-    let of_the_other = rules.clone().with_public_url(ISSUER.parse().unwrap());
-    let endpoint = TokenEndpoint::new(of_the_other);
+        .with_replay_store(Arc::clone(&store));
+    let other_rules = rules.clone().with_public_url(ISSUER.parse().unwrap());
+    let endpoint = TokenEndpoint::new(other_rules);
     let layer = DpopLayer::new(Verifier::new(rules, common::jwt_verifier()));
 
-    let of_the_endpoint = endpoint.issue_nonce().unwrap();
-    let attempt = with_nonce(of_the_endpoint.as_str(), NOW);
-    attempt.outcome_by(&layer).assert_passed("its nonce");
-    assert_eq!(memory.usage().live, 1);
+    let nonce_of_endpoint = endpoint.issue_nonce().unwrap();
+    let attempt = with_nonce(nonce_of_endpoint.as_str(), NOW);
+    attempt
+        .outcome_by(&layer)
+        .assert_passed("a nonce of the endpoint");
+    assert_eq!(store.usage().live, 1);
 
-    let of_the_layer = required_nonce(&layer).unwrap();
-    let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(of_the_layer);
+    let nonce_of_layer = required_nonce(&layer).unwrap();
+    let client = TestClient::without_issuer(TestClock::at(NOW)).with_nonce(nonce_of_layer);
     let verified = |url: &str| {
         let (head, ()) = client.token_request(url).build::<()>().into_parts();
         common::block_on(endpoint.verify(&head)).map(drop)
     };
     assert_eq!(verified("https://as.example.com/token"), Ok(()));
-    assert_eq!(memory.usage().live, 2);
-    let of_the_layers_host = TokenRequestRejection::Proof(ProofError::Url(UrlMismatch::Host));
-    assert_eq!(
-        verified("https://api.example.com/token"),
-        Err(of_the_layers_host)
-    );
+    assert_eq!(store.usage().live, 2);
+    let other_host = TokenRequestRejection::Proof(ProofError::Url(UrlMismatch::Host));
+    assert_eq!(verified("https://api.example.com/token"), Err(other_host));
 }
 
-/// A resolver reads fields that the proxy of one host sets, so a server under another URL does not have it.
+/// A resolver reads fields that one host's proxy sets, so rules for another URL must not keep it.
 #[test]
 fn rules_under_another_url_have_no_target_resolver() {
     let rules = common::rules().with_target_resolver(|_: &http::request::Parts| None);
@@ -67,16 +66,16 @@ fn rules_under_another_url_have_no_target_resolver() {
         verified(rules.clone(), "https://api.example.com/token"),
         Err(TargetError::Unresolved.into())
     );
-    let of_the_other = rules.with_public_url(ISSUER.parse().unwrap());
+    let other_rules = rules.with_public_url(ISSUER.parse().unwrap());
     assert_eq!(
-        verified(of_the_other, "https://as.example.com/token"),
+        verified(other_rules, "https://as.example.com/token"),
         Ok(())
     );
 }
 
-/// T-17: a request that is rejected for another reason leaves the proof unspent.
+/// T-17: a request that is rejected for another reason leaves the proof unused.
 #[test]
-fn only_a_request_that_would_pass_spends_its_jti() {
+fn only_an_accepted_request_uses_its_jti() {
     let rows: Vec<(&str, Change)> = vec![
         ("another method", |a| a.method = http::Method::DELETE),
         ("another path", |a| a.uri = "/accounts".into()),
@@ -91,7 +90,9 @@ fn only_a_request_that_would_pass_spends_its_jti() {
             a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
         }),
         ("a forged signature", |a| a.key = Key::es256()),
-        ("stale", |a| a.proof_claims["iat"] = json!(NOW - 3600)),
+        ("a stale proof", |a| {
+            a.proof_claims["iat"] = json!(NOW - 3600);
+        }),
     ];
     for (name, change) in rows {
         let layer = DpopLayer::new(verifier());
@@ -105,9 +106,9 @@ fn only_a_request_that_would_pass_spends_its_jti() {
     }
 }
 
-/// under contention, through the layer: the same request from many threads passes once.
+///
 #[test]
-fn the_same_request_from_many_threads_passes_once() {
+fn the_same_request_from_many_threads_is_accepted_once() {
     let layer = DpopLayer::new(verifier());
     for _ in 0..20 {
         let attempt = Attempt::good();
@@ -124,14 +125,14 @@ fn the_same_request_from_many_threads_passes_once() {
     }
 }
 
-/// a replay whose access token takes long to verify, so long that a store has dropped the
-/// record of the first use by the time it is asked.
+/// the token of a replayed request takes so long to verify that the store has already dropped
+/// the record of the first use when it receives the claim.
 #[test]
-fn a_replay_does_not_outwait_its_record() {
-    /// Keeps a record to the letter of the contract, by a clock of its own.
-    struct ToTheLetter(TestClock, Mutex<HashMap<ReplayKey, Timestamp>>);
+fn a_slow_token_verification_allows_no_replay() {
+    /// Drops each record as soon as the contract of `ReplayStore` allows, by a clock of its own.
+    struct ExactRetentionStore(TestClock, Mutex<HashMap<ReplayKey, Timestamp>>);
 
-    impl ReplayStore for ToTheLetter {
+    impl ReplayStore for ExactRetentionStore {
         async fn claim(
             &self,
             key: ReplayKey,
@@ -148,10 +149,10 @@ fn a_replay_does_not_outwait_its_record() {
         }
     }
 
-    /// Verifying takes as long as the test says.
-    struct Slow(JwtVerifier<KeySet>, TestClock, Arc<AtomicU64>);
+    /// Sets the clock forward by a delay while it verifies a token.
+    struct SlowVerifier(JwtVerifier<KeySet>, TestClock, Arc<AtomicU64>);
 
-    impl AccessTokenVerifier for Slow {
+    impl AccessTokenVerifier for SlowVerifier {
         type Claims = Claims;
 
         async fn verify(
@@ -170,11 +171,11 @@ fn a_replay_does_not_outwait_its_record() {
 
     let clock = TestClock::at(NOW);
     let delay = Arc::new(AtomicU64::new(0));
-    let tokens = Slow(jwt_verifier(), clock.clone(), Arc::clone(&delay));
+    let tokens = SlowVerifier(jwt_verifier(), clock.clone(), Arc::clone(&delay));
     let verifier = Verifier::new(
         ProofRules::new(AUDIENCE.parse().unwrap())
             .with_clock(clock.read())
-            .with_replay_store(ToTheLetter(clock.clone(), Mutex::default())),
+            .with_replay_store(ExactRetentionStore(clock.clone(), Mutex::default())),
         tokens,
     );
     let layer = DpopLayer::new(verifier);
@@ -184,15 +185,16 @@ fn a_replay_does_not_outwait_its_record() {
     clock.set(NOW + 90);
     stolen
         .outcome_by(&layer)
-        .assert_reason("in its last second", ProofError::Replayed);
+        .assert_reason("a replay in the last second", ProofError::Replayed);
     clock.set(NOW + 90);
     delay.store(2, Ordering::SeqCst);
-    stolen
-        .outcome_by(&layer)
-        .assert_reason("and outwaiting it", ProofError::Expired);
+    stolen.outcome_by(&layer).assert_reason(
+        "a replay that is claimed after the last second",
+        ProofError::Expired,
+    );
     delay.store(2, Ordering::SeqCst);
     clock.set(NOW + 10);
     Attempt::good()
         .outcome_by(&layer)
-        .assert_passed("slow, but in time");
+        .assert_passed("a first use that is slow, but in time");
 }

@@ -1,4 +1,4 @@
-//! `MemoryReplayStore`, and `CompactReplayStore` (`compact.rs`), which promises the same.
+//! Each test runs on both stores of this crate: `MemoryReplayStore` and `CompactReplayStore` (`compact.rs`).
 
 use std::sync::Barrier;
 use std::thread;
@@ -18,13 +18,13 @@ fn key(number: u64) -> ReplayKey {
     ReplayKey::from_bytes(bytes)
 }
 
-/// The two memories of this crate, which promise the same.
-trait Memory: ReplayStore + Clone + Default {
+/// What both stores have in common beside `ReplayStore`.
+trait LimitedStore: ReplayStore + Clone + Default {
     fn with_limit(limit: usize) -> Self;
     fn usage(&self) -> MemoryUsage;
 }
 
-impl Memory for MemoryReplayStore {
+impl LimitedStore for MemoryReplayStore {
     fn with_limit(limit: usize) -> Self {
         Self::with_limit(limit)
     }
@@ -34,7 +34,7 @@ impl Memory for MemoryReplayStore {
     }
 }
 
-impl Memory for CompactReplayStore {
+impl LimitedStore for CompactReplayStore {
     fn with_limit(limit: usize) -> Self {
         Self::with_limit(limit)
     }
@@ -44,30 +44,30 @@ impl Memory for CompactReplayStore {
     }
 }
 
-macro_rules! test_of_both {
+macro_rules! test_both_stores {
     ($($test:ident)*) => {
-        mod the_default {
+        mod memory {
             $(#[test] fn $test() { super::$test::<tower_dpop::MemoryReplayStore>(); })*
         }
 
-        mod the_compact_one {
+        mod compact {
             $(#[test] fn $test() { super::$test::<tower_dpop::proof::CompactReplayStore>(); })*
         }
     };
 }
 
-test_of_both! {
-    the_memory_keeps_the_contract_of_stores
-    exactly_one_of_many_threads_wins
-    a_full_memory_rejects_instead_of_forgetting
-    a_full_memory_is_a_fault_of_ours
-    memory_comes_back_after_retention
-    a_clock_that_steps_back_brings_no_replay
-    a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out
+test_both_stores! {
+    fulfils_the_replay_contract
+    exactly_one_of_many_threads_gets_the_first_claim
+    a_full_store_rejects_instead_of_forgetting
+    a_full_store_is_a_server_error
+    records_are_dropped_after_retention
+    a_clock_set_back_allows_no_replay
+    a_corrected_clock_jump_locks_no_client_out
 }
 
-fn claim<M: Memory>(
-    store: &M,
+fn claim<S: LimitedStore>(
+    store: &S,
     number: u64,
     now: u64,
     expires: u64,
@@ -79,32 +79,32 @@ fn claim<M: Memory>(
     ))
 }
 
-fn the_memory_keeps_the_contract_of_stores<M: Memory>() {
-    block_on(replay_contract::check(&M::default()));
+fn fulfils_the_replay_contract<S: LimitedStore>() {
+    block_on(replay_contract::check(&S::default()));
 }
 
-/// T-17: many threads, one key, many rounds.
-fn exactly_one_of_many_threads_wins<M: Memory>() {
+/// T-17: in each round, all threads claim the same key.
+fn exactly_one_of_many_threads_gets_the_first_claim<S: LimitedStore>() {
     const THREADS: usize = 8;
     const ROUNDS: u64 = 2_000;
-    let store = M::default();
+    let store = S::default();
     let barrier = Barrier::new(THREADS);
-    let wins: Vec<Vec<bool>> = thread::scope(|scope| {
+    let firsts: Vec<Vec<bool>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
                 scope.spawn(|| {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .build()
                         .unwrap();
-                    let mut wins = Vec::new();
+                    let mut firsts = Vec::new();
                     for round in 0..ROUNDS {
                         barrier.wait();
-                        // The seconds go by, so that records are dropped while others are claimed.
+                        // The time advances, so that records are dropped while others are claimed.
                         let now = Timestamp::from_unix(NOW + round / 100);
                         let claim = runtime.block_on(store.claim(key(round), now, now));
-                        wins.push(claim == Ok(Claim::First));
+                        firsts.push(claim == Ok(Claim::First));
                     }
-                    wins
+                    firsts
                 })
             })
             .collect();
@@ -115,16 +115,16 @@ fn exactly_one_of_many_threads_wins<M: Memory>() {
     });
     for round in 0..usize::try_from(ROUNDS).unwrap() {
         assert_eq!(
-            wins.iter().filter(|wins| wins[round]).count(),
+            firsts.iter().filter(|firsts| firsts[round]).count(),
             1,
             "round {round}"
         );
     }
 }
 
-/// T-18: a full memory rejects; it forgets nothing, and says how it is.
-fn a_full_memory_rejects_instead_of_forgetting<M: Memory>() {
-    let store = M::with_limit(1_000);
+/// T-18: a full store rejects new claims, keeps its records, and counts the rejections.
+fn a_full_store_rejects_instead_of_forgetting<S: LimitedStore>() {
+    let store = S::with_limit(1_000);
     for number in 0..1_000 {
         assert_eq!(claim(&store, number, NOW, NOW + 90), Ok(Claim::First));
     }
@@ -132,14 +132,14 @@ fn a_full_memory_rejects_instead_of_forgetting<M: Memory>() {
         assert_eq!(
             claim(&store, number, NOW + 90, NOW + 180),
             Err(ReplayStoreError::Full),
-            "one more"
+            "a new key"
         );
     }
     for number in 0..1_000 {
         assert_ne!(
             claim(&store, number, NOW + 90, NOW + 90),
             Ok(Claim::First),
-            "a replay under pressure"
+            "a replay while the store is full"
         );
     }
     let usage = store.usage();
@@ -150,15 +150,15 @@ fn a_full_memory_rejects_instead_of_forgetting<M: Memory>() {
     assert_eq!(
         claim(&store, 1_000, NOW + 91, NOW + 181),
         Ok(Claim::First),
-        "there is room again"
+        "the store has room again"
     );
     assert!(store.usage().live < 1_000, "records have been dropped");
 }
 
-/// T-18: what the client of a full memory is told, and that its proof is not spent.
-fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
+/// T-18: the client gets 503 with Retry-After, and its proof stays unused.
+fn a_full_store_is_a_server_error<S: LimitedStore>() {
     let clock = TestClock::at(NOW);
-    let store = M::with_limit(1);
+    let store = S::with_limit(1);
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules
             .with_clock(clock.read())
@@ -166,7 +166,7 @@ fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
     }));
     Attempt::good()
         .outcome_by(&layer)
-        .assert_passed("the first");
+        .assert_passed("the first proof");
     let second = Attempt::but(|a| a.proof_claims["iat"] = json!(NOW + 30));
     let outcome = second.outcome_by(&layer);
     outcome.assert_reason(
@@ -177,12 +177,12 @@ fn a_full_memory_is_a_fault_of_ours<M: Memory>() {
     clock.set(NOW + 91);
     second
         .outcome_by(&layer)
-        .assert_passed("later, with the same proof");
+        .assert_passed("later, the same proof");
 }
 
-/// Records leave when their time has passed: some with every claim, so no request pays for all.
-fn memory_comes_back_after_retention<M: Memory>() {
-    let store = M::default();
+/// Each claim drops a few expired records, so no request has to drop all of them.
+fn records_are_dropped_after_retention<S: LimitedStore>() {
+    let store = S::default();
     for number in 0..10_000 {
         assert_eq!(
             claim(&store, number, NOW, NOW + 90 + number % 5),
@@ -196,7 +196,7 @@ fn memory_comes_back_after_retention<M: Memory>() {
     assert_eq!(
         store.usage().live,
         10_100,
-        "in its last second a record is still there"
+        "records are kept through their last second"
     );
     for number in 20_000..21_000 {
         assert_eq!(
@@ -204,49 +204,45 @@ fn memory_comes_back_after_retention<M: Memory>() {
             Ok(Claim::First)
         );
     }
-    assert_eq!(
-        store.usage().live,
-        1_100,
-        "only those of proofs that are still accepted"
-    );
+    assert_eq!(store.usage().live, 1_100, "only unexpired records are left");
 }
 
-/// What has been dropped cannot be vouched for when the clock goes back.
-fn a_clock_that_steps_back_brings_no_replay<M: Memory>() {
-    let store = M::default();
+/// After the clock is set back, a proof whose record may have been dropped is rejected.
+fn a_clock_set_back_allows_no_replay<S: LimitedStore>() {
+    let store = S::default();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(claim(&store, 2, NOW + 91, NOW + 181), Ok(Claim::First));
     assert_eq!(store.usage().live, 1, "the first was dropped");
     assert_eq!(
         claim(&store, 1, NOW, NOW + 90),
         Err(ReplayStoreError::Unavailable),
-        "and does not pass again"
+        "the first is not accepted again"
     );
     assert_eq!(
         claim(&store, 3, NOW + 60, NOW + 150),
         Ok(Claim::First),
-        "others do"
+        "other proofs are accepted"
     );
 }
 
-/// A leap ahead that is put right again rejects what may have been forgotten, and nothing else.
-fn a_clock_that_leapt_ahead_and_was_put_right_locks_nobody_out<M: Memory>() {
+/// The clock jumps ahead and is corrected: only proofs whose record may have been dropped are rejected.
+fn a_corrected_clock_jump_locks_no_client_out<S: LimitedStore>() {
     let day = 24 * 60 * 60;
-    let store = M::default();
+    let store = S::default();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(
         claim(&store, 2, NOW + day, NOW + day + 90),
         Ok(Claim::First),
-        "the leap"
+        "during the jump"
     );
     assert_eq!(
         claim(&store, 1, NOW + 1, NOW + 90),
         Err(ReplayStoreError::Unavailable),
-        "the record of this one was dropped"
+        "its record was dropped"
     );
     assert_eq!(
         claim(&store, 3, NOW + 1, NOW + 91),
         Ok(Claim::First),
-        "clients are served as before"
+        "new proofs are accepted"
     );
 }

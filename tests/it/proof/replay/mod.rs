@@ -1,4 +1,4 @@
-//! The replay stores of this crate.
+//! The identity of proofs, and the replay stores of this crate.
 
 mod memory;
 mod store;

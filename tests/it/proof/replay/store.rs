@@ -1,4 +1,4 @@
-//! What makes two proofs the same proof: the key and the `jti`.
+//! A proof is identified by its key and its `jti`.
 
 use serde_json::json;
 use tower_dpop::DpopLayer;
@@ -6,25 +6,27 @@ use tower_dpop::proof::{ProofError, UrlMismatch};
 
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, verifier};
 
-/// T-14, R-11.1.3: nobody can burn the identifiers of another client's key.
+/// T-14, R-11.1.3: no client can use up the identifiers of another client.
 #[test]
 fn the_same_jti_under_another_key_is_another_proof() {
     let layer = DpopLayer::new(verifier());
     let one = Attempt::good();
     let mut other = Attempt::with_key(Key::es256());
     other.proof_claims["jti"] = one.proof_claims["jti"].clone();
-    one.outcome_by(&layer).assert_passed("one");
-    other.outcome_by(&layer).assert_passed("T-14: the other");
+    one.outcome_by(&layer).assert_passed("the first client");
+    other
+        .outcome_by(&layer)
+        .assert_passed("T-14: the other client");
     one.outcome_by(&layer)
-        .assert_reason("one again", ProofError::Replayed);
+        .assert_reason("a replay by the first client", ProofError::Replayed);
 }
 
-/// T-14: stricter than the standard's "in the context of the target URI".
+/// T-14: stricter than RFC 9449 section 11.1, which compares identifiers "in the context of the target URI".
 #[test]
 fn the_same_jti_at_another_url_is_a_replay() {
     let layer = DpopLayer::new(verifier());
     let one = Attempt::good();
-    one.outcome_by(&layer).assert_passed("one");
+    one.outcome_by(&layer).assert_passed("the first URL");
     let other = Attempt::but(|a| {
         a.proof_claims["jti"] = one.proof_claims["jti"].clone();
         a.uri = "/accounts".into();
@@ -35,22 +37,22 @@ fn the_same_jti_at_another_url_is_a_replay() {
         .assert_reason("T-14", ProofError::Replayed);
 }
 
-/// The path is compared before anything is spent, whichever way it is spelled.
+/// The spelling of `htu` is not part of the identity.
 #[test]
 fn another_spelling_of_the_url_is_the_same_proof() {
     let layer = DpopLayer::new(verifier());
     let one = Attempt::good();
-    one.outcome_by(&layer).assert_passed("as it is");
+    one.outcome_by(&layer).assert_passed("the first spelling");
     let other = Attempt::but(|a| {
         a.proof_claims["jti"] = one.proof_claims["jti"].clone();
         a.proof_claims["htu"] = json!("HTTPS://API.example.com:443/%6Frders?x#y");
     });
     other
         .outcome_by(&layer)
-        .assert_reason("in another spelling", ProofError::Replayed);
-    let elsewhere =
+        .assert_reason("another spelling", ProofError::Replayed);
+    let other_path =
         Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/orders/"));
-    elsewhere
+    other_path
         .outcome_by(&layer)
-        .assert_reason("elsewhere", ProofError::Url(UrlMismatch::Path));
+        .assert_reason("another path", ProofError::Url(UrlMismatch::Path));
 }

@@ -1,6 +1,6 @@
 //! The comparison of `htu` with the public URLs and the path of the request.
 
-use super::{API, EQUAL, HOST, PATH, PORT, answer, assert_comparison, layer_at};
+use super::{API, EQUAL, HOST, PATH, PORT, assert_comparison, layer_at, outcome_for};
 
 #[test]
 fn query_and_fragment_are_ignored_on_both_sides() {
@@ -14,7 +14,12 @@ fn query_and_fragment_are_ignored_on_both_sides() {
             "/orders#",
             EQUAL,
         ),
-        ("H-11: both", "/orders", "/orders?page=2#top", EQUAL),
+        (
+            "H-11: a query and a fragment in htu",
+            "/orders",
+            "/orders?page=2#top",
+            EQUAL,
+        ),
         (
             "H-11: a question mark in the fragment",
             "/orders",
@@ -52,29 +57,34 @@ fn query_and_fragment_are_ignored_on_both_sides() {
             EQUAL,
         ),
         (
-            "H-11: another query in each",
+            "H-11: different queries",
             "/orders?page=2",
             "/orders?page=3",
             EQUAL,
         ),
         (
-            "H-11: an encoded question mark is path",
+            "H-11: an encoded question mark belongs to the path",
             "/orders",
             "/orders%3Fpage=2",
             PATH,
         ),
         (
-            "H-11: an encoded hash is path",
+            "H-11: an encoded hash belongs to the path",
             "/orders",
             "/orders%23top",
             PATH,
         ),
-        ("H-11: the path still counts", "/orders", "/order?s", PATH),
+        (
+            "H-11: another path before the query",
+            "/orders",
+            "/order?s",
+            PATH,
+        ),
     ];
     let layer = layer_at(&[API]);
     for (name, uri, path, expected) in rows {
         let htu = format!("{API}{path}");
-        assert_comparison(name, &answer(&layer, uri, &htu), expected);
+        assert_comparison(name, &outcome_for(&layer, uri, &htu), expected);
     }
 }
 
@@ -87,52 +97,60 @@ fn the_proof_may_name_any_of_several_public_urls() {
         "http://localhost",
     ]);
     let rows = [
-        ("H-18: the first", "https://api.example.com/orders", EQUAL),
         (
-            "H-18: the second",
+            "H-18: the first URL",
+            "https://api.example.com/orders",
+            EQUAL,
+        ),
+        (
+            "H-18: the second URL",
             "https://eu.example.com:8443/orders",
             EQUAL,
         ),
         (
-            "H-18: one behind a prefix",
+            "H-18: the URL with a path prefix",
             "https://example.com/api/orders",
             EQUAL,
         ),
-        ("H-18: one in the clear", "http://localhost/orders", EQUAL),
+        ("H-18: the http URL", "http://localhost/orders", EQUAL),
         (
-            "H-18: a port from another",
+            "H-18: the port of another URL",
             "https://api.example.com:8443/orders",
             PORT,
         ),
         (
-            "H-18: no port where one is due",
+            "H-18: the second URL without its port",
             "https://eu.example.com/orders",
             PORT,
         ),
         (
-            "H-18: a prefix from another",
+            "H-18: the prefix of another URL",
             "https://api.example.com/api/orders",
             PATH,
         ),
         (
-            "H-18: no prefix where one is due",
+            "H-18: the third URL without its prefix",
             "https://example.com/orders",
             PATH,
         ),
         (
-            "H-18: a scheme from another",
+            "H-18: the scheme of another URL",
             "http://api.example.com/orders",
             HOST,
         ),
-        ("H-18: none of them", "https://evil.example/orders", HOST),
+        (
+            "H-18: a URL that is not configured",
+            "https://evil.example/orders",
+            HOST,
+        ),
     ];
     for (name, htu, expected) in rows {
-        assert_comparison(name, &answer(&layer, "/orders", htu), expected);
+        assert_comparison(name, &outcome_for(&layer, "/orders", htu), expected);
     }
 }
 
 #[test]
-fn behind_a_prefix_the_proof_is_for_the_public_path() {
+fn behind_a_path_prefix_the_proof_must_name_the_public_path() {
     let rows = [
         (
             "H-19: the public URL",
@@ -159,19 +177,19 @@ fn behind_a_prefix_the_proof_is_for_the_public_path() {
             EQUAL,
         ),
         (
-            "H-19: the prefix behind dots",
+            "H-19: the prefix after dot segments",
             "/orders",
             "https://example.com/x/../api/orders",
             EQUAL,
         ),
         (
-            "H-19: dots that leave the prefix",
+            "H-19: dot segments that remove the prefix",
             "/orders",
             "https://example.com/api/../orders",
             PATH,
         ),
         (
-            "H-19: a prefix that continues",
+            "H-19: a longer segment that starts with the prefix",
             "/orders",
             "https://example.com/apiary/orders",
             PATH,
@@ -183,31 +201,31 @@ fn behind_a_prefix_the_proof_is_for_the_public_path() {
             PATH,
         ),
         (
-            "H-19: the root behind it",
+            "H-19: the root below the prefix",
             "/",
             "https://example.com/api/",
             EQUAL,
         ),
         (
-            "H-19 H-9: the prefix alone",
+            "H-19 H-9: the prefix without a trailing slash",
             "/",
             "https://example.com/api",
             PATH,
         ),
         (
-            "H-19 H-4: the bare origin",
+            "H-19 H-4: only the origin",
             "/",
             "https://example.com",
             PATH,
         ),
         (
-            "H-19: a double slash behind it",
+            "H-19: a double slash after the prefix",
             "/orders",
             "https://example.com/api//orders",
             PATH,
         ),
         (
-            "H-19: an internal path that looks like it",
+            "H-19: an internal path that starts with the prefix",
             "/api/orders",
             "https://example.com/api/orders",
             PATH,
@@ -216,7 +234,7 @@ fn behind_a_prefix_the_proof_is_for_the_public_path() {
     for public_url in ["https://example.com/api", "https://example.com/api/"] {
         let layer = layer_at(&[public_url]);
         for (name, uri, htu, expected) in rows {
-            assert_comparison(name, &answer(&layer, uri, htu), expected);
+            assert_comparison(name, &outcome_for(&layer, uri, htu), expected);
         }
     }
 }

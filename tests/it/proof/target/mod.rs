@@ -11,7 +11,7 @@ use tower_dpop::{DpopLayer, ProofRules, PublicUrl};
 
 use common::{Attempt, AttemptExt as _, Outcome};
 
-pub(crate) const API: &str = "https://api.example.com";
+pub(crate) const API: &str = common::AUDIENCE;
 
 /// A layer for a service under these public URLs.
 pub(crate) fn layer_at(public_urls: &[&str]) -> DpopLayer {
@@ -24,7 +24,7 @@ pub(crate) fn layer_at(public_urls: &[&str]) -> DpopLayer {
     DpopLayer::new(tower_dpop::Verifier::new(rules, common::jwt_verifier()))
 }
 
-pub(crate) fn answer(layer: &DpopLayer, uri: &str, htu: &str) -> Outcome {
+pub(crate) fn outcome_for(layer: &DpopLayer, uri: &str, htu: &str) -> Outcome {
     Attempt::but(|a| {
         a.uri = uri.into();
         a.proof_claims["htu"] = json!(htu);
@@ -32,7 +32,7 @@ pub(crate) fn answer(layer: &DpopLayer, uri: &str, htu: &str) -> Outcome {
     .outcome_by(layer)
 }
 
-/// What the proof's URL is to the request's.
+/// The result of comparing `htu` with the URL of the request.
 pub(crate) type Comparison = Result<(), UrlMismatch>;
 
 pub(crate) const EQUAL: Comparison = Ok(());

@@ -1,25 +1,37 @@
-//! The method and the target of a request, in each form that HTTP has for a target.
+//! The method and target of a request, in every form of request target (RFC 9112 section 3.2).
 
 use http::{HeaderValue, Method, Request, Uri, Version};
 use serde_json::json;
 use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, Rejection};
 
-use super::{API, EQUAL, HOST, MALFORMED, PATH, PORT, SCHEME, answer, assert_comparison, layer_at};
+use super::{
+    API, EQUAL, HOST, MALFORMED, PATH, PORT, SCHEME, assert_comparison, layer_at, outcome_for,
+};
 use common::{Attempt, AttemptExt as _, Outcome, ask};
 
 #[test]
-fn methods_are_compared_to_the_letter() {
+fn methods_are_compared_exactly() {
     for (name, method, htm, passes) in [
-        ("T-1: the same", "POST", "POST", true),
-        ("T-1: a proof in lower case", "POST", "post", false),
-        ("T-1: a request in lower case", "post", "POST", false),
+        ("T-1: the same method", "POST", "POST", true),
+        ("T-1: htm in lower case", "POST", "post", false),
+        (
+            "T-1: the request's method in lower case",
+            "post",
+            "POST",
+            false,
+        ),
         ("T-1: both in lower case", "post", "post", true),
-        ("T-1: a method of one's own", "PURGE", "PURGE", true),
-        ("T-1: a part of it", "POST", "POS", false),
-        ("T-1: a space behind", "POST", "POST ", false),
-        ("T-1: nothing", "POST", "", false),
-        ("T-2: GET for HEAD", "HEAD", "GET", false),
+        ("T-1: an extension method", "PURGE", "PURGE", true),
+        ("T-1: the start of the method", "POST", "POS", false),
+        ("T-1: a trailing space in htm", "POST", "POST ", false),
+        ("T-1: an empty htm", "POST", "", false),
+        (
+            "T-2: a proof for GET with a HEAD request",
+            "HEAD",
+            "GET",
+            false,
+        ),
     ] {
         let outcome = Attempt::but(|a| {
             a.method = method.parse().unwrap();
@@ -34,9 +46,9 @@ fn methods_are_compared_to_the_letter() {
     }
 }
 
-/// T-3: nor does one say what the method is.
+/// T-3
 #[test]
-fn no_header_field_says_what_the_method_is() {
+fn header_fields_do_not_change_the_expected_method() {
     for field in [
         "x-http-method-override",
         "x-http-method",
@@ -53,8 +65,9 @@ fn no_header_field_says_what_the_method_is() {
 }
 
 #[test]
-fn no_header_field_says_what_our_url_is() {
-    let evil = [
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn header_fields_do_not_change_the_expected_url() {
+    let other_hosts = [
         ("Host", vec![("host", "evil.example")]),
         (
             "X-Forwarded-Host",
@@ -70,7 +83,7 @@ fn no_header_field_says_what_our_url_is() {
             vec![("forwarded", "host=evil.example;proto=https")],
         ),
         (
-            "all of them",
+            "all of these fields",
             vec![
                 ("host", "evil.example"),
                 ("forwarded", "host=evil.example;proto=https"),
@@ -80,7 +93,7 @@ fn no_header_field_says_what_our_url_is() {
             ],
         ),
     ];
-    for (fields, headers) in evil {
+    for (fields, headers) in other_hosts {
         let with_headers = |htu: &str| {
             Attempt::but(|a| {
                 a.proof_claims["htu"] = json!(htu);
@@ -92,12 +105,12 @@ fn no_header_field_says_what_our_url_is() {
             .outcome()
         };
         assert_comparison(
-            &format!("H-18 R-11.0: a proof for the server that {fields} names"),
+            &format!("H-18 R-11.0: a proof for the host named in {fields}"),
             &with_headers("https://evil.example/orders"),
             HOST,
         );
         with_headers("https://api.example.com/orders").assert_passed(&format!(
-            "H-18: a proof for us, whatever {fields} says of a proxy's business"
+            "H-18: a proof for the public URL, with another host in {fields}"
         ));
     }
     let rows = [
@@ -160,29 +173,29 @@ fn no_header_field_says_what_our_url_is() {
     }
 }
 
-/// H-17, for what the `http` crate lets through.
+/// H-17: the `http` crate accepts these paths.
 #[test]
-fn a_request_path_that_is_not_rfc_3986_is_rejected() {
+fn rejects_a_request_path_that_rfc_3986_does_not_allow() {
     let layer = layer_at(&[API]);
     for (name, uri) in [
         ("H-17: a quote", "/\"orders\""),
         ("H-17: braces", "/{orders}"),
-        ("H-17: a bar", "/orders|"),
+        ("H-17: a vertical bar", "/orders|"),
         ("H-17: a caret", "/orders^"),
         ("H-17: a backslash", "/a\\orders"),
         ("H-17: brackets", "/[orders]"),
         ("H-17: not ASCII", "/ordérs"),
         ("H-17: %zz", "/%zz"),
-        ("H-17: a percent at the end", "/orders%"),
-        ("H-17: one digit at the end", "/orders%4"),
+        ("H-17: a percent sign at the end", "/orders%"),
+        ("H-17: a percent-encoding with one digit", "/orders%4"),
     ] {
         let htu = format!("{API}{uri}");
-        answer(&layer, uri, &htu).assert_reason(name, TargetError::NotRfc3986);
+        outcome_for(&layer, uri, &htu).assert_reason(name, TargetError::NotRfc3986);
     }
 }
 
-/// A request whose URI the `http` crate does not parse from one text.
-fn ask_for(layer: &DpopLayer, version: Version, uri: Uri, attempt: &Attempt) -> Outcome {
+/// For URIs that the `http` crate cannot parse from text.
+fn outcome_for_uri(layer: &DpopLayer, version: Version, uri: Uri, attempt: &Attempt) -> Outcome {
     let mut request: Request<()> = attempt.request();
     *request.uri_mut() = uri;
     *request.version_mut() = version;
@@ -190,25 +203,26 @@ fn ask_for(layer: &DpopLayer, version: Version, uri: Uri, attempt: &Attempt) -> 
 }
 
 #[test]
-fn an_absolute_form_names_one_of_our_origins() {
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn an_absolute_form_must_name_a_public_origin() {
     let layer = layer_at(&[API, "https://eu.example.com:8443"]);
     let misdirected = || Err(Rejection::Target(TargetError::Misdirected));
     let url = |mismatch| Err(Rejection::Proof(ProofError::Url(mismatch)));
     let rows: Vec<(&str, &str, &str, Result<(), Rejection>)> = vec![
         (
-            "H-20: ours",
+            "H-20: the public origin",
             "https://api.example.com/orders",
             "https://api.example.com/orders",
             Ok(()),
         ),
         (
-            "H-20 H-1: ours in upper case",
+            "H-20 H-1: the public origin in upper case",
             "HTTPS://API.example.com/orders",
             "https://api.example.com/orders",
             Ok(()),
         ),
         (
-            "H-20 H-2: ours with the default port",
+            "H-20 H-2: the public origin with the default port",
             "https://api.example.com:443/orders",
             "https://api.example.com/orders",
             Ok(()),
@@ -226,19 +240,19 @@ fn an_absolute_form_names_one_of_our_origins() {
             Ok(()),
         ),
         (
-            "H-20: the other of ours",
+            "H-20: the other public origin",
             "https://eu.example.com:8443/orders",
             "https://eu.example.com:8443/orders",
             Ok(()),
         ),
         (
-            "H-20: named one, proven for the other",
+            "H-20: the first origin, with a proof for the other",
             "https://api.example.com/orders",
             "https://eu.example.com:8443/orders",
             url(UrlMismatch::Host),
         ),
         (
-            "H-20: and the reverse",
+            "H-20: the other origin, with a proof for the first",
             "https://eu.example.com:8443/orders",
             "https://api.example.com/orders",
             url(UrlMismatch::Host),
@@ -256,7 +270,7 @@ fn an_absolute_form_names_one_of_our_origins() {
             misdirected(),
         ),
         (
-            "H-20 H-18: another server, proven for us",
+            "H-20 H-18: another server, with a proof for this one",
             "https://evil.example/orders",
             "https://api.example.com/orders",
             misdirected(),
@@ -274,7 +288,7 @@ fn an_absolute_form_names_one_of_our_origins() {
             misdirected(),
         ),
         (
-            "H-20: not even http",
+            "H-20: neither http nor https",
             "ftp://api.example.com/orders",
             "https://api.example.com/orders",
             misdirected(),
@@ -302,12 +316,12 @@ fn an_absolute_form_names_one_of_our_origins() {
     }
 }
 
-/// H-18: from HTTP/2 on every request has a scheme and an authority, and gateways write them.
+/// H-18: in HTTP/2 and later, every request has a scheme and an authority, which gateways rewrite.
 #[test]
-fn the_authority_of_http_2_is_not_believed() {
+fn the_authority_of_http_2_is_ignored() {
     let rows = [
         (
-            "H-18: ours",
+            "H-18: the public URL",
             "https://api.example.com/orders",
             "https://api.example.com/orders",
             EQUAL,
@@ -337,7 +351,7 @@ fn the_authority_of_http_2_is_not_believed() {
             PATH,
         ),
         (
-            "H-4: no path",
+            "H-4: an empty path",
             "https://api.example.com",
             "https://api.example.com/",
             EQUAL,
@@ -375,20 +389,25 @@ fn the_target_of_an_asterisk_form_has_an_empty_path() {
             EQUAL,
         ),
         (
-            "H-21 H-11: and a query",
+            "H-21 H-11: the origin with a query",
             API,
             "https://api.example.com?x",
             EQUAL,
         ),
         ("H-21: the root", API, "https://api.example.com/", PATH),
-        ("H-21 H-8: dots", API, "https://api.example.com/..", PATH),
         (
-            "H-21: an asterisk for a path",
+            "H-21 H-8: a double dot segment",
+            API,
+            "https://api.example.com/..",
+            PATH,
+        ),
+        (
+            "H-21: an asterisk as the path",
             API,
             "https://api.example.com/*",
             PATH,
         ),
-        ("H-21: an asterisk for a URL", API, "*", MALFORMED),
+        ("H-21: only an asterisk", API, "*", MALFORMED),
         (
             "H-21: another path",
             API,
@@ -397,13 +416,13 @@ fn the_target_of_an_asterisk_form_has_an_empty_path() {
         ),
         ("H-21: another host", API, "https://evil.example", HOST),
         (
-            "H-21: a server behind a prefix",
+            "H-21: the origin, behind a path prefix",
             "https://api.example.com/api",
             "https://api.example.com",
             PATH,
         ),
         (
-            "H-21: or the prefix",
+            "H-21: the prefix, behind a path prefix",
             "https://api.example.com/api",
             "https://api.example.com/api",
             PATH,
@@ -418,14 +437,14 @@ fn the_target_of_an_asterisk_form_has_an_empty_path() {
                 a.proof_claims["htu"] = json!(htu);
             })
         };
-        let http_1 = ask_for(&layer, Version::HTTP_11, Uri::from_static("*"), &attempt());
+        let http_1 = outcome_for_uri(&layer, Version::HTTP_11, Uri::from_static("*"), &attempt());
         assert_comparison(name, &http_1, expected);
-        let http_2 = ask_for(&layer, Version::HTTP_2, on_http_2(), &attempt());
+        let http_2 = outcome_for_uri(&layer, Version::HTTP_2, on_http_2(), &attempt());
         assert_comparison(&format!("{name}, HTTP/2"), &http_2, expected);
     }
 }
 
-/// H-21, RFC 9112 section 3.2.4: with another method than OPTIONS the asterisk addresses nothing.
+/// H-21, RFC 9112 section 3.2.4: the asterisk-form is for OPTIONS only.
 #[test]
 fn an_asterisk_is_a_target_for_options_only() {
     let layer = layer_at(&[API]);
@@ -436,28 +455,28 @@ fn an_asterisk_is_a_target_for_options_only() {
             a.method = method;
         });
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            ask_for(&layer, version, Uri::from_static("*"), &attempt)
+            outcome_for_uri(&layer, version, Uri::from_static("*"), &attempt)
                 .assert_reason(name, TargetError::NotRfc3986);
         }
     }
 }
 
-/// H-18, RFC 9112 section 3.2.3: an authority alone is a target for CONNECT only.
+/// H-18, RFC 9112 section 3.2.3: the authority-form is for CONNECT only.
 #[test]
-fn an_authority_alone_is_no_target() {
+fn rejects_an_authority_form_target() {
     let layer = layer_at(&[API]);
     for (name, uri) in [
-        ("another server's", Uri::from_static("evil.example:443")),
-        ("ours", Uri::from_static("api.example.com:443")),
+        ("another server", Uri::from_static("evil.example:443")),
+        ("this server", Uri::from_static("api.example.com:443")),
     ] {
         let attempt = Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/"));
-        ask_for(&layer, Version::HTTP_11, uri, &attempt)
+        outcome_for_uri(&layer, Version::HTTP_11, uri, &attempt)
             .assert_reason(name, TargetError::Misdirected);
     }
 }
 
 #[test]
-fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
+fn accepts_extended_connect_but_not_plain_connect() {
     let layer = layer_at(&[API]);
     let connect = |version, uri: &str, htm: &str, htu: &str| {
         Attempt::but(|a| {
@@ -482,9 +501,9 @@ fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
     }
     connect(Version::HTTP_2, orders, "CONNECT", orders).assert_passed("H-22: an extended CONNECT");
     connect(Version::HTTP_2, orders, "GET", orders)
-        .assert_reason("H-22: htm is CONNECT", ProofError::Method);
+        .assert_reason("H-22: htm must be CONNECT", ProofError::Method);
     assert_comparison(
-        "H-22 H-16: htu is https, not wss",
+        "H-22 H-16: htu must be https, not wss",
         &connect(
             Version::HTTP_2,
             orders,
@@ -494,7 +513,7 @@ fn a_plain_connect_addresses_no_resource_and_an_extended_one_does() {
         MALFORMED,
     );
     assert_comparison(
-        "H-22: the path counts",
+        "H-22: another path",
         &connect(
             Version::HTTP_2,
             orders,

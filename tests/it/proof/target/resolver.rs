@@ -1,4 +1,4 @@
-//! The target of a request that a proxy or a router has changed.
+//! The target of a request whose URI a proxy or a router has changed.
 
 use http::{HeaderValue, Uri};
 use serde_json::json;
@@ -8,9 +8,9 @@ use tower_dpop::proof::{ProofError, RequestTarget, TargetError};
 use super::{API, PATH, SCHEME, assert_comparison};
 use common::{Attempt, AttemptExt as _, ask, verifier_by};
 
-/// H-18, H-19: forward authentication, where a proxy asks about a request that it describes.
+/// H-18, H-19: in forward authentication, a proxy describes the original request in header fields.
 #[test]
-fn a_resolver_says_what_the_original_request_was() {
+fn a_resolver_provides_the_original_method_and_uri() {
     let verifier = verifier_by(|rules| {
         rules.with_target_resolver(|request: &http::request::Parts| {
             let header = |name| request.headers.get(name)?.to_str().ok();
@@ -21,7 +21,7 @@ fn a_resolver_says_what_the_original_request_was() {
         })
     });
     let layer = DpopLayer::new(verifier);
-    let asked = |described: &[(&'static str, &'static str)], htm: &str, htu: &str| {
+    let outcome_for = |described: &[(&'static str, &'static str)], htm: &str, htu: &str| {
         Attempt::but(|a| {
             a.uri = "/auth".into();
             a.proof_claims["htm"] = json!(htm);
@@ -38,77 +38,81 @@ fn a_resolver_says_what_the_original_request_was() {
         ("x-original-uri", "/orders?page=2"),
     ];
     let orders = "https://api.example.com/orders";
-    asked(&post_orders, "POST", orders).assert_passed("H-19: the original request");
-    asked(&post_orders, "GET", orders)
-        .assert_reason("H-19: the method of the question", ProofError::Method);
+    outcome_for(&post_orders, "POST", orders).assert_passed("H-19: the original request");
+    outcome_for(&post_orders, "GET", orders).assert_reason(
+        "H-19: the method of the proxy's own request",
+        ProofError::Method,
+    );
     assert_comparison(
-        "H-19: the path of the question",
-        &asked(&post_orders, "POST", "https://api.example.com/auth"),
+        "H-19: the path of the proxy's own request",
+        &outcome_for(&post_orders, "POST", "https://api.example.com/auth"),
         PATH,
     );
     let absolute = [
         ("x-original-method", "POST"),
         ("x-original-uri", "http://backend:8080/orders"),
     ];
-    asked(&absolute, "POST", orders)
-        .assert_passed("H-18: the resolver's authority does not matter");
+    outcome_for(&absolute, "POST", orders)
+        .assert_passed("H-18: the resolver's scheme and authority are ignored");
     assert_comparison(
-        "H-18: nor does it become ours",
-        &asked(&absolute, "POST", "http://backend:8080/orders"),
+        "H-18: a proof for the resolver's scheme and authority",
+        &outcome_for(&absolute, "POST", "http://backend:8080/orders"),
         SCHEME,
     );
-    let broken = [
+    let invalid = [
         ("x-original-method", "POST"),
         ("x-original-uri", "/{orders}"),
     ];
-    asked(&broken, "POST", orders).assert_reason("H-17: a broken path", TargetError::NotRfc3986);
+    outcome_for(&invalid, "POST", orders)
+        .assert_reason("H-17: an invalid path", TargetError::NotRfc3986);
     let tunnel = [
         ("x-original-method", "CONNECT"),
         ("x-original-uri", "api.example.com:443"),
     ];
-    asked(&tunnel, "CONNECT", API).assert_reason("H-22: a tunnel", TargetError::Connect);
+    outcome_for(&tunnel, "CONNECT", API)
+        .assert_reason("H-22: a plain CONNECT", TargetError::Connect);
     for (name, described) in [
-        ("H-19: no description", &post_orders[..0]),
+        ("H-19: neither field", &post_orders[..0]),
         ("H-19: only the method", &post_orders[..1]),
         ("H-19: only the URI", &post_orders[1..]),
     ] {
-        asked(described, "GET", "https://api.example.com/auth")
+        outcome_for(described, "GET", "https://api.example.com/auth")
             .assert_reason(name, TargetError::Unresolved);
     }
 }
 
-/// H-19: what a router strips was part of the target.
+/// H-19: a router without `OriginalUri` has stripped the prefix `/v1`.
 #[test]
-fn without_axum_a_resolver_finds_the_path_before_a_router_shortened_it() {
+fn a_resolver_can_read_the_original_uri_from_an_extension() {
     #[derive(Clone)]
-    struct Original(Uri);
+    struct UriBeforeRouting(Uri);
 
     let verifier = verifier_by(|rules| {
         rules.with_target_resolver(|request: &http::request::Parts| {
             Some(RequestTarget::new(
                 request.method.clone(),
-                request.extensions.get::<Original>()?.0.clone(),
+                request.extensions.get::<UriBeforeRouting>()?.0.clone(),
             ))
         })
     });
     let layer = DpopLayer::new(verifier);
-    let asked = |htu: &str| {
+    let outcome_for = |htu: &str| {
         let mut request = Attempt::but(|a| a.proof_claims["htu"] = json!(htu)).request();
-        let original = Original(Uri::from_static("/v1/orders"));
+        let original = UriBeforeRouting(Uri::from_static("/v1/orders"));
         request.extensions_mut().insert(original);
         ask(&layer, request)
     };
-    asked("https://api.example.com/v1/orders").assert_passed("H-19: the original path");
+    outcome_for("https://api.example.com/v1/orders").assert_passed("H-19: the path before routing");
     assert_comparison(
-        "H-19: the shortened path",
-        &asked("https://api.example.com/orders"),
+        "H-19: the path after routing",
+        &outcome_for("https://api.example.com/orders"),
         PATH,
     );
 }
 
 #[cfg(feature = "axum")]
 #[test]
-fn inside_axums_nest_the_original_path_counts() {
+fn inside_axums_nest_the_proof_must_name_the_original_path() {
     use axum::body::Body;
     use axum::extract::OriginalUri;
     use axum::routing::get;
@@ -123,7 +127,7 @@ fn inside_axums_nest_the_original_path_counts() {
             .route("/orders", get(async || "hello"))
             .layer(layer.clone()),
     );
-    let asked = |htu: &str| {
+    let outcome_for = |htu: &str| {
         let attempt = Attempt::but(|a| {
             a.uri = "/v1/orders?page=2".into();
             a.proof_claims["htu"] = json!(htu);
@@ -132,11 +136,11 @@ fn inside_axums_nest_the_original_path_counts() {
         let response = common::block_on(app.clone().oneshot(request)).unwrap();
         response.extensions().get::<Rejection>().cloned()
     };
-    let elsewhere = Some(Rejection::Proof(ProofError::Url(UrlMismatch::Path)));
-    assert_eq!(asked("https://api.example.com/v1/orders"), None);
-    assert_eq!(asked("https://api.example.com/orders"), elsewhere);
+    let other_path = Some(Rejection::Proof(ProofError::Url(UrlMismatch::Path)));
+    assert_eq!(outcome_for("https://api.example.com/v1/orders"), None);
+    assert_eq!(outcome_for("https://api.example.com/orders"), other_path);
 
-    // The same where another router has set it by hand.
+    // The same if code other than axum's router has set `OriginalUri`.
     let mut request =
         Attempt::but(|a| a.proof_claims["htu"] = json!("https://api.example.com/v1/orders"))
             .request();

@@ -3,4 +3,3 @@
 mod tokens;
 mod resource;
 mod client;
-mod tonic;

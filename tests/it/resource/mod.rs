@@ -5,4 +5,4 @@ mod cors;
 mod layer;
 mod metadata;
 mod rejection;
-mod report_only;
+mod verifier;

@@ -1,2 +1,1 @@
-mod hyper;
-mod raw_socket;
+mod layer;

@@ -1,0 +1,166 @@
+//! Any type of body: the layer neither reads nor changes the request or its body.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, Outcome, block_on};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{Empty, Full};
+use serde_json::json;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::{BoundToken, Claims, Timestamp};
+
+use super::{layer, rejected_attempts};
+
+/// Any pair of body types, as long as a response body can be empty.
+fn serves<B, D: Default>(name: &str, request_body: impl Fn() -> B, response_body: fn() -> D) {
+    let service = layer().layer(service_fn(async |_: Request<B>| {
+        Ok::<_, Infallible>(Response::new(response_body()))
+    }));
+    let send = |attempt: Attempt| {
+        let request = attempt.request().map(|()| request_body());
+        block_on(service.clone().oneshot(request)).unwrap()
+    };
+    assert_eq!(send(Attempt::good()).status(), StatusCode::OK, "{name}");
+    for (fault, attempt, reason) in rejected_attempts() {
+        let outcome = Outcome::of(&send(attempt));
+        outcome.assert_reason(&format!("{name}, {fault}"), reason);
+    }
+}
+
+#[test]
+fn serves_any_body_types() {
+    struct NotClone;
+    serves("nothing", || (), || ());
+    serves("texts", String::new, || "served".to_owned());
+    serves("bytes", Vec::<u8>::new, || vec![1_u8]);
+    serves("static text", || "text", || "served");
+    serves("an option", || Some(1), || Some(NotClone));
+    serves("a request body that is not Clone", || NotClone, || ());
+    serves(
+        "a request body that is not Send",
+        || Rc::new(Cell::new(1)),
+        || (),
+    );
+    serves(
+        "a response body that is not Send",
+        || (),
+        || Some(Rc::new(1)),
+    );
+    serves("full bodies", Full::<Bytes>::default, || {
+        Full::new(Bytes::from("served"))
+    });
+    serves("empty bodies", Empty::<Bytes>::new, Empty::<Bytes>::new);
+    serves(
+        "boxed bodies",
+        BoxBody::<Bytes, Infallible>::default,
+        || BoxBody::new(Full::new(Bytes::from("served"))),
+    );
+    serves("axum's body", axum::body::Body::empty, || {
+        axum::body::Body::from("served")
+    });
+}
+
+#[test]
+fn rejects_with_the_default_body_and_passes_the_services_own() {
+    let service = layer().layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(Some("served")))
+    }));
+    let response = block_on(service.clone().oneshot(Attempt::good().request())).unwrap();
+    assert_eq!(response.into_body(), Some("served"));
+    for (name, attempt, reason) in rejected_attempts() {
+        let response = block_on(service.clone().oneshot(attempt.request())).unwrap();
+        Outcome::of(&response).assert_reason(name, reason);
+        assert_eq!(response.into_body(), None, "{name}");
+    }
+}
+
+#[test]
+fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct FromOutside(u8);
+
+    let attempt = Attempt::but(|a| {
+        a.method = Method::PUT;
+        a.uri = "/orders/1?x=%20".into();
+        a.version = Version::HTTP_2;
+        a.proof_claims["htm"] = json!("PUT");
+        a.proof_claims["htu"] = json!("https://api.example.com/orders/1");
+        a.extra_headers = vec![
+            ("x-one", HeaderValue::from_static("1")),
+            ("x-one", HeaderValue::from_static("2")),
+        ];
+    });
+    let mut request = attempt.request().map(|()| "the body");
+    request.extensions_mut().insert(FromOutside(7));
+    let (sent, _) = request.clone().into_parts();
+
+    let service = layer().layer(service_fn(async |request: Request<&'static str>| {
+        Ok::<_, Infallible>(Response::new(Some(request)))
+    }));
+    let response = block_on(service.oneshot(request)).unwrap();
+    let (got, body) = response.into_body().unwrap().into_parts();
+    assert_eq!(body, "the body");
+    assert_eq!(got.method, sent.method);
+    assert_eq!(got.uri, sent.uri);
+    assert_eq!(got.version, sent.version);
+    assert_eq!(got.headers, sent.headers);
+    assert_eq!(got.extensions.get(), Some(&FromOutside(7)));
+
+    let token: &BoundToken<Claims> = got.extensions.get().unwrap();
+    assert_eq!(token.claims().subject(), "alice");
+    assert_eq!(token.thumbprint().to_string(), attempt.key.jkt());
+    assert_eq!(token.algorithm().name(), attempt.key.alg());
+    assert_eq!(token.expires(), Some(Timestamp::from_unix(NOW + 600)));
+}
+
+#[test]
+fn a_body_is_passed_on_unread_and_dropped_unread() {
+    /// Panics when it is read.
+    struct Unread(Arc<AtomicUsize>);
+
+    impl hyper::body::Body for Unread {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            panic!("the layer reads no body (R-11.7.1)");
+        }
+    }
+
+    impl Drop for Unread {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let service = layer().layer(service_fn(async |request: Request<Unread>| {
+        Ok::<_, Infallible>(Response::new(Some(request.into_body())))
+    }));
+    let send = |attempt: Attempt| {
+        let request = attempt.request().map(|()| Unread(Arc::clone(&dropped)));
+        block_on(service.clone().oneshot(request)).unwrap()
+    };
+    let response = send(Attempt::good());
+    assert_eq!(dropped.load(Ordering::Relaxed), 0);
+    assert!(
+        response
+            .into_body()
+            .is_some_and(|body| body.0.load(Ordering::Relaxed) == 0)
+    );
+    for (count, (name, attempt, reason)) in rejected_attempts().into_iter().enumerate() {
+        Outcome::of(&send(attempt)).assert_reason(name, reason);
+        assert_eq!(dropped.load(Ordering::Relaxed), count + 2, "{name}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The next nonce in responses of the inner service.
+
+use std::convert::Infallible;
+
+use common::{Attempt, AttemptExt as _, NOW, TestClock, at, block_on, verifier_by};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use serde_json::json;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
+
+use super::{Broken, layer};
+
+/// A service whose response has a nonce and a cache policy of its own, behind a layer that has a
+/// next nonce to give when `now` is in the nonce's second period.
+struct WithNonces {
+    layer: DpopLayer,
+    clock: TestClock,
+    /// As it was issued at [`NOW`].
+    nonce: String,
+}
+
+/// The start of the nonce period after the one of [`NOW`].
+const NEXT_PERIOD: u64 = NOW - NOW % 120 + 120;
+
+impl WithNonces {
+    fn new() -> Self {
+        let clock = TestClock::at(NOW);
+        let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
+        let verifier = verifier_by(|rules| rules.with_nonces(nonces).with_clock(clock.read()));
+        let nonce = written(&verifier.issue_nonce().unwrap());
+        Self {
+            layer: DpopLayer::new(verifier),
+            clock,
+            nonce,
+        }
+    }
+
+    fn attempt(&self, now: u64) -> Attempt {
+        self.clock.set(now);
+        Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(now);
+            a.proof_claims["nonce"] = json!(self.nonce);
+        })
+    }
+
+    fn response_to(
+        &self,
+        attempt: &Attempt,
+        inner: fn(StatusCode) -> Response<String>,
+        status: u16,
+    ) -> Response<String> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let service = self.layer.layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(inner(status))
+        }));
+        block_on(service.oneshot(attempt.request())).unwrap()
+    }
+}
+
+fn written(nonce: &tower_dpop::proof::Nonce) -> String {
+    let mut headers = HeaderMap::new();
+    nonce.write_to(&mut headers);
+    headers["dpop-nonce"].to_str().unwrap().to_owned()
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Marker;
+
+fn opinionated(status: StatusCode) -> Response<String> {
+    Response::builder()
+        .status(status)
+        .version(Version::HTTP_2)
+        .header("cache-control", "public")
+        .header("cache-control", "max-age=60")
+        .header("dpop-nonce", "inner-1")
+        .header("dpop-nonce", "inner-2")
+        .header("set-cookie", "a=1")
+        .header("set-cookie", "b=2")
+        .header("www-authenticate", "Basic")
+        .extension(Marker)
+        .body("served".to_owned())
+        .unwrap()
+}
+
+#[test]
+fn gives_the_next_nonce_with_a_success_only() {
+    let server = WithNonces::new();
+    server.clock.set(NEXT_PERIOD);
+    let next = written(&verifier_nonce_at(NEXT_PERIOD));
+    assert_ne!(next, server.nonce);
+    for (name, status, is_success) in [
+        ("R-8.2.2: OK", 200, true),
+        ("R-8.2.2: Created", 201, true),
+        ("R-8.2.2: No Content", 204, true),
+        ("R-8.2.2: the last success", 299, true),
+        ("R-8.2.2: Switching Protocols", 101, true),
+        ("R-8.2.2: Continue", 100, false),
+        ("R-8.2.2: Processing", 102, false),
+        ("R-8.2.2: Multiple Choices", 300, false),
+        ("R-8.2.2: Not Modified", 304, false),
+        ("R-8.2.2: Bad Request", 400, false),
+        ("R-8.2.2: Unauthorized, by the service", 401, false),
+        ("R-8.2.2: Internal Server Error", 500, false),
+    ] {
+        let response = server.response_to(&server.attempt(NEXT_PERIOD), opinionated, status);
+        let untouched = opinionated(StatusCode::from_u16(status).unwrap());
+        let mut expected = untouched.headers().clone();
+        if is_success {
+            // T-23, X-3: one nonce, uncacheable, whatever the service has set.
+            expected.insert("dpop-nonce", next.parse().unwrap());
+            expected.insert("cache-control", HeaderValue::from_static("no-store"));
+        }
+        assert_eq!(response.headers(), &expected, "{name}");
+        assert_eq!(response.status(), untouched.status(), "{name}");
+        assert_eq!(response.version(), untouched.version(), "{name}");
+        assert_eq!(response.body(), untouched.body(), "{name}");
+        assert_eq!(response.extensions().get(), Some(&Marker), "{name}");
+        assert_eq!(response.extensions().get::<Rejection>(), None, "{name}");
+    }
+}
+
+/// The nonce that a server with the same secret issues at another time.
+fn verifier_nonce_at(now: u64) -> tower_dpop::proof::Nonce {
+    let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
+    verifier_by(|rules| rules.with_nonces(nonces).with_clock(move || at(now)))
+        .issue_nonce()
+        .unwrap()
+}
+
+#[test]
+fn leaves_the_response_alone_while_the_nonce_is_young_or_none_is_used() {
+    let server = WithNonces::new();
+    for (name, now) in [
+        ("T-23: just issued", NOW),
+        ("T-23: the last second of its first period", NEXT_PERIOD - 1),
+    ] {
+        let response = server.response_to(&server.attempt(now), opinionated, 200);
+        let untouched = opinionated(StatusCode::OK);
+        assert_eq!(response.headers(), untouched.headers(), "{name}");
+    }
+
+    let service = layer().layer(service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(opinionated(StatusCode::OK))
+    }));
+    let response = block_on(service.oneshot(Attempt::good().request())).unwrap();
+    assert_eq!(response.headers(), opinionated(StatusCode::OK).headers());
+    assert_eq!(response.extensions().get(), Some(&Marker));
+}
+
+#[test]
+fn an_error_of_the_service_takes_the_next_nonce_with_it() {
+    let server = WithNonces::new();
+    let service = server.layer.layer(service_fn(async |_: Request<()>| {
+        Err::<Response<()>, _>(Broken)
+    }));
+    let attempt = server.attempt(NEXT_PERIOD);
+    assert_eq!(
+        block_on(service.oneshot(attempt.request())).unwrap_err(),
+        Broken
+    );
+}

@@ -7,15 +7,15 @@ use tower_dpop::resource::Unavailable;
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{DpopLayer, MemoryReplayStore, Rejection};
 
-use super::layer::{BrokenStore, Says, verifier_of};
+use super::layer::{FailingStore, RejectingTokens, verifier_with};
 
 #[test]
-fn an_unreachable_part_is_our_fault_and_rejects() {
+fn a_failing_replay_store_or_token_verifier_is_a_503_without_a_challenge() {
     for (name, error) in [
         ("T-18: full", ReplayStoreError::Full),
-        ("T-18: out of reach", ReplayStoreError::Unavailable),
+        ("T-18: unreachable", ReplayStoreError::Unavailable),
     ] {
-        let layer = DpopLayer::new(verifier_of(jwt_verifier(), BrokenStore(error)));
+        let layer = DpopLayer::new(verifier_with(jwt_verifier(), FailingStore(error)));
         let outcome = Attempt::good().outcome_by(&layer);
         outcome.assert_reason(name, Unavailable::Replay(error));
         assert_eq!(outcome.status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
@@ -23,9 +23,9 @@ fn an_unreachable_part_is_our_fault_and_rejects() {
         assert_eq!(outcome.retry_after.as_deref(), Some("1"), "{name}");
     }
 
-    let name = "R-6.1: whoever verifies tokens cannot say";
-    let layer = DpopLayer::new(verifier_of(
-        Says(TokenError::Unavailable),
+    let name = "R-6.1: the token verifier is unavailable";
+    let layer = DpopLayer::new(verifier_with(
+        RejectingTokens(TokenError::Unavailable),
         MemoryReplayStore::default(),
     ));
     let outcome = Attempt::good().outcome_by(&layer);
@@ -36,24 +36,24 @@ fn an_unreachable_part_is_our_fault_and_rejects() {
 }
 
 #[test]
-fn a_full_memory_rejects_before_the_service_is_reached() {
-    let memory = MemoryReplayStore::with_limit(1);
-    let layer = DpopLayer::new(verifier_of(jwt_verifier(), memory.clone()));
+fn a_full_replay_store_rejects_new_proofs() {
+    let store = MemoryReplayStore::with_limit(1);
+    let layer = DpopLayer::new(verifier_with(jwt_verifier(), store.clone()));
     let first = Attempt::good();
     first
         .outcome_by(&layer)
-        .assert_passed("T-18: there is room");
+        .assert_passed("T-18: below the limit");
     let second = Attempt::good();
     let outcome = second.outcome_by(&layer);
     outcome.assert_reason(
-        "T-18: there is none",
+        "T-18: at the limit",
         Unavailable::Replay(ReplayStoreError::Full),
     );
-    assert_eq!(memory.usage().rejected, 1);
+    assert_eq!(store.usage().rejected, 1);
 }
 
 #[test]
-fn a_token_verifiers_verdict_decides_the_answer() {
+fn an_error_of_the_token_verifier_decides_status_and_error_code() {
     for (name, error, status, code) in [
         (
             "R-7.1.9: too little scope",
@@ -81,12 +81,16 @@ fn a_token_verifiers_verdict_decides_the_answer() {
             "invalid_token",
         ),
     ] {
-        let memory = MemoryReplayStore::default();
-        let layer = DpopLayer::new(verifier_of(Says(error.clone()), memory.clone()));
+        let store = MemoryReplayStore::default();
+        let layer = DpopLayer::new(verifier_with(RejectingTokens(error.clone()), store.clone()));
         let outcome = Attempt::good().outcome_by(&layer);
         outcome.assert_reason(name, Rejection::Token(error));
         outcome.assert_rejected(name, status, Some(code));
         assert_eq!(outcome.retry_after, None, "{name}");
-        assert_eq!(memory.usage().live, 0, "{name}: the proof is not spent");
+        assert_eq!(
+            store.usage().live,
+            0,
+            "{name}: the proof is not recorded as used"
+        );
     }
 }

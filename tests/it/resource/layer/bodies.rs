@@ -19,8 +19,12 @@ use tower_dpop::{BoundToken, Claims, Timestamp};
 
 use super::{layer, rejected_attempts};
 
-/// Any pair of body types, as long as a response body can be empty.
-fn serves<B, D: Default>(name: &str, request_body: impl Fn() -> B, response_body: fn() -> D) {
+/// Accepts and rejects requests of this body type. The response body only needs a `Default`.
+fn assert_serves<B, D: Default>(
+    name: &str,
+    request_body: impl Fn() -> B,
+    response_body: fn() -> D,
+) {
     let service = layer().layer(service_fn(async |_: Request<B>| {
         Ok::<_, Infallible>(Response::new(response_body()))
     }));
@@ -29,47 +33,47 @@ fn serves<B, D: Default>(name: &str, request_body: impl Fn() -> B, response_body
         block_on(service.clone().oneshot(request)).unwrap()
     };
     assert_eq!(send(Attempt::good()).status(), StatusCode::OK, "{name}");
-    for (fault, attempt, reason) in rejected_attempts() {
+    for (case, attempt, reason) in rejected_attempts() {
         let outcome = Outcome::of(&send(attempt));
-        outcome.assert_reason(&format!("{name}, {fault}"), reason);
+        outcome.assert_reason(&format!("{name}, {case}"), reason);
     }
 }
 
 #[test]
-fn serves_any_body_types() {
+fn supports_any_body_type() {
     struct NotClone;
-    serves("nothing", || (), || ());
-    serves("texts", String::new, || "served".to_owned());
-    serves("bytes", Vec::<u8>::new, || vec![1_u8]);
-    serves("static text", || "text", || "served");
-    serves("an option", || Some(1), || Some(NotClone));
-    serves("a request body that is not Clone", || NotClone, || ());
-    serves(
+    assert_serves("nothing", || (), || ());
+    assert_serves("texts", String::new, || "served".to_owned());
+    assert_serves("bytes", Vec::<u8>::new, || vec![1_u8]);
+    assert_serves("static text", || "text", || "served");
+    assert_serves("an option", || Some(1), || Some(NotClone));
+    assert_serves("a request body that is not Clone", || NotClone, || ());
+    assert_serves(
         "a request body that is not Send",
         || Rc::new(Cell::new(1)),
         || (),
     );
-    serves(
+    assert_serves(
         "a response body that is not Send",
         || (),
         || Some(Rc::new(1)),
     );
-    serves("full bodies", Full::<Bytes>::default, || {
+    assert_serves("full bodies", Full::<Bytes>::default, || {
         Full::new(Bytes::from("served"))
     });
-    serves("empty bodies", Empty::<Bytes>::new, Empty::<Bytes>::new);
-    serves(
+    assert_serves("empty bodies", Empty::<Bytes>::new, Empty::<Bytes>::new);
+    assert_serves(
         "boxed bodies",
         BoxBody::<Bytes, Infallible>::default,
         || BoxBody::new(Full::new(Bytes::from("served"))),
     );
-    serves("axum's body", axum::body::Body::empty, || {
+    assert_serves("axum's body", axum::body::Body::empty, || {
         axum::body::Body::from("served")
     });
 }
 
 #[test]
-fn rejects_with_the_default_body_and_passes_the_services_own() {
+fn a_rejection_has_the_default_body_and_an_accepted_request_the_services_body() {
     let service = layer().layer(service_fn(async |_: Request<()>| {
         Ok::<_, Infallible>(Response::new(Some("served")))
     }));
@@ -83,9 +87,9 @@ fn rejects_with_the_default_body_and_passes_the_services_own() {
 }
 
 #[test]
-fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
+fn the_service_gets_the_unchanged_request_with_the_token_in_its_extensions() {
     #[derive(Clone, Debug, PartialEq)]
-    struct FromOutside(u8);
+    struct OuterExtension(u8);
 
     let attempt = Attempt::but(|a| {
         a.method = Method::PUT;
@@ -99,22 +103,22 @@ fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
         ];
     });
     let mut request = attempt.request().map(|()| "the body");
-    request.extensions_mut().insert(FromOutside(7));
+    request.extensions_mut().insert(OuterExtension(7));
     let (sent, _) = request.clone().into_parts();
 
     let service = layer().layer(service_fn(async |request: Request<&'static str>| {
         Ok::<_, Infallible>(Response::new(Some(request)))
     }));
     let response = block_on(service.oneshot(request)).unwrap();
-    let (got, body) = response.into_body().unwrap().into_parts();
+    let (received, body) = response.into_body().unwrap().into_parts();
     assert_eq!(body, "the body");
-    assert_eq!(got.method, sent.method);
-    assert_eq!(got.uri, sent.uri);
-    assert_eq!(got.version, sent.version);
-    assert_eq!(got.headers, sent.headers);
-    assert_eq!(got.extensions.get(), Some(&FromOutside(7)));
+    assert_eq!(received.method, sent.method);
+    assert_eq!(received.uri, sent.uri);
+    assert_eq!(received.version, sent.version);
+    assert_eq!(received.headers, sent.headers);
+    assert_eq!(received.extensions.get(), Some(&OuterExtension(7)));
 
-    let token: &BoundToken<Claims> = got.extensions.get().unwrap();
+    let token: &BoundToken<Claims> = received.extensions.get().unwrap();
     assert_eq!(token.claims().subject(), "alice");
     assert_eq!(token.thumbprint().to_string(), attempt.key.jkt());
     assert_eq!(token.algorithm().name(), attempt.key.alg());
@@ -122,8 +126,8 @@ fn the_service_gets_the_request_as_it_came_and_the_token_in_its_extensions() {
 }
 
 #[test]
-fn a_body_is_passed_on_unread_and_dropped_unread() {
-    /// Panics when it is read.
+fn the_layer_does_not_read_the_body() {
+    /// Panics if it is read, and counts its drops.
     struct Unread(Arc<AtomicUsize>);
 
     impl hyper::body::Body for Unread {

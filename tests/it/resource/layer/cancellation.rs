@@ -18,7 +18,7 @@ use tower_dpop::{
     Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, ReplayStore, Timestamp,
 };
 
-use super::{Strict, layer, poll_ready, verifier_of};
+use super::{StrictService, layer, poll_ready, verifier_with};
 
 type Tokens = JwtVerifier<KeySet>;
 
@@ -26,7 +26,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Does what the inner part does, for each permit that the gate is given.
+/// Waits for a permit of the gate before each call of the inner part.
 struct Gated<T> {
     gate: Arc<Semaphore>,
     inner: T,
@@ -40,7 +40,7 @@ impl<T> Gated<T> {
         }
     }
 
-    async fn pass(&self) {
+    async fn wait(&self) {
         self.gate.acquire().await.expect("never closed").forget();
     }
 }
@@ -53,7 +53,7 @@ impl AccessTokenVerifier for Gated<Tokens> {
         token: PresentedToken<'_>,
         now: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
-        self.pass().await;
+        self.wait().await;
         self.inner.verify(token, now).await
     }
 
@@ -69,24 +69,24 @@ impl ReplayStore for Gated<MemoryReplayStore> {
         now: Timestamp,
         expires: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        self.pass().await;
+        self.wait().await;
         self.inner.claim(key, now, expires).await
     }
 }
 
 #[test]
-fn waits_for_a_token_verifier_and_a_store_that_answer_later() {
+fn waits_for_the_token_verifier_and_then_for_the_replay_store() {
     block_on(async {
         let (token_gate, store_gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        let memory = MemoryReplayStore::default();
-        let layer = DpopLayer::new(verifier_of(
+        let store = MemoryReplayStore::default();
+        let layer = DpopLayer::new(verifier_with(
             Gated::new(&token_gate, jwt_verifier()),
-            Gated::new(&store_gate, memory.clone()),
+            Gated::new(&store_gate, store.clone()),
         ));
         let events = Arc::default();
-        let service = layer.layer(Strict {
+        let service = layer.layer(StrictService {
             events: Arc::clone(&events),
-            ..Strict::default()
+            ..StrictService::default()
         });
         let request = Attempt::good().request();
         let running = tokio::spawn(service.oneshot(request));
@@ -100,40 +100,47 @@ fn waits_for_a_token_verifier_and_a_store_that_answer_later() {
         assert!(!running.is_finished(), "the access token is being verified");
         token_gate.add_permits(1);
         settle().await;
-        assert!(!running.is_finished(), "the replay memory is being asked");
-        assert_eq!(Strict::calls(&events), 0);
-        assert_eq!(memory.usage().live, 0);
+        assert!(
+            !running.is_finished(),
+            "the use of the proof is being recorded"
+        );
+        assert_eq!(StrictService::calls(&events), 0);
+        assert_eq!(store.usage().live, 0);
         store_gate.add_permits(1);
         let response = running.await.unwrap().unwrap();
         assert_eq!(response.body(), "served");
-        assert_eq!(Strict::calls(&events), 1);
-        assert_eq!(memory.usage().live, 1);
+        assert_eq!(StrictService::calls(&events), 1);
+        assert_eq!(store.usage().live, 1);
     });
 }
 
 #[test]
-fn a_request_that_is_given_up_while_it_is_verified_leaves_nothing_behind() {
-    // T-17: the `jti` is spent last, so the client may send the same proof again.
+fn a_request_dropped_during_verification_leaves_its_proof_unused() {
+    // T-17: the use of the `jti` is recorded last, so the client can send the same proof again.
     for (name, polls, token_permits) in [
         ("T-17: never polled", 0, 0),
         ("T-17: while the access token is verified", 1, 0),
-        ("T-17: polled in vain more than once", 3, 0),
-        ("T-17: while the replay memory is asked", 1, 1),
+        (
+            "T-17: polled several times while the access token is verified",
+            3,
+            0,
+        ),
+        ("T-17: while the use of the proof is recorded", 1, 1),
     ] {
         let (token_gate, store_gate) = (
             Arc::new(Semaphore::new(token_permits)),
             Arc::new(Semaphore::new(0)),
         );
-        let memory = MemoryReplayStore::default();
-        let layer = DpopLayer::new(verifier_of(
+        let store = MemoryReplayStore::default();
+        let layer = DpopLayer::new(verifier_with(
             Gated::new(&token_gate, jwt_verifier()),
-            Gated::new(&store_gate, memory.clone()),
+            Gated::new(&store_gate, store.clone()),
         ));
         let permits = Arc::new(Semaphore::new(1));
         let events = Arc::default();
-        let strict = Strict {
+        let strict = StrictService {
             events: Arc::clone(&events),
-            ..Strict::default()
+            ..StrictService::default()
         };
         let mut service = layer.layer(ConcurrencyLimit::with_semaphore(
             strict,
@@ -144,14 +151,14 @@ fn a_request_that_is_given_up_while_it_is_verified_leaves_nothing_behind() {
 
         assert!(poll_ready(&mut service).is_ready(), "{name}");
         {
-            let mut given_up = pin!(service.call(request.clone()));
+            let mut dropped = pin!(service.call(request.clone()));
             for _ in 0..polls {
-                assert!(poll_once(given_up.as_mut()).is_pending(), "{name}");
+                assert!(poll_once(dropped.as_mut()).is_pending(), "{name}");
             }
         }
         assert_eq!(token_gate.available_permits(), 0, "{name}");
-        assert_eq!(memory.usage().live, 0, "{name}");
-        assert_eq!(Strict::calls(&events), 0, "{name}");
+        assert_eq!(store.usage().live, 0, "{name}");
+        assert_eq!(StrictService::calls(&events), 0, "{name}");
         assert_eq!(permits.available_permits(), 1, "{name}");
 
         token_gate.add_permits(1);
@@ -161,21 +168,24 @@ fn a_request_that_is_given_up_while_it_is_verified_leaves_nothing_behind() {
             service.call(request).await.unwrap()
         });
         assert_eq!(response.status(), StatusCode::OK, "{name}: the same proof");
-        assert_eq!(memory.usage().live, 1, "{name}");
+        assert_eq!(store.usage().live, 1, "{name}");
     }
 }
 
 #[test]
-fn a_request_that_is_given_up_inside_the_service_has_spent_its_proof() {
+fn a_request_dropped_inside_the_service_has_used_its_proof() {
     let layer = layer();
     let service = layer.layer(service_fn(|_: Request<()>| {
         future::pending::<Result<Response<()>, Infallible>>()
     }));
     let request = Attempt::good().request();
     {
-        let mut given_up = pin!(service.oneshot(request.clone()));
-        assert!(poll_once(given_up.as_mut()).is_pending());
+        let mut dropped = pin!(service.oneshot(request.clone()));
+        assert!(poll_once(dropped.as_mut()).is_pending());
     }
     let outcome = ask(&layer, request);
-    outcome.assert_reason("T-17, R-4.2: the service has seen it", ProofError::Replayed);
+    outcome.assert_reason(
+        "T-17, R-4.2: the request has reached the service",
+        ProofError::Replayed,
+    );
 }

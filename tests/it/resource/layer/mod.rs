@@ -26,8 +26,8 @@ fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
 }
 
-/// A verifier with parts of the test's own.
-pub(super) fn verifier_of<C: Send + Sync + 'static>(
+/// A good [`Attempt`]'s verifier, with another token verifier and another replay store.
+pub(super) fn verifier_with<C: Send + Sync + 'static>(
     tokens: impl AccessTokenVerifier<Claims = C>,
     replays: impl ReplayStore,
 ) -> Verifier<C> {
@@ -44,9 +44,9 @@ fn poll_ready<S: Service<Request<()>>>(service: &mut S) -> Poll<Result<(), S::Er
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Broken;
+struct ServiceError;
 
-/// What happened to a [`Strict`] service and its clones, each known by its number.
+/// What happened to a [`StrictService`] or to one of its clones, with the id of that clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     PolledPending(usize),
@@ -55,21 +55,21 @@ enum Event {
     Called(usize),
 }
 
-/// Keeps to tower's contract, and panics where its caller does not: a clone is not ready because
-/// the original is.
+/// Panics if its caller breaks the contract of `tower::Service`. A clone is not ready just because the
+/// original is.
 #[derive(Default)]
-struct Strict {
-    number: usize,
+struct StrictService {
+    id: usize,
     ready: bool,
-    /// What `poll_ready` says before it says ready.
-    first: VecDeque<Poll<Result<(), Broken>>>,
-    next_number: Arc<AtomicUsize>,
+    /// What `poll_ready` returns first. Then it is always ready.
+    scripted_readiness: VecDeque<Poll<Result<(), ServiceError>>>,
+    next_id: Arc<AtomicUsize>,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
-impl Strict {
+impl StrictService {
     fn log(&self, event: fn(usize) -> Event) {
-        self.events.lock().unwrap().push(event(self.number));
+        self.events.lock().unwrap().push(event(self.id));
     }
 
     fn calls(events: &Mutex<Vec<Event>>) -> usize {
@@ -81,25 +81,25 @@ impl Strict {
     }
 }
 
-impl Clone for Strict {
+impl Clone for StrictService {
     fn clone(&self) -> Self {
         Self {
-            number: 1 + self.next_number.fetch_add(1, Ordering::Relaxed),
+            id: 1 + self.next_id.fetch_add(1, Ordering::Relaxed),
             ready: false,
-            first: VecDeque::new(),
-            next_number: Arc::clone(&self.next_number),
+            scripted_readiness: VecDeque::new(),
+            next_id: Arc::clone(&self.next_id),
             events: Arc::clone(&self.events),
         }
     }
 }
 
-impl Service<Request<()>> for Strict {
+impl Service<Request<()>> for StrictService {
     type Response = Response<String>;
-    type Error = Broken;
-    type Future = Ready<Result<Response<String>, Broken>>;
+    type Error = ServiceError;
+    type Future = Ready<Result<Response<String>, ServiceError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        match self.first.pop_front() {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ServiceError>> {
+        match self.scripted_readiness.pop_front() {
             Some(Poll::Pending) => {
                 self.log(Event::PolledPending);
                 Poll::Pending
@@ -117,17 +117,17 @@ impl Service<Request<()>> for Strict {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(self.ready, "called without having been polled ready");
+        assert!(self.ready, "called before it was polled ready");
         self.ready = false;
         self.log(Event::Called);
         future::ready(Ok(Response::new("served".to_owned())))
     }
 }
 
-/// Rejects every token for this reason.
-pub(super) struct Says(pub(super) TokenError);
+/// A token verifier that rejects every token for this reason.
+pub(super) struct RejectingTokens(pub(super) TokenError);
 
-impl AccessTokenVerifier for Says {
+impl AccessTokenVerifier for RejectingTokens {
     type Claims = Claims;
 
     async fn verify(
@@ -143,10 +143,10 @@ impl AccessTokenVerifier for Says {
     }
 }
 
-/// Cannot say.
-pub(super) struct BrokenStore(pub(super) ReplayStoreError);
+/// A replay store that fails with this error.
+pub(super) struct FailingStore(pub(super) ReplayStoreError);
 
-impl ReplayStore for BrokenStore {
+impl ReplayStore for FailingStore {
     async fn claim(
         &self,
         _: ReplayKey,
@@ -157,7 +157,7 @@ impl ReplayStore for BrokenStore {
     }
 }
 
-/// One rejected request per kind of fault, each a good one with one thing changed.
+/// One rejected request per kind of error, each a good one with one change.
 fn rejected_attempts() -> Vec<(&'static str, Attempt, Rejection)> {
     vec![
         (

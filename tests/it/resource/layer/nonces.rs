@@ -8,26 +8,26 @@ use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
 
-use super::{Broken, layer};
+use super::{ServiceError, layer};
 
-/// A service whose response has a nonce and a cache policy of its own, behind a layer that has a
-/// next nonce to give when `now` is in the nonce's second period.
-struct WithNonces {
+/// A layer that requires nonces. It offers the next nonce if a request comes in the second period of the
+/// nonce that it uses.
+struct NonceServer {
     layer: DpopLayer,
     clock: TestClock,
-    /// As it was issued at [`NOW`].
+    /// Issued at [`NOW`].
     nonce: String,
 }
 
 /// The start of the nonce period after the one of [`NOW`].
 const NEXT_PERIOD: u64 = NOW - NOW % 120 + 120;
 
-impl WithNonces {
+impl NonceServer {
     fn new() -> Self {
         let clock = TestClock::at(NOW);
         let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
         let verifier = verifier_by(|rules| rules.with_nonces(nonces).with_clock(clock.read()));
-        let nonce = written(&verifier.issue_nonce().unwrap());
+        let nonce = nonce_text(&verifier.issue_nonce().unwrap());
         Self {
             layer: DpopLayer::new(verifier),
             clock,
@@ -57,7 +57,7 @@ impl WithNonces {
     }
 }
 
-fn written(nonce: &tower_dpop::proof::Nonce) -> String {
+fn nonce_text(nonce: &tower_dpop::proof::Nonce) -> String {
     let mut headers = HeaderMap::new();
     nonce.write_to(&mut headers);
     headers["dpop-nonce"].to_str().unwrap().to_owned()
@@ -66,7 +66,8 @@ fn written(nonce: &tower_dpop::proof::Nonce) -> String {
 #[derive(Clone, Debug, PartialEq)]
 struct Marker;
 
-fn opinionated(status: StatusCode) -> Response<String> {
+/// A response of the service with its own nonces and its own cache policy.
+fn inner_response(status: StatusCode) -> Response<String> {
     Response::builder()
         .status(status)
         .version(Version::HTTP_2)
@@ -83,10 +84,10 @@ fn opinionated(status: StatusCode) -> Response<String> {
 }
 
 #[test]
-fn gives_the_next_nonce_with_a_success_only() {
-    let server = WithNonces::new();
+fn only_a_successful_response_has_the_next_nonce() {
+    let server = NonceServer::new();
     server.clock.set(NEXT_PERIOD);
-    let next = written(&verifier_nonce_at(NEXT_PERIOD));
+    let next = nonce_text(&nonce_issued_at(NEXT_PERIOD));
     assert_ne!(next, server.nonce);
     for (name, status, is_success) in [
         ("R-8.2.2: OK", 200, true),
@@ -99,14 +100,14 @@ fn gives_the_next_nonce_with_a_success_only() {
         ("R-8.2.2: Multiple Choices", 300, false),
         ("R-8.2.2: Not Modified", 304, false),
         ("R-8.2.2: Bad Request", 400, false),
-        ("R-8.2.2: Unauthorized, by the service", 401, false),
+        ("R-8.2.2: Unauthorized by the service", 401, false),
         ("R-8.2.2: Internal Server Error", 500, false),
     ] {
-        let response = server.response_to(&server.attempt(NEXT_PERIOD), opinionated, status);
-        let untouched = opinionated(StatusCode::from_u16(status).unwrap());
+        let response = server.response_to(&server.attempt(NEXT_PERIOD), inner_response, status);
+        let untouched = inner_response(StatusCode::from_u16(status).unwrap());
         let mut expected = untouched.headers().clone();
         if is_success {
-            // T-23, X-3: one nonce, uncacheable, whatever the service has set.
+            // T-23, X-3: one nonce and `no-store` replace what the service has set.
             expected.insert("dpop-nonce", next.parse().unwrap());
             expected.insert("cache-control", HeaderValue::from_static("no-store"));
         }
@@ -119,8 +120,8 @@ fn gives_the_next_nonce_with_a_success_only() {
     }
 }
 
-/// The nonce that a server with the same secret issues at another time.
-fn verifier_nonce_at(now: u64) -> tower_dpop::proof::Nonce {
+/// The nonce that a server with the same secret issues at this time.
+fn nonce_issued_at(now: u64) -> tower_dpop::proof::Nonce {
     let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
     verifier_by(|rules| rules.with_nonces(nonces).with_clock(move || at(now)))
         .issue_nonce()
@@ -128,34 +129,34 @@ fn verifier_nonce_at(now: u64) -> tower_dpop::proof::Nonce {
 }
 
 #[test]
-fn leaves_the_response_alone_while_the_nonce_is_young_or_none_is_used() {
-    let server = WithNonces::new();
+fn does_not_change_the_response_in_the_first_period_of_the_nonce_or_without_nonces() {
+    let server = NonceServer::new();
     for (name, now) in [
         ("T-23: just issued", NOW),
         ("T-23: the last second of its first period", NEXT_PERIOD - 1),
     ] {
-        let response = server.response_to(&server.attempt(now), opinionated, 200);
-        let untouched = opinionated(StatusCode::OK);
+        let response = server.response_to(&server.attempt(now), inner_response, 200);
+        let untouched = inner_response(StatusCode::OK);
         assert_eq!(response.headers(), untouched.headers(), "{name}");
     }
 
     let service = layer().layer(service_fn(async |_: Request<()>| {
-        Ok::<_, Infallible>(opinionated(StatusCode::OK))
+        Ok::<_, Infallible>(inner_response(StatusCode::OK))
     }));
     let response = block_on(service.oneshot(Attempt::good().request())).unwrap();
-    assert_eq!(response.headers(), opinionated(StatusCode::OK).headers());
+    assert_eq!(response.headers(), inner_response(StatusCode::OK).headers());
     assert_eq!(response.extensions().get(), Some(&Marker));
 }
 
 #[test]
-fn an_error_of_the_service_takes_the_next_nonce_with_it() {
-    let server = WithNonces::new();
+fn an_error_of_the_service_passes_through_without_the_next_nonce() {
+    let server = NonceServer::new();
     let service = server.layer.layer(service_fn(async |_: Request<()>| {
-        Err::<Response<()>, _>(Broken)
+        Err::<Response<()>, _>(ServiceError)
     }));
     let attempt = server.attempt(NEXT_PERIOD);
     assert_eq!(
         block_on(service.oneshot(attempt.request())).unwrap_err(),
-        Broken
+        ServiceError
     );
 }

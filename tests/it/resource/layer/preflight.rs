@@ -10,14 +10,14 @@ use tower_dpop::Rejection;
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::CredentialsError;
 
-use super::{Event, Strict, layer, poll_ready};
+use super::{Event, StrictService, layer, poll_ready};
 
 #[test]
-fn a_preflight_that_is_let_through_keeps_to_the_same_contract() {
+fn a_preflight_that_passes_through_calls_the_service_that_was_polled_ready() {
     let events = Arc::default();
-    let mut service = layer().with_preflight_pass_through().layer(Strict {
+    let mut service = layer().with_preflight_pass_through().layer(StrictService {
         events: Arc::clone(&events),
-        ..Strict::default()
+        ..StrictService::default()
     });
     for _ in 0..2 {
         assert!(poll_ready(&mut service).is_ready());
@@ -47,14 +47,14 @@ fn preflight(change: impl FnOnce(&mut Request<()>)) -> Request<()> {
 }
 
 #[test]
-fn lets_preflights_through_only_when_told_to() {
-    let strict = layer();
-    let lenient = layer().with_preflight_pass_through();
+fn lets_only_preflights_through_and_only_if_configured() {
+    let by_default = layer();
+    let passing = layer().with_preflight_pass_through();
     let token: HeaderValue = format!("DPoP {}", Attempt::good().token()).parse().unwrap();
 
-    let outcome = ask(&strict, preflight(|_| {}));
+    let outcome = ask(&by_default, preflight(|_| {}));
     outcome.assert_reason("T-4: by default", CredentialsError::Missing);
-    let outcome = ask(&lenient, preflight(|_| {}));
+    let outcome = ask(&passing, preflight(|_| {}));
     assert_eq!(
         (outcome.status, outcome.rejection.clone()),
         (StatusCode::OK, None)
@@ -83,7 +83,7 @@ fn lets_preflights_through_only_when_told_to() {
             CredentialsError::Missing.into(),
         ),
         (
-            "T-4: OPTIONS that is no preflight",
+            "T-4: OPTIONS without Access-Control-Request-Method",
             preflight(|request| {
                 request
                     .headers_mut()
@@ -93,6 +93,6 @@ fn lets_preflights_through_only_when_told_to() {
         ),
     ];
     for (name, request, reason) in cases {
-        ask(&lenient, request).assert_reason(name, reason);
+        ask(&passing, request).assert_reason(name, reason);
     }
 }

@@ -19,24 +19,24 @@ use tower_dpop::tokens::TokenError;
 use tower_dpop::{Claims, DpopLayer, Issuers, MemoryReplayStore, Rejection};
 
 use super::{
-    Broken, BrokenStore, Event, Says, Strict, layer, poll_ready, rejected_attempts, verifier_of,
+    Event, FailingStore, RejectingTokens, ServiceError, StrictService, layer, poll_ready,
+    rejected_attempts, verifier_with,
 };
 
-/// What is chosen at run time shows in no type: one struct holds the layer, whatever verifies tokens and remembers
-/// proofs.
+/// The types of the token verifier and the replay store are erased, so they can be chosen at run time.
 #[test]
-fn one_type_holds_the_layer_whatever_is_chosen() {
+fn the_type_of_the_layer_does_not_depend_on_the_token_verifier_or_the_replay_store() {
     struct App {
         dpop: DpopLayer,
     }
 
-    let broken = BrokenStore(ReplayStoreError::Unavailable);
+    let failing = FailingStore(ReplayStoreError::Unavailable);
     let rows: [(&str, App, Option<Rejection>); 4] = [
         ("signed tokens", App { dpop: layer() }, None),
         (
             "several issuers",
             App {
-                dpop: DpopLayer::new(verifier_of(
+                dpop: DpopLayer::new(verifier_with(
                     Issuers::new().add_issuer(jwt_verifier()),
                     CompactReplayStore::default(),
                 )),
@@ -44,19 +44,19 @@ fn one_type_holds_the_layer_whatever_is_chosen() {
             None,
         ),
         (
-            "a verifier of one's own",
+            "a custom token verifier",
             App {
-                dpop: DpopLayer::new(verifier_of(
-                    Says(TokenError::Invalid),
+                dpop: DpopLayer::new(verifier_with(
+                    RejectingTokens(TokenError::Invalid),
                     MemoryReplayStore::default(),
                 )),
             },
             Some(TokenError::Invalid.into()),
         ),
         (
-            "a store of one's own",
+            "a custom replay store",
             App {
-                dpop: DpopLayer::new(verifier_of(jwt_verifier(), broken)),
+                dpop: DpopLayer::new(verifier_with(jwt_verifier(), failing)),
             },
             Some(ReplayStoreError::Unavailable.into()),
         ),
@@ -68,11 +68,11 @@ fn one_type_holds_the_layer_whatever_is_chosen() {
 }
 
 #[test]
-fn a_rejected_request_never_reaches_the_service() {
+fn a_rejected_request_does_not_reach_the_service() {
     let events = Arc::default();
-    let mut service = layer().layer(Strict {
+    let mut service = layer().layer(StrictService {
         events: Arc::clone(&events),
-        ..Strict::default()
+        ..StrictService::default()
     });
     for (name, attempt, reason) in rejected_attempts() {
         let response = block_on(async {
@@ -80,7 +80,7 @@ fn a_rejected_request_never_reaches_the_service() {
             service.call(attempt.request()).await.unwrap()
         });
         Outcome::of(&response).assert_reason(name, reason);
-        assert_eq!(Strict::calls(&events), 0, "{name}");
+        assert_eq!(StrictService::calls(&events), 0, "{name}");
     }
     let request = Attempt::good().request();
     let first = block_on(async {
@@ -88,35 +88,35 @@ fn a_rejected_request_never_reaches_the_service() {
         service.call(request.clone()).await.unwrap()
     });
     assert_eq!(first.body(), "served");
-    assert_eq!(Strict::calls(&events), 1);
+    assert_eq!(StrictService::calls(&events), 1);
     let replay = block_on(async {
         service.ready().await.unwrap();
         service.call(request).await.unwrap()
     });
     Outcome::of(&replay).assert_reason("R-11.1.3: a replay", ProofError::Replayed);
-    assert_eq!(Strict::calls(&events), 1);
+    assert_eq!(StrictService::calls(&events), 1);
 }
 
 #[test]
-fn the_very_service_that_was_polled_ready_is_called() {
+fn calls_the_same_service_that_was_polled_ready() {
     let events = Arc::default();
-    let mut service = layer().layer(Strict {
+    let mut service = layer().layer(StrictService {
         events: Arc::clone(&events),
-        ..Strict::default()
+        ..StrictService::default()
     });
     for _ in 0..2 {
         assert!(poll_ready(&mut service).is_ready());
         let response = block_on(service.call(Attempt::good().request())).unwrap();
         assert_eq!(response.body(), "served");
     }
-    // Two requests on their way at once, each with a reservation of its own.
+    // Two requests in flight, each with its own reservation.
     assert!(poll_ready(&mut service).is_ready());
-    let one = service.call(Attempt::good().request());
+    let first = service.call(Attempt::good().request());
     assert!(poll_ready(&mut service).is_ready());
-    let other = service.call(Attempt::good().request());
+    let second = service.call(Attempt::good().request());
     block_on(async {
-        other.await.unwrap();
-        one.await.unwrap();
+        second.await.unwrap();
+        first.await.unwrap();
     });
     assert_eq!(
         *events.lock().unwrap(),
@@ -134,15 +134,15 @@ fn the_very_service_that_was_polled_ready_is_called() {
 }
 
 #[test]
-fn readiness_is_that_of_the_service() {
+fn is_ready_when_the_service_is() {
     let events = Arc::default();
-    let mut service = layer().layer(Strict {
-        first: [Poll::Pending, Poll::Ready(Err(Broken)), Poll::Pending].into(),
+    let mut service = layer().layer(StrictService {
+        scripted_readiness: [Poll::Pending, Poll::Ready(Err(ServiceError)), Poll::Pending].into(),
         events: Arc::clone(&events),
-        ..Strict::default()
+        ..StrictService::default()
     });
     assert_eq!(poll_ready(&mut service), Poll::Pending);
-    assert_eq!(poll_ready(&mut service), Poll::Ready(Err(Broken)));
+    assert_eq!(poll_ready(&mut service), Poll::Ready(Err(ServiceError)));
     assert_eq!(poll_ready(&mut service), Poll::Pending);
     assert_eq!(poll_ready(&mut service), Poll::Ready(Ok(())));
     let response = block_on(service.call(Attempt::good().request())).unwrap();
@@ -160,20 +160,20 @@ fn readiness_is_that_of_the_service() {
 }
 
 #[test]
-fn a_rejected_request_gives_its_reservation_back() {
+fn a_rejection_releases_the_reservation_at_once() {
     let permits = Arc::new(Semaphore::new(1));
-    let limited = ConcurrencyLimit::with_semaphore(Strict::default(), Arc::clone(&permits));
+    let limited = ConcurrencyLimit::with_semaphore(StrictService::default(), Arc::clone(&permits));
     let mut service = layer().layer(limited);
     for (name, attempt, reason) in rejected_attempts() {
         assert!(poll_ready(&mut service).is_ready(), "{name}");
         assert_eq!(permits.available_permits(), 0, "{name}");
-        let mut answering = Box::pin(service.call(attempt.request()));
-        let response = block_on(answering.as_mut()).unwrap();
+        let mut future = Box::pin(service.call(attempt.request()));
+        let response = block_on(future.as_mut()).unwrap();
         Outcome::of(&response).assert_reason(name, reason);
         assert_eq!(
             permits.available_permits(),
             1,
-            "{name}: the future is still there"
+            "{name}: released before the future is dropped"
         );
     }
     assert!(poll_ready(&mut service).is_ready());
@@ -183,30 +183,30 @@ fn a_rejected_request_gives_its_reservation_back() {
 }
 
 #[test]
-fn a_request_holds_its_reservation_while_it_is_verified() {
+fn a_request_keeps_its_reservation_while_it_is_verified() {
     let permits = Arc::new(Semaphore::new(1));
-    let limited = ConcurrencyLimit::with_semaphore(Strict::default(), Arc::clone(&permits));
+    let limited = ConcurrencyLimit::with_semaphore(StrictService::default(), Arc::clone(&permits));
     let mut service = layer().layer(limited);
     assert!(poll_ready(&mut service).is_ready());
     let waiting = service.call(Attempt::good().request());
     assert!(
         poll_ready(&mut service).is_pending(),
-        "the limit counts it, or more would be let in than can be served"
+        "the limit counts requests that are being verified"
     );
     drop(waiting);
     assert!(poll_ready(&mut service).is_ready());
 }
 
 #[test]
-fn errors_of_the_service_pass_through() {
+fn an_error_of_the_service_passes_through() {
     #[derive(Debug, PartialEq)]
     struct Failure(Box<str>);
 
     let service = layer().layer(service_fn(async |_: Request<()>| {
         Err::<Response<()>, _>(Failure("disk full".into()))
     }));
-    let outcome = block_on(service.clone().oneshot(Attempt::good().request()));
-    assert_eq!(outcome.unwrap_err(), Failure("disk full".into()));
+    let result = block_on(service.clone().oneshot(Attempt::good().request()));
+    assert_eq!(result.unwrap_err(), Failure("disk full".into()));
     for (name, attempt, reason) in rejected_attempts() {
         let response = block_on(service.clone().oneshot(attempt.request())).unwrap();
         Outcome::of(&response).assert_reason(name, reason);
@@ -214,7 +214,7 @@ fn errors_of_the_service_pass_through() {
 }
 
 #[test]
-fn the_future_is_send_when_its_parts_are() {
+fn the_future_is_send_if_its_parts_are() {
     fn is_send<T: Send + 'static>(value: T) -> T {
         value
     }
@@ -222,16 +222,17 @@ fn the_future_is_send_when_its_parts_are() {
         value
     }
     let layer = is_sync(layer());
-    let mut service: Dpop<Strict> = is_sync(layer.layer(Strict::default()));
+    let mut service: Dpop<StrictService> = is_sync(layer.layer(StrictService::default()));
     assert!(poll_ready(&mut service).is_ready());
-    let future: DpopFuture<Strict, (), Claims> = is_send(service.call(Attempt::good().request()));
+    let future: DpopFuture<StrictService, (), Claims> =
+        is_send(service.call(Attempt::good().request()));
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
 }
 
 #[test]
-fn the_future_of_the_service_is_held_in_place() {
-    /// A future of a size that would show.
+fn the_future_of_the_service_is_not_boxed() {
+    /// Larger than the layer's own future.
     struct Large([u8; 4096]);
 
     impl Future for Large {
@@ -247,7 +248,7 @@ fn the_future_of_the_service_is_held_in_place() {
     assert!(size_of_val(&future) >= 4096);
     assert_eq!(*block_on(future).unwrap().body(), 7);
 
-    // Neither Send nor Unpin: no `Box<dyn Future + Send>` could hold it.
+    // Not `Send`, so it cannot be in a `Box<dyn Future + Send>`.
     let not_send = Rc::new(Cell::new(0));
     let service = layer().layer(service_fn(async |_: Request<()>| {
         let counter = Rc::clone(&not_send);
@@ -261,23 +262,23 @@ fn the_future_of_the_service_is_held_in_place() {
 }
 
 #[test]
-fn clones_of_a_layer_share_the_replay_memory() {
-    // one memory, however many services and clones ask it.
+fn clones_of_a_layer_share_the_replay_store() {
+    // one store for all services and clones.
     let layer = layer();
-    let service = layer.layer(Strict::default());
-    let others: [(&str, Dpop<Strict>); 4] = [
+    let service = layer.layer(StrictService::default());
+    let others: [(&str, Dpop<StrictService>); 4] = [
         ("the same service", service.clone()),
-        ("another service", layer.layer(Strict::default())),
+        ("another service", layer.layer(StrictService::default())),
         (
             "a clone of the layer",
-            layer.clone().layer(Strict::default()),
+            layer.clone().layer(StrictService::default()),
         ),
         (
-            "a layer set otherwise",
+            "a clone with other settings",
             layer
                 .clone()
                 .with_preflight_pass_through()
-                .layer(Strict::default()),
+                .layer(StrictService::default()),
         ),
     ];
     for (name, other) in others {
@@ -289,12 +290,12 @@ fn clones_of_a_layer_share_the_replay_memory() {
     }
 
     let request = Attempt::good().request();
-    ask(&layer, request.clone()).assert_passed("a layer of its own");
-    ask(&super::layer(), request).assert_passed("knows nothing of the other");
+    ask(&layer, request.clone()).assert_passed("a separate layer: first use");
+    ask(&super::layer(), request).assert_passed("a separate layer has its own replay store");
 }
 
 #[test]
-fn stands_in_a_service_builder() {
+fn works_in_a_service_builder() {
     let service = ServiceBuilder::new()
         .map_request(|mut request: Request<()>| {
             request.headers_mut().remove("x-internal");
@@ -302,7 +303,7 @@ fn stands_in_a_service_builder() {
         })
         .layer(layer())
         .concurrency_limit(1)
-        .service(Strict::default());
+        .service(StrictService::default());
     let response = block_on(service.clone().oneshot(Attempt::good().request())).unwrap();
     assert_eq!(response.body(), "served");
     let boxed = service.boxed_clone();

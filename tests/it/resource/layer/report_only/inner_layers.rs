@@ -18,23 +18,23 @@ use tower_dpop::{
     Verifier,
 };
 
-use super::super::Says;
+use super::super::RejectingTokens;
 use super::{
-    Outcome, Seen, answering, assert_one_event, logged, outcome_of, passed, passed_although,
-    reported, seen,
+    Outcome, SeenByService, assert_one_event, logged, passed, passed_but_reported, reported, seen,
+    send_to, service_with_status,
 };
 
-/// The layers inside report as well, each in its event; the first is what the client would have been
-/// told, and stands in the extensions.
+/// Each inner layer reports in its own event. The extensions have the first rejection, the one that the
+/// client would have got.
 #[test]
-fn requirements_inside_report_as_well() {
-    type Named = fn(AuthorizationError) -> Rejection;
+fn inner_requirements_only_report_too() {
+    type AsRejection = fn(AuthorizationError) -> Rejection;
     let outer = || DpopLayer::new(verifier().allow_bearer()).with_insecure_report_only();
     let service = ServiceBuilder::new()
         .layer(outer())
         .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
         .layer(RequireAuthenticationLayer::by_acr("gold".parse().unwrap()))
-        .service(answering(StatusCode::OK));
+        .service(service_with_status(StatusCode::OK));
     let lacks = AuthorizationError::Scope {
         required: "admin".parse().unwrap(),
     };
@@ -43,35 +43,35 @@ fn requirements_inside_report_as_well() {
         max_age: None,
     };
     let message = "request would be rejected, and passes";
-    let rows: [(&str, Attempt, bool, Named); 2] = [
+    let rows: [(&str, Attempt, bool, AsRejection); 2] = [
         ("DPoP", Attempt::good(), true, Rejection::from),
         ("Bearer", Attempt::good().as_bearer(), false, |error| {
             BearerError::Authorization(error).into()
         }),
     ];
-    for (name, attempt, is_bound, named) in rows {
+    for (name, attempt, is_bound, as_rejection) in rows {
         let request = attempt.request();
-        let (found, lines) = logged(|| outcome_of(service.clone(), request));
-        let first = named(lacks.clone());
+        let (outcome, lines) = logged(|| send_to(service.clone(), request));
+        let first = as_rejection(lacks.clone());
         let expected = Outcome {
             reported: Some(first.clone()),
-            seen: Some(Seen {
+            seen: Some(SeenByService {
                 reported: Some(first.clone()),
                 ..passed(is_bound).seen.unwrap()
             }),
             ..passed(is_bound)
         };
-        assert_eq!(found, expected, "{name}");
+        assert_eq!(outcome, expected, "{name}");
         assert_eq!(lines.len(), 3, "{name}: {lines:?}");
         assert!(lines[0].contains("request accepted"), "{name}: {lines:?}");
         assert_one_event(name, &lines[1..2], message, &first);
-        assert_one_event(name, &lines[2..], message, &named(step_up.clone()));
+        assert_one_event(name, &lines[2..], message, &as_rejection(step_up.clone()));
     }
 
-    // One that the layer outside has reported has no token to ask about: said once.
+    // A request without a token is reported once, by the outer layer.
     let request = Attempt::but(|a| a.authorization = Some(vec![])).request();
-    let (found, lines) = logged(|| outcome_of(service.clone(), request));
-    assert_eq!(found, passed_although(CredentialsError::Missing));
+    let (outcome, lines) = logged(|| send_to(service.clone(), request));
+    assert_eq!(outcome, passed_but_reported(CredentialsError::Missing));
     assert_eq!(lines.len(), 1, "{lines:?}");
 
     let request = Attempt::but(|a| {
@@ -79,15 +79,14 @@ fn requirements_inside_report_as_well() {
         a.token_claims["acr"] = json!("gold");
     });
     assert_eq!(
-        outcome_of(service, request.request()),
+        send_to(service, request.request()),
         passed(true),
-        "enough"
+        "sufficient"
     );
 }
 
-/// A handler that decides for itself does not reject either.
 #[test]
-fn access_reports_as_well() {
+fn access_check_only_reports_too() {
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
     let service = layer.layer(service_fn(async |request: Request<()>| {
         let access = Access::<Claims>::of(request.extensions()).unwrap();
@@ -106,38 +105,37 @@ fn access_reports_as_well() {
     assert_one_event("access", &lines[1..], message, &rejection);
 }
 
-/// The mode belongs to one layer: what stands inside and means it still rejects.
 #[test]
-fn an_enforcing_layer_inside_still_rejects() {
+fn an_enforcing_inner_layer_still_rejects() {
     let report_only = DpopLayer::new(verifier()).with_insecure_report_only();
     let enforcing = DpopLayer::new(verifier());
     let both = ServiceBuilder::new()
         .layer(report_only)
         .layer(enforcing)
         .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
-        .service(answering(StatusCode::OK));
+        .service(service_with_status(StatusCode::OK));
     let no_proof = Attempt::but(|a| a.dpop = Some(vec![]));
-    let found = outcome_of(both.clone(), no_proof.request());
+    let outcome = send_to(both.clone(), no_proof.request());
     let missing = Some(ProofError::Missing.into());
-    assert_eq!((found.status.as_u16(), found.challenges), (401, 1));
+    assert_eq!((outcome.status.as_u16(), outcome.challenges), (401, 1));
     assert_eq!(
-        (found.rejection, found.reported),
+        (outcome.rejection, outcome.reported),
         (missing.clone(), missing)
     );
-    assert_eq!(found.seen, None);
-    let found = outcome_of(both, Attempt::good().request());
+    assert_eq!(outcome.seen, None);
+    let outcome = send_to(both, Attempt::good().request());
     assert_eq!(
-        (found.status.as_u16(), found.seen),
+        (outcome.status.as_u16(), outcome.seen),
         (403, None),
-        "the nearest decides"
+        "requirements follow the nearest DpopLayer"
     );
 }
 
-/// One that only reports changes nothing for the one outside that decides: neither the token that
-/// the service sees, nor what becomes of those that lack something.
+/// An inner report-only layer changes neither the token that the service finds nor the decisions of
+/// requirements.
 #[test]
-fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
-    fn inside<V: AccessTokenVerifier>(
+fn an_enforcing_outer_layer_decides_over_an_inner_report_only_layer() {
+    fn with_inner_layer<V: AccessTokenVerifier>(
         tokens: V,
     ) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone {
         let other = DpopLayer::new(Verifier::new(common::rules(), tokens));
@@ -157,7 +155,7 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
     }
 
     #[track_caller]
-    fn assert_in_charge(
+    fn assert_outer_decides(
         name: &str,
         service: impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone,
         reported: Option<&Rejection>,
@@ -173,75 +171,92 @@ fn a_layer_that_only_reports_leaves_one_outside_in_charge() {
             seen: None,
             ..passed(true)
         };
-        let found = outcome_of(service.clone(), Attempt::good().request());
-        assert_eq!(found, rejected, "{name}: without the scope");
-        let through = Outcome {
+        let outcome = send_to(service.clone(), Attempt::good().request());
+        assert_eq!(outcome, rejected, "{name}: without the scope");
+        let accepted = Outcome {
             reported: reported.cloned(),
-            seen: Some(Seen {
+            seen: Some(SeenByService {
                 reported: reported.cloned(),
                 ..passed(true).seen.unwrap()
             }),
             ..passed(true)
         };
-        let enough = Attempt::but(|a| a.token_claims["scope"] = json!("admin"));
-        let found = outcome_of(service, enough.request());
-        assert_eq!(found, through, "{name}: with the scope");
+        let sufficient = Attempt::but(|a| a.token_claims["scope"] = json!("admin"));
+        let outcome = send_to(service, sufficient.request());
+        assert_eq!(outcome, accepted, "{name}: with the scope");
     }
 
     let other_audience = Rejection::from(TokenError::Audience);
-    let rejects = inside(Says(TokenError::Audience));
-    assert_in_charge("it would reject", rejects, Some(&other_audience));
-    let out_of_reach = Rejection::from(Unavailable::Token);
-    let cannot_say = inside(Says(TokenError::Unavailable));
-    assert_in_charge("it cannot say", cannot_say, Some(&out_of_reach));
-    assert_in_charge("it would accept", inside(jwt_verifier()), None);
-    let with_other_claims = inside(jwt_verifier().with_claims::<Value>());
-    assert_in_charge("it reads other claims", with_other_claims, None);
+    let rejects = with_inner_layer(RejectingTokens(TokenError::Audience));
+    assert_outer_decides(
+        "the inner layer would reject",
+        rejects,
+        Some(&other_audience),
+    );
+    let unavailable = Rejection::from(Unavailable::Token);
+    let cannot_decide = with_inner_layer(RejectingTokens(TokenError::Unavailable));
+    assert_outer_decides(
+        "the inner layer cannot decide",
+        cannot_decide,
+        Some(&unavailable),
+    );
+    assert_outer_decides(
+        "the inner layer would accept",
+        with_inner_layer(jwt_verifier()),
+        None,
+    );
+    let with_other_claims = with_inner_layer(jwt_verifier().with_claims::<Value>());
+    assert_outer_decides(
+        "the inner layer reads other claims",
+        with_other_claims,
+        None,
+    );
 }
 
-/// Behind two that only report, what the outer one has accepted is not what the inner one has.
+/// An inner report-only layer removes the token of an outer report-only layer if it would reject it.
 #[test]
-fn a_token_of_a_layer_outside_is_not_passed_off_as_good() {
+fn a_token_that_the_inner_layer_would_reject_is_removed() {
     let of_another_audience = Verifier::new(
         ProofRules::new(common::AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
-        Says(TokenError::Audience),
+        RejectingTokens(TokenError::Audience),
     );
     let both = ServiceBuilder::new()
         .layer(DpopLayer::new(verifier()).with_insecure_report_only())
         .layer(DpopLayer::new(of_another_audience).with_insecure_report_only())
-        .service(answering(StatusCode::OK));
-    let found = outcome_of(both, Attempt::good().request());
-    assert_eq!(found, passed_although(TokenError::Audience));
+        .service(service_with_status(StatusCode::OK));
+    let outcome = send_to(both, Attempt::good().request());
+    assert_eq!(outcome, passed_but_reported(TokenError::Audience));
 }
 
-/// The mode is the time to find out that a requirement reads other claims: it passes, and says so.
+/// Report-only mode shows that a requirement reads other claims than the layer, before it rejects
+/// requests for it.
 #[test]
-fn a_misplaced_requirement_is_said() {
+fn a_misplaced_requirement_is_logged() {
     let other = Verifier::new(common::rules(), jwt_verifier().with_claims::<Value>());
     let other = DpopLayer::new(other).with_insecure_report_only();
     let service = ServiceBuilder::new()
         .layer(other)
         .layer(RequireLayer::<_, Claims>::new(|_: &Claims| false))
-        .service(answering(StatusCode::OK));
+        .service(service_with_status(StatusCode::OK));
     let request = Attempt::good().request();
-    let (found, lines) = logged(|| outcome_of(service.clone(), request));
-    assert_eq!((found.status, found.reported), (StatusCode::OK, None));
+    let (outcome, lines) = logged(|| send_to(service.clone(), request));
+    assert_eq!((outcome.status, outcome.reported), (StatusCode::OK, None));
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains("ERROR"), "{lines:?}");
     let request = Attempt::but(|a| a.dpop = Some(vec![])).request();
-    let (found, lines) = logged(|| outcome_of(service, request));
-    assert_eq!(found.reported, Some(ProofError::Missing.into()));
+    let (outcome, lines) = logged(|| send_to(service, request));
+    assert_eq!(outcome.reported, Some(ProofError::Missing.into()));
     assert_eq!(
         lines.len(),
         1,
-        "a request without a token says nothing of it: {lines:?}"
+        "not logged for a request without a token: {lines:?}"
     );
 }
 
-/// A handler that takes an option is reached; one that takes a token is not, and nobody else either.
+/// Without a token, a handler that takes an `Option` is called. A handler that takes a token gets a 500.
 #[cfg(feature = "axum")]
 #[test]
-fn handlers_of_axum_take_an_option() {
+fn an_axum_handler_must_take_an_option_of_the_token() {
     use axum::Router;
     use axum::body::Body;
     use axum::routing::get;
@@ -285,6 +300,10 @@ fn handlers_of_axum_take_an_option() {
     let (mut head, body) = request.into_parts();
     head.uri = "/required".parse().unwrap();
     let response = block_on(app.oneshot(Request::from_parts(head, body))).unwrap();
-    assert_eq!(response.status(), 500, "never a rejection");
+    assert_eq!(
+        response.status(),
+        500,
+        "a Bearer token instead of a bound one: a 500, not a rejection"
+    );
     assert!(response.extensions().get::<Rejection>().is_none());
 }

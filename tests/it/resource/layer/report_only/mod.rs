@@ -15,22 +15,22 @@ use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_dpop::resource::{Access, CredentialsError, ReportedRejection};
 use tower_dpop::{AcceptedToken, BearerToken, BoundToken, Claims, DpopLayer, Rejection};
 
-/// What a service behind the layer has seen, and what came back of it.
+/// What the service behind the layer saw, and its response as the client gets it.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     status: StatusCode,
     challenges: usize,
     nonces: usize,
-    /// In the response's extensions: what enforcing layers leave there.
+    /// From the response's extensions, where enforcing layers put it.
     rejection: Option<Rejection>,
-    /// In the response's extensions.
+    /// From the response's extensions.
     reported: Option<Rejection>,
-    seen: Option<Seen>,
+    seen: Option<SeenByService>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
-    /// In the request's extensions.
+struct SeenByService {
+    /// From the request's extensions.
     reported: Option<Rejection>,
     is_bound: bool,
     is_bearer: bool,
@@ -42,9 +42,9 @@ fn reported(extensions: &http::Extensions) -> Option<Rejection> {
     reported.map(|reported| reported.rejection().clone())
 }
 
-fn seen(request: &Request<()>) -> Seen {
+fn seen(request: &Request<()>) -> SeenByService {
     let extensions = request.extensions();
-    let seen = Seen {
+    let seen = SeenByService {
         reported: reported(extensions),
         is_bound: extensions.get::<BoundToken<Claims>>().is_some(),
         is_bearer: extensions.get::<BearerToken<Claims>>().is_some(),
@@ -56,8 +56,8 @@ fn seen(request: &Request<()>) -> Seen {
     seen
 }
 
-/// A service that answers with this status.
-fn answering(
+/// A service that responds with this status.
+fn service_with_status(
     status: StatusCode,
 ) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future: Send + 'static>
 + Clone
@@ -71,7 +71,7 @@ fn answering(
     })
 }
 
-fn outcome_of(
+fn send_to(
     service: impl Service<Request<()>, Response = Response<()>, Error = Infallible>,
     request: Request<()>,
 ) -> Outcome {
@@ -87,12 +87,12 @@ fn outcome_of(
     }
 }
 
-fn outcome<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
-    outcome_of(layer.layer(answering(StatusCode::OK)), request)
+fn send_through<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
+    send_to(layer.layer(service_with_status(StatusCode::OK)), request)
 }
 
-/// Passed, and reported.
-fn passed_although(rejection: impl Into<Rejection>) -> Outcome {
+/// Passed without a token, and reported.
+fn passed_but_reported(rejection: impl Into<Rejection>) -> Outcome {
     let rejection = rejection.into();
     Outcome {
         status: StatusCode::OK,
@@ -100,7 +100,7 @@ fn passed_although(rejection: impl Into<Rejection>) -> Outcome {
         nonces: 0,
         rejection: None,
         reported: Some(rejection.clone()),
-        seen: Some(Seen {
+        seen: Some(SeenByService {
             reported: Some(rejection),
             is_bound: false,
             is_bearer: false,
@@ -109,17 +109,17 @@ fn passed_although(rejection: impl Into<Rejection>) -> Outcome {
     }
 }
 
-/// Passed as it would have without the mode.
+/// Accepted, as an enforcing layer would accept it.
 fn passed(is_bound: bool) -> Outcome {
     Outcome {
         reported: None,
-        seen: Some(Seen {
+        seen: Some(SeenByService {
             reported: None,
             is_bound,
             is_bearer: !is_bound,
             has_access: true,
         }),
-        ..passed_although(CredentialsError::Missing)
+        ..passed_but_reported(CredentialsError::Missing)
     }
 }
 
@@ -137,7 +137,7 @@ impl io::Write for Log {
     }
 }
 
-/// The crate's lines while something is done.
+/// The lines that this crate logs during the work.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     let log = Log::default();
     let writer = log.clone();
@@ -147,32 +147,32 @@ fn logged<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
         .with_writer(move || writer.clone())
         .finish();
     common::enable_tracing_callsites();
-    let done = tracing::subscriber::with_default(subscriber, work);
+    let result = tracing::subscriber::with_default(subscriber, work);
     let bytes = log.0.lock().unwrap().clone();
     let lines = String::from_utf8(bytes).unwrap();
     let ours = lines.lines().filter(|line| line.contains("tower_dpop"));
-    (done, ours.map(str::to_owned).collect())
+    (result, ours.map(str::to_owned).collect())
 }
 
-/// One event, at `INFO` or, for a fault of ours, at `ERROR`.
+/// One event: at `ERROR` for a server error, otherwise at `INFO`.
 #[track_caller]
 fn assert_one_event(name: &str, lines: &[String], message: &str, rejection: &Rejection) {
     let [line] = lines else {
-        panic!("{name}: one event, not {lines:?}");
+        panic!("{name}: expected one event, not {lines:?}");
     };
     let scheme = match rejection.scheme() {
         Some(tower_dpop::resource::Scheme::Bearer) => "bearer",
         Some(_) => "dpop",
         None => "none",
     };
-    let is_ours = matches!(rejection, Rejection::Unavailable(_));
+    let is_server_error = matches!(rejection, Rejection::Unavailable(_));
     for part in [
-        if is_ours { "ERROR" } else { " INFO" },
+        if is_server_error { "ERROR" } else { " INFO" },
         message,
         &format!("description={rejection}"),
         &format!(r#"reason="{}""#, rejection.reason()),
         &format!(r#"scheme="{scheme}""#),
     ] {
-        assert!(line.contains(part), "{name}: {part} in {line}");
+        assert!(line.contains(part), "{name}: {part} is not in {line}");
     }
 }

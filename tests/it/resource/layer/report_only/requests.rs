@@ -12,9 +12,10 @@ use tower_dpop::{
     Verifier,
 };
 
-use super::super::{BrokenStore, Says};
+use super::super::{FailingStore, RejectingTokens};
 use super::{
-    Outcome, answering, assert_one_event, logged, outcome, outcome_of, passed, passed_although,
+    Outcome, assert_one_event, logged, passed, passed_but_reported, send_through, send_to,
+    service_with_status,
 };
 
 fn nonces() -> StatelessNonces {
@@ -23,7 +24,7 @@ fn nonces() -> StatelessNonces {
 
 type Change = fn(&mut Attempt);
 
-/// A rejection of every kind, and its reason.
+/// One request per kind of rejection.
 fn rejections() -> Vec<(&'static str, Change, Rejection)> {
     vec![
         (
@@ -37,7 +38,7 @@ fn rejections() -> Vec<(&'static str, Change, Rejection)> {
             CredentialsError::Ambiguous.into(),
         ),
         (
-            "a broken field",
+            "a malformed Authorization field",
             |a| a.authorization = Some(vec!["DPoP".parse().unwrap()]),
             CredentialsError::Malformed.into(),
         ),
@@ -52,7 +53,7 @@ fn rejections() -> Vec<(&'static str, Change, Rejection)> {
             CredentialsError::TokenTooLong.into(),
         ),
         (
-            "a target without a path",
+            "a CONNECT request",
             |a| (a.method, a.uri) = (http::Method::CONNECT, "api.example.com:443".into()),
             TargetError::Connect.into(),
         ),
@@ -62,7 +63,7 @@ fn rejections() -> Vec<(&'static str, Change, Rejection)> {
             ProofError::Missing.into(),
         ),
         (
-            "another method",
+            "a proof for another method",
             |a| a.proof_claims["htm"] = json!("POST"),
             ProofError::Method.into(),
         ),
@@ -94,26 +95,24 @@ fn rejections() -> Vec<(&'static str, Change, Rejection)> {
     ]
 }
 
-/// Nothing is rejected, and everything is said.
 #[test]
-fn every_rejection_passes_and_is_reported() {
+fn a_request_that_would_be_rejected_passes_and_is_reported() {
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
     for (name, change, rejection) in rejections() {
         let request = Attempt::but(change).request();
-        let (outcome, lines) = logged(|| outcome(&layer, request));
-        assert_eq!(outcome, passed_although(rejection.clone()), "{name}");
+        let (outcome, lines) = logged(|| send_through(&layer, request));
+        assert_eq!(outcome, passed_but_reported(rejection.clone()), "{name}");
         let message = "request would be rejected, and passes";
         assert_one_event(name, &lines, message, &rejection);
     }
 }
 
-/// The same requests at a layer that means it: no trace of the mode.
 #[test]
-fn nothing_of_it_where_rejections_are_meant() {
+fn an_enforcing_layer_rejects_the_same_requests_and_reports_nothing() {
     let layer = DpopLayer::new(verifier());
     for (name, change, rejection) in rejections() {
         let request = Attempt::but(change).request();
-        let (outcome, lines) = logged(|| outcome(&layer, request));
+        let (outcome, lines) = logged(|| send_through(&layer, request));
         let expected = Outcome {
             status: rejection.status(),
             challenges: 1,
@@ -126,86 +125,92 @@ fn nothing_of_it_where_rejections_are_meant() {
         assert_one_event(name, &lines, "request rejected", &rejection);
         assert!(!lines[0].contains("would"), "{name}: {lines:?}");
     }
-    assert_eq!(outcome(&layer, Attempt::good().request()), passed(true));
-    let inside = ServiceBuilder::new()
+    assert_eq!(
+        send_through(&layer, Attempt::good().request()),
+        passed(true)
+    );
+    let with_scopes = ServiceBuilder::new()
         .layer(layer)
         .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
-        .service(answering(StatusCode::OK));
-    let outcome = outcome_of(inside, Attempt::good().request());
+        .service(service_with_status(StatusCode::OK));
+    let outcome = send_to(with_scopes, Attempt::good().request());
     assert_eq!((outcome.status.as_u16(), outcome.reported), (403, None));
     assert!(outcome.rejection.is_some());
 }
 
 #[test]
-fn a_fault_of_ours_passes_too() {
-    let no_keys = Verifier::new(common::rules(), Says(TokenError::Unavailable));
+fn a_request_passes_if_the_server_cannot_decide() {
+    let no_keys = Verifier::new(common::rules(), RejectingTokens(TokenError::Unavailable));
     let no_keys = DpopLayer::new(no_keys);
     let full = DpopLayer::new(verifier_by(|rules| {
-        rules.with_replay_store(BrokenStore(ReplayStoreError::Full))
+        rules.with_replay_store(FailingStore(ReplayStoreError::Full))
     }));
     let message = "request would be rejected, and passes: cannot decide";
 
     let request = Attempt::good().request();
-    let (found, lines) = logged(|| outcome(&no_keys.with_insecure_report_only(), request));
-    assert_eq!(found, passed_although(Unavailable::Token));
+    let (outcome, lines) = logged(|| send_through(&no_keys.with_insecure_report_only(), request));
+    assert_eq!(outcome, passed_but_reported(Unavailable::Token));
     assert_one_event("no keys", &lines, message, &Unavailable::Token.into());
 
     let request = Attempt::good().request();
-    let (found, lines) = logged(|| outcome(&full.with_insecure_report_only(), request));
+    let (outcome, lines) = logged(|| send_through(&full.with_insecure_report_only(), request));
     let rejection = Rejection::from(ReplayStoreError::Full);
-    assert_eq!(found, passed_although(rejection.clone()));
-    assert_one_event("a full memory", &lines, message, &rejection);
+    assert_eq!(outcome, passed_but_reported(rejection.clone()));
+    assert_one_event("a full replay store", &lines, message, &rejection);
 }
 
-/// Good requests are verified as ever: they bring their token, and spend their proof.
 #[test]
-fn a_good_request_brings_its_token_and_spends_its_proof() {
-    let memory = MemoryReplayStore::default();
-    let layer = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(memory.clone())))
+fn a_valid_request_has_its_token_and_its_proof_is_recorded_as_used() {
+    let store = MemoryReplayStore::default();
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(store.clone())))
         .with_insecure_report_only();
     let request = Attempt::good().request();
-    let (first, lines) = logged(|| outcome(&layer, request.clone()));
+    let (first, lines) = logged(|| send_through(&layer, request.clone()));
     assert_eq!(first, passed(true));
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("request accepted"), "{lines:?}");
-    assert_eq!(memory.usage().live, 1);
-    let again = outcome(&layer, request);
+    assert_eq!(store.usage().live, 1);
+    let again = send_through(&layer, request);
     assert_eq!(
         again,
-        passed_although(ProofError::Replayed),
+        passed_but_reported(ProofError::Replayed),
         "R-11.1.3: again"
     );
-    assert_eq!(memory.usage().live, 1);
-    // What would have been rejected spends nothing.
+    assert_eq!(store.usage().live, 1);
+    // The proof of a request that would have been rejected is not recorded.
     let rejected = Attempt::but(|a| a.proof_claims["htm"] = json!("POST"));
-    outcome(&layer, rejected.request());
-    assert_eq!(memory.usage().live, 1);
+    send_through(&layer, rejected.request());
+    assert_eq!(store.usage().live, 1);
 }
 
 #[test]
-fn bearer_tokens_where_they_are_allowed() {
+fn an_unbound_bearer_token_is_accepted_and_a_bound_one_is_reported() {
     let layer = DpopLayer::new(verifier().allow_bearer()).with_insecure_report_only();
     let unbound = Attempt::good().as_bearer();
-    assert_eq!(outcome(&layer, unbound.request()), passed(false));
+    assert_eq!(send_through(&layer, unbound.request()), passed(false));
     let bound = Attempt::but(|a| {
         let field = format!("Bearer {}", a.token()).parse().unwrap();
         a.authorization = Some(vec![field]);
     });
-    let found = outcome(&layer, bound.request());
-    assert_eq!(found, passed_although(BearerError::Bound), "R-7.2.1, F-10");
+    let outcome = send_through(&layer, bound.request());
+    assert_eq!(
+        outcome,
+        passed_but_reported(BearerError::Bound),
+        "R-7.2.1, F-10"
+    );
 }
 
-/// A client that needs a nonce is given one, whatever the service answers, and has what it needs for
-/// the day on which rejections are meant.
+/// So that clients already use nonces when the layer starts to reject requests. The status of the
+/// response does not matter.
 #[test]
-fn a_client_that_needs_a_nonce_is_given_one() {
+fn a_client_that_needs_a_nonce_gets_one() {
     let nonces = nonces();
     let layer =
         DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces))).with_insecure_report_only();
     let rows: [(&str, Change, Rejection, usize); 5] = [
         ("no nonce", |_| {}, NonceError::Missing.into(), 1),
         (
-            "a foreign one",
+            "a nonce of another server",
             |a| a.proof_claims["nonce"] = json!("x"),
             NonceError::Foreign.into(),
             1,
@@ -217,13 +222,13 @@ fn a_client_that_needs_a_nonce_is_given_one() {
             1,
         ),
         (
-            "no token: nothing to do with nonces",
+            "no token: no nonce needed yet",
             |a| a.authorization = Some(vec![]),
             CredentialsError::Missing.into(),
             0,
         ),
         (
-            "an expired token: another is needed first",
+            "an expired token: a new token is needed first",
             |a| a.token_claims["exp"] = json!(NOW - 60),
             TokenError::Expired.into(),
             0,
@@ -233,16 +238,16 @@ fn a_client_that_needs_a_nonce_is_given_one() {
         let status = StatusCode::from_u16(status).unwrap();
         for (name, change, rejection, count) in &rows {
             let request = Attempt::but(change).request();
-            let found = outcome_of(layer.layer(answering(status)), request);
+            let outcome = send_to(layer.layer(service_with_status(status)), request);
             let expected = Outcome {
                 status,
                 nonces: *count,
-                ..passed_although(rejection.clone())
+                ..passed_but_reported(rejection.clone())
             };
-            assert_eq!(found, expected, "{name}, {status}");
+            assert_eq!(outcome, expected, "{name}, {status}");
         }
     }
-    let service = layer.layer(answering(StatusCode::NOT_FOUND));
+    let service = layer.layer(service_with_status(StatusCode::NOT_FOUND));
     let response = block_on(service.oneshot(Attempt::good().request())).unwrap();
     assert_eq!(response.headers()["cache-control"], "no-store", "R-8.2.3");
     let nonce = response.headers()["dpop-nonce"]
@@ -251,15 +256,15 @@ fn a_client_that_needs_a_nonce_is_given_one() {
         .to_owned();
     let retry = Attempt::but(|a| a.proof_claims["nonce"] = json!(nonce));
     assert_eq!(
-        outcome(&layer, retry.request()),
+        send_through(&layer, retry.request()),
         passed(true),
         "R-9.1: the retry"
     );
 }
 
-/// T-4: preflights are not looked at, in this mode as in the other.
+/// T-4: preflights are not verified in this mode either.
 #[test]
-fn a_preflight_that_is_let_through_is_not_reported() {
+fn a_preflight_that_passes_through_is_not_reported() {
     let preflight = || {
         Request::options("/orders")
             .header("access-control-request-method", "GET")
@@ -267,24 +272,24 @@ fn a_preflight_that_is_let_through_is_not_reported() {
             .unwrap()
     };
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
-    let reported = outcome(&layer, preflight());
-    assert_eq!(reported, passed_although(CredentialsError::Missing));
+    let reported = send_through(&layer, preflight());
+    assert_eq!(reported, passed_but_reported(CredentialsError::Missing));
     let passing = layer.with_preflight_pass_through();
-    let (found, lines) = logged(|| outcome(&passing, preflight()));
-    assert_eq!((found.reported, lines.len()), (None, 0));
-    assert_eq!(found.seen.unwrap().reported, None);
+    let (outcome, lines) = logged(|| send_through(&passing, preflight()));
+    assert_eq!((outcome.reported, lines.len()), (None, 0));
+    assert_eq!(outcome.seen.unwrap().reported, None);
 }
 
 #[test]
-fn the_layer_says_that_it_does_not_reject() {
+fn debug_shows_the_mode_and_clones_keep_it() {
     let layer = DpopLayer::new(verifier());
     assert!(format!("{layer:?}").contains("Enforced"));
     let layer = layer.with_insecure_report_only();
     assert!(format!("{:?}", layer.clone()).contains("ReportOnly"));
-    let clone = outcome(&layer.clone(), Request::new(()));
+    let clone = send_through(&layer.clone(), Request::new(()));
     assert_eq!(
         clone,
-        passed_although(CredentialsError::Missing),
-        "a clone is of the same mode"
+        passed_but_reported(CredentialsError::Missing),
+        "a clone has the same mode"
     );
 }

@@ -56,7 +56,7 @@ fn a_full_replay_store_rejects_new_proofs() {
 fn an_error_of_the_token_verifier_decides_status_and_error_code() {
     for (name, error, status, code) in [
         (
-            "R-7.1.9: too little scope",
+            "R-7.1.9: insufficient scope",
             TokenError::InsufficientScope,
             403,
             "insufficient_scope",

@@ -15,19 +15,19 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tower_dpop::proof::ProofError;
 
-use super::{ORDERS, assert_outcome, attempt_at, http1_client, http2_client, serve};
+use super::{ORDERS, assert_response, attempt_at, http1_client, http2_client, serve};
 
-/// A body that grows while it is sent.
-struct Growing(mpsc::UnboundedReceiver<Frame<Bytes>>);
+/// A body whose frames come from a channel while it is sent.
+struct StreamedBody(mpsc::UnboundedReceiver<Frame<Bytes>>);
 
-impl Growing {
+impl StreamedBody {
     fn new() -> (mpsc::UnboundedSender<Frame<Bytes>>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (sender, Self(receiver))
     }
 }
 
-impl Body for Growing {
+impl Body for StreamedBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -40,8 +40,8 @@ impl Body for Growing {
 }
 
 enum Client {
-    Http1(http1::SendRequest<Growing>),
-    Http2(http2::SendRequest<Growing>),
+    Http1(http1::SendRequest<StreamedBody>),
+    Http2(http2::SendRequest<StreamedBody>),
 }
 
 impl Client {
@@ -52,7 +52,7 @@ impl Client {
         ]
     }
 
-    async fn send(&mut self, attempt: &Attempt, body: Growing) -> Response<Incoming> {
+    async fn send(&mut self, attempt: &Attempt, body: StreamedBody) -> Response<Incoming> {
         let mut request = attempt.request().map(|()| body);
         match self {
             Self::Http1(client) => client.send_request(request).await.unwrap(),
@@ -66,13 +66,13 @@ impl Client {
 }
 
 #[test]
-fn a_streamed_body_passes_through_as_it_comes() {
+fn a_streamed_body_passes_through_frame_by_frame() {
     block_on(async {
         for (name, mut client) in Client::both(serve().await).await {
-            let (sender, body) = Growing::new();
+            let (sender, body) = StreamedBody::new();
             let attempt = attempt_at("POST", "/orders", ORDERS);
             let mut response = client.send(&attempt, body).await;
-            assert_outcome(name, &response, Ok(()));
+            assert_response(name, &response, Ok(()));
             for part in ["one", "two"] {
                 sender.send(Frame::data(Bytes::from(part))).unwrap();
                 let frame = response.frame().await.unwrap().unwrap();
@@ -89,19 +89,19 @@ fn a_streamed_body_passes_through_as_it_comes() {
 fn a_rejection_does_not_wait_for_the_body() {
     block_on(async {
         for (name, mut client) in Client::both(serve().await).await {
-            let (sender, body) = Growing::new();
+            let (sender, body) = StreamedBody::new();
             sender.send(Frame::data(Bytes::from("one"))).unwrap();
             let mut attempt = attempt_at("POST", "/orders", ORDERS);
             attempt.proof_claims["htm"] = json!("PUT");
             let response = client.send(&attempt, body).await;
-            assert_outcome(name, &response, Err(ProofError::Method.into()));
+            assert_response(name, &response, Err(ProofError::Method.into()));
             drop(sender);
         }
     });
 }
 
 #[test]
-fn credentials_in_trailers_do_not_count() {
+fn credentials_in_trailers_are_ignored() {
     block_on(async {
         let address = serve().await;
         let trailers = |attempt: &Attempt| {
@@ -119,15 +119,15 @@ fn credentials_in_trailers_do_not_count() {
         for (version, mut client) in Client::both(address).await {
             let mut attempt = attempt_at("POST", "/orders", ORDERS);
             announce(&mut attempt);
-            let (sender, body) = Growing::new();
+            let (sender, body) = StreamedBody::new();
             sender.send(Frame::data(Bytes::from("one"))).unwrap();
             sender.send(Frame::trailers(trailers(&attempt))).unwrap();
             drop(sender);
             let response = client.send(&attempt, body).await;
             let name = format!("F-20: a second proof in the trailers, {version}");
-            assert_outcome(&name, &response, Ok(()));
+            assert_response(&name, &response, Ok(()));
             let collected = response.into_body().collect().await.unwrap();
-            let echoed = collected.trailers().expect("the trailers went through");
+            let echoed = collected.trailers().expect("the trailers are echoed");
             assert!(echoed.contains_key("dpop"), "{name}");
         }
         for (version, mut client) in Client::both(address).await {
@@ -136,13 +136,13 @@ fn credentials_in_trailers_do_not_count() {
             let proof = trailers(&attempt);
             announce(&mut attempt);
             attempt.dpop = Some(vec![]);
-            let (sender, body) = Growing::new();
+            let (sender, body) = StreamedBody::new();
             sender.send(Frame::data(Bytes::from("one"))).unwrap();
             sender.send(Frame::trailers(proof)).unwrap();
             drop(sender);
             let response = client.send(&attempt, body).await;
             let name = format!("F-20: the only proof in the trailers, {version}");
-            assert_outcome(&name, &response, Err(ProofError::Missing.into()));
+            assert_response(&name, &response, Err(ProofError::Missing.into()));
         }
     });
 }

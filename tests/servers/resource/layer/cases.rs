@@ -6,28 +6,27 @@ use serde_json::json;
 use tower_dpop::proof::{ProofError, UrlMismatch};
 use tower_dpop::resource::CredentialsError;
 
-use super::{ORDERS, Outcome, attempt_at, url};
+use super::{Expected, ORDERS, attempt_at, url_error};
 
-pub(super) type Case = (&'static str, Attempt, Outcome);
+pub(super) type Case = (&'static str, Attempt, Expected);
 
-/// What both versions of HTTP have in common.
-pub(super) fn common_cases() -> Vec<Case> {
-    let mut cases = cases_of_credentials_and_targets();
-    cases.extend(cases_of_methods());
-    cases.extend(cases_of_forwarding_fields());
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = credentials_and_targets();
+    cases.extend(methods());
+    cases.extend(forwarding_fields());
     cases
 }
 
-fn cases_of_credentials_and_targets() -> Vec<Case> {
+fn credentials_and_targets() -> Vec<Case> {
     vec![
         ("R-7.1: GET", Attempt::good(), Ok(())),
         (
-            "H-11: the query is not the proof's business",
+            "H-11: the query is ignored",
             attempt_at("GET", "/orders?page=2", ORDERS),
             Ok(()),
         ),
         (
-            "H-5: normalised on both sides",
+            "H-5: both URLs are normalised",
             attempt_at(
                 "GET",
                 "/%6Frders/./",
@@ -38,7 +37,7 @@ fn cases_of_credentials_and_targets() -> Vec<Case> {
         (
             "H-9: the trailing slash",
             attempt_at("GET", "/orders/", ORDERS),
-            url(UrlMismatch::Path),
+            url_error(UrlMismatch::Path),
         ),
         (
             "R-7.1.2: no proof",
@@ -80,7 +79,7 @@ fn cases_of_credentials_and_targets() -> Vec<Case> {
     ]
 }
 
-fn cases_of_methods() -> Vec<Case> {
+fn methods() -> Vec<Case> {
     let mut cases = vec![
         ("T-2: HEAD", attempt_at("HEAD", "/orders", ORDERS), Ok(())),
         (
@@ -94,17 +93,17 @@ fn cases_of_methods() -> Vec<Case> {
             Err(ProofError::Method.into()),
         ),
         (
-            "T-1: a method in lower case is another method",
+            "T-1: a method in lower case, and a proof for it",
             attempt_at("get", "/orders", ORDERS),
             Ok(()),
         ),
         (
-            "T-1: a proof in lower case",
+            "T-1: a lower-case htm for an upper-case method",
             Attempt::but(|a| a.proof_claims["htm"] = json!("get")),
             Err(ProofError::Method.into()),
         ),
         (
-            "T-1: a request in lower case",
+            "T-1: an upper-case htm for a lower-case method",
             Attempt::but(|a| a.method = "get".parse().unwrap()),
             Err(ProofError::Method.into()),
         ),
@@ -125,9 +124,13 @@ fn cases_of_methods() -> Vec<Case> {
             attempt.extra_headers = vec![(override_field, HeaderValue::from_static("DELETE"))];
             attempt
         };
-        cases.push(("T-3: the real method", overridden("POST"), Ok(())));
         cases.push((
-            "T-3: the method of an override field",
+            "T-3: a proof for the method of the request line",
+            overridden("POST"),
+            Ok(()),
+        ));
+        cases.push((
+            "T-3: a proof for the method of the override field",
             overridden("DELETE"),
             Err(ProofError::Method.into()),
         ));
@@ -149,7 +152,7 @@ fn cases_of_methods() -> Vec<Case> {
             Ok(()),
         ));
         cases.push((
-            "R-4.3.8: any other method",
+            "R-4.3.8: a GET proof for another method",
             Attempt::but(|a| a.method = method.parse().unwrap()),
             Err(ProofError::Method.into()),
         ));
@@ -157,7 +160,7 @@ fn cases_of_methods() -> Vec<Case> {
     cases
 }
 
-fn cases_of_forwarding_fields() -> Vec<Case> {
+fn forwarding_fields() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, host) in [
         ("H-18: X-Forwarded-Host", "x-forwarded-host"),
@@ -166,7 +169,7 @@ fn cases_of_forwarding_fields() -> Vec<Case> {
     ] {
         for (htu, expected) in [
             (ORDERS, Ok(())),
-            ("https://evil.example/orders", url(UrlMismatch::Host)),
+            ("https://evil.example/orders", url_error(UrlMismatch::Host)),
         ] {
             let mut attempt = attempt_at("GET", "/orders", htu);
             attempt.extra_headers = vec![
@@ -182,12 +185,12 @@ fn cases_of_forwarding_fields() -> Vec<Case> {
     }
     for (name, path_field) in [
         ("H-18: X-Forwarded-Prefix", "x-forwarded-prefix"),
-        ("H-18: X-Original-URL", "x-original-url"),
-        ("H-18: X-Rewrite-URL", "x-rewrite-url"),
+        ("H-18: X-Original-URL", "x-original-url_error"),
+        ("H-18: X-Rewrite-URL", "x-rewrite-url_error"),
     ] {
         let mut attempt = attempt_at("GET", "/admin", ORDERS);
         attempt.extra_headers = vec![(path_field, HeaderValue::from_static("/orders"))];
-        cases.push((name, attempt, url(UrlMismatch::Path)));
+        cases.push((name, attempt, url_error(UrlMismatch::Path)));
     }
     cases
 }

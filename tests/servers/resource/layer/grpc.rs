@@ -1,4 +1,4 @@
-//! The layer around gRPC services, in process and over the loopback.
+//! `DpopLayer` around gRPC services (tonic), in process and over the loopback.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -47,13 +47,13 @@ fn message(attempt: &Attempt) -> Request<HealthCheckRequest> {
         match name.as_str() {
             "authorization" => request.metadata_mut().append("authorization", value),
             "dpop" => request.metadata_mut().append("dpop", value),
-            name => panic!("{name} is no credential"),
+            name => panic!("{name} is not a credential"),
         };
     }
     request
 }
 
-/// Calls that are rejected, each a good one with one thing changed.
+/// Calls that are rejected, each a good one with one change.
 fn rejected_calls() -> Vec<(&'static str, Attempt, Rejection)> {
     let but = |change: fn(&mut Attempt)| {
         let mut attempt = call_of(CHECK);
@@ -88,7 +88,7 @@ fn rejected_calls() -> Vec<(&'static str, Attempt, Rejection)> {
             CredentialsError::Bearer.into(),
         ),
         (
-            "R-4.3.8: gRPC is POST",
+            "R-4.3.8: a GET proof for a gRPC call, which is a POST",
             but(|a| a.proof_claims["htm"] = json!("GET")),
             ProofError::Method.into(),
         ),
@@ -100,12 +100,11 @@ fn rejected_calls() -> Vec<(&'static str, Attempt, Rejection)> {
     ]
 }
 
-/// The heads of the responses that a client got, with the statuses and fields that tonic keeps to
-/// itself.
+/// The heads of the responses to a client, with statuses and fields that tonic does not expose.
 type Heads = Arc<Mutex<Vec<Outcome>>>;
 
-/// Remembers the heads of a client's responses.
-fn watched<S>(
+/// Records the heads of a client's responses.
+fn recording<S>(
     service: S,
     heads: &Heads,
 ) -> MapResponse<S, impl FnOnce(Response<Body>) -> Response<Body> + Clone + use<S>> {
@@ -117,24 +116,24 @@ fn watched<S>(
 }
 
 #[track_caller]
-fn assert_rejected(name: &str, outcome: Result<tonic::Response<HealthCheckResponse>, Status>) {
-    let status = outcome.unwrap_err();
+fn assert_rejected(name: &str, result: Result<tonic::Response<HealthCheckResponse>, Status>) {
+    let status = result.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{name}: {status}");
 }
 
 #[test]
-fn a_call_in_process_passes_with_a_proof_only() {
+fn a_call_in_process_needs_a_valid_proof() {
     block_on(async {
         let (reporter, server) = tonic_health::server::health_reporter();
         reporter
             .set_service_status("", ServingStatus::Serving)
             .await;
         let protected = layer().layer(server);
-        // H-18: with and without an authority, which is not ours.
+        // H-18: without an authority, and with one that differs from the public URL.
         for origin in ["http://orders.internal:50051", "/"] {
             let heads = Heads::default();
             let mut client = HealthClient::with_origin(
-                watched(protected.clone(), &heads),
+                recording(protected.clone(), &heads),
                 Uri::from_static(origin),
             );
             let attempt = call_of(CHECK);
@@ -153,11 +152,11 @@ fn a_call_in_process_passes_with_a_proof_only() {
     });
 }
 
-/// Tells the client for whom the call was made.
-struct WhoAmI;
+/// Responds with the subject of the token.
+struct SubjectService;
 
 #[tonic::async_trait]
-impl Health for WhoAmI {
+impl Health for SubjectService {
     type WatchStream = BoxStream<HealthCheckResponse>;
 
     async fn check(
@@ -175,7 +174,7 @@ impl Health for WhoAmI {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not watched"))
+        Err(Status::unimplemented("not implemented in this test"))
     }
 }
 
@@ -197,7 +196,7 @@ async fn channel_to(address: SocketAddr) -> Channel {
 }
 
 #[test]
-fn a_call_over_the_loopback_passes_with_a_proof_only() {
+fn a_call_over_the_loopback_needs_a_valid_proof() {
     block_on(async {
         let (reporter, server) = tonic_health::server::health_reporter();
         reporter
@@ -206,7 +205,7 @@ fn a_call_over_the_loopback_passes_with_a_proof_only() {
         let address = serve(server);
         let heads = Heads::default();
         let origin = format!("http://{address}").parse().unwrap();
-        let channel = watched(channel_to(address).await, &heads);
+        let channel = recording(channel_to(address).await, &heads);
         let mut client = HealthClient::with_origin(channel, origin);
 
         for _ in 0..2 {
@@ -229,12 +228,12 @@ fn a_call_over_the_loopback_passes_with_a_proof_only() {
             assert_eq!(description, expected, "{name}");
         }
         let response = client.check(message(&call_of(CHECK))).await;
-        assert!(response.is_ok(), "the connection is still good");
+        assert!(response.is_ok(), "the connection stays usable");
     });
 }
 
 #[test]
-fn a_proof_for_the_authority_of_the_connection_is_rejected() {
+fn rejects_a_proof_for_the_authority_of_the_connection() {
     block_on(async {
         let (_, server) = tonic_health::server::health_reporter();
         let address = serve(server);
@@ -269,8 +268,8 @@ fn a_stream_is_verified_when_it_is_opened() {
         let second = stream.message().await.unwrap().unwrap();
         assert_eq!(second.status, ServingStatus::NotServing as i32);
 
-        let outcome = client.watch(message(&call_of(CHECK))).await;
-        let status = match outcome {
+        let result = client.watch(message(&call_of(CHECK))).await;
+        let status = match result {
             Ok(response) => response.into_inner().message().await.unwrap_err(),
             Err(status) => status,
         };
@@ -281,7 +280,7 @@ fn a_stream_is_verified_when_it_is_opened() {
 #[test]
 fn the_service_finds_the_token_in_the_extensions() {
     block_on(async {
-        let address = serve(HealthServer::new(WhoAmI));
+        let address = serve(HealthServer::new(SubjectService));
         let mut client = HealthClient::new(channel_to(address).await);
         let response = client.check(message(&call_of(CHECK))).await.unwrap();
         assert_eq!(response.metadata().get("x-subject").unwrap(), "alice");
@@ -295,7 +294,7 @@ fn the_service_finds_the_token_in_the_extensions() {
 }
 
 #[test]
-fn a_fault_of_ours_is_unavailable_to_the_client() {
+fn a_server_error_has_the_code_unavailable() {
     block_on(async {
         let full = MemoryReplayStore::with_limit(0);
         let layer = DpopLayer::new(verifier_by(|rules| rules.with_replay_store(full)));

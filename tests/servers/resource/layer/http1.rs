@@ -10,22 +10,22 @@ use tokio::net::TcpStream;
 use tower_dpop::proof::{TargetError, UrlMismatch};
 use tower_dpop::resource::CredentialsError;
 
-use super::cases::common_cases;
+use super::cases::cases;
 use super::{
-    ORDERS, assert_outcome, assert_outcome_in, attempt_at, connect, http1_client, serve, url,
+    ORDERS, assert_head, assert_response, attempt_at, connect, http1_client, serve, url_error,
     with_body,
 };
 
 #[test]
-fn over_http1_in_origin_form() {
+fn accepts_and_rejects_over_http1_whatever_host_says() {
     block_on(async {
         let address = serve().await;
-        // One connection for all: a rejection leaves it usable.
+        // One connection for all requests: it stays usable after a rejection.
         let mut client = http1_client(address).await;
         let hosts = ["api.example.com", "orders.internal:8080", "evil.example"];
-        for (number, (name, attempt, expected)) in common_cases().into_iter().enumerate() {
+        for (number, (name, attempt, expected)) in cases().into_iter().enumerate() {
             let mut request = with_body(attempt.request());
-            // H-18: no Host is believed, and none is compared.
+            // H-18: `Host` is not used, and not compared with the public URL.
             let host = HeaderValue::from_static(hosts[number % hosts.len()]);
             request.headers_mut().insert("host", host);
             client
@@ -33,14 +33,14 @@ fn over_http1_in_origin_form() {
                 .await
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             let response = client.send_request(request).await.unwrap();
-            assert_outcome(name, &response, expected);
+            assert_response(name, &response, expected);
             response.into_body().collect().await.unwrap();
         }
     });
 }
 
 #[test]
-fn over_http1_a_proof_for_the_host_field_is_rejected() {
+fn rejects_a_proof_for_the_url_in_the_host_field() {
     block_on(async {
         let mut client = http1_client(serve().await).await;
         for (name, host, htu, expected) in [
@@ -48,19 +48,19 @@ fn over_http1_a_proof_for_the_host_field_is_rejected() {
                 "H-18: the Host of another server",
                 Some("evil.example"),
                 "https://evil.example/orders",
-                url(UrlMismatch::Host),
+                url_error(UrlMismatch::Host),
             ),
             (
-                "H-18: the Host of our own port",
+                "H-18: the Host with another port",
                 Some("api.example.com:8443"),
                 "https://api.example.com:8443/orders",
-                url(UrlMismatch::Port),
+                url_error(UrlMismatch::Port),
             ),
             (
                 "R-2.1: the scheme of the connection",
                 Some("api.example.com"),
                 "http://api.example.com/orders",
-                url(UrlMismatch::Scheme),
+                url_error(UrlMismatch::Scheme),
             ),
             ("H-18: no Host", None, ORDERS, Ok(())),
         ] {
@@ -73,16 +73,16 @@ fn over_http1_a_proof_for_the_host_field_is_rejected() {
             }
             client.ready().await.unwrap();
             let response = client.send_request(request).await.unwrap();
-            assert_outcome(name, &response, expected);
+            assert_response(name, &response, expected);
             response.into_body().collect().await.unwrap();
         }
     });
 }
 
-/// A bare connection, for requests that no client library would write.
-struct Bare(BufReader<TcpStream>);
+/// A TCP connection, for requests that no client library would send.
+struct RawConnection(BufReader<TcpStream>);
 
-impl Bare {
+impl RawConnection {
     async fn to(address: SocketAddr) -> Self {
         Self(BufReader::new(connect(address).await))
     }
@@ -109,18 +109,21 @@ impl Bare {
         }
     }
 
-    /// Sends a request without a body and gets the head of its response.
-    async fn ask(&mut self, request: &str) -> (StatusCode, HeaderMap) {
+    /// Sends a request without a body, and reads the head of the response.
+    async fn send(&mut self, request: &str) -> (StatusCode, HeaderMap) {
         self.write(request).await;
         let (status, headers) = self.head().await;
         let is_empty = headers
             .get("content-length")
             .is_none_or(|length| length == "0");
-        assert!(is_empty, "the application sends back no body for none");
+        assert!(
+            is_empty,
+            "the response to a request without a body has none"
+        );
         (status, headers)
     }
 
-    async fn at_end(mut self) -> bool {
+    async fn is_closed(mut self) -> bool {
         self.0.read(&mut [0]).await.unwrap() == 0
     }
 }
@@ -133,9 +136,9 @@ fn credentials(attempt: &Attempt) -> String {
 }
 
 #[test]
-fn over_a_bare_socket_in_every_form_of_target() {
+fn accepts_every_form_of_request_target_of_this_server() {
     block_on(async {
-        let mut socket = Bare::to(serve().await).await;
+        let mut connection = RawConnection::to(serve().await).await;
         for (name, line, htu, expected) in [
             ("H-18: origin form", "GET /orders HTTP/1.1", ORDERS, Ok(())),
             (
@@ -160,10 +163,10 @@ fn over_a_bare_socket_in_every_form_of_target() {
                 "H-20: absolute form, a proof for another path",
                 "GET https://api.example.com/admin HTTP/1.1",
                 ORDERS,
-                url(UrlMismatch::Path),
+                url_error(UrlMismatch::Path),
             ),
             (
-                "H-20: absolute form of another server, a proof for us",
+                "H-20: absolute form of another server, a proof for this server",
                 "GET https://evil.example/orders HTTP/1.1",
                 ORDERS,
                 Err(TargetError::Misdirected.into()),
@@ -181,7 +184,7 @@ fn over_a_bare_socket_in_every_form_of_target() {
                 Err(TargetError::Misdirected.into()),
             ),
             (
-                "R-2.1: absolute form in the clear",
+                "R-2.1: absolute form with http",
                 "GET http://api.example.com/orders HTTP/1.1",
                 ORDERS,
                 Err(TargetError::Misdirected.into()),
@@ -193,10 +196,10 @@ fn over_a_bare_socket_in_every_form_of_target() {
                 Ok(()),
             ),
             (
-                "H-21: OPTIONS * is not OPTIONS /",
+                "H-21: OPTIONS * with a proof for /",
                 "OPTIONS * HTTP/1.1",
                 "https://api.example.com/",
-                url(UrlMismatch::Path),
+                url_error(UrlMismatch::Path),
             ),
             (
                 "H-4: OPTIONS / and an empty path",
@@ -208,7 +211,7 @@ fn over_a_bare_socket_in_every_form_of_target() {
                 "H-16: a WebSocket is opened by an HTTP request",
                 "GET /orders HTTP/1.1",
                 "wss://api.example.com/orders",
-                url(UrlMismatch::Malformed),
+                url_error(UrlMismatch::Malformed),
             ),
             (
                 "H-22: CONNECT",
@@ -219,19 +222,19 @@ fn over_a_bare_socket_in_every_form_of_target() {
         ] {
             let method = line.split(' ').next().unwrap();
             let fields = credentials(&attempt_at(method, "/", htu));
-            // H-20: the target takes precedence over Host, which says something else.
+            // H-20: the target takes precedence over `Host`, which differs.
             let request = format!("{line}\r\nHost: orders.internal\r\n{fields}\r\n");
-            let (status, headers) = socket.ask(&request).await;
-            assert_outcome_in(name, status, &headers, expected);
+            let (status, headers) = connection.send(&request).await;
+            assert_head(name, status, &headers, expected);
         }
     });
 }
 
 #[test]
-fn over_a_bare_socket_field_names_and_versions() {
+fn field_names_are_case_insensitive_and_http_1_0_is_accepted() {
     block_on(async {
         let address = serve().await;
-        let mut socket = Bare::to(address).await;
+        let mut connection = RawConnection::to(address).await;
         for (name, authorization, dpop) in [
             ("R-4.1.1: as the RFC writes them", "Authorization", "DPoP"),
             ("R-4.1.1: upper case", "AUTHORIZATION", "DPOP"),
@@ -243,39 +246,44 @@ fn over_a_bare_socket_field_names_and_versions() {
             let proof = attempt.proof(&token);
             let fields = format!("{authorization}: DPoP {token}\r\n{dpop}: {proof}\r\n");
             let request = format!("GET /orders HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
-            let (status, headers) = socket.ask(&request).await;
-            assert_outcome_in(name, status, &headers, Ok(()));
+            let (status, headers) = connection.send(&request).await;
+            assert_head(name, status, &headers, Ok(()));
         }
 
-        let mut old = Bare::to(address).await;
+        let mut http_1_0 = RawConnection::to(address).await;
         let fields = credentials(&Attempt::good());
-        let (status, headers) = old
-            .ask(&format!("GET /orders HTTP/1.0\r\n{fields}\r\n"))
+        let (status, headers) = http_1_0
+            .send(&format!("GET /orders HTTP/1.0\r\n{fields}\r\n"))
             .await;
-        assert_outcome_in("R-7.1: HTTP/1.0", status, &headers, Ok(()));
-        assert!(old.at_end().await);
+        assert_head("R-7.1: HTTP/1.0", status, &headers, Ok(()));
+        assert!(http_1_0.is_closed().await);
     });
 }
 
 #[test]
-fn a_rejected_request_is_not_told_to_go_on() {
+fn a_rejected_request_gets_no_100_continue() {
     block_on(async {
         let address = serve().await;
         let line =
             "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n";
-        let mut rejected = Bare::to(address).await;
+        let mut rejected = RawConnection::to(address).await;
         rejected.write(format!("{line}\r\n")).await;
         let (status, headers) = rejected.head().await;
         let expected = Err(CredentialsError::Missing.into());
-        assert_outcome_in("R-7.1.4: no token", status, &headers, expected);
+        assert_head("R-7.1.4: no token", status, &headers, expected);
 
-        let mut passed = Bare::to(address).await;
+        let mut passed = RawConnection::to(address).await;
         let fields = credentials(&attempt_at("POST", "/orders", ORDERS));
         passed.write(format!("{line}{fields}\r\n")).await;
         let (status, _) = passed.head().await;
         assert_eq!(status, StatusCode::CONTINUE);
         passed.write("body").await;
         let (status, headers) = passed.head().await;
-        assert_outcome_in("R-7.1.3: told to go on", status, &headers, Ok(()));
+        assert_head(
+            "R-7.1.3: the body after 100 Continue",
+            status,
+            &headers,
+            Ok(()),
+        );
     });
 }

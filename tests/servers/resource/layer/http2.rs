@@ -6,11 +6,11 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
 
-use super::cases::common_cases;
-use super::{ORDERS, assert_outcome, attempt_at, http2_client, serve, url, with_body};
+use super::cases::cases;
+use super::{ORDERS, assert_response, attempt_at, http2_client, serve, url_error, with_body};
 
 #[test]
-fn over_http2_the_authority_is_not_believed() {
+fn accepts_and_rejects_over_http2_whatever_authority_and_scheme_say() {
     block_on(async {
         let address = serve().await;
         let mut client = http2_client(address).await;
@@ -20,14 +20,14 @@ fn over_http2_the_authority_is_not_believed() {
             "http://orders.internal:8080".to_owned(),
             "https://evil.example".to_owned(),
         ];
-        for (number, (name, attempt, expected)) in common_cases().into_iter().enumerate() {
-            // H-18: whatever a gateway writes into `:scheme` and `:authority`.
+        for (number, (name, attempt, expected)) in cases().into_iter().enumerate() {
+            // H-18: gateways set `:scheme` and `:authority` to various values.
             let origin = &origins[number % origins.len()];
             let mut request = with_body(attempt.request());
             let target = format!("{origin}{}", request.uri()).parse().unwrap();
             *request.uri_mut() = target;
             let response = client.send_request(request).await.unwrap();
-            assert_outcome(name, &response, expected);
+            assert_response(name, &response, expected);
             response.into_body().collect().await.unwrap();
         }
         for (name, authority, htu, mismatch) in [
@@ -53,13 +53,13 @@ fn over_http2_the_authority_is_not_believed() {
             let attempt = attempt_at("GET", &format!("{authority}/orders"), htu);
             let request = with_body(attempt.request());
             let response = client.send_request(request).await.unwrap();
-            assert_outcome(name, &response, url(mismatch));
+            assert_response(name, &response, url_error(mismatch));
         }
     });
 }
 
 #[test]
-fn over_http2_options_of_the_server_and_connect() {
+fn options_asterisk_and_extended_connect_over_http2() {
     block_on(async {
         let mut client = http2_client(serve().await).await;
         let asterisk = || {
@@ -80,12 +80,12 @@ fn over_http2_options_of_the_server_and_connect() {
                 Ok(()),
             ),
             (
-                "H-21: OPTIONS * is not OPTIONS /",
+                "H-21: OPTIONS * with a proof for /",
                 "OPTIONS",
                 asterisk(),
                 "https://api.example.com/",
                 None,
-                url(UrlMismatch::Path),
+                url_error(UrlMismatch::Path),
             ),
             (
                 "H-22: CONNECT",
@@ -109,7 +109,7 @@ fn over_http2_options_of_the_server_and_connect() {
                 Uri::from_static("https://orders.internal/admin"),
                 ORDERS,
                 Some("websocket"),
-                url(UrlMismatch::Path),
+                url_error(UrlMismatch::Path),
             ),
         ] {
             let attempt = attempt_at(method, "/", htu);
@@ -120,7 +120,7 @@ fn over_http2_options_of_the_server_and_connect() {
                 request.extensions_mut().insert(protocol);
             }
             let response = client.send_request(request).await.unwrap();
-            assert_outcome(name, &response, expected);
+            assert_response(name, &response, expected);
         }
         let mut attempt = attempt_at("CONNECT", "/", ORDERS);
         attempt.proof_claims["htm"] = json!("GET");
@@ -129,7 +129,7 @@ fn over_http2_options_of_the_server_and_connect() {
         let protocol = hyper::ext::Protocol::from_static("websocket");
         request.extensions_mut().insert(protocol);
         let response = client.send_request(request).await.unwrap();
-        assert_outcome(
+        assert_response(
             "H-22: a GET proof for extended CONNECT",
             &response,
             Err(ProofError::Method.into()),

@@ -28,11 +28,11 @@ use tower::{ServiceBuilder, service_fn};
 use tower_dpop::proof::{ProofError, UrlMismatch};
 use tower_dpop::{BoundToken, Claims, DpopLayer, Rejection};
 
-type Reply = BoxBody<Bytes, hyper::Error>;
+type ResponseBody = BoxBody<Bytes, hyper::Error>;
 
-/// Says for whom it worked, and sends the body back as it comes, or as a whole to a client that
-/// asked whether to send it. Upgrades connections, too.
-async fn application(mut request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+/// Responds with the subject of the token, and echoes the body: frame by frame, or as a whole after
+/// `Expect: 100-continue`. Also upgrades connections.
+async fn application(mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
     let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
     let mut response = Response::builder()
         .header("x-subject", token.claims().subject())
@@ -49,7 +49,7 @@ async fn application(mut request: Request<Incoming>) -> Result<Response<Reply>, 
             .status(StatusCode::SWITCHING_PROTOCOLS)
             .header("connection", "upgrade")
             .header("upgrade", "echo");
-        return Ok(response.body(Reply::default()).unwrap());
+        return Ok(response.body(ResponseBody::default()).unwrap());
     }
     if let Some(trailer) = request.headers().get("trailer") {
         response = response.header("trailer", trailer);
@@ -63,11 +63,11 @@ async fn application(mut request: Request<Incoming>) -> Result<Response<Reply>, 
     Ok(response.body(body).unwrap())
 }
 
-/// A server for both versions of HTTP; its port. The outermost layer tells the tests why a request
-/// was rejected.
+/// The address of a server for both versions of HTTP. Its outermost layer puts the reason of a rejection
+/// into a header field for the tests.
 async fn serve() -> SocketAddr {
     let service = ServiceBuilder::new()
-        .map_response(|mut response: Response<Reply>| {
+        .map_response(|mut response: Response<ResponseBody>| {
             if let Some(rejection) = response.extensions().get::<Rejection>() {
                 let reason = format!("{rejection:?}").parse().unwrap();
                 response.headers_mut().insert("x-rejection", reason);
@@ -85,7 +85,7 @@ async fn serve() -> SocketAddr {
             tokio::spawn(async move {
                 let mut server = auto::Builder::new(TokioExecutor::new());
                 server.http2().enable_connect_protocol();
-                // A client that goes away is no fault of the server's.
+                // Clients may close the connection at any time.
                 let _ = server
                     .serve_connection_with_upgrades(TokioIo::new(stream), service)
                     .await;
@@ -131,20 +131,20 @@ fn attempt_at(method: &str, uri: &str, htu: &str) -> Attempt {
     })
 }
 
-type Outcome = Result<(), Rejection>;
+type Expected = Result<(), Rejection>;
 
-fn url(mismatch: UrlMismatch) -> Outcome {
+fn url_error(mismatch: UrlMismatch) -> Expected {
     Err(ProofError::Url(mismatch).into())
 }
 
-/// Passed to the application, or rejected by the layer for exactly this reason.
+/// Asserts that the request reached the application, or was rejected by the layer for exactly this reason.
 #[track_caller]
-fn assert_outcome<B>(name: &str, response: &Response<B>, expected: Outcome) {
-    assert_outcome_in(name, response.status(), response.headers(), expected);
+fn assert_response<B>(name: &str, response: &Response<B>, expected: Expected) {
+    assert_head(name, response.status(), response.headers(), expected);
 }
 
 #[track_caller]
-fn assert_outcome_in(name: &str, status: StatusCode, headers: &HeaderMap, expected: Outcome) {
+fn assert_head(name: &str, status: StatusCode, headers: &HeaderMap, expected: Expected) {
     let text = |field: &str| headers.get(field).map(|value| value.to_str().unwrap());
     match expected {
         Ok(()) => {

@@ -35,10 +35,10 @@ fn inner_requirements_only_report_too() {
         .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
         .layer(RequireAuthenticationLayer::by_acr("gold".parse().unwrap()))
         .service(service_with_status(StatusCode::OK));
-    let lacks = AuthorizationError::Scope {
+    let missing_scope = AuthorizationError::Scope {
         required: "admin".parse().unwrap(),
     };
-    let step_up = AuthorizationError::Authentication {
+    let missing_authentication = AuthorizationError::Authentication {
         acr_values: Some("gold".parse().unwrap()),
         max_age: None,
     };
@@ -52,7 +52,7 @@ fn inner_requirements_only_report_too() {
     for (name, attempt, is_bound, as_rejection) in rows {
         let request = attempt.request();
         let (outcome, lines) = logged(|| send_to(service.clone(), request));
-        let first = as_rejection(lacks.clone());
+        let first = as_rejection(missing_scope.clone());
         let expected = Outcome {
             reported: Some(first.clone()),
             seen: Some(SeenByService {
@@ -65,7 +65,12 @@ fn inner_requirements_only_report_too() {
         assert_eq!(lines.len(), 3, "{name}: {lines:?}");
         assert!(lines[0].contains("request accepted"), "{name}: {lines:?}");
         assert_one_event(name, &lines[1..2], message, &first);
-        assert_one_event(name, &lines[2..], message, &as_rejection(step_up.clone()));
+        assert_one_event(
+            name,
+            &lines[2..],
+            message,
+            &as_rejection(missing_authentication.clone()),
+        );
     }
 
     // A request without a token is reported once, by the outer layer.
@@ -160,13 +165,13 @@ fn an_enforcing_outer_layer_decides_over_an_inner_report_only_layer() {
         service: impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone,
         reported: Option<&Rejection>,
     ) {
-        let lacks = AuthorizationError::Scope {
+        let missing_scope = AuthorizationError::Scope {
             required: "admin".parse().unwrap(),
         };
         let rejected = Outcome {
             status: StatusCode::FORBIDDEN,
             challenges: 1,
-            rejection: Some(lacks.into()),
+            rejection: Some(missing_scope.into()),
             reported: reported.cloned(),
             seen: None,
             ..passed(true)

@@ -174,7 +174,7 @@ fn a_valid_request_has_its_token_and_its_proof_is_recorded_as_used() {
     assert_eq!(
         again,
         passed_but_reported(ProofError::Replayed),
-        "R-11.1.3: again"
+        "R-11.1.3: the same proof again"
     );
     assert_eq!(store.usage().live, 1);
     // The proof of a request that would have been rejected is not recorded.

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tower::{Layer as _, service_fn};
 use tower_dpop::DpopLayer;
 
-/// The layer in hyper's server. Its connections are tasks whose ends are looked at.
+/// A hyper server with the layer. The test checks how the task of each connection ends.
 pub(super) struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -53,17 +53,17 @@ impl Server {
 
 pub(super) struct Connection(BufReader<TcpStream>);
 
-/// A response as it came over the wire.
-pub(super) struct Wire {
+/// A response, as it was received.
+pub(super) struct RawResponse {
     pub(super) status: u16,
     pub(super) fields: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) async fn ask(&mut self, name: &str, lines: &[Vec<u8>]) -> Wire {
+    pub(super) async fn send(&mut self, name: &str, field_lines: &[Vec<u8>]) -> RawResponse {
         let mut request = b"GET /orders HTTP/1.1\r\nHost: api.example.com\r\n".to_vec();
-        for line in lines {
+        for line in field_lines {
             request.extend_from_slice(line);
             request.extend_from_slice(b"\r\n");
         }
@@ -84,7 +84,7 @@ impl Connection {
             let (name, value) = line.split_once(": ").unwrap();
             fields.push((name.to_ascii_lowercase(), value.to_owned()));
         }
-        let mut response = Wire {
+        let mut response = RawResponse {
             status,
             fields,
             body: Vec::new(),
@@ -109,7 +109,7 @@ impl Connection {
     }
 }
 
-impl Wire {
+impl RawResponse {
     pub(super) fn fields(&self, name: &str) -> Vec<&str> {
         let named = self.fields.iter().filter(|(field, _)| field == name);
         named.map(|(_, value)| value.as_str()).collect()
@@ -118,11 +118,11 @@ impl Wire {
     pub(super) fn field(&self, name: &str) -> &str {
         match self.fields(name)[..] {
             [value] => value,
-            _ => panic!("not one {name}: {:?}", self.fields),
+            _ => panic!("expected one {name} field: {:?}", self.fields),
         }
     }
 
-    /// Everything that is not the same in every response.
+    /// The body and all header fields except `Date`.
     pub(super) fn text(&self) -> Vec<u8> {
         let mut text = self.body.clone();
         for (name, value) in &self.fields {
@@ -134,8 +134,8 @@ impl Wire {
     }
 }
 
-/// The parameters of a challenge, read as strictly as can be: `DPoP`, one space, and parameters of
-/// the form `name="value"` with one comma and one space between them.
+/// The parameters of a challenge of exactly this form: `DPoP`, one space, and parameters of the form
+/// `name="value"` with one comma and one space between them.
 pub(super) fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'static str> {
     let mut rest = challenge.strip_prefix("DPoP ").ok_or("not DPoP")?;
     let mut parameters: Vec<(&str, &str)> = Vec::new();
@@ -154,7 +154,7 @@ pub(super) fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'st
             .bytes()
             .all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E))
         {
-            return Err("an byte that is not allowed");
+            return Err("a byte that is not allowed");
         }
         if parameters.iter().any(|(other, _)| *other == name) {
             return Err("a parameter twice");
@@ -168,7 +168,7 @@ pub(super) fn parse_challenge(challenge: &str) -> Result<Vec<(&str, &str)>, &'st
 }
 
 #[test]
-fn the_parser_of_challenges_is_strict() {
+fn the_challenge_parser_is_strict() {
     for (name, challenge) in [
         ("another scheme", r#"Bearer error="a""#),
         ("no parameters", "DPoP"),

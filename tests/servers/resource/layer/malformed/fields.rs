@@ -1,18 +1,18 @@
-//! Malformed values of `Authorization` and `DPoP`: mutated, truncated, random, repeated or too long.
+//! Malformed values_of_every_type of `Authorization` and `DPoP`: mutated, truncated, random, repeated or too long.
 
 use common::{Attempt, AttemptExt as _, base64url};
 use serde_json::json;
 
-use super::{CANARY, Case, Good, Random, RejectedBy, TOKEN_START, line, signed};
+use super::{CANARY, Case, GoodFields, Random, RejectedBy, TOKEN_START, field_line, signed};
 
-/// One byte replaced, inserted or removed. Never just the case of a letter of the scheme, nor a
-/// space behind it: those make no difference.
+/// One byte replaced, inserted or removed. The scheme and the spaces after it are left alone, because their
+/// spelling makes no difference.
 pub(super) fn mutated_bytes(random: &mut Random) -> Vec<Case> {
     let mut cases = Vec::new();
     for number in 0..35 {
         for field in ["Authorization", "DPoP"] {
             for mutation in ["replaced", "inserted", "removed"] {
-                let good = Good::new();
+                let good = GoodFields::new();
                 let (value, start) = match field {
                     "Authorization" => (&good.authorization, TOKEN_START),
                     _ => (&good.dpop, 0),
@@ -21,8 +21,8 @@ pub(super) fn mutated_bytes(random: &mut Random) -> Vec<Case> {
                 let at = random.within(start..value.len());
                 match mutation {
                     "replaced" => {
-                        let was = value[at];
-                        while value[at] == was {
+                        let original = value[at];
+                        while value[at] == original {
                             value[at] = random.field_byte();
                         }
                     }
@@ -40,16 +40,16 @@ pub(super) fn mutated_bytes(random: &mut Random) -> Vec<Case> {
     cases
 }
 
-/// One character of the token replaced, with a proof for what came out, so that the token itself is
-/// looked at.
+/// One character of the token replaced. The proof is for the mutated token, so that the token itself is
+/// verified.
 pub(super) fn mutated_tokens(random: &mut Random) -> Vec<Case> {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~+/";
     let mut cases = Vec::new();
     for number in 0..40 {
         let mut token = Attempt::good().token().into_bytes();
         let at = random.within(0..token.len());
-        let was = token[at];
-        while token[at] == was {
+        let original = token[at];
+        while token[at] == original {
             token[at] = alphabet[random.within(0..alphabet.len())];
         }
         let token = String::from_utf8(token).unwrap();
@@ -69,19 +69,19 @@ pub(super) fn mutated_tokens(random: &mut Random) -> Vec<Case> {
 
 pub(super) fn truncated() -> Vec<Case> {
     let mut cases = Vec::new();
-    let good = Good::new();
+    let good = GoodFields::new();
     for length in (0..good.authorization.len()).step_by(23) {
-        let good = Good::new();
+        let good = GoodFields::new();
         cases.push(Case::new(
-            format!("Authorization: {length} bytes of it"),
+            format!("Authorization: its first {length} bytes"),
             &good.authorization[..length],
             good.dpop,
         ));
     }
     for length in (0..good.dpop.len()).step_by(23) {
-        let good = Good::new();
+        let good = GoodFields::new();
         cases.push(Case::new(
-            format!("DPoP: {length} bytes of it (F-3: none)"),
+            format!("DPoP: its first {length} bytes (F-3: 0 bytes)"),
             good.authorization,
             &good.dpop[..length],
         ));
@@ -95,13 +95,21 @@ pub(super) fn random_values(random: &mut Random) -> Vec<Case> {
         let length = random.within(1..1000);
         let noise = random.field_bytes(length);
         let name = |what: &str| format!("{what}: {length} random bytes, {number}");
-        cases.push(Case::new(name("Authorization"), &noise, Good::new().dpop));
+        cases.push(Case::new(
+            name("Authorization"),
+            &noise,
+            GoodFields::new().dpop,
+        ));
         cases.push(Case::new(
             name("F-7: a token"),
             [b"DPoP ", noise.as_slice(), b"\""].concat(),
-            Good::new().dpop,
+            GoodFields::new().dpop,
         ));
-        cases.push(Case::new(name("DPoP"), Good::new().authorization, &noise));
+        cases.push(Case::new(
+            name("DPoP"),
+            GoodFields::new().authorization,
+            &noise,
+        ));
         cases.push(Case::new(name("both"), &noise, &noise));
     }
     for authorization in [
@@ -130,12 +138,12 @@ pub(super) fn random_values(random: &mut Random) -> Vec<Case> {
         "DPoP-canary canary",
     ] {
         let name = format!("F-7, F-8: Authorization: {authorization}");
-        cases.push(Case::new(name, authorization, Good::new().dpop));
+        cases.push(Case::new(name, authorization, GoodFields::new().dpop));
     }
     cases
 }
 
-/// Three segments, or about as many, of valid base64url or nearly so.
+/// Up to six segments of base64url, and good JWTs with small changes to their text.
 pub(super) fn random_jwts(random: &mut Random) -> Vec<Case> {
     let mut cases = Vec::new();
     for number in 0..20 {
@@ -148,11 +156,15 @@ pub(super) fn random_jwts(random: &mut Random) -> Vec<Case> {
             .collect();
         let jwt = jwt.join(".");
         let name = |what: &str| format!("J-11: {what} of {segments} random segments, {number}");
-        cases.push(Case::new(name("a proof"), Good::new().authorization, &jwt));
+        cases.push(Case::new(
+            name("a proof"),
+            GoodFields::new().authorization,
+            &jwt,
+        ));
         cases.push(Case::new(
             name("a token"),
             format!("DPoP {jwt}"),
-            Good::new().dpop,
+            GoodFields::new().dpop,
         ));
     }
     for (name, change) in [
@@ -168,7 +180,7 @@ pub(super) fn random_jwts(random: &mut Random) -> Vec<Case> {
         ("J-11: an empty fourth segment", |proof| format!("{proof}.")),
         ("J-11: an empty first segment", |proof| format!(".{proof}")),
         ("J-17: no signature", |proof| without_signature(proof, "")),
-        ("J-17: zeros", |proof| {
+        ("J-17: a signature of zeros", |proof| {
             without_signature(proof, &"A".repeat(86))
         }),
         ("J-16: a short signature", |proof| {
@@ -184,9 +196,9 @@ pub(super) fn random_jwts(random: &mut Random) -> Vec<Case> {
         ("R-4.3.2: quoted", |proof| format!("\"{proof}\"")),
         ("R-4.3.2: with a scheme", |proof| format!("DPoP {proof}")),
     ] {
-        let good = Good::new();
+        let good = GoodFields::new();
         cases.push(Case::new(name, good.authorization, change(&good.dpop)));
-        let good = Good::new();
+        let good = GoodFields::new();
         let token = change(&good.authorization[TOKEN_START..]);
         cases.push(Case::new(
             format!("{name}, the token"),
@@ -218,52 +230,52 @@ pub(super) fn repeated() -> Vec<Case> {
         (40, 1),
         (40, 40),
     ] {
-        let good = Good::new();
-        let [authorization, dpop] = good.lines().try_into().unwrap();
-        let mut lines = vec![authorization; authorizations];
-        lines.extend(vec![dpop; proofs]);
+        let good = GoodFields::new();
+        let [authorization, dpop] = good.field_lines().try_into().unwrap();
+        let mut field_lines = vec![authorization; authorizations];
+        field_lines.extend(vec![dpop; proofs]);
         let name = format!("F-1, F-4: {authorizations} Authorization, {proofs} DPoP");
         cases.push(Case {
-            lines: lines.clone(),
+            field_lines: field_lines.clone(),
             ..Case::new(name.clone(), "", "")
         });
-        lines.reverse();
+        field_lines.reverse();
         cases.push(Case {
-            lines,
+            field_lines,
             ..Case::new(format!("{name}, in the other order"), "", "")
         });
     }
     for other in ["", "canary", "Bearer canary", "Basic canary"] {
-        let good = Good::new();
-        let mut lines = good.lines();
-        lines.push(line("Authorization", other));
+        let good = GoodFields::new();
+        let mut field_lines = good.field_lines();
+        field_lines.push(field_line("Authorization", other));
         cases.push(Case {
-            lines,
+            field_lines,
             ..Case::new(format!("F-4: a second Authorization: {other}"), "", "")
         });
     }
     for other in ["", "canary"] {
-        let good = Good::new();
-        let mut lines = good.lines();
-        lines.push(line("DPoP", other));
+        let good = GoodFields::new();
+        let mut field_lines = good.field_lines();
+        field_lines.push(field_line("DPoP", other));
         cases.push(Case {
-            lines,
+            field_lines,
             ..Case::new(format!("F-1: a second DPoP: {other}"), "", "")
         });
     }
     cases
 }
 
-/// Beyond our limits, within those of the server.
-pub(super) fn huge() -> Vec<Case> {
+/// Longer than the layer allows, but not longer than hyper does.
+pub(super) fn too_long() -> Vec<Case> {
     let mut cases = Vec::new();
     for length in [8 * 1024 + 1, 32 * 1024 + 1, 64 * 1024, 300_000] {
         for filler in ["a", "A.", "=", "{", "\"", "\\", "é", ".", " x"] {
             let noise = filler.repeat(length / filler.len());
             let name = |what: &str| format!("F-18: {what} of {length} bytes, {filler}");
-            let good = Good::new();
+            let good = GoodFields::new();
             cases.push(Case::new(name("a proof"), good.authorization, &noise));
-            let good = Good::new();
+            let good = GoodFields::new();
             cases.push(Case::new(
                 name("a token"),
                 format!("DPoP {noise}"),
@@ -281,22 +293,22 @@ pub(super) fn huge() -> Vec<Case> {
         a.proof_claims["jti"] = json!("");
     }));
     let modulus = "canary".repeat(1000);
-    cases.push(signed("J-22: a huge RSA key", |a| {
+    cases.push(signed("J-22: a too_long RSA key", |a| {
         a.proof_header["alg"] = json!("PS256");
         a.proof_header["jwk"] = json!({ "kty": "RSA", "e": "AQAB", "n": modulus });
     }));
     cases
 }
 
-/// What hyper itself rejects: control bytes in a value, folded lines, broken names.
-pub(super) fn no_http() -> Vec<Case> {
+/// Rejected by hyper: control bytes in a value, folded lines, invalid field names.
+pub(super) fn invalid_http() -> Vec<Case> {
     let mut cases = Vec::new();
     for byte in [0x00, 0x01, 0x08, 0x0B, 0x0D, 0x1B, 0x1F, 0x7F] {
-        let good = Good::new();
+        let good = GoodFields::new();
         let broken = [good.authorization.as_bytes(), &[byte], b"canary"].concat();
         let name = format!("R-4.1.2: byte {byte:#04x} in Authorization");
         cases.push(Case::new(name, broken, good.dpop));
-        let good = Good::new();
+        let good = GoodFields::new();
         let broken = [good.dpop.as_bytes(), &[byte], b"canary"].concat();
         let name = format!("R-4.1.2: byte {byte:#04x} in DPoP");
         cases.push(Case::new(name, good.authorization, broken));
@@ -305,19 +317,19 @@ pub(super) fn no_http() -> Vec<Case> {
         ("folded with a space", "\r\n "),
         ("folded with a tab", "\r\n\t"),
         ("broken by a line feed", "\n"),
-        ("broken into two lines", "\r\n"),
+        ("broken into two field_lines", "\r\n"),
     ] {
-        let good = Good::new();
-        let (one, other) = good.dpop.split_at(40);
-        let broken = format!("{one}{between}{other}");
+        let good = GoodFields::new();
+        let (first, second) = good.dpop.split_at(40);
+        let broken = format!("{first}{between}{second}");
         cases.push(Case::new(
             format!("R-4.1.2: DPoP {name}"),
             good.authorization,
             broken,
         ));
-        let good = Good::new();
-        let (one, other) = good.authorization.split_at(40);
-        let broken = format!("{one}{between}{other}");
+        let good = GoodFields::new();
+        let (first, second) = good.authorization.split_at(40);
+        let broken = format!("{first}{between}{second}");
         cases.push(Case::new(
             format!("R-7.1.1: Authorization {name}"),
             broken,
@@ -325,11 +337,11 @@ pub(super) fn no_http() -> Vec<Case> {
         ));
     }
     for name in ["DPoP ", "DP oP", "\"DPoP\"", "DPo\u{e9}P", ""] {
-        let good = Good::new();
+        let good = GoodFields::new();
         let mut case = Case::new(format!("R-4.1.1: a field named {name:?}"), "", "");
-        case.lines = vec![
-            line("Authorization", good.authorization),
-            line(name, good.dpop),
+        case.field_lines = vec![
+            field_line("Authorization", good.authorization),
+            field_line(name, good.dpop),
         ];
         cases.push(case);
     }

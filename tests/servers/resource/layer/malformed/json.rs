@@ -3,10 +3,10 @@
 use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, ath, fresh_jti};
 use serde_json::{Value, json};
 
-use super::{CANARY, Case, Good, signed};
+use super::{CANARY, Case, GoodFields, signed};
 
-/// One value of every type, and then some.
-fn values() -> Vec<Value> {
+/// Values of every JSON type, with edge cases.
+fn values_of_every_type() -> Vec<Value> {
     vec![
         json!(null),
         json!(true),
@@ -27,7 +27,7 @@ fn values() -> Vec<Value> {
 
 pub(super) fn wrong_types_in_the_proof() -> Vec<Case> {
     let mut cases = Vec::new();
-    for value in values() {
+    for value in values_of_every_type() {
         for member in ["typ", "alg", "jwk"] {
             let name = format!("R-4.3.3: {member} is {value}");
             cases.push(signed(name, |a| a.proof_header[member] = value.clone()));
@@ -49,7 +49,7 @@ pub(super) fn wrong_types_in_the_proof() -> Vec<Case> {
             cases.push(signed(name, |a| a.proof_header[member] = value.clone()));
         }
         for member in ["jti", "htm", "htu", "iat", "ath"] {
-            // Any text is a good `jti`, if it has not been used.
+            // Any unused text is a valid `jti`.
             if member == "jti" && value.is_string() {
                 continue;
             }
@@ -72,7 +72,7 @@ pub(super) fn wrong_types_in_the_proof() -> Vec<Case> {
 
 pub(super) fn wrong_types_in_the_token() -> Vec<Case> {
     let mut cases = Vec::new();
-    for value in values() {
+    for value in values_of_every_type() {
         for member in ["typ", "alg", "kid"] {
             let name = format!("R-AT.1: {member} is {value}");
             cases.push(signed(name, |a| a.token_header[member] = value.clone()));
@@ -99,7 +99,7 @@ pub(super) fn wrong_types_in_the_token() -> Vec<Case> {
     cases
 }
 
-/// What is no object of JSON, or no good one.
+/// Texts that are not a JSON object, or not a valid one.
 fn broken_texts() -> Vec<(String, Vec<u8>)> {
     let mut texts: Vec<(String, Vec<u8>)> = [
         ("J-15: nothing", ""),
@@ -140,7 +140,7 @@ fn broken_texts() -> Vec<(String, Vec<u8>)> {
     texts.push(("J-15: UTF-16".to_owned(), utf16));
     for depth in [127, 128, 129, 1000, 1500] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            // A deeper object would make the proof longer than is looked at.
+            // With a deeper object, the proof would be rejected for its length.
             let depth = if open == "[" { depth } else { depth.min(700) };
             let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let closed = format!("{{\"canary\":{deep}}}");
@@ -155,11 +155,11 @@ fn broken_texts() -> Vec<(String, Vec<u8>)> {
     texts
 }
 
-/// What no JSON library would write, under a good signature.
+/// Texts that no JSON library would write, with a valid signature.
 pub(super) fn broken_json() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, text) in broken_texts() {
-        let attempt = with_one_token();
+        let attempt = with_fixed_token();
         let (header, claims) = (attempt.proof_header.to_string(), proof_claims(&attempt));
         let authorization = format!("DPoP {}", attempt.token());
         cases.push(Case::new(
@@ -174,7 +174,7 @@ pub(super) fn broken_json() -> Vec<Case> {
         ));
         let token = |header: &[u8], payload: &[u8]| {
             let token = attempt.token_key.sign_text(header, payload);
-            Good::of(&Attempt::but(|a| a.token = Some(token)))
+            GoodFields::of(&Attempt::but(|a| a.token = Some(token)))
         };
         let (header, claims) = (
             attempt.token_header.to_string(),
@@ -196,7 +196,7 @@ pub(super) fn broken_json() -> Vec<Case> {
     cases
 }
 
-/// Numbers and members that `serde_json::Value` cannot hold, in an otherwise good payload.
+/// Numbers and repeated members that `serde_json::Value` cannot represent, in an otherwise good payload.
 pub(super) fn broken_members() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, member) in [
@@ -210,7 +210,7 @@ pub(super) fn broken_members() -> Vec<Case> {
         ("J-12: htm twice", "\"htm\":\"GET\""),
         ("J-12: jti twice", "\"jti\":\"canary\""),
     ] {
-        let attempt = with_one_token();
+        let attempt = with_fixed_token();
         let claims = proof_claims(&attempt);
         let claims = if member.starts_with("\"iat") {
             claims.replace(&format!("\"iat\":{NOW}"), member)
@@ -229,13 +229,13 @@ pub(super) fn broken_members() -> Vec<Case> {
     cases
 }
 
-/// A good attempt whose token stays the same, as a proof made by hand needs it: ECDSA signs
-/// otherwise each time.
-fn with_one_token() -> Attempt {
+/// A good attempt with a fixed token, for proofs that the test signs itself: ECDSA makes another signature
+/// each time.
+fn with_fixed_token() -> Attempt {
     Attempt::but(|a| a.token = Some(a.token()))
 }
 
-/// The claims of a good proof for the attempt's token.
+/// The claims of a good proof for this attempt's token.
 fn proof_claims(attempt: &Attempt) -> String {
     let mut claims = attempt.proof_claims.clone();
     claims["jti"] = json!(fresh_jti());

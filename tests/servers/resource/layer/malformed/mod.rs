@@ -11,27 +11,28 @@ use std::collections::BTreeSet;
 
 use common::{Attempt, AttemptExt as _, block_on};
 
-use connection::{Server, Wire, parse_challenge};
+use connection::{RawResponse, Server, parse_challenge};
 use fields::{
-    huge, mutated_bytes, mutated_tokens, no_http, random_jwts, random_values, repeated, truncated,
+    invalid_http, mutated_bytes, mutated_tokens, random_jwts, random_values, repeated, too_long,
+    truncated,
 };
 use json::{broken_json, broken_members, wrong_types_in_the_proof, wrong_types_in_the_token};
 
-/// Stands wherever a value is made up. It must never come back.
+/// Part of every made-up value. It must not be in a response.
 const CANARY: &str = "canary";
 
 /// Who rejects a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RejectedBy {
-    /// hyper, which answers a plain 400 to what is no HTTP and closes the connection.
+    /// hyper responds to invalid HTTP with a plain 400, and closes the connection.
     Hyper,
     Layer,
 }
 
 struct Case {
     name: String,
-    /// The field lines that carry the credentials, as they go over the wire.
-    lines: Vec<Vec<u8>>,
+    /// The field field_lines with the credentials, as they are sent.
+    field_lines: Vec<Vec<u8>>,
     rejected_by: RejectedBy,
 }
 
@@ -43,17 +44,20 @@ impl Case {
     ) -> Self {
         Self {
             name: name.into(),
-            lines: vec![line("Authorization", authorization), line("DPoP", dpop)],
+            field_lines: vec![
+                field_line("Authorization", authorization),
+                field_line("DPoP", dpop),
+            ],
             rejected_by: RejectedBy::Layer,
         }
     }
 }
 
-fn line(name: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
+fn field_line(name: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
     [name.as_bytes(), b": ", value.as_ref()].concat()
 }
 
-/// xorshift64*: the same numbers in every run.
+/// xorshift64* with a fixed seed: the same numbers in every run.
 struct Random(u64);
 
 impl Random {
@@ -69,7 +73,7 @@ impl Random {
         range.start + usize::try_from(self.next() % width).unwrap()
     }
 
-    /// An byte that may stand in a field value (RFC 9110 section 5.5).
+    /// A byte that is allowed in a field value (RFC 9110 section 5.5).
     fn field_byte(&mut self) -> u8 {
         loop {
             let byte = self.next().to_be_bytes()[0];
@@ -88,13 +92,13 @@ impl Random {
     }
 }
 
-/// The values of both fields of a good request.
-struct Good {
+/// The values_of_every_type of both fields of a good request.
+struct GoodFields {
     authorization: String,
     dpop: String,
 }
 
-impl Good {
+impl GoodFields {
     fn new() -> Self {
         Self::of(&Attempt::good())
     }
@@ -107,19 +111,19 @@ impl Good {
         }
     }
 
-    fn lines(&self) -> Vec<Vec<u8>> {
+    fn field_lines(&self) -> Vec<Vec<u8>> {
         vec![
-            line("Authorization", &self.authorization),
-            line("DPoP", &self.dpop),
+            field_line("Authorization", &self.authorization),
+            field_line("DPoP", &self.dpop),
         ]
     }
 }
 
-/// Where the token starts in the value of `Authorization`. What stands before it may be spelled in
-/// several ways.
+/// Where the token starts in the value of `Authorization`. Mutations start here, because the scheme can be
+/// written in several ways.
 const TOKEN_START: usize = "DPoP ".len();
 
-fn all_cases() -> Vec<Case> {
+fn cases() -> Vec<Case> {
     let mut random = Random(0x9449_0000_2023_0009);
     let mut cases = mutated_bytes(&mut random);
     cases.extend(mutated_tokens(&mut random));
@@ -127,41 +131,40 @@ fn all_cases() -> Vec<Case> {
     cases.extend(random_values(&mut random));
     cases.extend(random_jwts(&mut random));
     cases.extend(repeated());
-    cases.extend(huge());
+    cases.extend(too_long());
     cases.extend(wrong_types_in_the_proof());
     cases.extend(wrong_types_in_the_token());
     cases.extend(broken_json());
     cases.extend(broken_members());
-    cases.extend(no_http());
+    cases.extend(invalid_http());
     cases
 }
 
-/// A good request, changed in one thing before it was signed.
+/// A good request with one change, made before it was signed.
 fn signed(name: impl Into<String>, change: impl FnOnce(&mut Attempt)) -> Case {
-    let good = Good::of(&Attempt::but(change));
+    let good = GoodFields::of(&Attempt::but(change));
     Case::new(name, good.authorization, good.dpop)
 }
 
-/// Nothing of the credentials comes back, neither as it went over the wire (any run of eleven
-/// bytes holds one of the windows) nor decoded.
+/// Asserts that the response has no part of the credentials, neither as they were sent (any eleven bytes
+/// in a row contain one of the windows) nor decoded.
 #[track_caller]
-fn assert_no_echo(case: &Case, response: &Wire) {
+fn assert_no_echo(case: &Case, response: &RawResponse) {
     let text = response.text();
-    let holds = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    let contains = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
     for decoded in [CANARY, "alice", "jti-", "api.example.com"] {
-        assert!(!holds(decoded.as_bytes()), "{}: {decoded}", case.name);
+        assert!(!contains(decoded.as_bytes()), "{}: {decoded}", case.name);
     }
-    for line in &case.lines {
+    for line in &case.field_lines {
         let colon = line.iter().position(|byte| *byte == b':').unwrap();
         let mut windows = line[colon + 1..].windows(8).step_by(4).take(2000);
-        assert!(!windows.any(holds), "{}", case.name);
+        assert!(!windows.any(contains), "{}", case.name);
     }
 }
 
-/// What a rejection by the layer looks like, whatever was rejected: its `error` and
-/// `error_description`.
+/// Asserts the form that every rejection by the layer has. Returns its `error` and `error_description`.
 #[track_caller]
-fn assert_rejected_by_the_layer(case: &Case, response: &Wire) -> Option<(String, String)> {
+fn assert_rejected_by_the_layer(case: &Case, response: &RawResponse) -> Option<(String, String)> {
     let name = &case.name;
     let challenge = response.field("www-authenticate");
     let parameters =
@@ -207,15 +210,15 @@ fn assert_rejected_by_the_layer(case: &Case, response: &Wire) -> Option<(String,
 }
 
 #[test]
-fn malformed_requests_are_rejected_in_good_form_and_the_connection_goes_on() {
+fn a_malformed_request_gets_a_well_formed_rejection_and_the_connection_stays_usable() {
     block_on(async {
         let mut server = Server::start().await;
         let mut connection = server.connect().await;
         let (mut by_the_layer, mut by_hyper) = (0, 0);
         let mut reasons = BTreeSet::new();
-        for case in all_cases() {
+        for case in cases() {
             let name = &case.name;
-            let response = connection.ask(name, &case.lines).await;
+            let response = connection.send(name, &case.field_lines).await;
             match case.rejected_by {
                 RejectedBy::Layer => {
                     reasons.extend(assert_rejected_by_the_layer(&case, &response));
@@ -229,23 +232,25 @@ fn malformed_requests_are_rejected_in_good_form_and_the_connection_goes_on() {
                     by_hyper += 1;
                 }
             }
-            let good = connection.ask(name, &Good::new().lines()).await;
+            let good = connection
+                .send(name, &GoodFields::new().field_lines())
+                .await;
             assert_eq!(good.status, 200, "after {name}");
             assert_eq!(good.body, b"served", "after {name}");
             assert!(good.fields("www-authenticate").is_empty(), "after {name}");
         }
         assert!(by_the_layer >= 400, "{by_the_layer}");
-        // Bytes that HTTP does not allow, and nothing else: see `no_http`.
+        // Only the requests of `invalid_http`.
         assert_eq!(by_hyper, 29);
-        // The cases get everywhere, not only to the first check.
+        // The cases fail at many checks, not only at the first one.
         let codes: BTreeSet<_> = reasons.iter().map(|(code, _)| code.as_str()).collect();
         let expected = ["invalid_dpop_proof", "invalid_request", "invalid_token"];
         assert_eq!(codes, expected.into());
         assert!(reasons.len() >= 30, "{reasons:#?}");
 
         drop(connection);
-        while let Some(ended) = server.connections.join_next().await {
-            if let Err(error) = ended.expect("no connection panics") {
+        while let Some(result) = server.connections.join_next().await {
+            if let Err(error) = result.expect("a connection panicked") {
                 assert!(error.is_parse(), "{error}");
             }
         }

@@ -1,4 +1,5 @@
-//! No token, proof, key or nonce in `Debug`, in `tracing` output, or in a response.
+//! `Debug`, `tracing` output and responses contain no part of a token, proof, key or nonce. Only the `DPoP-Nonce`
+//! field of a response has a nonce: the one that the client needs.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
@@ -16,30 +17,25 @@ use tower_dpop::{
     Thumbprint,
 };
 
+use common::proofs::assert_shows_nothing;
 use common::{
     Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome, ask, issuer_jwks,
     jwt_verifier, verifier, verifier_by,
 };
 
-/// Every run of eight characters of a secret, so that a part of it is found as well.
-fn parts(secret: &str) -> impl Iterator<Item = &str> {
-    (0..secret.len().saturating_sub(7)).filter_map(move |at| secret.get(at..at + 8))
-}
-
 #[track_caller]
-fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
-    for secret in secrets {
+fn assert_shows_no_secret(name: &str, shown: &str, secrets: &[String]) {
+    let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    for secret in &secrets {
         assert!(
             secret.len() >= 8,
-            "{name}: a secret that is too short to look for"
+            "{name}: a secret is too short to be searched for"
         );
-        for part in parts(secret) {
-            assert!(!shown.contains(part), "{name} shows a secret: {shown}");
-        }
     }
+    assert_shows_nothing(name, shown, &secrets);
 }
 
-/// What no output may hold of an attempt.
+/// The parts of an attempt that no output may contain.
 fn secrets_of(attempt: &Attempt, nonce: &str) -> Vec<String> {
     let token = attempt.token();
     let jwk = attempt.key.public_jwk();
@@ -48,8 +44,8 @@ fn secrets_of(attempt: &Attempt, nonce: &str) -> Vec<String> {
     for member in ["x", "y", "n"] {
         secrets.extend(jwk[member].as_str().map(str::to_owned));
     }
-    // The header segments of proof and token begin like any other; their keys are covered by the
-    // members.
+    // Not the header of the proof, nor the first characters of the other segments: all proofs share them. The
+    // key in the header is covered by its members.
     secrets.extend(
         attempt
             .proof(&token)
@@ -62,6 +58,7 @@ fn secrets_of(attempt: &Attempt, nonce: &str) -> Vec<String> {
     secrets
 }
 
+/// A good attempt with markers in the proof and the token.
 fn marked() -> Attempt {
     Attempt::but(|a| {
         a.proof_claims["jti"] = json!("marker-jti-marker");
@@ -71,7 +68,7 @@ fn marked() -> Attempt {
 
 #[test]
 fn debug_of_every_public_type_shows_no_secret() {
-    listen();
+    subscribe();
     let attempt = marked();
     let secret_bytes = [b's'; 32];
     let secret = NonceSecret::from_bytes(&secret_bytes).unwrap();
@@ -123,11 +120,11 @@ fn debug_of_every_public_type_shows_no_secret() {
     show(&Freshness::default());
     show(&tower_dpop::Algorithms::default());
     show(&attempt.outcome().rejection);
-    assert!(shown.len() > 1_000, "something was shown");
-    assert_shows_nothing("Debug", &shown, &secrets);
+    assert!(shown.len() > 1_000, "no output to check");
+    assert_shows_no_secret("Debug", &shown, &secrets);
 }
 
-/// What is logged on each thread.
+/// Appends to the log of the current thread.
 struct Log;
 
 thread_local! {
@@ -145,9 +142,9 @@ impl io::Write for Log {
     }
 }
 
-/// One subscriber for the process: one for each thread would compete with threads that have none for
-/// what tracing caches about whether anybody listens.
-fn listen() {
+/// Sets one subscriber for the whole process. With one per thread, threads without a subscriber could make
+/// tracing cache that an event is disabled.
+fn subscribe() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
@@ -159,9 +156,9 @@ fn listen() {
     });
 }
 
-/// What is logged while the requests are made, at every level, from every crate.
+/// The log of the requests, at every level and from every crate.
 fn logged(requests: impl FnOnce()) -> String {
-    listen();
+    subscribe();
     LOGGED.take();
     requests();
     String::from_utf8(LOGGED.take()).unwrap()
@@ -169,21 +166,21 @@ fn logged(requests: impl FnOnce()) -> String {
 
 type Change = fn(&mut Attempt);
 
-/// A request for every way to be rejected, with markers in it.
+/// One change per reason for a rejection. Changed values contain a marker.
 fn rejections() -> Vec<(&'static str, Change)> {
     vec![
         ("no token", |a| a.authorization = Some(vec![])),
-        ("as Bearer", |a| {
+        ("a Bearer token", |a| {
             a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
         }),
         ("two tokens", |a| {
             a.authorization = Some(vec![format!("DPoP {}", a.token()).parse().unwrap(); 2]);
         }),
-        ("a broken field", |a| {
+        ("a malformed Authorization field", |a| {
             a.authorization = Some(vec![format!("DPoP \"{}", a.token()).parse().unwrap()]);
         }),
         ("no proof", |a| a.dpop = Some(vec![])),
-        ("a broken proof", |a| a.edit_proof = |proof| proof + "="),
+        ("a malformed proof", |a| a.edit_proof = |proof| proof + "="),
         ("another alg", |a| {
             a.proof_header["alg"] = json!("marker-claim-marker");
         }),
@@ -206,10 +203,10 @@ fn rejections() -> Vec<(&'static str, Change)> {
             a.proof_claims["htu"] = json!("https://api.example.com/marker-claim-marker");
         }),
         ("too old", |a| a.proof_claims["iat"] = json!(NOW - 502)),
-        ("another token", |a| {
+        ("a proof for another token", |a| {
             a.proof_claims["ath"] = json!("marker-claim-marker");
         }),
-        ("a foreign nonce", |a| {
+        ("a nonce of another server", |a| {
             a.proof_claims["nonce"] = json!("marker-claim-marker");
         }),
         ("another key", |a| a.key = Key::es256()),
@@ -222,16 +219,16 @@ fn rejections() -> Vec<(&'static str, Change)> {
         ("an unknown kid", |a| {
             a.token_header["kid"] = json!("marker-claim-marker");
         }),
-        ("bound elsewhere", |a| {
+        ("a token bound to another key", |a| {
             a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt());
         }),
     ]
 }
 
-/// D21, R-7.1.10: the log says why and by how much, the client is told why, and neither repeats
-/// anything.
+/// D21, R-7.1.10: the log has the reason and by how much a value is off, the response has the reason, and neither
+/// echoes anything.
 #[test]
-fn neither_log_nor_response_repeats_anything_of_a_request() {
+fn a_rejection_echoes_no_part_of_the_request_in_log_or_response() {
     for nonces in [false, true] {
         for (name, change) in rejections() {
             let layer = DpopLayer::new(verifier_by(|rules| {
@@ -253,7 +250,7 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
             let mut outcome: Option<Outcome> = None;
             let log = logged(|| outcome = Some(ask(&layer, request)));
             let outcome = outcome.unwrap();
-            if name == "a foreign nonce" && !nonces {
+            if name == "a nonce of another server" && !nonces {
                 outcome.assert_passed(name);
                 continue;
             }
@@ -262,7 +259,7 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
                 .lines()
                 .filter(|line| line.contains("tower_dpop"))
                 .count();
-            assert_eq!(events, 1, "{name}: one event, not {log}");
+            assert_eq!(events, 1, "{name}: expected one event, not {log}");
             assert!(
                 log.contains("request rejected") && log.contains("reason="),
                 "{name}: {log}"
@@ -270,9 +267,9 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
             if let Some(nonce) = outcome.nonces.first() {
                 secrets.push(nonce.clone());
             }
-            assert_shows_nothing(name, &log, &secrets);
+            assert_shows_no_secret(name, &log, &secrets);
             secrets.retain(|secret| !outcome.nonces.contains(secret));
-            assert_shows_nothing(
+            assert_shows_no_secret(
                 name,
                 &format!("{:?} {:?}", outcome.challenges, outcome.nonces),
                 &secrets,
@@ -281,9 +278,9 @@ fn neither_log_nor_response_repeats_anything_of_a_request() {
     }
 }
 
-/// D21: "by how much".
+/// D21: seconds for a time, the differing part for a URL.
 #[test]
-fn the_log_says_by_how_much() {
+fn the_log_says_how_much_a_time_is_off_and_which_part_of_the_url_differs() {
     let rows: [(&str, Change, &str); 4] = [
         (
             "too old",
@@ -312,19 +309,19 @@ fn the_log_says_by_how_much() {
     }
 }
 
-/// A request that passes says how, in one event for those who look for it, and nothing else.
+/// An accepted request is logged in one event at `DEBUG`, with scheme, algorithm and clock skew.
 #[test]
-fn a_request_that_passes_is_logged_without_anything_of_it() {
-    type Passes = fn(&Attempt);
-    let rows: [(&str, Change, Passes, &str); 2] = [
+fn the_log_of_an_accepted_request_echoes_no_part_of_it() {
+    type AssertAccepted = fn(&Attempt);
+    let rows: [(&str, Change, AssertAccepted, &str); 2] = [
         (
-            "under DPoP",
+            "a DPoP token",
             |_| {},
             |a| a.outcome().assert_passed("good"),
             r#"scheme="dpop" algorithm=ES256 skew_seconds=0"#,
         ),
         (
-            "as Bearer",
+            "a Bearer token",
             |a| {
                 a.token_claims.as_object_mut().unwrap().remove("cnf");
                 a.authorization = Some(vec![format!("Bearer {}", a.token()).parse().unwrap()]);
@@ -336,20 +333,23 @@ fn a_request_that_passes_is_logged_without_anything_of_it() {
             r#"scheme="bearer""#,
         ),
     ];
-    for (name, change, passes, said) in rows {
+    for (name, change, assert_accepted, expected) in rows {
         let mut attempt = marked();
         change(&mut attempt);
         let secrets = secrets_of(&attempt, "marker-nonce-marker");
-        let log = logged(|| passes(&attempt));
+        let log = logged(|| assert_accepted(&attempt));
         let events = log.lines().filter(|line| line.contains("tower_dpop"));
         assert_eq!(events.count(), 1, "{name}: {log}");
-        assert!(log.contains("DEBUG") && log.contains(said), "{name}: {log}");
-        assert_shows_nothing(name, &log, &secrets);
+        assert!(
+            log.contains("DEBUG") && log.contains(expected),
+            "{name}: {log}"
+        );
+        assert_shows_no_secret(name, &log, &secrets);
     }
 }
 
 #[test]
-fn a_key_set_and_a_verifier_of_ones_own_type_are_debug_too() {
+fn a_jwt_verifier_is_debug_with_any_claims_type() {
     fn is_debug<T: Debug>(_: &T) {}
     is_debug(&jwt_verifier().with_claims::<Value>());
     is_debug::<JwtVerifier<KeySet>>(&jwt_verifier());

@@ -10,34 +10,34 @@ use tower_dpop::testing::{sign_jws, sign_text};
 
 use crate::base64url;
 
-/// A private key with the algorithm it signs by.
+/// A private key with its signing algorithm.
 pub type Key = SigningKey;
 
-/// One ES256 key for all tests that do not care which.
+/// The ES256 key of tests to which the key does not matter.
 pub fn client() -> Key {
     static CLIENT: LazyLock<Key> = LazyLock::new(Key::es256);
     CLIENT.clone()
 }
 
-/// The keys that tests ask for, and what they do with them.
+/// Constructors and operations that tests need.
 pub trait KeyExt {
     fn es256() -> Self;
     fn es384() -> Self;
     fn es512() -> Self;
     /// `alg` is `Ed25519` or `EdDSA`.
     fn ed25519(alg: &str) -> Self;
-    /// The one RSA key of the process, of 2048 bits.
+    /// The same RSA key for the whole process, with 2048 bits.
     fn rsa(alg: &str) -> Self;
     fn alg(&self) -> &'static str;
     /// The public JWK, with its required members only.
     fn public_jwk(&self) -> Value;
-    /// RFC 7638, computed another way than the crate does: serde_json writes maps in lexicographic
-    /// order.
+    /// The RFC 7638 thumbprint, computed independently of the crate: serde_json writes members in
+    /// lexicographic order.
     fn jkt(&self) -> String;
     fn signature(&self, message: &[u8]) -> Vec<u8>;
-    /// A compact JWS over any two JSON values.
+    /// A compact JWS of any two JSON values.
     fn sign(&self, header: &Value, claims: &Value) -> String;
-    /// A compact JWS over any two texts, JSON or not.
+    /// A compact JWS of any two texts, which need not be JSON.
     fn sign_text(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String;
 }
 

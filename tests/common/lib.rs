@@ -1,5 +1,5 @@
-//! What the tests of this crate have in common, around the kit that its users have: one issuer, one
-//! server, one moment.
+//! What the tests share, built on the public test kit (`tower_dpop::testing`): one issuer, one resource server and
+//! one fixed time.
 
 pub mod keys;
 pub mod proofs;
@@ -24,7 +24,7 @@ use tower_dpop::{
 pub use keys::{Key, KeyExt};
 pub use tower_dpop::testing::TestClock;
 
-/// The second at which most tests run.
+/// The current time in most tests.
 pub const NOW: u64 = 1_700_000_000;
 pub const ISSUER: &str = "https://as.example.com";
 pub const AUDIENCE: &str = "https://api.example.com";
@@ -32,14 +32,14 @@ pub const AUDIENCE: &str = "https://api.example.com";
 /// The issuer's key, `kid` "issuer".
 pub static ISSUER_KEY: LazyLock<Key> = LazyLock::new(Key::es256);
 
-/// The issuer of the tokens of good [`Attempt`]s, ten seconds ago.
+/// The issuer of the tokens of good [`Attempt`]s. Its clock is ten seconds behind [`NOW`].
 static TEST_ISSUER: LazyLock<TestIssuer> = LazyLock::new(|| {
     TestIssuer::new(ISSUER, AUDIENCE)
         .with_key("issuer", ISSUER_KEY.clone())
         .with_clock(TestClock::at(NOW - 10))
 });
 
-/// The client that makes them, now.
+/// The client that makes good [`Attempt`]s, at [`NOW`].
 static TEST_CLIENT: LazyLock<TestClient> = LazyLock::new(|| {
     TestClient::new(&TEST_ISSUER)
         .with_clock(TestClock::at(NOW))
@@ -58,18 +58,18 @@ pub fn jwt_verifier() -> JwtVerifier<KeySet> {
     TEST_ISSUER.jwt_verifier()
 }
 
-/// What the verifier of a good [`Attempt`] asks of proofs: `https://api.example.com`, every default, the clock at
+/// The rules that the proof of a good [`Attempt`] meets: `https://api.example.com`, the defaults, and a clock at
 /// [`NOW`].
 pub fn rules() -> ProofRules {
     ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW))
 }
 
-/// The verifier that a good [`Attempt`] passes: [`rules`], and the issuer's tokens.
+/// The verifier that accepts a good [`Attempt`]: [`rules`], and tokens of the issuer.
 pub fn verifier() -> Verifier {
     verifier_by(|rules| rules)
 }
 
-/// [`verifier`] by other rules.
+/// [`verifier`] with changed rules.
 pub fn verifier_by(change: impl FnOnce(ProofRules) -> ProofRules) -> Verifier {
     Verifier::new(change(rules()), jwt_verifier())
 }
@@ -87,13 +87,13 @@ pub fn ath(token: &str) -> String {
     base64url(Sha256::digest(token))
 }
 
-/// An identifier that was not used before in this process.
+/// A `jti` that was not used before in this process.
 pub fn fresh_jti() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("jti-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A request that passes [`verifier`], to be changed in one thing before it is sent.
+/// A request. A good one is accepted by [`verifier`]; a test makes one change to it before it is sent.
 pub type Attempt = TestRequest;
 
 pub trait AttemptExt: Sized {
@@ -102,7 +102,7 @@ pub trait AttemptExt: Sized {
     /// A good attempt, changed.
     fn but(change: impl FnOnce(&mut Self)) -> Self;
     fn request(&self) -> Request<()>;
-    /// What a verifier of its own answers, made by [`verifier`].
+    /// The outcome with a new [`verifier`], so with an empty replay store.
     fn outcome(&self) -> Outcome;
     fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome;
 }
@@ -143,12 +143,12 @@ impl AttemptExt for Attempt {
     }
 }
 
-/// A header value that the `http` crate would not parse from text.
+/// A header value of any bytes that a field value may have, also non-ASCII ones.
 pub fn field(bytes: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(bytes).unwrap()
 }
 
-/// Sends a request through the layer to a service that answers 200.
+/// Sends a request through the layer to a service that responds with 200.
 #[track_caller]
 pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
     let service = layer.layer(service_fn(async |request: Request<()>| {
@@ -162,7 +162,7 @@ pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>)
     Outcome::of(&response)
 }
 
-/// The nonce that a token without a proof is answered with, where nonces are required.
+/// The nonce in the rejection of a request without a proof, if the layer requires nonces.
 #[track_caller]
 pub fn required_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<String> {
     Attempt::but(|a| a.dpop = Some(Vec::new()))
@@ -171,8 +171,8 @@ pub fn required_nonce<C: Send + Sync + 'static>(layer: &DpopLayer<C>) -> Option<
         .pop()
 }
 
-/// To be called before a subscriber is set for one thread. While no other thread has any, tracing may
-/// take an event that is first reached there for one that nobody wants, for good.
+/// Must be called before a subscriber is set for one thread. Otherwise, a thread without a subscriber may reach an
+/// event first, and tracing caches that the event is disabled.
 pub fn enable_tracing_callsites() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -180,7 +180,7 @@ pub fn enable_tracing_callsites() {
     });
 }
 
-/// Runs a future of this crate's tests to its end.
+/// Runs a future to completion on a new single-threaded runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -189,8 +189,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// The kit's answer, out of this process: it knows whether the service was reached, and with which
-/// token.
+/// The kit's response, and the token that the service found. Without a bound token, it is `None`.
 #[derive(Debug)]
 pub struct Outcome {
     pub kit: testing::TestResponse,
@@ -205,7 +204,7 @@ impl Outcome {
         }
     }
 
-    /// The value of a parameter of the one challenge.
+    /// The value of a parameter, if there is exactly one challenge.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let [challenge] = self.challenges.as_slice() else {
             return None;
@@ -225,7 +224,8 @@ impl Outcome {
         assert!(self.token.is_some(), "{name}: no bound token");
     }
 
-    /// Rejected with this status and error code, in one DPoP challenge that names the algorithms.
+    /// Asserts that the request was rejected with this status, and with this error code in one DPoP challenge that
+    /// lists the algorithms.
     #[track_caller]
     pub fn assert_rejected(&self, name: &str, status: u16, error: Option<&str>) {
         assert_eq!(self.status.as_u16(), status, "{name}: {self:?}");
@@ -237,7 +237,7 @@ impl Outcome {
         if status == 503 {
             assert_eq!(
                 self.challenges, [""; 0],
-                "{name}: a challenge for a fault of ours"
+                "{name}: a challenge for a server error"
             );
             return;
         }
@@ -257,7 +257,7 @@ impl Outcome {
         self.kit.assert_rejected(name, status, error);
     }
 
-    /// Rejected for exactly this reason.
+    /// Asserts that the request was rejected for exactly this reason.
     #[track_caller]
     pub fn assert_reason(&self, name: &str, reason: impl Into<Rejection>) {
         let reason = reason.into();

@@ -1,4 +1,4 @@
-//! Proofs as a server reads them, for the tests of clients.
+//! Decodes the proofs that clients send.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use serde_json::Value;
 use tower_dpop::jose::Jwk;
 use tower_dpop::{Algorithm, Thumbprint};
 
-/// One proof, taken apart.
+/// One decoded proof.
 #[derive(Clone, Debug)]
 pub struct ReadProof {
     pub text: String,
     pub header: Value,
     pub claims: Value,
-    /// The payload, before it was read.
+    /// The payload as text.
     pub payload: String,
     pub signature: Vec<u8>,
 }
@@ -38,7 +38,7 @@ impl ReadProof {
         }
     }
 
-    /// The proof of a request, which has one field of it (C-3).
+    /// The proof of a request. The request must have exactly one `DPoP` field (C-3).
     #[track_caller]
     pub fn in_headers(headers: &HeaderMap) -> Self {
         let fields: Vec<_> = headers.get_all("dpop").iter().collect();
@@ -57,15 +57,15 @@ impl ReadProof {
         self.jwk().thumbprint()
     }
 
-    /// Verifies the signature by the key in the header.
+    /// Asserts that the signature verifies with the key in the header.
     #[track_caller]
     pub fn assert_signed(&self, name: &str) {
         let algorithm: Algorithm = self.header["alg"].as_str().unwrap().parse().unwrap();
         let (input, _) = self.text.rsplit_once('.').unwrap();
-        let verdict = self
+        let result = self
             .jwk()
             .verify(algorithm, input.as_bytes(), &self.signature);
-        assert!(verdict.is_ok(), "{name}: the signature does not verify");
+        assert!(result.is_ok(), "{name}: the signature does not verify");
     }
 
     pub fn claim(&self, name: &str) -> Option<&str> {
@@ -96,7 +96,7 @@ pub fn names(object: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Nothing of the secrets is shown, not even eight characters of one.
+/// Asserts that no eight consecutive characters of a secret are shown.
 #[track_caller]
 pub fn assert_shows_nothing(name: &str, shown: &str, secrets: &[&str]) {
     for secret in secrets {

@@ -1,5 +1,5 @@
-//! The plan of the house, held against the code: the order of the rooms in `lib.rs` and of the files in each room's
-//! `mod.rs`, what no room may use, one public path for each name, and the size of files.
+//! The structure of `src`: the order of the modules in `lib.rs` and in each `mod.rs`, forbidden uses between modules, one
+//! public path per name, and the size of files and functions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +20,13 @@ fn read(file: &Path) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// The path below `src`, with slashes.
+/// The path relative to `src`, with slashes.
 fn name(file: &Path) -> String {
     let path = file.strip_prefix(src()).unwrap().to_str().unwrap();
     path.replace('\\', "/")
 }
 
-/// The code of a file: without comments, and without the tests at its foot.
+/// The code of a file, without comments and without the tests at its end.
 fn code(file: &Path) -> String {
     let text = read(file);
     let code = text.split("#[cfg(test)]").next().unwrap();
@@ -35,7 +35,7 @@ fn code(file: &Path) -> String {
         .fold(String::new(), |code, line| code + line + "\n")
 }
 
-/// The modules that a file declares, in its order; tests apart.
+/// The modules that a file declares, in their order, without `mod tests`.
 fn modules(file: &Path) -> Vec<Module> {
     let folder = match file.file_stem().and_then(|stem| stem.to_str()) {
         Some("lib" | "mod") => file.parent().unwrap().to_owned(),
@@ -74,8 +74,8 @@ fn files_below(file: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Every file that lists others: `lib.rs` and each `mod.rs`, and the place of its modules in paths.
-fn lists() -> Vec<(PathBuf, String)> {
+/// Every file that lists modules (`lib.rs` and each `mod.rs`), with the path prefix of these modules.
+fn module_lists() -> Vec<(PathBuf, String)> {
     let mut lists = vec![(src().join("lib.rs"), "crate::".to_owned())];
     let mut next = 0;
     while let Some((list, prefix)) = lists.get(next).cloned() {
@@ -89,51 +89,52 @@ fn lists() -> Vec<(PathBuf, String)> {
     lists
 }
 
-/// The first names behind a prefix in the code of a file, those of a group (`{…}`) each.
-fn names_behind(prefix: &str, file: &Path) -> Vec<String> {
+/// The first name after each occurrence of a prefix in the code of a file. From a group (`{…}`), the first
+/// name of each path.
+fn names_after(prefix: &str, file: &Path) -> Vec<String> {
     let code = code(file);
     let places = code.match_indices(prefix);
-    let behind = places.map(|(at, _)| &code[at + prefix.len()..]);
-    let paths = behind.flat_map(|rest| match rest.strip_prefix('{') {
+    let after = places.map(|(at, _)| &code[at + prefix.len()..]);
+    let paths = after.flat_map(|rest| match rest.strip_prefix('{') {
         Some(group) => group.split('}').next().unwrap().split(',').collect(),
         None => vec![rest],
     });
-    let is_of_a_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    let is_name_char = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
     paths
-        .map(|path| path.trim_start().chars().take_while(is_of_a_name).collect())
+        .map(|path| path.trim_start().chars().take_while(is_name_char).collect())
         .filter(|name: &String| !name.is_empty())
         .collect()
 }
 
 #[test]
 fn a_file_uses_only_what_is_listed_above_it() {
-    let lists = lists();
-    assert!(lists.len() >= 10, "the rooms were found");
+    let lists = module_lists();
+    assert!(lists.len() >= 10, "too few module lists were found");
     let mut seen = 0;
     for (list, prefix) in &lists {
         let modules = modules(list);
         let place = |name: &str| modules.iter().position(|module| module.name == name);
         for (here, module) in modules.iter().enumerate() {
             for file in files_below(&module.file) {
-                // Within a folder that is a part of its own, names may be short.
+                // Files of `p256_table` import each other with `super::`.
                 let short = if prefix.contains("p256_table") {
                     "super::"
                 } else {
                     prefix
                 };
-                for used in names_behind(prefix, &file)
+                for used in names_after(prefix, &file)
                     .into_iter()
-                    .chain(names_behind(short, &file))
+                    .chain(names_after(short, &file))
                 {
                     let there = place(&used).unwrap_or_else(|| {
                         panic!(
-                            "{}: `{prefix}{used}` is used from where it is not defined",
+                            "{}: `{prefix}{used}` is used, but it is defined elsewhere",
                             name(&file)
                         )
                     });
                     assert!(
                         there <= here,
-                        "{}: uses {used}, which is listed below {}",
+                        "{}: uses {used}, which is listed after {}",
                         name(&file),
                         module.name
                     );
@@ -142,24 +143,24 @@ fn a_file_uses_only_what_is_listed_above_it() {
             }
         }
     }
-    assert!(seen > 300, "the imports were found: {seen}");
+    assert!(seen > 300, "too few imports were found: {seen}");
 }
 
 #[test]
-fn proof_and_token_meet_in_the_resource_room_only() {
-    let nevers = [
+fn only_the_resource_module_uses_both_proofs_and_tokens() {
+    let forbidden = [
         ("proof", &["tokens", "resource"][..]),
         ("tokens", &["proof", "resource"]),
         ("token_endpoint", &["tokens", "resource"]),
         ("client", &["tokens", "resource"]),
     ];
-    for (room, nevers) in nevers {
+    for (room, forbidden) in forbidden {
         let files = files_below(&src().join(room).join("mod.rs"));
         assert!(files.len() > 3, "{room}");
         for file in files {
-            for used in names_behind("crate::", &file) {
+            for used in names_after("crate::", &file) {
                 assert!(
-                    !nevers.contains(&used.as_str()),
+                    !forbidden.contains(&used.as_str()),
                     "{}: uses {used}",
                     name(&file)
                 );
@@ -168,8 +169,8 @@ fn proof_and_token_meet_in_the_resource_room_only() {
     }
 }
 
-/// The names that a file hands on with `pub use`.
-fn handed_on(file: &Path) -> Vec<String> {
+/// The names that a file re-exports.
+fn re_exports(file: &Path) -> Vec<String> {
     let code = code(file);
     let statements = code
         .split("\npub use ")
@@ -181,13 +182,13 @@ fn handed_on(file: &Path) -> Vec<String> {
         .filter(|leaf| !leaf.is_empty() && !leaf.ends_with("::"))
         .map(|leaf| {
             let name = leaf.rsplit([':', ' ']).next().unwrap().to_owned();
-            assert_ne!(name, "*", "{}: no glob", file.display());
+            assert_ne!(name, "*", "{}: a glob re-export", file.display());
             name
         })
         .collect()
 }
 
-/// The public modules are those of `lib.rs`, and what is handed on by `pub use` as a module.
+/// The public modules are those of `lib.rs`, and modules that are re-exported.
 #[test]
 fn each_public_name_has_one_path() {
     let (lib, rooms) = (src().join("lib.rs"), modules(&src().join("lib.rs")));
@@ -196,44 +197,52 @@ fn each_public_name_has_one_path() {
         .filter(|room| room.is_public && room.name != "fuzzing")
         .collect();
     let mut paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for name in handed_on(&lib) {
+    for name in re_exports(&lib) {
         paths.entry(name).or_default().push("crate".to_owned());
     }
-    let mut modules_handed_on = 0;
+    let mut re_exported_modules = 0;
     for room in &public {
         let inner: Vec<String> = modules(&room.file)
             .into_iter()
             .filter(|inner| inner.is_public)
             .map(|inner| inner.name)
             .collect();
-        assert_eq!(inner, [""; 0], "{}: files of a room are private", room.name);
-        for name in handed_on(&room.file) {
-            modules_handed_on += usize::from(
+        assert_eq!(
+            inner, [""; 0],
+            "{}: the files of a module must be private",
+            room.name
+        );
+        for name in re_exports(&room.file) {
+            re_exported_modules += usize::from(
                 name.chars().all(|c| c.is_lowercase() || c == '_') && name.ends_with("_contract"),
             );
             paths.entry(name).or_default().push(room.name.clone());
         }
     }
-    assert!(paths.len() > 100, "the names were found: {}", paths.len());
+    assert!(
+        paths.len() > 100,
+        "too few names were found: {}",
+        paths.len()
+    );
     for (name, paths) in &paths {
         assert_eq!(paths.len(), 1, "{name} is in {paths:?}");
     }
-    let count = public.len() + modules_handed_on;
+    let count = public.len() + re_exported_modules;
     assert!(count <= 10, "{count} public modules");
 }
 
-/// The files whose code has one of these words.
-fn naming(words: &[&str]) -> Vec<String> {
+/// The files whose code contains one of these words.
+fn files_with(words: &[&str]) -> Vec<String> {
     let files = files_below(&src().join("lib.rs"));
-    let naming = files.iter().filter(|file| {
+    let found = files.iter().filter(|file| {
         let code = code(file);
         words.iter().any(|word| code.contains(word))
     });
-    naming.map(|file| name(file)).collect()
+    found.map(|file| name(file)).collect()
 }
 
 #[test]
-fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
+fn only_listed_files_use_cryptography_crates_or_read_a_clock() {
     let engines = [
         "aws_lc_rs::",
         "p256::",
@@ -243,7 +252,7 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
         "rsa::",
     ];
     assert_eq!(
-        naming(&engines),
+        files_with(&engines),
         [
             "jose/engine.rs",
             "jose/rsa_signing.rs",
@@ -251,11 +260,11 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
         ]
     );
     assert_eq!(
-        naming(&["fiat_crypto::", "ruint::"]),
+        files_with(&["fiat_crypto::", "ruint::"]),
         ["jose/p256_table/field.rs", "jose/p256_table/scalar.rs"]
     );
     assert_eq!(
-        naming(&["pkcs1::", "pkcs8::"]),
+        files_with(&["pkcs1::", "pkcs8::"]),
         [
             "jose/rsa_signing.rs",
             "jose/private_key.rs",
@@ -263,12 +272,12 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
             "jose/key_documents.rs"
         ]
     );
-    // The contract of stores is a test, and asks for the time as a test does.
+    // The contract of replay stores is a test, so it reads the clock itself.
     assert_eq!(
-        naming(&["SystemTime::now", "Instant::now"]),
+        files_with(&["SystemTime::now", "Instant::now"]),
         ["time.rs", "proof/replay/contract.rs"]
     );
-    let mut reading = naming(&["clock.now()", "clock.read()"]);
+    let mut reading = files_with(&["clock.now()", "clock.read()"]);
     reading.retain(|file| !file.starts_with("testing/"));
     assert_eq!(
         reading,
@@ -280,7 +289,7 @@ fn few_files_name_the_cryptography_and_one_of_each_party_the_clock() {
     );
 }
 
-/// The functions of a file that rustfmt has laid out: name and number of lines.
+/// The functions in text formatted by rustfmt: name and number of lines.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut functions = Vec::new();
@@ -305,36 +314,36 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn files_and_functions_are_short_or_say_why_not() {
+fn files_and_functions_are_short_or_give_a_reason() {
     let mut seen = 0;
     for file in files_below(&src().join("lib.rs")) {
         let text = read(&file);
         let lines = text.lines().count();
-        let says_why = text
+        let has_reason = text
             .lines()
             .take_while(|line| line.starts_with("//!"))
             .any(|line| line.starts_with("//! Longer than other files: "));
-        assert!(lines <= 450 || says_why, "{}: {lines} lines", name(&file));
+        assert!(lines <= 450 || has_reason, "{}: {lines} lines", name(&file));
         for (function, lines) in functions(&text) {
-            let says_why = text.contains("clippy::too_many_lines, reason = ");
+            let has_reason = text.contains("clippy::too_many_lines, reason = ");
             assert!(
-                lines <= 60 || says_why,
+                lines <= 60 || has_reason,
                 "{}: {function} has {lines} lines",
                 name(&file)
             );
             seen += 1;
         }
     }
-    assert!(seen > 600, "the functions were found: {seen}");
+    assert!(seen > 600, "too few functions were found: {seen}");
 }
 
 #[test]
-fn the_way_of_a_request_fits_on_a_screen() {
-    let tables_of_contents = [
+fn the_functions_that_show_all_steps_of_a_check_are_short() {
+    let overviews = [
         ("resource/verifier.rs", "async fn verify_dpop("),
         ("token_endpoint/endpoint.rs", "pub fn check("),
     ];
-    for (file, start) in tables_of_contents {
+    for (file, start) in overviews {
         let text = read(&src().join(file));
         let body = text
             .split(start)

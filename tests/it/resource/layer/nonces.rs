@@ -10,8 +10,8 @@ use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
 
 use super::{ServiceError, layer};
 
-/// A layer that requires nonces. It offers the next nonce if a request comes in the second period of the
-/// nonce that it uses.
+/// A layer that requires nonces, and a nonce that it issued. In the second period of this nonce, it sends the
+/// next one.
 struct NonceServer {
     layer: DpopLayer,
     clock: TestClock,
@@ -93,7 +93,7 @@ fn only_a_successful_response_has_the_next_nonce() {
         ("R-8.2.2: OK", 200, true),
         ("R-8.2.2: Created", 201, true),
         ("R-8.2.2: No Content", 204, true),
-        ("R-8.2.2: the last success", 299, true),
+        ("R-8.2.2: the last 2xx status", 299, true),
         ("R-8.2.2: Switching Protocols", 101, true),
         ("R-8.2.2: Continue", 100, false),
         ("R-8.2.2: Processing", 102, false),
@@ -107,7 +107,7 @@ fn only_a_successful_response_has_the_next_nonce() {
         let untouched = inner_response(StatusCode::from_u16(status).unwrap());
         let mut expected = untouched.headers().clone();
         if is_success {
-            // T-23, X-3: one nonce and `no-store` replace what the service has set.
+            // T-23, X-3: one nonce and `no-store` replace those of the service.
             expected.insert("dpop-nonce", next.parse().unwrap());
             expected.insert("cache-control", HeaderValue::from_static("no-store"));
         }

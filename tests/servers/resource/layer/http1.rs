@@ -17,7 +17,7 @@ use super::{
 };
 
 #[test]
-fn accepts_and_rejects_over_http1_whatever_host_says() {
+fn the_host_field_does_not_change_the_decision_over_http1() {
     block_on(async {
         let address = serve().await;
         // One connection for all requests: it stays usable after a rejection.
@@ -136,7 +136,7 @@ fn credentials(attempt: &Attempt) -> String {
 }
 
 #[test]
-fn accepts_every_form_of_request_target_of_this_server() {
+fn the_request_target_takes_precedence_over_host_in_every_form() {
     block_on(async {
         let mut connection = RawConnection::to(serve().await).await;
         for (name, line, htu, expected) in [
@@ -272,13 +272,13 @@ fn a_rejected_request_gets_no_100_continue() {
         let expected = Err(CredentialsError::Missing.into());
         assert_head("R-7.1.4: no token", status, &headers, expected);
 
-        let mut passed = RawConnection::to(address).await;
+        let mut accepted = RawConnection::to(address).await;
         let fields = credentials(&attempt_at("POST", "/orders", ORDERS));
-        passed.write(format!("{line}{fields}\r\n")).await;
-        let (status, _) = passed.head().await;
+        accepted.write(format!("{line}{fields}\r\n")).await;
+        let (status, _) = accepted.head().await;
         assert_eq!(status, StatusCode::CONTINUE);
-        passed.write("body").await;
-        let (status, headers) = passed.head().await;
+        accepted.write("body").await;
+        let (status, headers) = accepted.head().await;
         assert_head(
             "R-7.1.3: the body after 100 Continue",
             status,

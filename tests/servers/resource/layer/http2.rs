@@ -10,7 +10,7 @@ use super::cases::cases;
 use super::{ORDERS, assert_response, attempt_at, http2_client, serve, url_error, with_body};
 
 #[test]
-fn accepts_and_rejects_over_http2_whatever_authority_and_scheme_say() {
+fn authority_and_scheme_do_not_change_the_decision_over_http2() {
     block_on(async {
         let address = serve().await;
         let mut client = http2_client(address).await;
@@ -59,7 +59,7 @@ fn accepts_and_rejects_over_http2_whatever_authority_and_scheme_say() {
 }
 
 #[test]
-fn options_asterisk_and_extended_connect_over_http2() {
+fn options_asterisk_and_extended_connect_have_a_target_over_http2() {
     block_on(async {
         let mut client = http2_client(serve().await).await;
         let asterisk = || {

@@ -104,7 +104,7 @@ impl Connection {
         }
     }
 
-    pub(super) async fn is_at_end(&mut self) -> bool {
+    pub(super) async fn is_closed(&mut self) -> bool {
         self.0.read(&mut [0]).await.unwrap() == 0
     }
 }

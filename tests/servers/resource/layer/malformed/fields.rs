@@ -1,4 +1,4 @@
-//! Malformed values_of_every_type of `Authorization` and `DPoP`: mutated, truncated, random, repeated or too long.
+//! Malformed values of `Authorization` and `DPoP`: mutated, truncated, random, repeated or too long.
 
 use common::{Attempt, AttemptExt as _, base64url};
 use serde_json::json;
@@ -293,7 +293,7 @@ pub(super) fn too_long() -> Vec<Case> {
         a.proof_claims["jti"] = json!("");
     }));
     let modulus = "canary".repeat(1000);
-    cases.push(signed("J-22: a too_long RSA key", |a| {
+    cases.push(signed("J-22: an RSA key that is too long", |a| {
         a.proof_header["alg"] = json!("PS256");
         a.proof_header["jwk"] = json!({ "kty": "RSA", "e": "AQAB", "n": modulus });
     }));
@@ -317,7 +317,7 @@ pub(super) fn invalid_http() -> Vec<Case> {
         ("folded with a space", "\r\n "),
         ("folded with a tab", "\r\n\t"),
         ("broken by a line feed", "\n"),
-        ("broken into two field_lines", "\r\n"),
+        ("broken into two lines", "\r\n"),
     ] {
         let good = GoodFields::new();
         let (first, second) = good.dpop.split_at(40);

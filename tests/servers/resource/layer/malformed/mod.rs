@@ -31,7 +31,7 @@ enum RejectedBy {
 
 struct Case {
     name: String,
-    /// The field field_lines with the credentials, as they are sent.
+    /// The field lines with the credentials, as they are sent.
     field_lines: Vec<Vec<u8>>,
     rejected_by: RejectedBy,
 }
@@ -92,7 +92,7 @@ impl Random {
     }
 }
 
-/// The values_of_every_type of both fields of a good request.
+/// The values of both fields of a good request.
 struct GoodFields {
     authorization: String,
     dpop: String,
@@ -227,7 +227,7 @@ fn a_malformed_request_gets_a_well_formed_rejection_and_the_connection_stays_usa
                 RejectedBy::Hyper => {
                     assert_eq!(response.status, 400, "{name}");
                     assert!(response.fields("www-authenticate").is_empty(), "{name}");
-                    assert!(connection.is_at_end().await, "{name}");
+                    assert!(connection.is_closed().await, "{name}");
                     connection = server.connect().await;
                     by_hyper += 1;
                 }

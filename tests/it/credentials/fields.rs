@@ -1,0 +1,377 @@
+//! The header fields (`src/credentials.rs`).
+
+use super::*;
+
+#[test]
+fn the_authorization_field_follows_its_grammar() {
+    let malformed = Err(CredentialsError::Malformed);
+    let missing = Err(CredentialsError::Missing);
+    let bearer = Err(CredentialsError::Bearer);
+    let rows: &[(&str, &str, Result<(), CredentialsError>)] = &[
+        ("R-7.1.1: as in the RFC", "DPoP TOKEN", Ok(())),
+        ("F-5 R-7.1.1: lower case", "dpop TOKEN", Ok(())),
+        ("F-5 R-7.1.1: upper case", "DPOP TOKEN", Ok(())),
+        ("F-5 R-7.1.1: any case", "dPoP TOKEN", Ok(())),
+        ("F-6 R-7.1.1: two spaces", "DPoP  TOKEN", Ok(())),
+        (
+            "F-6 R-7.1.1: many spaces",
+            "DPoP                TOKEN",
+            Ok(()),
+        ),
+        ("F-6: a TAB", "DPoP\tTOKEN", malformed),
+        ("F-6: a space and a TAB", "DPoP \tTOKEN", malformed),
+        ("F-6: a TAB and a space", "DPoP\t TOKEN", malformed),
+        ("F-7: the scheme alone", "DPoP", malformed),
+        ("F-7: the scheme and a space", "DPoP ", malformed),
+        ("F-7: a space behind the token", "DPoP TOKEN ", malformed),
+        (
+            "F-7: a space in front of the scheme",
+            " DPoP TOKEN",
+            malformed,
+        ),
+        ("F-7: two tokens", "DPoP TOKEN TOKEN", malformed),
+        ("F-7: a comma behind the token", "DPoP TOKEN,", malformed),
+        ("F-7: a semicolon", "DPoP TOKEN;", malformed),
+        ("F-7: a quoted token", "DPoP \"TOKEN\"", malformed),
+        ("F-7: a parameter", "DPoP token=\"TOKEN\"", malformed),
+        ("F-7: = in the middle", "DPoP a=TOKEN", malformed),
+        ("F-7: = in front", "DPoP =TOKEN", malformed),
+        ("F-7: nothing but =", "DPoP ==", malformed),
+        ("F-7: a colon for the space", "DPoP:TOKEN", malformed),
+        ("F-7: = for the space", "DPoP=TOKEN", malformed),
+        ("F-7: a slash for the space", "DPoP/TOKEN", malformed),
+        ("F-7: percent-encoding", "DPoP %41TOKEN", malformed),
+        (
+            "F-7: an underscore is token68, a star is not",
+            "DPoP *TOKEN",
+            malformed,
+        ),
+        ("F-7: obs-text behind the token", "DPoP TOKENé", malformed),
+        ("F-7: obs-text in the scheme", "DPoPé TOKEN", malformed),
+        ("F-7: an empty field", "", malformed),
+        ("F-7: a space", " ", malformed),
+        (
+            "F-4: both schemes in one field",
+            "Bearer TOKEN, DPoP TOKEN",
+            malformed,
+        ),
+        (
+            "F-4: in the other order",
+            "DPoP TOKEN, Bearer TOKEN",
+            malformed,
+        ),
+        (
+            "F-4: the same twice in one field",
+            "DPoP TOKEN, DPoP TOKEN",
+            malformed,
+        ),
+        ("F-8: Basic", "Basic YWxpY2U6c2VjcmV0", missing),
+        (
+            "F-8: Digest, with its parameters",
+            "Digest username=\"alice\", uri=\"/\"",
+            missing,
+        ),
+        ("F-8: Negotiate, without any", "Negotiate", missing),
+        ("F-8: GNAP", "GNAP TOKEN", missing),
+        ("F-8: a longer name", "DPoP-RT TOKEN", missing),
+        ("F-8: a shorter name", "DPo TOKEN", missing),
+        ("F-8: the token without a scheme", "TOKEN", missing),
+        ("F-10 F-11 (DPoP only): Bearer", "Bearer TOKEN", bearer),
+        ("F-10 F-11 (DPoP only): bearer", "bearer TOKEN", bearer),
+        (
+            "F-10 F-11 (DPoP only): Bearer and two spaces",
+            "Bearer  TOKEN",
+            bearer,
+        ),
+        ("F-7: Bearer alone", "Bearer", malformed),
+        ("F-7: Bearer and a TAB", "Bearer\tTOKEN", malformed),
+    ];
+    for (name, authorization, expected) in rows {
+        let attempt = authorized_by(&[authorization]);
+        match expected {
+            Ok(()) => attempt.outcome().assert_passed(name),
+            Err(error) => attempt.outcome().assert_reason(name, *error),
+        }
+    }
+    for (name, bytes) in [
+        ("F-7: obs-text that is not UTF-8", &b"DPoP to\xffken"[..]),
+        ("F-7: and alone", b"DPoP \x80"),
+        ("F-7: and as the scheme", b"\xff token"),
+    ] {
+        Attempt::but(|a| a.authorization = Some(vec![field(bytes)]))
+            .outcome()
+            .assert_reason(name, CredentialsError::Malformed);
+    }
+}
+
+#[test]
+fn several_authorization_fields_are_ambiguous() {
+    for (name, fields) in [
+        ("F-4: the same twice", ["DPoP TOKEN", "DPoP TOKEN"]),
+        (
+            "F-4: Bearer and DPoP (Figure 19)",
+            ["Bearer TOKEN", "DPoP TOKEN"],
+        ),
+        ("F-4: DPoP and Bearer", ["DPoP TOKEN", "Bearer TOKEN"]),
+        ("F-4: Basic and DPoP", ["Basic YTpi", "DPoP TOKEN"]),
+        ("F-4: DPoP and an empty one", ["DPoP TOKEN", ""]),
+        (
+            "F-4: two that are no access tokens",
+            ["Basic YTpi", "Basic YTpi"],
+        ),
+    ] {
+        authorized_by(&fields)
+            .outcome()
+            .assert_reason(name, CredentialsError::Ambiguous);
+    }
+}
+
+#[test]
+fn other_places_are_not_searched_for_a_token() {
+    let extra = |name: &'static str, scheme: &str| {
+        Attempt::but(|a| {
+            let token = a.token();
+            a.authorization = Some(Vec::new());
+            a.extra_headers = vec![(name, format!("{scheme}{token}").parse().unwrap())];
+            a.token = Some(token);
+        })
+    };
+    for (name, attempt) in [
+        ("F-9 R-4.1: a proof alone", authorized_by(&[])),
+        (
+            "F-9: neither",
+            Attempt::but(|a| (a.authorization, a.dpop) = (Some(vec![]), Some(vec![]))),
+        ),
+        (
+            "F-19 R-7.1.14: Proxy-Authorization",
+            extra("proxy-authorization", "DPoP "),
+        ),
+        (
+            "F-19: X-Forwarded-Access-Token",
+            extra("x-forwarded-access-token", ""),
+        ),
+        ("F-19: a cookie", extra("cookie", "access_token=")),
+        (
+            "F-16 R-AT.8 R-AT.12: the query",
+            Attempt::but(|a| {
+                let token = a.token();
+                a.uri = format!("/orders?access_token={token}");
+                a.authorization = Some(Vec::new());
+                a.token = Some(token);
+            }),
+        ),
+    ] {
+        attempt
+            .outcome()
+            .assert_reason(name, CredentialsError::Missing);
+    }
+    for (name, attempt) in [
+        (
+            "F-16: another token in the query is ignored",
+            Attempt::but(|a| a.uri = "/orders?access_token=other".into()),
+        ),
+        (
+            "F-19 R-7.1.14: another in Proxy-Authorization, too",
+            Attempt::but(|a| {
+                a.extra_headers = vec![("proxy-authorization", field(b"DPoP other"))];
+            }),
+        ),
+    ] {
+        attempt.outcome().assert_passed(name);
+    }
+}
+
+/// F-16, F-20: neither the form nor the trailers of a body are the business of the layer.
+#[test]
+fn a_body_is_not_searched_for_credentials() {
+    let layer = DpopLayer::new(verifier());
+    let rejection = |attempt: &Attempt, body: String, trailers: HeaderMap| {
+        let body = Full::new(Bytes::from(body)).with_trailers(async { Some(Ok(trailers)) });
+        let request = attempt.request().map(|()| body);
+        let service = layer.layer(service_fn(async |_| Ok::<_, Infallible>(Response::new(()))));
+        let response = common::block_on(service.oneshot(request)).unwrap();
+        response.extensions().get::<Rejection>().cloned()
+    };
+    let trailers = |attempt: &Attempt| {
+        let mut fields = HeaderMap::new();
+        let token = attempt.token();
+        fields.insert("dpop", attempt.proof(&token).parse().unwrap());
+        fields.insert("authorization", format!("DPoP {token}").parse().unwrap());
+        fields
+    };
+    let good = Attempt::good();
+    assert_eq!(
+        rejection(&good, "a=b".into(), HeaderMap::new()),
+        None,
+        "a body does no harm"
+    );
+    let without_token = authorized_by(&[]);
+    let form = format!("access_token={}", without_token.token());
+    assert_eq!(
+        rejection(&without_token, form, trailers(&without_token)),
+        Some(CredentialsError::Missing.into()),
+        "F-16 F-20: a token in the form and in the trailers"
+    );
+    let without_proof = Attempt::but(|a| {
+        present(a, &["DPoP TOKEN"]);
+        a.dpop = Some(Vec::new());
+    });
+    assert_eq!(
+        rejection(&without_proof, String::new(), trailers(&without_proof)),
+        Some(ProofError::Missing.into()),
+        "F-20: a proof in the trailers"
+    );
+}
+
+#[test]
+fn there_is_one_dpop_field_and_it_holds_one_jwt() {
+    let rows: &[(&str, &[&str], Option<ProofError>)] = &[
+        ("R-4.3.1: one", &["PROOF"], None),
+        ("R-7.1.2: none", &[], Some(ProofError::Missing)),
+        (
+            "F-1 R-4.3.1: the same twice",
+            &["PROOF", "PROOF"],
+            Some(ProofError::Several),
+        ),
+        (
+            "F-1: a second empty one",
+            &["PROOF", ""],
+            Some(ProofError::Several),
+        ),
+        (
+            "F-1: a first empty one",
+            &["", "PROOF"],
+            Some(ProofError::Several),
+        ),
+        (
+            "F-1: three",
+            &["PROOF", "PROOF", "PROOF"],
+            Some(ProofError::Several),
+        ),
+        (
+            "F-2 R-4.1.2: folded into one field",
+            &["PROOF, PROOF"],
+            Some(ProofError::NotAJwt),
+        ),
+        (
+            "F-2 R-4.1.2: folded without a space",
+            &["PROOF,PROOF"],
+            Some(ProofError::NotAJwt),
+        ),
+        (
+            "F-2: folded with an empty one",
+            &["PROOF,"],
+            Some(ProofError::NotAJwt),
+        ),
+        ("F-3: an empty field", &[""], Some(ProofError::NotAJwt)),
+        (
+            "R-4.1.2: a space behind",
+            &["PROOF "],
+            Some(ProofError::NotAJwt),
+        ),
+        (
+            "R-4.1.2: a space in front",
+            &[" PROOF"],
+            Some(ProofError::NotAJwt),
+        ),
+        ("R-4.1.2: quotes", &["\"PROOF\""], Some(ProofError::NotAJwt)),
+        (
+            "R-4.1.2: a scheme in front",
+            &["DPoP PROOF"],
+            Some(ProofError::NotAJwt),
+        ),
+        ("R-4.1.3: a tilde", &["PROOF~"], Some(ProofError::NotAJwt)),
+        ("R-4.1.3: a plus", &["PROOF+"], Some(ProofError::NotAJwt)),
+        ("R-4.1.3: a slash", &["PROOF/"], Some(ProofError::NotAJwt)),
+        (
+            "R-4.1.3: an equals sign",
+            &["PROOF="],
+            Some(ProofError::NotAJwt),
+        ),
+        ("R-4.1.3: not ASCII", &["PROOFé"], Some(ProofError::NotAJwt)),
+    ];
+    for (name, fields, expected) in rows {
+        let attempt = Attempt::but(|a| {
+            let token = a.token();
+            let proof = a.proof(&token);
+            let field = |text: &&str| field(text.replace("PROOF", &proof).as_bytes());
+            a.dpop = Some(fields.iter().map(field).collect());
+            a.token = Some(token);
+        });
+        match expected {
+            None => attempt.outcome().assert_passed(name),
+            Some(error) => attempt.outcome().assert_reason(name, *error),
+        }
+    }
+    Attempt::but(|a| a.dpop = Some(vec![field(b"a.b\xff.c")]))
+        .outcome()
+        .assert_reason("R-4.1.3: not UTF-8", ProofError::NotAJwt);
+}
+
+#[test]
+fn the_name_of_the_field_has_no_case_and_its_value_has() {
+    let layer = DpopLayer::new(verifier());
+    let asked = |name: &[u8], edit: fn(&str) -> String| {
+        let attempt = Attempt::good();
+        let mut request = attempt.request();
+        let proof = request.headers_mut().remove("dpop").unwrap();
+        request.headers_mut().insert(
+            HeaderName::from_bytes(name).unwrap(),
+            edit(proof.to_str().unwrap()).parse().unwrap(),
+        );
+        common::ask(&layer, request)
+    };
+    for name in ["DPoP", "DPOP", "dpop", "dPoP"] {
+        asked(name.as_bytes(), str::to_owned).assert_passed(&format!("R-4.1.1: {name}"));
+    }
+    asked(b"DPoP", |proof| proof.replacen('e', "E", 1)).assert_reason(
+        "R-4.1.1: its first letter in upper case",
+        ProofError::HeaderNotJson,
+    );
+    asked(b"X-DPoP", str::to_owned).assert_reason("R-4.1.1: another name", ProofError::Missing);
+}
+
+/// A JWS of exactly this length, by way of white space behind its JSON texts.
+fn jws_of_length(key: &Key, header: &Value, payload: &Value, length: usize) -> String {
+    let encoded = |bytes: usize| (bytes * 4).div_ceil(3);
+    let (header, payload) = (header.to_string(), payload.to_string());
+    let signature = encoded(key.signature(b"").len());
+    let (header_spaces, payload_spaces) = (0..3)
+        .flat_map(|one| (0..length).map(move |other| (one, other)))
+        .find(|(one, other)| {
+            encoded(header.len() + one) + encoded(payload.len() + other) + signature + 2 == length
+        })
+        .unwrap();
+    let jws = key.sign_text(
+        header + &" ".repeat(header_spaces),
+        payload + &" ".repeat(payload_spaces),
+    );
+    assert_eq!(jws.len(), length);
+    jws
+}
+
+#[test]
+fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
+    let proof = |length| {
+        Attempt::but(|a| {
+            let token = a.token();
+            a.proof_claims["ath"] = json!(ath(&token));
+            let proof = jws_of_length(&a.key, &a.proof_header, &a.proof_claims, length);
+            a.dpop = Some(vec![proof.parse().unwrap()]);
+            a.token = Some(token);
+        })
+        .outcome()
+    };
+    proof(8 * 1024).assert_passed("F-18: the longest proof");
+    proof(8 * 1024 + 1).assert_reason("F-18: a longer one", ProofError::TooLong);
+    proof(60 * 1024).assert_reason("F-18: a much longer one", ProofError::TooLong);
+    let token = |length| {
+        Attempt::but(|a| {
+            let token = jws_of_length(&a.token_key, &a.token_header, &a.token_claims, length);
+            a.token = Some(token);
+        })
+        .outcome()
+    };
+    token(32 * 1024).assert_passed("F-18: the longest token");
+    token(32 * 1024 + 1).assert_reason("F-18: a longer one", CredentialsError::TokenTooLong);
+}

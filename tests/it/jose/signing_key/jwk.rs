@@ -1,0 +1,366 @@
+//! Private keys in JWK form (`src/jose/key_documents.rs`).
+
+use super::*;
+
+#[test]
+fn rejects_what_is_no_jwk_for_signing() {
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let duplicate = |member: &str| {
+        let text = ec.to_string();
+        format!("{},\"{member}\":{}}}", &text[..text.len() - 1], ec[member])
+    };
+    let escaped = {
+        let d = ec["d"].as_str().unwrap();
+        let escaped = format!("\\u00{:02x}{}", d.as_bytes()[0], &d[1..]);
+        ec.to_string().replace(d, &escaped)
+    };
+    assert_rejected(
+        SigningKey::from_jwk,
+        [
+            ("nothing", String::new(), SigningKeyError::Json),
+            ("garbage", "garbage".into(), SigningKeyError::Json),
+            ("an array", format!("[{ec}]"), SigningKeyError::Json),
+            ("two of them", format!("{ec}{ec}"), SigningKeyError::Json),
+            ("a duplicate d", duplicate("d"), SigningKeyError::Json),
+            ("a duplicate x", duplicate("x"), SigningKeyError::Json),
+            (
+                "a duplicate unknown member",
+                ec.to_string().replacen('{', r#"{"a":1,"a":1,"#, 1),
+                SigningKeyError::Json,
+            ),
+            ("d is a number", but(&ec, "d", 1), SigningKeyError::Json),
+            (
+                "d is null",
+                but(&ec, "d", Value::Null),
+                SigningKeyError::Json,
+            ),
+            ("d with an escape", escaped, SigningKeyError::Json),
+            ("megabytes", " ".repeat(4 << 20), SigningKeyError::TooLong),
+            ("use is enc", but(&ec, "use", "enc"), SigningKeyError::Use),
+            (
+                "key_ops is verify",
+                but(&ec, "key_ops", json!(["verify"])),
+                SigningKeyError::Use,
+            ),
+            (
+                "key_ops is empty",
+                but(&ec, "key_ops", json!([])),
+                SigningKeyError::Use,
+            ),
+            (
+                "alg of another curve",
+                but(&ec, "alg", "ES384"),
+                SigningKeyError::Algorithm,
+            ),
+            (
+                "alg of another type",
+                but(&rsa, "alg", "ES256"),
+                SigningKeyError::Algorithm,
+            ),
+            (
+                "alg of an encryption",
+                but(&ec, "alg", "ECDH-ES"),
+                SigningKeyError::Algorithm,
+            ),
+            (
+                "alg none",
+                but(&ec, "alg", "none"),
+                SigningKeyError::Algorithm,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn accepts_what_does_not_contradict_a_jwk_for_signing() {
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    for (name, text, algorithm) in [
+        ("kid", but(&ec, "kid", "1"), Algorithm::Es256),
+        ("use is sig", but(&ec, "use", "sig"), Algorithm::Es256),
+        (
+            "key_ops has sign",
+            but(&ec, "key_ops", json!(["verify", "sign"])),
+            Algorithm::Es256,
+        ),
+        ("no alg, EC", without(&ec, "alg"), Algorithm::Es256),
+        ("no alg, OKP", without(&okp, "alg"), Algorithm::Ed25519),
+        ("no alg, RSA", without(&rsa, "alg"), Algorithm::Ps256),
+        ("EdDSA", but(&okp, "alg", "EdDSA"), Algorithm::EdDsa),
+        ("RS384", but(&rsa, "alg", "RS384"), Algorithm::Rs384),
+    ] {
+        let key = SigningKey::from_jwk(&text).unwrap();
+        assert_eq!(key.algorithm(), algorithm, "{name}");
+    }
+}
+
+/// With a zero byte before a number.
+fn longer(jwk: &Value, member: &str) -> String {
+    but(
+        jwk,
+        member,
+        base64url([vec![0], number(jwk, member)].concat()),
+    )
+}
+
+#[test]
+fn rejects_broken_ec_and_okp_jwks() {
+    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let another = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
+    let padded = format!("{}=", ec["d"].as_str().unwrap());
+    let no_type = SigningKeyError::Public(InvalidJwk::KeyType);
+    let no_coordinate = SigningKeyError::Public(InvalidJwk::Coordinate);
+    assert_rejected(
+        SigningKey::from_jwk,
+        [
+            (
+                "no kty",
+                without(&ec, "kty"),
+                SigningKeyError::Public(InvalidJwk::Missing),
+            ),
+            ("a symmetric key", but(&ec, "kty", "oct"), no_type),
+            ("no curve", without(&ec, "crv"), no_type),
+            ("another curve", but(&ec, "crv", "secp256k1"), no_type),
+            ("X25519", but(&okp, "crv", "X25519"), no_type),
+            ("no x", without(&ec, "x"), no_coordinate),
+            ("no y", without(&ec, "y"), no_coordinate),
+            ("a longer x", longer(&ec, "x"), no_coordinate),
+            ("no d", without(&ec, "d"), SigningKeyError::Missing),
+            ("OKP: no d", without(&okp, "d"), SigningKeyError::Missing),
+            (
+                "d with padding",
+                but(&ec, "d", padded),
+                SigningKeyError::Member,
+            ),
+            ("an empty d", but(&ec, "d", ""), SigningKeyError::Length),
+            ("a longer d", longer(&ec, "d"), SigningKeyError::Length),
+            (
+                "OKP: a longer d",
+                longer(&okp, "d"),
+                SigningKeyError::Length,
+            ),
+            (
+                "a shorter d",
+                but(&ec, "d", base64url([1; 31])),
+                SigningKeyError::Length,
+            ),
+            (
+                "a d of zero",
+                but(&ec, "d", base64url([0; 32])),
+                SigningKeyError::Scalar,
+            ),
+            (
+                "a d of n",
+                but(&ec, "d", base64url(order())),
+                SigningKeyError::Scalar,
+            ),
+            ("another d", turned(&ec, "d"), SigningKeyError::Mismatch),
+            (
+                "OKP: another d",
+                turned(&okp, "d"),
+                SigningKeyError::Mismatch,
+            ),
+            (
+                "another's d",
+                but(&ec, "d", another["d"].clone()),
+                SigningKeyError::Mismatch,
+            ),
+            (
+                "another's x",
+                but(&ec, "x", another["x"].clone()),
+                SigningKeyError::Mismatch,
+            ),
+            (
+                "another's y",
+                but(&ec, "y", another["y"].clone()),
+                SigningKeyError::Mismatch,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn rejects_broken_rsa_jwks() {
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let swapped = {
+        let mut changed = rsa.clone();
+        changed["p"] = rsa["q"].clone();
+        changed["q"] = rsa["p"].clone();
+        changed.to_string()
+    };
+    // Congruent to d, so that nothing else is wrong with it.
+    let long_exponent = {
+        let number = |name: &str| BigUint::from_bytes_be(&number(&rsa, name));
+        let d = number("d") + (number("p") - 1_u8) * (number("q") - 1_u8);
+        assert!(d > number("n"));
+        but(&rsa, "d", base64url(d.to_bytes_be()))
+    };
+    let integer = SigningKeyError::Public(InvalidJwk::Integer);
+    let missing = SigningKeyError::Public(InvalidJwk::Missing);
+    assert_rejected(
+        SigningKey::from_jwk,
+        [
+            ("no n", without(&rsa, "n"), missing),
+            ("no e", without(&rsa, "e"), missing),
+            ("a longer n", longer(&rsa, "n"), integer),
+            ("an e of one", but(&rsa, "e", "AQ"), integer),
+            ("another e", but(&rsa, "e", "Aw"), SigningKeyError::Mismatch),
+            ("a longer p", longer(&rsa, "p"), SigningKeyError::Length),
+            ("an empty qi", but(&rsa, "qi", ""), SigningKeyError::Length),
+            (
+                "a p of three",
+                but(&rsa, "p", "Aw"),
+                SigningKeyError::Primes,
+            ),
+            (
+                "other primes",
+                but(&rsa, "oth", json!([])),
+                SigningKeyError::Primes,
+            ),
+            ("a d above n", long_exponent, SigningKeyError::Mismatch),
+            ("p and q swapped", swapped, SigningKeyError::Mismatch),
+        ],
+    );
+    for member in ["d", "p", "q", "dp", "dq", "qi"] {
+        assert_rejected(
+            SigningKey::from_jwk,
+            [(member, without(&rsa, member), SigningKeyError::Missing)],
+        );
+    }
+    for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
+        assert_rejected(
+            SigningKey::from_jwk,
+            [(member, turned(&rsa, member), SigningKeyError::Mismatch)],
+        );
+    }
+}
+
+/// n is the product of p and q, d is an inverse of e, the other numbers follow: only q is no prime.
+#[test]
+fn rejects_rsa_keys_whose_primes_are_none() {
+    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let number = |name: &str| BigUint::from_bytes_be(&decoded(rsa[name].as_str().unwrap()));
+    let one = BigUint::from(1_u8);
+    let (p, e) = (number("p"), number("e"));
+    let mut q = number("q") + 2_u8;
+    let (phi, d) = loop {
+        let phi = (&p - &one) * (&q - &one);
+        match e.modinv(&phi) {
+            Some(d) => break (phi, d),
+            None => q += 2_u8,
+        }
+    };
+    assert_eq!((&d * &e) % phi, one);
+    let mut composite = rsa.clone();
+    for (name, value) in [
+        ("n", &p * &q),
+        ("q", q.clone()),
+        ("dp", &d % (&p - &one)),
+        ("dq", &d % (&q - &one)),
+        ("qi", q.modinv(&p).unwrap()),
+        ("d", d),
+    ] {
+        composite[name] = json!(base64url(value.to_bytes_be()));
+    }
+    let read = SigningKey::from_jwk(&composite.to_string());
+    assert_eq!(read.unwrap_err(), SigningKeyError::Mismatch);
+}
+
+/// C-18
+#[test]
+fn picks_an_algorithm_of_the_servers_list() {
+    for (algs, expected) in [
+        ("RS256 foo ES256", Ok(Algorithm::Es256)),
+        ("ES384", Ok(Algorithm::Es384)),
+        ("ES512 ES384 none", Ok(Algorithm::Es384)),
+        (" EdDSA  ES384 ", Ok(Algorithm::EdDsa)),
+        ("EdDSA Ed25519", Ok(Algorithm::Ed25519)),
+        ("none HS256 foo", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("es256", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("ES256,ES384", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("", Err(SigningKeyError::NoCommonAlgorithm)),
+    ] {
+        let picked = SigningKey::generate_for_one_of(algs).map(|key| key.algorithm());
+        assert_eq!(picked, expected, "{algs:?}");
+    }
+}
+
+/// C-4: a header carries the required public members and nothing else.
+#[test]
+fn a_jwk_is_written_with_its_required_members_only() {
+    for (name, text, written) in [
+        (
+            "EC",
+            r#"{"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","kid":"1","use":"sig","alg":"ES256","crv":"P-256","kty":"EC"}"#,
+            r#"{"crv":"P-256","kty":"EC","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+        ),
+        (
+            "OKP",
+            r#"{"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kty":"OKP","crv":"Ed25519","key_ops":["verify"]}"#,
+            r#"{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+        ),
+    ] {
+        let jwk: Jwk = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&jwk).unwrap(), written, "{name}");
+        let again: Jwk = serde_json::from_str(written).unwrap();
+        assert_eq!(again.thumbprint(), jwk.thumbprint(), "{name}");
+        let from_value: Jwk = serde_json::from_value(serde_json::from_str(text).unwrap()).unwrap();
+        assert_eq!(from_value.thumbprint(), jwk.thumbprint(), "{name}");
+    }
+    let public = serde_json::to_value(rsa().public_key()).unwrap();
+    let members: Vec<_> = public.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["e", "kty", "n"]);
+}
+
+#[test]
+fn a_jwk_inside_other_json_is_read_as_strictly_as_alone() {
+    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    for (name, text, expected) in [
+        ("private", RFC_8037.to_owned(), InvalidJwk::Private),
+        (
+            "no kty",
+            format!(r#"{{"crv":"Ed25519","x":"{x}"}}"#),
+            InvalidJwk::Missing,
+        ),
+        (
+            "X25519",
+            format!(r#"{{"kty":"OKP","crv":"X25519","x":"{x}"}}"#),
+            InvalidJwk::KeyType,
+        ),
+        (
+            "short",
+            r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
+            InvalidJwk::Coordinate,
+        ),
+        (
+            "enc",
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","use":"enc"}}"#),
+            InvalidJwk::Use,
+        ),
+        (
+            "twice",
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","x":"{x}"}}"#),
+            InvalidJwk::Json,
+        ),
+        (
+            "nested twice",
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","a":{{"b":1,"b":1}}}}"#),
+            InvalidJwk::Json,
+        ),
+        ("a string", format!("\"{x}\""), InvalidJwk::Json),
+        ("null", "null".to_owned(), InvalidJwk::Json),
+    ] {
+        assert_eq!(text.parse::<Jwk>().unwrap_err(), expected, "{name}");
+        let inside = serde_json::from_str::<Vec<Jwk>>(&format!("[{text}]")).unwrap_err();
+        if expected != InvalidJwk::Json {
+            let message = inside.to_string();
+            assert!(
+                message.starts_with(&expected.to_string()),
+                "{name}: {message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! What is counted and measured, with which labels.
+
+use super::*;
+
+fn requests(decision: &str, scheme: &str, reason: &str, count: u64) -> String {
+    format!("{REQUESTS}{{decision={decision},reason={reason},scheme={scheme}}} {count}")
+}
+
+fn skew(decision: &str, values: &[f64]) -> String {
+    format!("{CLOCK_SKEW}{{decision={decision}}} {values:?}")
+}
+
+fn replays(records: u64, limit: u64) -> [String; 2] {
+    [
+        format!("{REPLAY_LIMIT}{{}} {limit}"),
+        format!("{REPLAY_RECORDS}{{}} {records}"),
+    ]
+}
+
+/// The attempts of a row, and all that is recorded of them.
+#[expect(clippy::too_many_lines, reason = "a table")]
+#[test]
+fn every_decision_is_counted_with_its_scheme_and_its_reason() {
+    type Change = fn(&mut Attempt);
+    struct Row {
+        name: &'static str,
+        layer: fn() -> DpopLayer,
+        change: Change,
+        expected: Vec<String>,
+    }
+    let row = |name, layer, change: Change, expected| Row {
+        name,
+        layer,
+        change,
+        expected,
+    };
+    let default = || DpopLayer::new(verifier());
+    let both = || DpopLayer::new(verifier().allow_bearer());
+    let report_only = || DpopLayer::new(verifier()).with_insecure_report_only();
+    let accepted = || {
+        let [limit, records] = replays(1, 1_000_000);
+        vec![
+            requests("accepted", "dpop", "none", 1),
+            skew("accepted", &[0.0]),
+            cache("miss", 1),
+            limit,
+            records,
+        ]
+    };
+    let rows = vec![
+        row("accepted", default, |_| {}, accepted()),
+        row("accepted, Bearer allowed", both, |_| {}, accepted()),
+        row(
+            "accepted, in report-only mode",
+            report_only,
+            |_| {},
+            accepted(),
+        ),
+        row(
+            "accepted, without a cache",
+            || {
+                let tokens = jwt_verifier().without_cache();
+                DpopLayer::new(Verifier::new(common::rules(), tokens))
+            },
+            |_| {},
+            accepted()
+                .into_iter()
+                .filter(|line| !line.starts_with(TOKEN_CACHE))
+                .collect(),
+        ),
+        row(
+            "accepted, with another limit",
+            || {
+                DpopLayer::new(verifier_by(|rules| {
+                    rules.with_replay_store(MemoryReplayStore::with_limit(7))
+                }))
+            },
+            |_| {},
+            {
+                let [limit, records] = replays(1, 7);
+                let mut lines = accepted();
+                lines.retain(|line| !line.starts_with("tower_dpop_replay"));
+                lines.extend([limit, records]);
+                lines
+            },
+        ),
+        row(
+            "no token",
+            default,
+            |a| a.authorization = Some(vec![]),
+            vec![requests("rejected", "none", "credentials_missing", 1)],
+        ),
+        row(
+            "two tokens",
+            default,
+            |a| a.authorization = Some(vec![HeaderValue::from_static("DPoP a"); 2]),
+            vec![requests("rejected", "none", "credentials_ambiguous", 1)],
+        ),
+        row(
+            "as Bearer, where that is not spoken",
+            default,
+            |a| a.authorization = Some(vec![HeaderValue::from_static("Bearer a")]),
+            vec![requests("rejected", "bearer", "credentials_bearer", 1)],
+        ),
+        row(
+            "no proof",
+            default,
+            |a| a.dpop = Some(vec![]),
+            vec![requests("rejected", "dpop", "proof_missing", 1)],
+        ),
+        row(
+            "another method, at a wrong time",
+            default,
+            |a| {
+                a.proof_claims["htm"] = json!("POST");
+                a.proof_claims["iat"] = json!(NOW - 5);
+            },
+            vec![requests("rejected", "dpop", "proof_htm", 1)],
+        ),
+        row(
+            "too old",
+            default,
+            |a| a.proof_claims["iat"] = json!(NOW - 100),
+            vec![
+                requests("rejected", "dpop", "proof_iat_too_old", 1),
+                skew("rejected", &[100.0]),
+            ],
+        ),
+        row(
+            "too old, in report-only mode",
+            report_only,
+            |a| a.proof_claims["iat"] = json!(NOW - 100),
+            vec![
+                requests("reported", "dpop", "proof_iat_too_old", 1),
+                skew("reported", &[100.0]),
+            ],
+        ),
+        row(
+            "no token, in report-only mode",
+            report_only,
+            |a| a.authorization = Some(vec![]),
+            vec![requests("reported", "none", "credentials_missing", 1)],
+        ),
+        row(
+            "no nonce",
+            || {
+                let nonces = StatelessNonces::new(NonceSecret::generate());
+                DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces)))
+            },
+            |_| {},
+            vec![
+                requests("rejected", "dpop", "nonce_missing", 1),
+                cache("miss", 1),
+            ],
+        ),
+        row(
+            "an expired token",
+            default,
+            |a| a.token_claims["exp"] = json!(1),
+            vec![
+                requests("rejected", "dpop", "token_expired", 1),
+                cache("miss", 1),
+            ],
+        ),
+        row(
+            "bound elsewhere",
+            default,
+            |a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()),
+            vec![
+                requests("rejected", "dpop", "binding_other_key", 1),
+                cache("miss", 1),
+            ],
+        ),
+        row(
+            "an unbound token as Bearer",
+            both,
+            |a| {
+                a.token_claims.as_object_mut().unwrap().remove("cnf");
+                as_bearer(a);
+            },
+            vec![requests("accepted", "bearer", "none", 1), cache("miss", 1)],
+        ),
+        row(
+            "a bound token as Bearer",
+            both,
+            as_bearer,
+            vec![
+                requests("rejected", "bearer", "bearer_bound", 1),
+                cache("miss", 1),
+            ],
+        ),
+        row(
+            "a forged token as Bearer",
+            both,
+            |a| {
+                a.token_key = Key::es256();
+                as_bearer(a);
+            },
+            vec![
+                requests("rejected", "bearer", "token_signature", 1),
+                cache("miss", 1),
+            ],
+        ),
+        row(
+            "a full memory",
+            || {
+                DpopLayer::new(verifier_by(|rules| {
+                    rules.with_replay_store(MemoryReplayStore::with_limit(0))
+                }))
+            },
+            |_| {},
+            {
+                let [limit, records] = replays(0, 0);
+                vec![
+                    requests("rejected", "none", "unavailable_replay_full", 1),
+                    cache("miss", 1),
+                    limit,
+                    records,
+                ]
+            },
+        ),
+    ];
+    for row in rows {
+        let attempt = Attempt::but(row.change);
+        let layer = (row.layer)();
+        let (_, found) = recorded(|| attempt.outcome_by(&layer));
+        assert_lines(row.name, &found, row.expected);
+    }
+}
+
+/// A replay finds its token in the cache, and takes no place.
+#[test]
+fn hits_and_records_add_up() {
+    let clock = TestClock::at(NOW);
+    let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
+    let good = Attempt::good();
+    let ((), found) = recorded(|| {
+        for attempt in [&good, &good.again(), &good.again()] {
+            attempt.outcome_by(&layer).assert_passed("good");
+        }
+        good.outcome_by(&layer);
+        Attempt::but(|a| a.token_claims["other"] = json!(1))
+            .outcome_by(&layer)
+            .assert_passed("another token");
+    });
+    assert_lines(
+        "one of five rejected",
+        &found,
+        [
+            requests("accepted", "dpop", "none", 4),
+            requests("rejected", "dpop", "proof_replayed", 1),
+            skew("accepted", &[0.0; 4]),
+            cache("hit", 3),
+            cache("miss", 2),
+        ]
+        .into_iter()
+        .chain(replays(4, 1_000_000)),
+    );
+    // The time of all of them has passed.
+    clock.advance(Duration::from_secs(200));
+    let mut later = good.again();
+    later.proof_claims["iat"] = json!(NOW + 200);
+    let ((), found) = recorded(|| later.outcome_by(&layer).assert_passed("later"));
+    let expected = [
+        requests("accepted", "dpop", "none", 1),
+        skew("accepted", &[0.0]),
+        cache("hit", 1),
+    ];
+    assert_lines(
+        "later",
+        &found,
+        expected.into_iter().chain(replays(1, 1_000_000)),
+    );
+}
+
+/// Positive behind our clock, negative ahead of it, and bounded: `iat` is anybody's to write.
+#[test]
+fn the_skew_of_clocks_is_measured_in_seconds() {
+    let now = f64::from(u32::try_from(NOW).unwrap());
+    let rows: [(&str, f64, &str, f64); 13] = [
+        ("now", 0.0, "accepted", 0.0),
+        ("behind", -5.0, "accepted", 5.0),
+        ("half a second behind", -0.5, "accepted", 0.5),
+        ("the oldest", -90.0, "accepted", 90.0),
+        ("ahead", 10.0, "accepted", -10.0),
+        ("the newest", 30.0, "accepted", -30.0),
+        ("too old", -91.0, "rejected", 91.0),
+        ("an hour old", -3600.0, "rejected", 3600.0),
+        ("too far ahead", 31.0, "rejected", -31.0),
+        ("an hour ahead", 3600.0, "rejected", -3600.0),
+        ("of 1970", -now, "rejected", 86_400.0),
+        ("before all time", -1e300, "rejected", 86_400.0),
+        ("after all time", 1e300, "rejected", -86_400.0),
+    ];
+    for (name, offset, decision, expected) in rows {
+        let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(now + offset));
+        let (outcome, found) = recorded(|| attempt.outcome());
+        assert_eq!(
+            outcome.status.is_success(),
+            decision == "accepted",
+            "{name}"
+        );
+        let skews: Vec<_> = found
+            .iter()
+            .filter(|line| line.starts_with(CLOCK_SKEW))
+            .collect();
+        assert_eq!(skews, [&skew(decision, &[expected])], "{name}");
+    }
+    // Where a nonce stands in for `iat`, it is measured all the same.
+    let nonces = StatelessNonces::new(NonceSecret::generate());
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules
+            .with_nonces(nonces.clone())
+            .with_freshness(Freshness::fapi2())
+    }));
+    let nonce = common::required_nonce(&layer).unwrap();
+    for (iat, expected) in [(NOW - 500, 500.0), (NOW + 500, -500.0), (0, 86_400.0)] {
+        let attempt = Attempt::but(|a| {
+            a.proof_claims["nonce"] = json!(nonce);
+            a.proof_claims["iat"] = json!(iat);
+        });
+        let (outcome, found) = recorded(|| attempt.outcome_by(&layer));
+        outcome.assert_passed("with a nonce");
+        assert!(found.contains(&skew("accepted", &[expected])), "{found:?}");
+    }
+}
+
+/// A request that is accepted, and then not allowed what it asks for, is two decisions.
+#[test]
+fn a_rejection_behind_the_layer_is_counted_in_its_scheme() {
+    for (name, layer, scheme, decision, status) in [
+        ("DPoP", DpopLayer::new(verifier()), "dpop", "rejected", 403),
+        (
+            "Bearer",
+            DpopLayer::new(verifier().allow_bearer()),
+            "bearer",
+            "rejected",
+            403,
+        ),
+        (
+            "report-only",
+            DpopLayer::new(verifier()).with_insecure_report_only(),
+            "dpop",
+            "reported",
+            200,
+        ),
+    ] {
+        let attempt = Attempt::but(|a| {
+            if scheme == "bearer" {
+                a.token_claims.as_object_mut().unwrap().remove("cnf");
+                as_bearer(a);
+            }
+        });
+        let required = RequireScopesLayer::all_of("admin".parse().unwrap());
+        let service = layer.layer(required.layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(()))
+        })));
+        let (response, found) = recorded(|| block_on(service.oneshot(attempt.request())).unwrap());
+        assert_eq!(response.status().as_u16(), status, "{name}");
+        let counted: Vec<_> = found
+            .into_iter()
+            .filter(|line| line.starts_with(REQUESTS))
+            .collect();
+        let expected = [
+            requests("accepted", scheme, "none", 1),
+            requests(decision, scheme, "authorization_scope", 1),
+        ];
+        assert_lines(name, &counted, expected);
+    }
+}
+
+/// Each cache counts for itself.
+#[test]
+fn a_cache_around_a_cache_counts_twice() {
+    let tokens = TokenCache::new(jwt_verifier(), Duration::from_secs(10));
+    let verifier = Verifier::new(
+        ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
+        tokens,
+    );
+    let layer = DpopLayer::new(verifier);
+    let good = Attempt::good();
+    let ((), first) = recorded(|| good.outcome_by(&layer).assert_passed("first"));
+    assert!(first.contains(&cache("miss", 2)), "{first:?}");
+    let ((), second) = recorded(|| good.again().outcome_by(&layer).assert_passed("second"));
+    assert!(second.contains(&cache("hit", 1)), "{second:?}");
+    assert!(
+        !second.iter().any(|line| line.contains("miss")),
+        "{second:?}"
+    );
+}
+
+/// A token request is a decision of another server; a preflight was not decided about.
+#[test]
+fn token_requests_count_apart_and_preflights_do_not_count() {
+    let endpoint =
+        TokenEndpoint::new(ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW)));
+    let client = TestClient::without_issuer(TestClock::at(NOW));
+    let request = client.token_request("https://as.example.com/token");
+    let (head, ()) = request.build::<()>().into_parts();
+    let (outcome, found) = recorded(|| block_on(endpoint.verify(&head)).map(drop));
+    assert_eq!(outcome, Ok(()));
+    let token_request = |decision: &str, reason: &str| {
+        format!("{TOKEN_REQUESTS}{{decision={decision},reason={reason}}} 1")
+    };
+    let [limit, records] = replays(1, 1_000_000);
+    let expected = vec![
+        token_request("accepted", "none"),
+        skew("accepted", &[0.0]),
+        limit.clone(),
+        records.clone(),
+    ];
+    assert_lines("a token request", &found, expected);
+    let (rejection, found) = recorded(|| {
+        let rejection = block_on(endpoint.verify(&head)).map(drop).unwrap_err();
+        endpoint.reject::<String>(rejection)
+    });
+    assert_eq!(rejection.status(), StatusCode::BAD_REQUEST);
+    let expected = vec![token_request("rejected", "proof_replayed"), limit, records];
+    assert_lines("its replay", &found, expected);
+
+    let layer = DpopLayer::new(verifier()).with_preflight_pass_through();
+    let preflight = Request::builder()
+        .method(Method::OPTIONS)
+        .uri("/orders")
+        .header("access-control-request-method", "POST");
+    let (outcome, found) = recorded(|| common::ask(&layer, preflight.body(()).unwrap()));
+    assert_eq!(outcome.status, StatusCode::OK);
+    assert_lines("a preflight", &found, []);
+}
+
+/// Every way in which the kit can spoil a request, full of words of its own: no label is one of
+/// them, and the reason is that of the rejection.
+#[test]
+fn labels_come_from_a_fixed_set() {
+    let issuer = TestIssuer::new(ISSUER, AUDIENCE).with_clock(TestClock::at(NOW));
+    let nonces = StatelessNonces::new(NonceSecret::generate());
+    let client = TestClient::new(&issuer)
+        .with_claim("marker", "marker")
+        .with_nonces(nonces.clone());
+    let mut reasons = BTreeSet::new();
+    for bearer in [false, true] {
+        for defect in Defect::ALL {
+            let verifier = Verifier::new(
+                ProofRules::new(AUDIENCE.parse().unwrap())
+                    .with_clock(|| at(NOW))
+                    .with_nonces(nonces.clone()),
+                issuer.jwt_verifier(),
+            );
+            let layer = DpopLayer::new(if bearer {
+                verifier.allow_bearer()
+            } else {
+                verifier
+            });
+            let mut request = client.request(Method::GET, "https://api.example.com/orders?marker");
+            request
+                .extra_headers
+                .push(("user-agent", HeaderValue::from_static("marker")));
+            let request = request.with_defect(*defect);
+            let (outcomes, found) = recorded(|| {
+                // Some defects are a matter of a second request.
+                [(); 2].map(|()| common::ask(&layer, request.build()))
+            });
+            let mut expected = BTreeMap::new();
+            for outcome in &outcomes {
+                let (decision, scheme, reason) = match &outcome.rejection {
+                    None => ("accepted", "dpop", "none"),
+                    Some(rejection) => {
+                        let scheme = match rejection.scheme() {
+                            None => "none",
+                            Some(tower_dpop::resource::Scheme::Bearer) => "bearer",
+                            Some(_) => "dpop",
+                        };
+                        reasons.insert(rejection.reason());
+                        ("rejected", scheme, rejection.reason())
+                    }
+                };
+                *expected.entry((decision, scheme, reason)).or_insert(0) += 1;
+            }
+            let expected: Vec<String> = expected
+                .into_iter()
+                .map(|((decision, scheme, reason), count)| {
+                    requests(decision, scheme, reason, count)
+                })
+                .collect();
+            let counted: Vec<String> = found
+                .iter()
+                .filter(|line| line.starts_with(REQUESTS))
+                .cloned()
+                .collect();
+            assert_lines(&format!("{defect:?}"), &counted, expected);
+            for line in &found {
+                assert!(!line.contains("marker"), "{defect:?}: {line}");
+                let known = [
+                    "{decision=accepted,reason=none,scheme=dpop}",
+                    "{decision=accepted}",
+                    "{decision=rejected}",
+                    "{result=hit}",
+                    "{result=miss}",
+                    "{}",
+                ];
+                assert!(
+                    line.starts_with(REQUESTS) || known.iter().any(|known| line.contains(known)),
+                    "{defect:?}: {line}"
+                );
+            }
+        }
+    }
+    assert!(reasons.len() > 20, "{reasons:?}");
+    for reason in reasons {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        assert!(reason.chars().all(plain), "{reason}");
+    }
+}
+
+/// Units and meanings, for every metric there is.
+#[test]
+fn every_metric_is_described() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        tower_dpop::telemetry::describe();
+        metrics::counter!(REQUESTS).increment(1);
+        metrics::counter!(TOKEN_REQUESTS).increment(1);
+        metrics::counter!(TOKEN_CACHE).increment(1);
+        metrics::counter!(KEY_FETCHES).increment(1);
+        metrics::counter!(INTROSPECTIONS).increment(1);
+        metrics::gauge!(REPLAY_RECORDS).set(1.0);
+        metrics::gauge!(REPLAY_LIMIT).set(1.0);
+        metrics::histogram!(CLOCK_SKEW).record(1.0);
+    });
+    let described: BTreeMap<String, (metrics::Unit, String)> = recorder
+        .snapshotter()
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .map(|(key, unit, text, _)| {
+            let name = key.key().name().to_owned();
+            (name, (unit.unwrap(), text.unwrap().to_string()))
+        })
+        .collect();
+    assert_eq!(described.len(), 8);
+    for (name, (unit, text)) in described {
+        let expected = if name == CLOCK_SKEW {
+            metrics::Unit::Seconds
+        } else {
+            metrics::Unit::Count
+        };
+        assert_eq!(unit, expected, "{name}");
+        assert!(name.starts_with("tower_dpop_"), "{name}");
+        assert!(text.len() > 10 && !text.ends_with('.'), "{name}: {text}");
+    }
+}

@@ -1,0 +1,225 @@
+//! How this server authenticates (`src/tokens/introspection/client_authentication.rs`).
+
+use super::*;
+
+/// stands in [`Known::check`]: no field `DPoP`, nothing in the form but the token, the hint
+/// and the credentials.
+#[test]
+fn shows_who_is_asking_in_each_of_three_ways() {
+    fn assertion_key(key: &Key) -> SigningKey {
+        SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap()
+    }
+    fn by_key(key: &Key, kid: Option<&'static str>) -> Registered {
+        Registered::Key(CLIENT_ID.into(), key.public_key().clone(), kid)
+    }
+    let secrets = [
+        ("plain", "s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"),
+        ("special", CLIENT_ID, SECRET),
+        ("a colon each", "a:b", "c:d"),
+        ("encoded already", "a%3Ab", "c%2Bd+e"),
+        ("an empty secret", "id", ""),
+        ("controls", "a\nb", "c\0d\r\n"),
+    ];
+    let mut rows: Vec<(String, Registered, ClientAuthentication)> = Vec::new();
+    for (name, id, secret) in secrets {
+        rows.push((
+            format!("client_secret_basic, {name}"),
+            Registered::Basic(id.into(), secret.into()),
+            ClientAuthentication::basic(id, secret),
+        ));
+        rows.push((
+            format!("client_secret_post, {name}"),
+            Registered::Post(id.into(), secret.into()),
+            ClientAuthentication::post(id, secret),
+        ));
+    }
+    for key in [
+        Key::es256(),
+        Key::es384(),
+        Key::es512(),
+        Key::ed25519("Ed25519"),
+        Key::ed25519("EdDSA"),
+        Key::rsa("PS256"),
+        Key::rsa("RS256"),
+    ] {
+        let own = assertion_key(&key).with_algorithm(key.algorithm()).unwrap();
+        rows.push((
+            format!("private_key_jwt, {}", key.alg()),
+            by_key(&key, None),
+            ClientAuthentication::private_key_jwt(CLIENT_ID, own, ISSUER),
+        ));
+    }
+    let key = Key::es256();
+    let der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes());
+    let jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str());
+    for (name, own, kid) in [
+        ("from PEM", assertion_key(&key), None),
+        ("from DER", der.unwrap(), None),
+        ("from a JWK", jwk.unwrap(), None),
+        (
+            "with a kid",
+            assertion_key(&key).with_key_id("2025-11"),
+            Some("2025-11"),
+        ),
+    ] {
+        rows.push((
+            format!("private_key_jwt, {name}"),
+            by_key(&key, kid),
+            ClientAuthentication::private_key_jwt(CLIENT_ID, own, ISSUER),
+        ));
+    }
+    block_on(async {
+        for (name, registered, client) in rows {
+            let server = Server::start(registered);
+            let layer = layer(
+                server
+                    .verifier_as(client)
+                    .with_cache_lifetime(Duration::ZERO),
+            );
+            for _ in 0..2 {
+                let outcome = ask(&layer, TOKEN).await;
+                server.assert_no_complaints(&name);
+                outcome.assert_passed(&name);
+            }
+            assert_eq!(server.questions(), 2, "{name}");
+            let form = server.known.form.lock().unwrap().clone();
+            assert_eq!(form[0], ("token".to_owned(), TOKEN.to_owned()), "{name}");
+        }
+    });
+}
+
+/// A key that is not registered, and an assertion for another server.
+#[test]
+fn the_server_of_these_tests_rejects_other_assertions() {
+    let key = Key::es256();
+    let own = |key: &Key| SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let server = Server::start(Registered::Key("id".into(), key.public_key().clone(), None));
+    block_on(async {
+        for (name, client) in [
+            (
+                "another key",
+                ClientAuthentication::private_key_jwt("id", own(&Key::es256()), ISSUER),
+            ),
+            (
+                "another audience",
+                ClientAuthentication::private_key_jwt("id", own(&key), AUDIENCE),
+            ),
+            (
+                "another client",
+                ClientAuthentication::private_key_jwt("other", own(&key), ISSUER),
+            ),
+        ] {
+            let outcome = ask(&layer(server.verifier_as(client)), TOKEN).await;
+            outcome.assert_unavailable(name);
+        }
+        assert_eq!(server.known.complaints.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
+    use SigningKeyError as E;
+
+    let key = Key::es256();
+    let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut jwk = private.clone();
+        change(&mut jwk);
+        SigningKey::from_jwk(&jwk.to_string()).map(drop)
+    };
+    let pem = |text: &str| SigningKey::from_pkcs8_pem(text).map(drop);
+    let long = "x".repeat(17 * 1024);
+    for (name, found, error) in [
+        ("no JSON", SigningKey::from_jwk("key").map(drop), E::Json),
+        ("no d", with(&|jwk| remove(jwk, "d")), E::Missing),
+        (
+            "another d",
+            with(&|jwk| jwk["d"] = json!(common::base64url([1; 32]))),
+            E::Mismatch,
+        ),
+        (
+            "a d of zero",
+            with(&|jwk| jwk["d"] = json!(common::base64url([0; 32]))),
+            E::Scalar,
+        ),
+        ("a short d", with(&|jwk| jwk["d"] = json!("AQ")), E::Length),
+        ("a broken d", with(&|jwk| jwk["d"] = json!("!")), E::Member),
+        (
+            "for encryption",
+            with(&|jwk| jwk["use"] = json!("enc")),
+            E::Use,
+        ),
+        (
+            "of another alg",
+            with(&|jwk| jwk["alg"] = json!("ES384")),
+            E::Algorithm,
+        ),
+        (
+            "a MAC's key",
+            with(&|jwk| jwk["kty"] = json!("oct")),
+            E::Public(InvalidJwk::KeyType),
+        ),
+        ("no PEM", pem("key"), E::Pem),
+        (
+            "a public key",
+            pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
+            E::Pem,
+        ),
+        (
+            "nothing in PEM",
+            pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+            E::Pkcs8,
+        ),
+        (
+            "no DER",
+            SigningKey::from_pkcs8_der(b"key").map(drop),
+            E::Pkcs8,
+        ),
+        ("too long", pem(&long), E::TooLong),
+    ] {
+        assert_eq!(found, Err(error), "{name}");
+        let shown = error.to_string();
+        assert!(
+            shown.starts_with(char::is_lowercase) || shown.starts_with("not"),
+            "{name}: {shown}"
+        );
+    }
+    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    assert_eq!(
+        own.with_algorithm(Algorithm::Ps256).unwrap_err(),
+        E::Algorithm
+    );
+}
+
+#[test]
+fn debug_shows_neither_secrets_nor_people() {
+    let server = Server::with_basic();
+    let claims = block_on(async {
+        let outcome = ask(&layer(server.verifier()), TOKEN).await;
+        let token = outcome.token.unwrap();
+        let claims: IntrospectedClaims = token.claims().clone();
+        claims
+    });
+    for (_, client, mut secrets) in clients() {
+        let mut shown = String::new();
+        let mut show = |value: &dyn Debug| write!(shown, "{value:?}\n{value:#?}\n").unwrap();
+        show(&client);
+        show(&server.verifier_as(client.clone()));
+        show(&layer(server.verifier_as(client.clone())));
+        show(&claims);
+        show(&SigningKeyError::Mismatch);
+        assert!(shown.contains("IntrospectionVerifier"), "{shown}");
+        secrets.extend(["Alice L.", "orders.read"].map(str::to_owned));
+        assert_shows_nothing("Debug", &shown, &secrets);
+    }
+    let key = Key::es256();
+    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let shown = format!("{:?}", own.with_key_id("2025-11"));
+    let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
+    let secrets = ["d", "x", "y"].map(|member| private[member].as_str().unwrap().to_owned());
+    assert!(
+        shown.contains("Es256") && shown.contains("2025-11"),
+        "{shown}"
+    );
+    assert_shows_nothing("Debug of a key", &shown, &secrets);
+}

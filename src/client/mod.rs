@@ -1,7 +1,7 @@
 //! The client side of DPoP: a key pair, proofs, and two tower layers that sign requests. (Feature
 //! `client`.)
 //!
-//! | module | question |
+//! | source file | question |
 //! |---|---|
 //! | `signer` | which key signs? |
 //! | `token` | which access token is presented? |

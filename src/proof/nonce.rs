@@ -114,7 +114,7 @@ impl fmt::Debug for Nonce {
 #[error("not a nonce: expected one or more visible ASCII characters except quotes and backslashes")]
 pub struct InvalidNonce;
 
-/// Stateless nonces.
+/// Nonces without state: each is an issue time with a MAC, so all nodes with the same secret accept it.
 ///
 /// # Example
 ///

@@ -181,7 +181,7 @@ async function outage(use, row) {
 /** A resource server that is started first. */
 async function laterIssuer(use, row) {
   const foreign = await use(oidcProvider());
-  // Whoever asks is cut off, and heard.
+  // Each request is recorded, and its connection closed.
   const asked = new EventEmitter();
   foreign.respondWith((request) => {
     request.socket.destroy();

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 ///
 /// # Security
 ///
-/// - A claim is one atomic operation: of any number of simultaneous claims of one key, exactly one
+/// - [`claim`](Self::claim) is one atomic operation: of any number of simultaneous claims of one key, exactly one
 ///   is [`Claim::First`], across all processes.
 /// - A record lives at least until `expires`, plus the possible difference between the clocks of
 ///   the store and of the processes: a record dropped earlier lets the proof be used again. A store

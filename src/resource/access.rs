@@ -73,13 +73,13 @@ impl<C> Access<C> {
 
     pub(crate) fn evaluate(&self, requirement: &impl Requirement<C>) -> Result<(), Rejection> {
         let now = self.guard.policy.now();
-        let told_in_its_scheme = |error: AuthorizationError| match self.token {
+        let reported_in_its_scheme = |error: AuthorizationError| match self.token {
             AcceptedToken::Bearer(_) => Rejection::Bearer(BearerError::Authorization(error)),
             AcceptedToken::Bound(_) => Rejection::Authorization(error),
         };
         requirement
             .check(self.token.claims(), now)
-            .map_err(told_in_its_scheme)
+            .map_err(reported_in_its_scheme)
     }
 }
 

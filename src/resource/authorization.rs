@@ -237,16 +237,16 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     extensions: &mut Extensions,
 ) -> Result<Option<ReportedRejection>, Response<()>> {
     let Some(guard) = extensions.get::<Guard>() else {
-        return Err(misplaced());
+        return Err(missing_layer());
     };
     let reported_before = extensions.get::<ReportedRejection>().is_some();
     let Some(access) = Access::<C>::of(extensions) else {
         // The outer layer lets requests through without a token only if it is configured to.
         return match guard.enforcement {
-            Enforcement::Enforced => Err(misplaced()),
+            Enforcement::Enforced => Err(missing_layer()),
             Enforcement::ReportOnly => {
                 if !reported_before {
-                    say_misplaced();
+                    log_missing_layer();
                 }
                 Ok(None)
             }
@@ -272,14 +272,14 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
 
 /// There is no outer layer, or its claims have another type: a configuration error. The client gets a
 /// plain 500.
-fn misplaced() -> Response<()> {
-    say_misplaced();
+fn missing_layer() -> Response<()> {
+    log_missing_layer();
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response
 }
 
-fn say_misplaced() {
+fn log_missing_layer() {
     tracing::error!(
         "an authorization layer found no verified token: add DpopLayer outside it, with the same claims type"
     );

@@ -1,8 +1,10 @@
+mod access;
 mod authorization;
 mod bearer;
 mod challenge;
-mod cors;
 mod layer;
 mod metadata;
+mod quoted_text;
 mod rejection;
+mod requirement;
 mod verifier;

@@ -1,5 +1,4 @@
-//! The names of reasons, on which metrics and alarms rest: one for each, and none that changes
-//! unnoticed.
+//! The names of reasons. Metrics and alerts depend on them, so a name must not change by accident.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +13,7 @@ use tower_dpop::resource::{
 use tower_dpop::token_endpoint::{DpopJktError, GrantBindingError, TokenRequestRejection};
 use tower_dpop::tokens::TokenError;
 
-fn of_credentials() -> Vec<(Rejection, &'static str)> {
+fn credentials_reasons() -> Vec<(Rejection, &'static str)> {
     use CredentialsError::{Ambiguous, Bearer, Malformed, Missing, TokenTooLong};
     vec![
         (Ambiguous.into(), "credentials_ambiguous"),
@@ -29,7 +28,7 @@ fn of_credentials() -> Vec<(Rejection, &'static str)> {
     ]
 }
 
-fn of_proofs() -> Vec<(Rejection, &'static str)> {
+fn proof_reasons() -> Vec<(Rejection, &'static str)> {
     let in_the_future = ProofError::Iat(IatError::InTheFuture { by: 1 });
     let too_old = ProofError::Iat(IatError::TooOld { by: 1 });
     vec![
@@ -62,7 +61,7 @@ fn of_proofs() -> Vec<(Rejection, &'static str)> {
     ]
 }
 
-fn of_tokens() -> Vec<(TokenError, &'static str)> {
+fn token_reasons() -> Vec<(TokenError, &'static str)> {
     vec![
         (TokenError::Algorithm, "token_algorithm"),
         (TokenError::Audience, "token_audience"),
@@ -81,7 +80,7 @@ fn of_tokens() -> Vec<(TokenError, &'static str)> {
     ]
 }
 
-fn of_authorization() -> Vec<(AuthorizationError, &'static str)> {
+fn authorization_reasons() -> Vec<(AuthorizationError, &'static str)> {
     let authentication = AuthorizationError::Authentication {
         acr_values: None,
         max_age: None,
@@ -96,7 +95,7 @@ fn of_authorization() -> Vec<(AuthorizationError, &'static str)> {
     ]
 }
 
-fn of_others() -> Vec<(Rejection, &'static str)> {
+fn other_reasons() -> Vec<(Rejection, &'static str)> {
     let full = ReplayStoreError::Full;
     vec![
         (BindingError::OtherKey.into(), "binding_other_key"),
@@ -112,49 +111,52 @@ fn of_others() -> Vec<(Rejection, &'static str)> {
     ]
 }
 
-/// Every reason. What is wrong with a token has one name under both schemes; the scheme is a label
-/// of its own.
+/// Every reason of the resource server. A reason has the same name under both schemes, because the scheme is another
+/// label.
 fn reasons() -> Vec<(Rejection, &'static str)> {
-    let mut reasons = of_credentials();
-    reasons.extend(of_proofs());
-    reasons.extend(of_others());
-    for (error, name) in of_tokens() {
+    let mut reasons = credentials_reasons();
+    reasons.extend(proof_reasons());
+    reasons.extend(other_reasons());
+    for (error, name) in token_reasons() {
         reasons.push((Rejection::Token(error.clone()), name));
     }
-    for (error, name) in of_authorization() {
+    for (error, name) in authorization_reasons() {
         reasons.push((error.into(), name));
     }
     reasons
 }
 
 #[test]
-fn each_reason_has_a_name_of_its_own() {
+fn every_reason_has_its_own_name() {
     let mut names = BTreeMap::new();
     for (rejection, name) in reasons() {
         assert_eq!(rejection.reason(), name, "{rejection:?}");
-        let is_plain =
+        let is_name_character =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        assert!(!name.is_empty() && name.bytes().all(is_plain), "{name}");
+        assert!(
+            !name.is_empty() && name.bytes().all(is_name_character),
+            "{name}"
+        );
         let other = names.insert(name, rejection.clone());
-        assert_eq!(other, None, "{name} is the name of {rejection:?} as well");
+        assert_eq!(other, None, "{name} is also the name of {rejection:?}");
     }
 }
 
 #[test]
-fn a_reason_has_one_name_under_both_schemes() {
-    for (error, name) in of_tokens() {
+fn a_reason_has_the_same_name_under_both_schemes() {
+    for (error, name) in token_reasons() {
         let rejection = Rejection::Bearer(BearerError::Token(error));
         assert_eq!(rejection.reason(), name);
     }
-    for (error, name) in of_authorization() {
+    for (error, name) in authorization_reasons() {
         let rejection = Rejection::Bearer(BearerError::Authorization(error));
         assert_eq!(rejection.reason(), name);
     }
 }
 
-/// What holds more than a reason has the name of the reason: labels must not grow with requests.
+/// Otherwise requests could add labels to the metrics without limit.
 #[test]
-fn details_are_no_part_of_a_name() {
+fn names_contain_no_details() {
     for by in [0, 1, u64::MAX] {
         let rejection = Rejection::from(ProofError::Iat(IatError::TooOld { by }));
         assert_eq!(rejection.reason(), "proof_iat_too_old");
@@ -177,9 +179,9 @@ fn details_are_no_part_of_a_name() {
     }
 }
 
-/// The reasons of the authorization server: those of proofs under the same names, and its own.
+/// The authorization server has reasons of its own, too.
 #[test]
-fn token_requests_have_reasons_of_the_same_set() {
+fn token_requests_share_the_names_of_proof_reasons() {
     let shared: [(TokenRequestRejection, &str); 4] = [
         (TargetError::Misdirected.into(), "target_misdirected"),
         (ProofError::Replayed.into(), "proof_replayed"),
@@ -199,22 +201,21 @@ fn token_requests_have_reasons_of_the_same_set() {
             "grant_refresh_token_of_other_key",
         ),
     ];
-    let of_the_resource_server: BTreeSet<&str> =
-        reasons().into_iter().map(|(_, name)| name).collect();
+    let of_resource_server: BTreeSet<&str> = reasons().into_iter().map(|(_, name)| name).collect();
     for (rejection, name) in shared {
         assert_eq!(rejection.reason(), name);
-        assert!(of_the_resource_server.contains(name), "{name}");
+        assert!(of_resource_server.contains(name), "{name}");
     }
     for (rejection, name) in own {
         assert_eq!(rejection.reason(), name);
-        assert!(!of_the_resource_server.contains(name), "{name}");
+        assert!(!of_resource_server.contains(name), "{name}");
     }
 }
 
-/// A name that is new in the code is missing above.
+/// A name that is new in the code must be added above.
 #[test]
-fn every_name_of_the_code_is_known_here() {
-    let families = [
+fn the_tests_cover_every_name_in_the_code() {
+    let prefixes = [
         "authorization_",
         "bearer_",
         "binding_",
@@ -238,10 +239,10 @@ fn every_name_of_the_code_is_known_here() {
         include_str!("../../../src/tokens/access_token.rs"),
     ]
     .into_iter()
-    // What an error says of itself stands at its end.
+    // In each file, all names are after the last `fn reason(`.
     .filter_map(|file| file.rsplit_once("fn reason(").map(|(_, reasons)| reasons))
     .flat_map(|reasons| reasons.split('"'))
-    .filter(|text| families.iter().any(|family| text.starts_with(family)))
+    .filter(|text| prefixes.iter().any(|prefix| text.starts_with(prefix)))
     .collect();
     let known: BTreeSet<&str> = reasons().into_iter().map(|(_, name)| name).collect();
     assert_eq!(in_the_code, known);

@@ -163,7 +163,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         (
             "an error in Bearer alone, and no other challenge",
             Box::new(|| {
-                rejection(401, BOUND, s).assert_rejected("row", 401, Some("invalid_token"))
+                rejection(401, BOUND, s).assert_rejected("row", 401, Some("invalid_token"));
             }),
         ),
         (

@@ -1,1 +1,2 @@
 mod layer;
+mod metadata;

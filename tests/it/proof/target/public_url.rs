@@ -12,7 +12,8 @@ use super::{SCHEME, assert_comparison, layer_at, outcome_for};
 fn public_urls_are_parsed_strictly() {
     use InvalidPublicUrl::{Malformed, NotHttps, QueryOrFragment};
 
-    let rows: &[(&str, &str, Result<&str, fn(String) -> InvalidPublicUrl>)] = &[
+    type Expected = Result<&'static str, fn(String) -> InvalidPublicUrl>;
+    let rows: &[(&str, &str, Expected)] = &[
         (
             "only an origin",
             "https://api.example.com",

@@ -1,12 +1,9 @@
-//! Whether a good token is enough: the layers inside of the DPoP layer, what they reject, and what
-//! clients are told, to the letter (RFC 6750 section 3.1, RFC 9470).
+//! The layers inside the DPoP layer: which requests they reject, and their exact responses (RFC 6750 section 3.1,
+//! RFC 9470).
 
-mod layer;
-mod requirement;
+#[cfg(feature = "axum")]
+mod axum_handlers;
 
-use common::{Attempt, AttemptExt as _, NOW, block_on, jwt_verifier, verifier};
-use http::{Method, Request, Response};
-use serde_json::{Value, json};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -16,55 +13,56 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use common::{Attempt, AttemptExt as _, NOW, block_on, jwt_verifier, verifier};
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{Layer, Service, ServiceExt as _, service_fn};
 use tower_dpop::proof::ProofError;
 use tower_dpop::resource::{
     Access, AcrValues, AuthenticationRequirement, AuthorizationError, BearerError,
-    CredentialsError, Denied, ReportedRejection, Require, RequireAuthenticationLayer,
-    RequireFuture, RequireLayer, Requirement, ScopeRequirement, Scopes,
+    CredentialsError, ReportedRejection, Require, RequireAuthenticationLayer, RequireFuture,
+    RequireLayer, Requirement, ScopeRequirement, Scopes,
 };
 use tower_dpop::tokens::{HasAuthentication, HasScopes};
 use tower_dpop::{Claims, DpopLayer, Rejection, RequireScopesLayer, Timestamp, Verifier};
 
-/// What every DPoP challenge says by default.
-const ALGS: &str = r#"algs="ES256 ES384 PS256 Ed25519 EdDSA""#;
+use super::bearer::allowing_bearer;
+use super::challenge::ALGS;
+use super::requirement::CustomRequirement;
 
-fn scopes(text: &str) -> Scopes {
+pub(super) fn scopes(text: &str) -> Scopes {
     text.parse().unwrap()
 }
 
-fn acrs(text: &str) -> AcrValues {
+pub(super) fn acrs(text: &str) -> AcrValues {
     text.parse().unwrap()
 }
 
-fn allowing_bearer() -> DpopLayer {
-    DpopLayer::new(verifier().allow_bearer())
-}
-
-fn under_dpop(change: impl FnOnce(&mut Attempt)) -> Request<()> {
+pub(super) fn under_dpop(change: impl FnOnce(&mut Attempt)) -> Request<()> {
     Attempt::but(change).request()
 }
 
-fn as_bearer(change: impl FnOnce(&mut Attempt)) -> Request<()> {
+pub(super) fn as_bearer(change: impl FnOnce(&mut Attempt)) -> Request<()> {
     let mut attempt = Attempt::good().as_bearer();
     change(&mut attempt);
     attempt.request()
 }
 
-/// The whole of an answer.
+/// Everything that a test checks about a response.
 #[derive(Debug, PartialEq)]
-struct Outcome {
-    status: u16,
-    challenges: Vec<String>,
-    rejection: Option<Rejection>,
-    is_reported: bool,
-    was_reached: bool,
+pub(super) struct Outcome {
+    pub(super) status: u16,
+    pub(super) challenges: Vec<String>,
+    pub(super) rejection: Option<Rejection>,
+    pub(super) is_reported: bool,
+    pub(super) was_reached: bool,
 }
 
 impl Outcome {
-    fn of<B>(response: &Response<B>, was_reached: bool) -> Self {
+    pub(super) fn of<B>(response: &Response<B>, was_reached: bool) -> Self {
         let lines = response.headers().get_all("www-authenticate").iter();
         Self {
             status: response.status().as_u16(),
@@ -78,23 +76,23 @@ impl Outcome {
     }
 }
 
-/// What layers inside and outside make of a request.
-fn outcome<L>(layers: &L, request: Request<()>) -> Outcome
+/// Sends a request through these layers to a [`CountingService`].
+pub(super) fn outcome<L>(layers: &L, request: Request<()>) -> Outcome
 where
-    L: Layer<Counted>,
+    L: Layer<CountingService>,
     L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>,
 {
-    let counted = Counted::default();
-    let calls = Arc::clone(&counted.0);
-    let response = block_on(layers.layer(counted).oneshot(request)).unwrap();
+    let service = CountingService::default();
+    let calls = Arc::clone(&service.0);
+    let response = block_on(layers.layer(service).oneshot(request)).unwrap();
     Outcome::of(&response, calls.load(Ordering::Relaxed) == 1)
 }
 
-/// Answers 200 and counts.
+/// Counts its calls, and responds with 200.
 #[derive(Clone, Default)]
-struct Counted(Arc<AtomicUsize>);
+pub(super) struct CountingService(Arc<AtomicUsize>);
 
-impl Service<Request<()>> for Counted {
+impl Service<Request<()>> for CountingService {
     type Response = Response<()>;
     type Error = Infallible;
     type Future = Ready<Result<Response<()>, Infallible>>;
@@ -109,7 +107,7 @@ impl Service<Request<()>> for Counted {
     }
 }
 
-fn passed() -> Outcome {
+pub(super) fn passed() -> Outcome {
     Outcome {
         status: 200,
         challenges: Vec::new(),
@@ -119,7 +117,7 @@ fn passed() -> Outcome {
     }
 }
 
-fn rejected(status: u16, challenge: String, rejection: Rejection) -> Outcome {
+pub(super) fn rejected(status: u16, challenge: String, rejection: Rejection) -> Outcome {
     Outcome {
         status,
         challenges: vec![challenge],
@@ -129,8 +127,8 @@ fn rejected(status: u16, challenge: String, rejection: Rejection) -> Outcome {
     }
 }
 
-/// A plain 500: the deployer's mistake is none of the client's business.
-fn misplaced() -> Outcome {
+/// A plain 500, because the response must not describe a configuration error to the client.
+pub(super) fn configuration_error() -> Outcome {
     Outcome {
         status: 500,
         was_reached: false,
@@ -138,16 +136,32 @@ fn misplaced() -> Outcome {
     }
 }
 
-/// A rejection, and what stands in the challenge besides the algorithms.
-struct Told {
-    status: u16,
-    parameters: String,
-    error: AuthorizationError,
+/// The rejection of an insufficient token. `parameters` are those of the challenge, without `algs`.
+pub(super) struct ExpectedRejection {
+    pub(super) status: u16,
+    pub(super) parameters: String,
+    pub(super) error: AuthorizationError,
 }
 
-fn lacks_scope(required: &str) -> Told {
+impl ExpectedRejection {
+    pub(super) fn under_dpop(&self) -> Outcome {
+        let challenge = format!("DPoP {}, {ALGS}", self.parameters);
+        rejected(self.status, challenge, self.error.clone().into())
+    }
+
+    pub(super) fn as_bearer(&self) -> Outcome {
+        let error = BearerError::Authorization(self.error.clone());
+        rejected(
+            self.status,
+            format!("Bearer {}", self.parameters),
+            error.into(),
+        )
+    }
+}
+
+pub(super) fn lacks_scope(required: &str) -> ExpectedRejection {
     let description = "the access token lacks a scope";
-    Told {
+    ExpectedRejection {
         status: 403,
         parameters: format!(
             r#"error="insufficient_scope", error_description="{description}", scope="{required}""#
@@ -158,11 +172,14 @@ fn lacks_scope(required: &str) -> Told {
     }
 }
 
-fn needs_authentication(acr_values: Option<&str>, max_age: Option<u64>) -> Told {
+pub(super) fn needs_authentication(
+    acr_values: Option<&str>,
+    max_age: Option<u64>,
+) -> ExpectedRejection {
     let description = "a different authentication of the user is required";
     let acr = acr_values.map(|values| format!(r#", acr_values="{values}""#));
     let age = max_age.map(|seconds| format!(r#", max_age="{seconds}""#));
-    Told {
+    ExpectedRejection {
         status: 401,
         parameters: format!(
             r#"error="insufficient_user_authentication", error_description="{description}"{}{}"#,
@@ -176,43 +193,19 @@ fn needs_authentication(acr_values: Option<&str>, max_age: Option<u64>) -> Told 
     }
 }
 
-fn denied() -> Told {
-    let description = "the access token does not allow this request";
-    Told {
-        status: 403,
-        parameters: format!(r#"error="insufficient_scope", error_description="{description}""#),
-        error: AuthorizationError::NotMet,
-    }
-}
-
-/// A rule that knows the time, and says what it wants.
-#[derive(Debug)]
-struct AfterHours(AuthorizationError);
-
-impl Requirement<Claims> for AfterHours {
-    fn check(&self, claims: &Claims, now: Timestamp) -> Result<(), AuthorizationError> {
-        assert_eq!(now, Timestamp::from_unix(NOW));
-        if claims.claim("night") == Some(true) {
-            Ok(())
-        } else {
-            Err(self.0.clone())
-        }
-    }
-}
-
-/// Claims of the application.
+/// The application's own claims type.
 #[derive(serde::Deserialize)]
-struct Tenant {
-    tenant: u64,
+pub(super) struct TenantClaims {
+    pub(super) tenant: u64,
 }
 
-impl HasScopes for Tenant {
+impl HasScopes for TenantClaims {
     fn has_scope(&self, scope: &str) -> bool {
         scope == format!("tenant-{}", self.tenant)
     }
 }
 
-impl HasAuthentication for Tenant {
+impl HasAuthentication for TenantClaims {
     fn has_acr(&self, acr: &str) -> bool {
         self.has_scope(acr)
     }
@@ -222,19 +215,224 @@ impl HasAuthentication for Tenant {
     }
 }
 
-#[derive(Debug, PartialEq)]
-struct Broken;
+#[test]
+fn requirements_work_with_claims_of_another_type() {
+    let outer = || {
+        let tokens = jwt_verifier().with_claims::<TenantClaims>();
+        DpopLayer::new(Verifier::new(common::rules(), tokens))
+    };
+    let of_tenant = |tenant: u64| under_dpop(|a| a.token_claims["tenant"] = json!(tenant));
+    let statuses = |send: &dyn Fn(Request<()>) -> Outcome| {
+        [7, 8].map(|tenant| {
+            let outcome = send(of_tenant(tenant));
+            assert_eq!(outcome.was_reached, outcome.status == 200);
+            outcome.status
+        })
+    };
+    let by_scope = (
+        outer(),
+        RequireScopesLayer::all_of(scopes("tenant-7")).with_claims::<TenantClaims>(),
+    );
+    assert_eq!(statuses(&|r| outcome(&by_scope, r)), [200, 403]);
+    let by_acr = RequireAuthenticationLayer::by_acr(acrs("tenant-7")).with_claims::<TenantClaims>();
+    assert_eq!(
+        statuses(&|r| outcome(&(outer(), by_acr.clone()), r)),
+        [200, 401]
+    );
+    let by_age =
+        RequireAuthenticationLayer::within(Duration::from_secs(75)).with_claims::<TenantClaims>();
+    assert_eq!(
+        statuses(&|r| outcome(&(outer(), by_age.clone()), r)),
+        [200, 401]
+    );
+    let by_acr_and_age = RequireAuthenticationLayer::by_acr(acrs("tenant-7"))
+        .with_claims::<TenantClaims>()
+        .with_max_age(Duration::from_secs(69));
+    assert_eq!(
+        statuses(&|r| outcome(&(outer(), by_acr_and_age.clone()), r)),
+        [401, 401]
+    );
+    let by_closure = (
+        outer(),
+        RequireLayer::<_, TenantClaims>::new(|claims: &TenantClaims| claims.tenant == 7),
+    );
+    assert_eq!(statuses(&|r| outcome(&by_closure, r)), [200, 403]);
+}
 
-/// Keeps to tower's contract, and panics where its caller does not: a clone is not ready because the
+/// The outer layer is missing, is inside the requirement, or has another claims type.
+#[test]
+fn every_request_is_a_500_without_a_matching_outer_layer() {
+    let requirement = RequireScopesLayer::all_of(scopes("orders.read"));
+    let other_claims = {
+        let tokens = jwt_verifier().with_claims::<Value>();
+        DpopLayer::new(Verifier::new(common::rules(), tokens))
+    };
+    let allow_all = RequireLayer::<_, Claims>::new(|_: &Claims| true);
+    for (name, request) in [
+        (
+            "a valid request",
+            under_dpop as fn(fn(&mut Attempt)) -> Request<()>,
+        ),
+        ("a bearer token", as_bearer),
+    ] {
+        let request = || request(|_| {});
+        assert_eq!(
+            outcome(&requirement, request()),
+            configuration_error(),
+            "{name}: no layer"
+        );
+        assert_eq!(
+            outcome(&allow_all, request()),
+            configuration_error(),
+            "{name}: no layer"
+        );
+        let wrong_order = (requirement.clone(), allowing_bearer());
+        assert_eq!(
+            outcome(&wrong_order, request()),
+            configuration_error(),
+            "{name}: the wrong order"
+        );
+    }
+    let without_token = Request::new(());
+    assert_eq!(
+        outcome(&requirement, without_token),
+        configuration_error(),
+        "a request without a token"
+    );
+    let layers = (other_claims, requirement.clone());
+    assert_eq!(
+        outcome(&layers, under_dpop(|_| {})),
+        configuration_error(),
+        "another claims type"
+    );
+    let layers = (allowing_bearer(), requirement.with_claims::<TenantClaims>());
+    for request in [under_dpop(|_| {}), as_bearer(|_| {})] {
+        assert_eq!(
+            outcome(&layers, request),
+            configuration_error(),
+            "another claims type"
+        );
+    }
+}
+
+#[test]
+fn a_request_that_the_outer_layer_rejects_does_not_reach_the_requirement() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let calls = Arc::clone(&calls);
+        RequireLayer::<_, Claims>::new(move |_: &Claims| calls.fetch_add(1, Ordering::Relaxed) > 0)
+    };
+    let layers = (DpopLayer::new(verifier()), counting);
+    let no_proof = under_dpop(|a| a.dpop = Some(vec![]));
+    assert_eq!(
+        outcome(&layers, no_proof).rejection,
+        Some(ProofError::Missing.into())
+    );
+    let bearer_token = as_bearer(|_| {});
+    let rejection = outcome(&layers, bearer_token).rejection;
+    assert_eq!(rejection, Some(CredentialsError::Bearer.into()));
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+}
+
+/// The use of the proof was recorded, so the client must sign a new one for a retry.
+#[test]
+fn a_request_without_the_required_scope_has_used_its_proof() {
+    let layers = (
+        DpopLayer::new(verifier()),
+        RequireScopesLayer::all_of(scopes("admin")),
+    );
+    let request = under_dpop(|_| {});
+    assert_eq!(outcome(&layers, request.clone()).status, 403);
+    let again = outcome(&layers, request);
+    assert_eq!(again.rejection, Some(ProofError::Replayed.into()));
+}
+
+#[test]
+fn reports_the_outermost_unmet_requirement() {
+    let layers = (
+        allowing_bearer(),
+        RequireScopesLayer::all_of(scopes("orders.read")),
+        RequireScopesLayer::all_of(scopes("admin")),
+        RequireAuthenticationLayer::by_acr(acrs("gold")),
+    );
+    let expected = lacks_scope("admin").under_dpop();
+    assert_eq!(outcome(&layers, under_dpop(|_| {})), expected);
+}
+
+/// D20: a preflight has no token.
+#[test]
+fn a_preflight_that_passes_through_needs_no_scope() {
+    let preflight = || {
+        Request::options("/orders")
+            .header("access-control-request-method", "GET")
+            .body(())
+            .unwrap()
+    };
+    let requirement = RequireScopesLayer::all_of(scopes("admin"));
+    let outer = DpopLayer::new(verifier());
+    let passing_through = (
+        outer.clone().with_preflight_pass_through(),
+        requirement.clone(),
+    );
+    assert_eq!(
+        outcome(&passing_through, preflight()),
+        passed(),
+        "T-4: a preflight"
+    );
+    let expected = lacks_scope("admin").under_dpop();
+    let with_token = under_dpop(|a| {
+        a.method = Method::OPTIONS;
+        a.proof_claims["htm"] = json!("OPTIONS");
+        let field = "GET".parse().unwrap();
+        a.extra_headers
+            .push(("access-control-request-method", field));
+    });
+    assert_eq!(
+        outcome(&passing_through, with_token),
+        expected,
+        "not a preflight, because it has a token"
+    );
+    assert_eq!(
+        outcome(&passing_through, under_dpop(|_| {})),
+        expected,
+        "the request after the preflight"
+    );
+    let by_default = outcome(&(outer, requirement), preflight());
+    assert_eq!(by_default.rejection, Some(CredentialsError::Missing.into()));
+}
+
+/// The two layers have different verifiers.
+#[test]
+fn the_innermost_dpop_layer_determines_the_challenge() {
+    let with_realm = |realm: &str| DpopLayer::new(verifier().with_realm(realm.parse().unwrap()));
+    let layers = (
+        with_realm("outside"),
+        with_realm("inside"),
+        RequireScopesLayer::all_of(scopes("admin")),
+    );
+    let [challenge] = outcome(&layers, under_dpop(|_| {}))
+        .challenges
+        .try_into()
+        .unwrap();
+    assert!(
+        challenge.starts_with(r#"DPoP realm="inside", "#),
+        "{challenge}"
+    );
+}
+
+#[derive(Debug, PartialEq)]
+struct ServiceError;
+
+/// Panics if its caller breaks the contract of `tower::Service`. A clone is not ready just because the
 /// original is.
 #[derive(Default)]
-struct Strict {
+struct StrictService {
     is_ready: bool,
-    first: Option<Poll<Result<(), Broken>>>,
+    first_readiness: Option<Poll<Result<(), ServiceError>>>,
     calls: Arc<AtomicUsize>,
 }
 
-impl Clone for Strict {
+impl Clone for StrictService {
     fn clone(&self) -> Self {
         Self {
             calls: Arc::clone(&self.calls),
@@ -243,19 +441,19 @@ impl Clone for Strict {
     }
 }
 
-impl Service<Request<()>> for Strict {
+impl Service<Request<()>> for StrictService {
     type Response = Response<String>;
-    type Error = Broken;
-    type Future = Ready<Result<Response<String>, Broken>>;
+    type Error = ServiceError;
+    type Future = Ready<Result<Response<String>, ServiceError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let said = self.first.take().unwrap_or(Poll::Ready(Ok(())));
-        self.is_ready = matches!(said, Poll::Ready(Ok(())));
-        said
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ServiceError>> {
+        let readiness = self.first_readiness.take().unwrap_or(Poll::Ready(Ok(())));
+        self.is_ready = matches!(readiness, Poll::Ready(Ok(())));
+        readiness
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(self.is_ready, "called without having been polled ready");
+        assert!(self.is_ready, "called before it was polled ready");
         self.is_ready = false;
         self.calls.fetch_add(1, Ordering::Relaxed);
         ready(Ok(Response::new("served".to_owned())))
@@ -266,8 +464,8 @@ fn poll_ready<S: Service<Request<()>>>(service: &mut S) -> Poll<Result<(), S::Er
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A request as a service inside of the DPoP layer gets it.
-fn let_through(request: Request<()>) -> Request<()> {
+/// The request as the DPoP layer passes it on.
+fn accepted_by_dpop_layer(request: Request<()>) -> Request<()> {
     let service = allowing_bearer().layer(service_fn(async |request: Request<()>| {
         Ok::<_, Infallible>(Response::new(Some(request)))
     }));
@@ -276,236 +474,138 @@ fn let_through(request: Request<()>) -> Request<()> {
 }
 
 fn with_scope(scope: &str) -> Request<()> {
-    let_through(under_dpop(|a| a.token_claims["scope"] = json!(scope)))
+    accepted_by_dpop_layer(under_dpop(|a| a.token_claims["scope"] = json!(scope)))
 }
 
-/// In axum's routers.
-#[cfg(feature = "axum")]
-mod in_axum {
-    use axum::Router;
-    use axum::body::Body;
-    use axum::routing::get;
-    use http_body_util::BodyExt as _;
-    use tower_dpop::{AcceptedToken, BearerToken, BoundToken, testing};
+#[test]
+fn is_ready_when_the_service_is() {
+    let layer = RequireScopesLayer::all_of(scopes("a"));
+    let mut pending = layer.layer(StrictService {
+        first_readiness: Some(Poll::Pending),
+        ..StrictService::default()
+    });
+    assert_eq!(poll_ready(&mut pending), Poll::Pending);
+    assert_eq!(poll_ready(&mut pending), Poll::Ready(Ok(())));
+    let mut failed = layer.layer(StrictService {
+        first_readiness: Some(Poll::Ready(Err(ServiceError))),
+        ..StrictService::default()
+    });
+    assert_eq!(poll_ready(&mut failed), Poll::Ready(Err(ServiceError)));
+}
 
-    use super::*;
-
-    fn send(app: &Router, request: Request<()>) -> (Outcome, String) {
-        block_on(async {
-            let request = request.map(|()| Body::empty());
-            let response = app.clone().oneshot(request).await.unwrap();
-            let outcome = Outcome::of(&response, response.status() == 200);
-            let bytes = response.into_body().collect().await.unwrap().to_bytes();
-            (outcome, String::from_utf8(bytes.into()).unwrap())
-        })
-    }
-
-    fn at(path: &'static str) -> impl Fn(&mut Attempt) {
-        move |a| {
-            a.uri = path.into();
-            a.proof_claims["htu"] = json!(format!("https://api.example.com{path}"));
-        }
-    }
-
-    fn preflight(path: &str) -> Request<()> {
-        Request::options(path)
-            .header("access-control-request-method", "GET")
-            .body(())
-            .unwrap()
-    }
-
-    fn said(token: &AcceptedToken<Claims>) -> &'static str {
-        match token {
-            AcceptedToken::Bearer(_) => "bearer",
-            AcceptedToken::Bound(_) => "bound",
-        }
-    }
-
-    async fn accepted(token: AcceptedToken<Claims>) -> &'static str {
-        said(&token)
-    }
-
-    async fn admins(access: Access<Claims>) -> Result<&'static str, Denied> {
-        access.check(&ScopeRequirement::all_of(scopes("admin")))?;
-        Ok(said(access.token()))
-    }
-
-    async fn bound(token: BoundToken<Claims>) -> String {
-        token.claims().subject().to_owned()
-    }
-
-    async fn only_bearer(token: BearerToken<Claims>) -> String {
-        token.claims().subject().to_owned()
-    }
-
-    async fn perhaps(token: Option<AcceptedToken<Claims>>) -> &'static str {
-        token.as_ref().map_or("nobody", said)
-    }
-
-    async fn perhaps_access(access: Option<Access<Claims>>) -> &'static str {
-        access
-            .as_ref()
-            .map_or("nobody", |access| said(access.token()))
-    }
-
-    async fn perhaps_bound(token: Option<BoundToken<Claims>>) -> &'static str {
-        token.map_or("not bound", |_| "bound")
-    }
-
-    fn routes() -> Router {
-        Router::new()
-            .route("/accepted", get(accepted))
-            .route("/admins", get(admins))
-            .route("/bound", get(bound))
-            .route("/only-bearer", get(only_bearer))
-            .route("/perhaps", get(perhaps).options(perhaps))
-            .route(
-                "/perhaps-access",
-                get(perhaps_access).options(perhaps_access),
-            )
-            .route("/perhaps-bound", get(perhaps_bound))
-            .route(
-                "/layered",
-                get(accepted).layer(RequireScopesLayer::all_of(scopes("admin"))),
-            )
-            .route(
-                "/half-layered",
-                get(accepted)
-                    .layer(RequireAuthenticationLayer::by_acr(acrs("gold")))
-                    .post(accepted),
-            )
-    }
-
-    /// What each handler gets of each scheme.
-    #[test]
-    fn a_handler_gets_the_token_that_it_asks_for_or_is_not_reached() {
-        let app = routes().layer(allowing_bearer());
-        let told = lacks_scope("admin");
-        let in_dpop = || {
-            let challenge = format!("DPoP {}, {ALGS}", told.parameters);
-            Err(rejected(403, challenge, told.error.clone().into()))
-        };
-        let in_bearer = || {
-            let error = BearerError::Authorization(told.error.clone());
-            Err(rejected(
-                403,
-                format!("Bearer {}", told.parameters),
-                error.into(),
-            ))
-        };
-        let step_up = needs_authentication(Some("gold"), None);
-        let not_bound = {
-            let told = r#"Bearer error="invalid_token", error_description="the access token is not bound to a key""#;
-            Outcome {
-                challenges: vec![told.to_owned(), format!("DPoP {ALGS}")],
-                ..rejected(401, String::new(), BearerError::Unbound.into())
-            }
-        };
-        let rows = [
-            ("/accepted", Ok("bound"), Ok("bearer")),
-            ("/admins", in_dpop(), in_bearer()),
-            ("/bound", Ok("alice"), Err(not_bound)),
-            ("/only-bearer", Err(misplaced()), Ok("alice")),
-            ("/perhaps", Ok("bound"), Ok("bearer")),
-            ("/perhaps-access", Ok("bound"), Ok("bearer")),
-            ("/perhaps-bound", Ok("bound"), Ok("not bound")),
-            ("/layered", in_dpop(), in_bearer()),
-            (
-                "/half-layered",
-                Err(rejected(
-                    401,
-                    format!("DPoP {}, {ALGS}", step_up.parameters),
-                    step_up.error.clone().into(),
-                )),
-                Err(rejected(
-                    401,
-                    format!("Bearer {}", step_up.parameters),
-                    BearerError::Authorization(step_up.error.clone()).into(),
-                )),
-            ),
-        ];
-        let expected = |result: Result<&str, Outcome>| match result {
-            Ok(text) => (passed(), text.to_owned()),
-            Err(outcome) => (outcome, String::new()),
-        };
-        for (path, dpop, bearer) in rows {
-            let (dpop, bearer) = (expected(dpop), expected(bearer));
-            assert_eq!(send(&app, under_dpop(at(path))), dpop, "{path}, under DPoP");
-            assert_eq!(send(&app, as_bearer(at(path))), bearer, "{path}, as Bearer");
-        }
-        for (path, text) in [("/admins", "bound"), ("/layered", "bound")] {
-            let request = under_dpop(|a| {
-                at(path)(a);
-                a.token_claims["scope"] = json!("admin");
-            });
-            assert_eq!(
-                send(&app, request),
-                (passed(), text.to_owned()),
-                "{path}, an admin"
-            );
-        }
-        let post = under_dpop(|a| {
-            at("/half-layered")(a);
-            a.method = Method::POST;
-            a.proof_claims["htm"] = json!("POST");
-        });
+#[test]
+fn calls_the_same_service_that_was_polled_ready() {
+    let inner = StrictService::default();
+    let calls = Arc::clone(&inner.calls);
+    let mut service = RequireScopesLayer::all_of(scopes("a")).layer(inner);
+    for round in 1..=3 {
+        assert!(poll_ready(&mut service).is_ready());
+        let response = block_on(service.call(with_scope("a"))).unwrap();
+        assert_eq!(response.body(), "served");
+        assert_eq!(calls.load(Ordering::Relaxed), round);
+        // After a rejection, the service must be polled again.
+        assert!(poll_ready(&mut service).is_ready());
+        let response = block_on(service.call(with_scope("b"))).unwrap();
         assert_eq!(
-            send(&app, post),
-            (passed(), "bound".to_owned()),
-            "another method"
+            (response.status().as_u16(), response.body().as_str()),
+            (403, "")
         );
+        assert_eq!(calls.load(Ordering::Relaxed), round);
     }
+    let mut clone = service.clone();
+    assert!(poll_ready(&mut clone).is_ready());
+    assert_eq!(
+        block_on(clone.call(with_scope("b"))).unwrap().status(),
+        403,
+        "a clone"
+    );
+    assert!(poll_ready(&mut clone).is_ready());
+    assert_eq!(
+        block_on(clone.call(with_scope("a"))).unwrap().body(),
+        "served"
+    );
+}
 
-    /// Not even an option, where a forgotten layer would make everyone nobody.
-    #[test]
-    fn without_the_layer_no_handler_is_reached() {
-        let app = routes();
-        let behind_other_claims = {
-            let tokens = jwt_verifier().with_claims::<Value>();
-            routes().layer(DpopLayer::new(Verifier::new(common::rules(), tokens)))
-        };
-        for path in [
-            "/accepted",
-            "/admins",
-            "/bound",
-            "/only-bearer",
-            "/perhaps",
-            "/perhaps-access",
-            "/layered",
-        ] {
-            for (name, app) in [("no layer", &app), ("other claims", &behind_other_claims)] {
-                let outcome = send(app, under_dpop(at(path)));
-                assert_eq!(outcome, (misplaced(), String::new()), "{path}, {name}");
-            }
+#[test]
+fn a_rejection_releases_the_reservation_at_once() {
+    let permits = Arc::new(Semaphore::new(1));
+    let limited = ConcurrencyLimit::with_semaphore(StrictService::default(), Arc::clone(&permits));
+    let mut service = RequireScopesLayer::all_of(scopes("a")).layer(limited);
+    for (name, request, status) in [
+        ("a missing scope", with_scope("b"), 403),
+        ("no DPoP layer outside", Request::new(()), 500),
+    ] {
+        assert!(poll_ready(&mut service).is_ready(), "{name}");
+        assert_eq!(permits.available_permits(), 0, "{name}");
+        let responding = service.call(request);
+        assert_eq!(permits.available_permits(), 1, "{name}: at once");
+        assert_eq!(block_on(responding).unwrap().status(), status, "{name}");
+    }
+    assert!(poll_ready(&mut service).is_ready());
+    let response = block_on(service.call(with_scope("a"))).unwrap();
+    assert_eq!(response.body(), "served");
+    assert_eq!(permits.available_permits(), 1);
+}
+
+#[test]
+fn errors_and_bodies_of_the_service_pass_through() {
+    let failing =
+        RequireScopesLayer::all_of(scopes("a")).layer(service_fn(async |_: Request<()>| {
+            Err::<Response<()>, _>(ServiceError)
+        }));
+    let error = block_on(failing.clone().oneshot(with_scope("a"))).unwrap_err();
+    assert_eq!(error, ServiceError);
+    let rejected = block_on(failing.oneshot(with_scope("b"))).unwrap();
+    assert_eq!(rejected.status(), 403);
+
+    // Bodies that are neither Clone nor Send, and a future that is not Send.
+    let calls = Rc::new(Cell::new(0));
+    let service = RequireScopesLayer::all_of(scopes("a")).layer(service_fn(
+        async |request: Request<Rc<str>>| {
+            tokio::task::yield_now().await;
+            calls.set(calls.get() + 1);
+            Ok::<_, Infallible>(Response::new(Some(request.into_body())))
+        },
+    ));
+    let request = with_scope("a").map(|()| Rc::from("body"));
+    let response = block_on(service.clone().oneshot(request)).unwrap();
+    assert_eq!(response.into_body().as_deref(), Some("body"));
+    let request = with_scope("b").map(|()| Rc::from("body"));
+    let response = block_on(service.clone().oneshot(request)).unwrap();
+    assert_eq!(response.into_body(), None);
+    assert_eq!(calls.get(), 1);
+}
+
+#[test]
+fn the_types_are_send_and_sync_and_debug_shows_no_claims() {
+    fn assert_send<T: Send + 'static>(value: T) -> T {
+        value
+    }
+    fn assert_sync<T: Send + Sync + Debug + 'static>(value: T) -> T {
+        value
+    }
+    struct NotDebug;
+    impl Requirement<Claims> for NotDebug {
+        fn check(&self, _: &Claims, _: Timestamp) -> Result<(), AuthorizationError> {
+            Ok(())
         }
     }
-
-    #[test]
-    fn an_option_is_none_for_a_preflight() {
-        let app = routes().layer(DpopLayer::new(verifier()).with_preflight_pass_through());
-        for path in ["/perhaps", "/perhaps-access"] {
-            let outcome = send(&app, preflight(path));
-            assert_eq!(outcome, (passed(), "nobody".to_owned()), "T-4: {path}");
-            let outcome = send(&app, under_dpop(at(path)));
-            assert_eq!(outcome, (passed(), "bound".to_owned()), "T-4: {path}");
-        }
-    }
-
-    /// R-AT.9: the kit reads the rejections of either scheme.
-    #[test]
-    fn the_kit_reads_them() {
-        let app = routes().layer(allowing_bearer());
-        let outcome = |request: Request<()>| {
-            let request = request.map(|()| Body::empty());
-            testing::TestResponse::of(&block_on(app.clone().oneshot(request)).unwrap())
-        };
-        let error = lacks_scope("admin").error;
-        let dpop = outcome(under_dpop(at("/layered")));
-        dpop.assert_rejected("DPoP", 403, Some("insufficient_scope"));
-        dpop.assert_reason("DPoP", error.clone());
-        let bearer = outcome(as_bearer(at("/layered")));
-        bearer.assert_rejected("Bearer", 403, Some("insufficient_scope"));
-        bearer.assert_reason("Bearer", BearerError::Authorization(error));
-        outcome(as_bearer(at("/bound"))).assert_reason("not bound", BearerError::Unbound);
-    }
+    let layer = assert_sync(RequireScopesLayer::all_of(scopes("a")));
+    assert_sync(RequireAuthenticationLayer::by_acr(acrs("gold")).with_claims::<TenantClaims>());
+    assert_sync(RequireLayer::<_, Claims>::new(CustomRequirement(
+        AuthorizationError::NotMet,
+    )));
+    let mut service: Require<StrictService, ScopeRequirement, Claims> =
+        assert_sync(layer.layer(StrictService::default()));
+    assert_sync(RequireLayer::<_, Claims>::new(NotDebug).layer(StrictService::default()));
+    let request = with_scope("a");
+    let access = assert_sync(Access::<Claims>::of(request.extensions()).unwrap());
+    assert!(!format!("{access:?} {service:?}").contains("alice"));
+    assert!(poll_ready(&mut service).is_ready());
+    let future: RequireFuture<Ready<_>> = assert_send(service.call(request));
+    assert_eq!(format!("{future:?}"), "RequireFuture(..)");
+    let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
+    assert_eq!(response.body(), "served");
+    let required = AuthenticationRequirement::within(Duration::from_secs(1));
+    assert!(format!("{required:?}").contains("AuthenticationRequirement"));
 }

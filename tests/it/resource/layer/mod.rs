@@ -2,6 +2,7 @@
 
 mod bodies;
 mod cancellation;
+mod cors;
 mod nonces;
 mod preflight;
 mod report_only;

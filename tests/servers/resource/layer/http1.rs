@@ -123,7 +123,7 @@ impl RawConnection {
         (status, headers)
     }
 
-    async fn is_closed(mut self) -> bool {
+    async fn until_closed(mut self) -> bool {
         self.0.read(&mut [0]).await.unwrap() == 0
     }
 }
@@ -256,7 +256,7 @@ fn field_names_are_case_insensitive_and_http_1_0_is_accepted() {
             .send(&format!("GET /orders HTTP/1.0\r\n{fields}\r\n"))
             .await;
         assert_head("R-7.1: HTTP/1.0", status, &headers, Ok(()));
-        assert!(http_1_0.is_closed().await);
+        assert!(http_1_0.until_closed().await);
     });
 }
 

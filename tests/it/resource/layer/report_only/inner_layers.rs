@@ -14,14 +14,13 @@ use tower_dpop::resource::{
 };
 use tower_dpop::tokens::{AccessTokenVerifier, TokenError};
 use tower_dpop::{
-    AcceptedToken, BoundToken, Claims, DpopLayer, ProofRules, Rejection, RequireScopesLayer,
-    Verifier,
+    BoundToken, Claims, DpopLayer, ProofRules, Rejection, RequireScopesLayer, Verifier,
 };
 
 use super::super::RejectingTokens;
 use super::{
-    Outcome, SeenByService, assert_one_event, logged, passed, passed_but_reported, reported, seen,
-    send_to, service_with_status,
+    Outcome, SeenByService, assert_one_event, logged, passed, passed_but_reported, seen, send_to,
+    service_with_status,
 };
 
 /// Each inner layer reports in its own event. The extensions have the first rejection, the one that the
@@ -263,6 +262,10 @@ fn a_misplaced_requirement_is_logged() {
 #[test]
 fn an_axum_handler_must_take_an_option_of_the_token() {
     use axum::Router;
+    use tower_dpop::AcceptedToken;
+
+    use super::reported;
+
     use axum::body::Body;
     use axum::routing::get;
 

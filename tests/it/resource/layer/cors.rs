@@ -1,4 +1,4 @@
-//! Browsers: a real CORS layer around ours, and what a script can then send and read.
+//! Browsers: a CORS layer outside or inside the DPoP layer, and what a script can send and read.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -19,9 +19,7 @@ use common::{Attempt, AttemptExt as _, NOW, TestClock, required_nonce, verifier,
 
 const ORIGIN: &str = "https://app.example";
 
-type TestLayer = DpopLayer;
-
-/// As the documentation of the layer says to set it up.
+/// The configuration that the documentation of `DpopLayer` recommends.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(HeaderValue::from_static(ORIGIN))
@@ -30,27 +28,27 @@ fn cors() -> CorsLayer {
         .expose_headers(CORS_EXPOSE_HEADERS)
 }
 
-fn layer() -> TestLayer {
+fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
 }
 
-fn with_nonces(clock: &TestClock) -> TestLayer {
+fn with_nonces(clock: &TestClock) -> DpopLayer {
     let nonces = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).unwrap());
     DpopLayer::new(verifier_by(|rules| {
         rules.with_clock(clock.read()).with_nonces(nonces)
     }))
 }
 
-/// Counts the requests that reach it, and lets caches keep what it says.
+/// Counts its calls. Caches may store its responses.
 #[derive(Clone, Default)]
 struct Orders(Arc<AtomicUsize>);
 
 impl Orders {
-    fn reached(&self) -> usize {
+    fn calls(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn outcome(&self) -> Response<()> {
+    fn respond(&self) -> Response<()> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let mut response = Response::new(());
         let public = HeaderValue::from_static("public, max-age=600");
@@ -59,10 +57,10 @@ impl Orders {
     }
 }
 
-/// What a browser gets from the service behind the CORS layer and ours, in this order.
-fn browse(layer: &TestLayer, orders: &Orders, request: Request<()>) -> Response<()> {
+/// Sends a request through the CORS layer and then the DPoP layer.
+fn send_through_cors(layer: &DpopLayer, orders: &Orders, request: Request<()>) -> Response<()> {
     let orders = orders.clone();
-    let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.outcome())));
+    let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.respond())));
     common::block_on(cors().layer(layer.layer(service)).oneshot(request)).unwrap()
 }
 
@@ -82,7 +80,7 @@ fn preflight() -> Request<()> {
         .unwrap()
 }
 
-/// The names in a header field that lists some.
+/// The names in a comma-separated header field, sorted.
 fn listed(headers: &HeaderMap, field: &str) -> Vec<String> {
     let fields = headers.get_all(field).iter();
     let mut names: Vec<_> = fields
@@ -97,20 +95,20 @@ fn rejection(response: &Response<()>) -> Option<Rejection> {
     response.extensions().get().cloned()
 }
 
-/// T-4, X-2: a preflight has no credentials, so nobody may ask it for some.
+/// T-4, X-2: a preflight has no credentials, so it must not be rejected for that.
 #[test]
-fn the_cors_layer_outside_answers_preflights() {
+fn an_outer_cors_layer_responds_to_preflights() {
     let orders = Orders::default();
     let clock = TestClock::at(NOW);
     for (name, layer) in [
         ("T-4: by default", layer()),
-        ("T-4: with nonces on", with_nonces(&clock)),
+        ("T-4: with nonces", with_nonces(&clock)),
         (
             "T-4: with the pass-through",
             layer().with_preflight_pass_through(),
         ),
     ] {
-        let response = browse(&layer, &orders, preflight());
+        let response = send_through_cors(&layer, &orders, preflight());
         let headers = response.headers();
         assert_eq!(response.status(), 200, "{name}");
         assert_eq!(rejection(&response), None, "{name}");
@@ -123,17 +121,17 @@ fn the_cors_layer_outside_answers_preflights() {
             "X-2: {name}"
         );
     }
-    assert_eq!(orders.reached(), 0, "a preflight is not for the service");
+    assert_eq!(orders.calls(), 0, "a preflight must not reach the service");
 }
 
-/// on rejections and on successes alike.
+/// in rejections and in successful responses.
 #[test]
 fn a_script_can_read_the_challenge_and_the_nonce() {
     let clock = TestClock::at(NOW);
     let (plain, nonces) = (layer(), with_nonces(&clock));
     let without_credentials =
         || Attempt::but(|a| (a.authorization, a.dpop) = (Some(Vec::new()), Some(Vec::new())));
-    let rows: Vec<(&str, &TestLayer, Attempt, Option<Rejection>)> = vec![
+    let rows: Vec<(&str, &DpopLayer, Attempt, Option<Rejection>)> = vec![
         ("X-1: a success", &plain, Attempt::good(), None),
         (
             "X-1: no credentials",
@@ -142,32 +140,32 @@ fn a_script_can_read_the_challenge_and_the_nonce() {
             Some(CredentialsError::Missing.into()),
         ),
         (
-            "X-1: broken credentials",
+            "X-1: malformed credentials",
             &plain,
             Attempt::but(|a| a.authorization = Some(vec![common::field(b"DPoP")])),
             Some(CredentialsError::Malformed.into()),
         ),
         (
-            "X-1: a bad proof",
+            "X-1: a proof for another method",
             &plain,
             Attempt::but(|a| a.proof_claims["htm"] = json!("POST")),
             Some(ProofError::Method.into()),
         ),
         (
-            "X-1: a bad token",
+            "X-1: an expired token",
             &plain,
             Attempt::but(|a| a.token_claims["exp"] = json!(0)),
             Some(TokenError::Expired.into()),
         ),
         (
-            "X-1: a nonce is demanded",
+            "X-1: a nonce is required",
             &nonces,
             Attempt::good(),
             Some(NonceError::Missing.into()),
         ),
     ];
     for (name, layer, attempt, expected) in rows {
-        let response = browse(layer, &Orders::default(), from_a_script(&attempt));
+        let response = send_through_cors(layer, &Orders::default(), from_a_script(&attempt));
         let headers = response.headers();
         assert_eq!(rejection(&response), expected, "{name}");
         assert_eq!(headers["access-control-allow-origin"], ORIGIN, "{name}");
@@ -184,9 +182,9 @@ fn a_script_can_read_the_challenge_and_the_nonce() {
     }
 }
 
-/// The whole dance of a script on another origin: rejected, told a nonce, served, told the next.
+/// A script on another origin: it is rejected and gets a nonce, is accepted, and later gets the next nonce.
 #[test]
-fn a_script_gets_through_with_the_nonce_it_was_told() {
+fn a_script_is_accepted_with_the_nonce_from_a_rejection() {
     let clock = TestClock::at(NOW);
     let layer = with_nonces(&clock);
     let orders = Orders::default();
@@ -200,9 +198,9 @@ fn a_script_gets_through_with_the_nonce_it_was_told() {
             a.proof_claims["nonce"] = json!(nonce);
             a.proof_claims["iat"] = json!(now);
         });
-        browse(&layer, &orders, from_a_script(&attempt))
+        send_through_cors(&layer, &orders, from_a_script(&attempt))
     };
-    let rejected = browse(&layer, &orders, from_a_script(&Attempt::good()));
+    let rejected = send_through_cors(&layer, &orders, from_a_script(&Attempt::good()));
     assert_eq!(rejected.status(), 401);
     assert_eq!(
         rejected.headers()["cache-control"],
@@ -211,44 +209,47 @@ fn a_script_gets_through_with_the_nonce_it_was_told() {
     );
     let nonce = nonce_in(&rejected).unwrap();
 
-    let served = with_nonce(&nonce, NOW);
-    assert_eq!((served.status().as_u16(), nonce_in(&served)), (200, None));
+    let accepted = with_nonce(&nonce, NOW);
     assert_eq!(
-        served.headers()["cache-control"],
+        (accepted.status().as_u16(), nonce_in(&accepted)),
+        (200, None)
+    );
+    assert_eq!(
+        accepted.headers()["cache-control"],
         "public, max-age=600",
-        "X-3: without a nonce the service's own word stands"
+        "X-3: without a nonce, the service's value is kept"
     );
 
     let in_the_next_period = NOW - NOW % 120 + 120;
-    let served = with_nonce(&nonce, in_the_next_period);
-    assert_eq!(served.status(), 200);
-    let next = nonce_in(&served).unwrap();
+    let accepted = with_nonce(&nonce, in_the_next_period);
+    assert_eq!(accepted.status(), 200);
+    let next = nonce_in(&accepted).unwrap();
     assert_ne!(next, nonce);
     assert_eq!(required_nonce(&layer), Some(next.clone()));
-    let caching: Vec<_> = served.headers().get_all("cache-control").iter().collect();
-    assert_eq!(caching, ["no-store"], "X-3: a success with a nonce");
+    let cache_control: Vec<_> = accepted.headers().get_all("cache-control").iter().collect();
+    assert_eq!(cache_control, ["no-store"], "X-3: a success with a nonce");
     assert_eq!(
-        listed(served.headers(), "access-control-expose-headers"),
+        listed(accepted.headers(), "access-control-expose-headers"),
         ["dpop-nonce", "www-authenticate"],
         "X-1: a success with a nonce"
     );
 
     assert_eq!(with_nonce(&next, in_the_next_period).status(), 200);
-    assert_eq!(orders.reached(), 3);
+    assert_eq!(orders.calls(), 3);
 }
 
-/// T-4: the order that the documentation warns of, and what makes it work.
+/// T-4: the documentation recommends the other order.
 #[test]
-fn a_cors_layer_inside_needs_the_pass_through() {
+fn an_inner_cors_layer_needs_the_preflight_pass_through() {
     let orders = Orders::default();
-    let ask = |layer: &TestLayer, request| {
+    let send = |layer: &DpopLayer, request| {
         let orders = orders.clone();
         let service =
-            service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.outcome())));
+            service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.respond())));
         common::block_on(layer.layer(cors().layer(service)).oneshot(request)).unwrap()
     };
-    let rejected = ask(&layer(), preflight());
-    assert_eq!(rejected.status(), 401, "T-4: our challenge comes first");
+    let rejected = send(&layer(), preflight());
+    assert_eq!(rejected.status(), 401, "T-4: the DPoP layer is first");
     assert_eq!(rejection(&rejected), Some(CredentialsError::Missing.into()));
     assert!(
         !rejected
@@ -256,19 +257,19 @@ fn a_cors_layer_inside_needs_the_pass_through() {
             .contains_key("access-control-allow-origin")
     );
 
-    let lenient = layer().with_preflight_pass_through();
-    let answered = ask(&lenient, preflight());
-    assert_eq!(answered.status(), 200, "T-4: with the pass-through");
+    let passing_through = layer().with_preflight_pass_through();
+    let response = send(&passing_through, preflight());
+    assert_eq!(response.status(), 200, "T-4: with the pass-through");
     assert_eq!(
-        listed(answered.headers(), "access-control-allow-headers"),
+        listed(response.headers(), "access-control-allow-headers"),
         ["authorization", "dpop"]
     );
-    assert_eq!(orders.reached(), 0);
+    assert_eq!(orders.calls(), 0);
 
-    let served = ask(&lenient, from_a_script(&Attempt::good()));
-    assert_eq!((served.status().as_u16(), orders.reached()), (200, 1));
+    let accepted = send(&passing_through, from_a_script(&Attempt::good()));
+    assert_eq!((accepted.status().as_u16(), orders.calls()), (200, 1));
     let without_proof = Attempt::but(|a| a.dpop = Some(Vec::new()));
-    let rejected = ask(&lenient, from_a_script(&without_proof));
+    let rejected = send(&passing_through, from_a_script(&without_proof));
     assert_eq!(
         rejection(&rejected),
         Some(ProofError::Missing.into()),
@@ -280,16 +281,16 @@ fn a_cors_layer_inside_needs_the_pass_through() {
         .headers_mut()
         .insert("authorization", authorization);
     assert_eq!(
-        rejection(&ask(&lenient, with_credentials)),
+        rejection(&send(&passing_through, with_credentials)),
         Some(ProofError::Missing.into()),
-        "T-4: a preflight never has credentials"
+        "T-4: with credentials, it is not a preflight"
     );
-    assert_eq!(orders.reached(), 1);
+    assert_eq!(orders.calls(), 1);
 }
 
-/// `*` covers neither credentials nor `Authorization`, so the names are spelled out.
+/// applications cannot use `*` instead: it covers neither requests with credentials nor `Authorization`.
 #[test]
-fn the_crate_names_the_fields() {
+fn the_constants_list_the_header_fields() {
     let names = |fields: [HeaderName; 2]| fields.map(|name| name.to_string());
     assert_eq!(
         names(CORS_EXPOSE_HEADERS),

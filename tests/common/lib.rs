@@ -2,7 +2,9 @@
 //! one fixed time.
 
 pub mod keys;
+pub mod metrics;
 pub mod proofs;
+pub mod token_endpoint;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::LazyLock;

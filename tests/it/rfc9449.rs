@@ -1,4 +1,4 @@
-//! The figures of RFC 9449, end to end, and a table over its section 4.3.
+//! The figures of RFC 9449, end to end, and the checks of its section 4.3.
 //!
 //! `vectors.json` holds the figures as the RFC prints them; every hash and signature in it was
 //! recomputed from the text.
@@ -61,7 +61,7 @@ impl AccessTokenVerifier for Figure11 {
     }
 }
 
-/// The request of Figure 12 and the server that answers it, to be changed in one thing.
+/// The request of Figure 12 and the settings of its server. A test changes one of them.
 struct Figure12 {
     clock: u64,
     public_url: &'static str,
@@ -112,7 +112,7 @@ impl Figure12 {
 
 /// Figures 6, 11, 12 and 13.
 #[test]
-fn lets_the_request_of_figure_12_pass() {
+fn accepts_the_request_of_figure_12() {
     let outcome = Figure12::but(|_| {});
     assert_eq!(
         (outcome.status.as_u16(), outcome.rejection.clone()),
@@ -120,9 +120,9 @@ fn lets_the_request_of_figure_12_pass() {
     );
 }
 
-/// one change each.
+/// each row makes one change.
 #[test]
-fn rejects_the_request_of_figure_12_with_one_thing_changed() {
+fn rejects_the_request_of_figure_12_after_any_one_change() {
     type Change = fn(&mut Figure12);
     let rows: Vec<(&str, Change, Rejection)> = vec![
         (
@@ -167,16 +167,21 @@ fn rejects_the_request_of_figure_12_with_one_thing_changed() {
         ),
         (
             "another signature",
-            |r| tamper_last_segment(&mut r.proof),
+            |r| tamper_with_signature(&mut r.proof),
             ProofError::Signature.into(),
         ),
         (
             "a signature of zeros",
-            |r| replace_signature(&mut r.proof, &derived("psychic_es256_signature_all_zero")),
+            |r| {
+                replace_signature(
+                    &mut r.proof,
+                    &derived_vector("psychic_es256_signature_all_zero"),
+                );
+            },
             ProofError::Signature.into(),
         ),
         (
-            "a signature in a second spelling",
+            "the same signature in another base64url form",
             |r| {
                 let last = r.proof.pop();
                 assert_eq!(last, Some('A'));
@@ -185,7 +190,7 @@ fn rejects_the_request_of_figure_12_with_one_thing_changed() {
             ProofError::NotAJwt.into(),
         ),
         (
-            "a payload of another proof",
+            "the payload of another proof",
             |r| swap_payload(&mut r.proof),
             ProofError::Method.into(),
         ),
@@ -206,7 +211,7 @@ fn rejects_the_request_of_figure_12_with_one_thing_changed() {
     }
 }
 
-fn derived(name: &str) -> String {
+fn derived_vector(name: &str) -> String {
     let vectors: Value = serde_json::from_str(include_str!("../vectors.json")).unwrap();
     vectors["derived_not_in_rfc"][name]
         .as_str()
@@ -219,7 +224,7 @@ fn replace_signature(proof: &mut String, signature: &str) {
     *proof = format!("{signing_input}.{signature}");
 }
 
-fn tamper_last_segment(proof: &mut String) {
+fn tamper_with_signature(proof: &mut String) {
     let (signing_input, signature) = proof.rsplit_once('.').unwrap();
     let swapped = if signature.starts_with('A') { 'B' } else { 'A' };
     *proof = format!("{signing_input}.{swapped}{}", &signature[1..]);
@@ -235,7 +240,7 @@ fn swap_payload(proof: &mut String) {
     *proof = format!("{}.{payload}.{}", parts[0], parts[2]);
 }
 
-/// J-18: two of the RFC's own signatures have a high S, and so has the one derived from the third.
+/// J-18: a high S is valid, as in two signatures of the RFC and in one derived from the third.
 #[test]
 fn verifies_every_signature_of_the_figures() {
     let figures = figures();
@@ -264,15 +269,15 @@ fn verifies_every_signature_of_the_figures() {
     let outcome = Figure12::but(|r| {
         replace_signature(
             &mut r.proof,
-            &derived("fig13_malleated_signature_r_n_minus_s"),
+            &derived_vector("fig13_malleated_signature_r_n_minus_s"),
         );
     });
     assert_eq!(outcome.status.as_u16(), 200, "the same proof with n - s");
 }
 
-/// T-15: the second spelling of one signature is the same proof.
+/// T-15: both signatures (`s` and `n - s`) are of the same proof.
 #[test]
-fn a_malleated_signature_is_a_replay() {
+fn rejects_a_malleated_signature_as_a_replay() {
     let verifier = Verifier::new(
         ProofRules::new("https://resource.example.org".parse().unwrap())
             .with_clock(|| at(1_562_262_618)),
@@ -297,14 +302,14 @@ fn a_malleated_signature_is_a_replay() {
     assert_eq!(send(&proof).status.as_u16(), 200);
     replace_signature(
         &mut proof,
-        &derived("fig13_malleated_signature_r_n_minus_s"),
+        &derived_vector("fig13_malleated_signature_r_n_minus_s"),
     );
     send(&proof).assert_reason("r, n - s", ProofError::Replayed);
 }
 
-/// J-14, J-26: the aliases of the RFC's own key are rejected, not given another thumbprint.
+/// J-14, J-26: otherwise one key would have several thumbprints.
 #[test]
-fn rejects_the_aliases_of_the_rfcs_key() {
+fn rejects_noncanonical_encodings_of_the_key_of_the_rfc() {
     let vectors: Value = serde_json::from_str(include_str!("../vectors.json")).unwrap();
     let aliases = vectors["derived_not_in_rfc"]["proof_jwk_x_noncanonical_aliases"]
         .as_array()
@@ -328,10 +333,10 @@ fn decode(text: &str) -> Vec<u8> {
         .unwrap()
 }
 
-/// Figures 15, 16 and 24, to the letter but for
-/// `algs`, which Figure 24 leaves out.
+/// exactly Figures 15, 16 and 24, plus `algs`, which
+/// Figure 24 omits.
 #[test]
-fn challenges_as_the_figures_do() {
+fn sends_the_challenges_of_the_figures() {
     let figures = figures();
     let figure = |name: &str| figures["challenges"][name][0].as_str().unwrap().to_owned();
     let es256_ps256 = |rules: ProofRules| {
@@ -358,11 +363,11 @@ fn challenges_as_the_figures_do() {
     );
 }
 
-/// Section 4.3: "the receiving server MUST ensure the following", a row per check, in the order of
-/// the section.
+/// Section 4.3: "the receiving server MUST ensure the following". The rows are in the order of the
+/// section.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn every_check_of_section_4_3_rejects() {
+fn rejects_a_request_that_fails_a_check_of_section_4_3() {
     type Change = fn(&mut Attempt);
     let rows: Vec<(&str, Change, Rejection)> = vec![
         (
@@ -419,17 +424,17 @@ fn every_check_of_section_4_3_rejects() {
             ProofError::Type.into(),
         ),
         (
-            "R-4.3.5 R-4.2.2 R-11.6.1 check 5: none",
+            "R-4.3.5 R-4.2.2 R-11.6.1 check 5: alg none",
             |a| a.proof_header["alg"] = json!("none"),
             ProofError::Algorithm.into(),
         ),
         (
-            "R-4.3.5 check 5: a MAC",
+            "R-4.3.5 check 5: the alg of a MAC",
             |a| a.proof_header["alg"] = json!("HS256"),
             ProofError::Algorithm.into(),
         ),
         (
-            "R-4.3.5 check 5: not on the list",
+            "R-4.3.5 check 5: an alg that is not allowed",
             |a| {
                 let key = Key::rsa("RS256");
                 *a = Attempt::with_key(key);
@@ -487,24 +492,24 @@ fn every_check_of_section_4_3_rejects() {
     }
 }
 
-/// check 10 needs a server that demands nonces.
+/// check 10 applies only if the server requires nonces.
 #[test]
-fn check_10_rejects_a_proof_without_the_servers_nonce() {
+fn rejects_a_proof_without_the_nonce_of_the_server() {
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
     }));
     let outcome = Attempt::good().outcome_by(&layer);
     outcome.assert_reason("R-4.3.10", NonceError::Missing);
     let [nonce] = outcome.nonces.as_slice() else {
-        panic!("one nonce: {outcome:?}")
+        panic!("expected one nonce: {outcome:?}")
     };
     let retry = Attempt::but(|a| a.proof_claims["nonce"] = json!(nonce));
     retry.outcome_by(&layer).assert_passed("with the nonce");
 }
 
-/// a proof grants nothing by itself, and each is good once.
+/// a proof is not a credential, and it is accepted once.
 #[test]
-fn a_proof_alone_grants_nothing_and_a_proof_twice_is_rejected() {
+fn rejects_a_proof_without_a_token_and_a_proof_used_twice() {
     let alone = Attempt::but(|a| a.authorization = Some(vec![]));
     alone
         .outcome()
@@ -526,9 +531,9 @@ fn a_proof_alone_grants_nothing_and_a_proof_twice_is_rejected() {
     );
 }
 
-/// members that nobody defined are nobody's business.
+/// in the header, the claims and the key.
 #[test]
-fn unknown_members_are_ignored() {
+fn ignores_unknown_members() {
     let attempt = Attempt::but(|a| {
         a.proof_header["tx_id"] = json!({ "a": [1, 2] });
         a.proof_claims["tx_id"] = json!("x");

@@ -2,4 +2,9 @@
 
 mod tokens;
 mod resource;
+mod token_endpoint;
 mod client;
+#[cfg(feature = "axum")]
+mod extract;
+mod testing;
+mod telemetry;

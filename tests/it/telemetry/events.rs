@@ -1,8 +1,141 @@
-//! What is logged, in which span.
+//! Events and spans of `tracing`.
 
-use super::*;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::{self, Write as _};
 
-fn of_this_crate(captured: &Captured) -> Vec<Event> {
+use http::{Request, Response, StatusCode};
+use serde_json::json;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::{DpopLayer, MemoryReplayStore, RequireScopesLayer};
+use tracing::field::{Field, Visit};
+use tracing::{Level, Subscriber, span};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::as_bearer;
+use common::metrics::recorded;
+use common::{
+    Attempt, AttemptExt as _, KeyExt as _, NOW, block_on, enable_tracing_callsites, verifier,
+    verifier_by,
+};
+
+/// An event, and the spans that it is in.
+#[derive(Clone, Debug, PartialEq)]
+struct Event {
+    level: Level,
+    target: String,
+    fields: BTreeMap<&'static str, String>,
+    spans: Vec<&'static str>,
+}
+
+/// Captures the events and spans of each thread.
+struct Capture;
+
+thread_local! {
+    static CAPTURED: RefCell<Captured> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Captured {
+    events: Vec<Event>,
+    /// The name, the target, the level and the number of fields.
+    spans: Vec<(&'static str, String, Level, usize)>,
+    /// What happened to spans, and the messages of events, in order.
+    steps: Vec<String>,
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Capture {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let span = (
+            metadata.name(),
+            metadata.target().to_owned(),
+            *metadata.level(),
+            fields.0.len(),
+        );
+        CAPTURED.with_borrow_mut(|captured| captured.spans.push(span));
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let spans = context.event_scope(event).map_or_else(Vec::new, |scope| {
+            scope.map(|span| span.metadata().name()).collect()
+        });
+        let message = fields.0.get("message").cloned().unwrap_or_default();
+        let event = Event {
+            level: *event.metadata().level(),
+            target: event.metadata().target().to_owned(),
+            fields: fields.0,
+            spans,
+        };
+        CAPTURED.with_borrow_mut(|captured| {
+            captured.steps.push(message);
+            captured.events.push(event);
+        });
+    }
+
+    fn on_enter(&self, id: &span::Id, context: Context<'_, S>) {
+        record_step("enter", id, &context);
+    }
+
+    fn on_exit(&self, id: &span::Id, context: Context<'_, S>) {
+        record_step("exit", id, &context);
+    }
+
+    fn on_close(&self, id: span::Id, context: Context<'_, S>) {
+        record_step("close", &id, &context);
+    }
+}
+
+fn record_step<S: Subscriber + for<'a> LookupSpan<'a>>(
+    step: &str,
+    id: &span::Id,
+    context: &Context<'_, S>,
+) {
+    let name = context.span(id).unwrap().metadata().name();
+    CAPTURED.with_borrow_mut(|captured| captured.steps.push(format!("{step} {name}")));
+}
+
+/// The result of the action, and what this thread logged during it, at every level.
+fn logged<T>(action: impl FnOnce() -> T) -> (T, Captured) {
+    enable_tracing_callsites();
+    CAPTURED.take();
+    let subscriber = tracing_subscriber::registry().with(Capture);
+    let result = tracing::subscriber::with_default(subscriber, action);
+    (result, CAPTURED.take())
+}
+
+fn event(level: Level, spans: &[&'static str], fields: &[(&'static str, &str)]) -> Event {
+    Event {
+        level,
+        target: "tower_dpop".into(),
+        fields: fields
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect(),
+        spans: spans.to_vec(),
+    }
+}
+
+fn events_of_this_crate(captured: &Captured) -> Vec<Event> {
     captured
         .events
         .iter()
@@ -13,14 +146,14 @@ fn of_this_crate(captured: &Captured) -> Vec<Event> {
 
 const IN_THE_SPAN: &[&str] = &["dpop"];
 
-/// D21: one event for each decision, with a stable name, in the span of the layer.
+/// D21: one event per decision, with a stable reason, in the span of the layer.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn every_decision_is_one_event() {
     type Change = fn(&mut Attempt);
     type MakeLayer = fn() -> DpopLayer;
     let default = || DpopLayer::new(verifier());
-    let both = || DpopLayer::new(verifier().allow_bearer());
+    let bearer_allowed = || DpopLayer::new(verifier().allow_bearer());
     let report_only = || DpopLayer::new(verifier()).with_insecure_report_only();
     let full = || {
         DpopLayer::new(verifier_by(|rules| {
@@ -45,7 +178,7 @@ fn every_decision_is_one_event() {
         ),
         (
             "accepted as Bearer",
-            both,
+            bearer_allowed,
             |a| {
                 a.token_claims.as_object_mut().unwrap().remove("cnf");
                 as_bearer(a);
@@ -90,7 +223,7 @@ fn every_decision_is_one_event() {
         ),
         (
             "rejected as Bearer",
-            both,
+            bearer_allowed,
             as_bearer,
             event(
                 Level::INFO,
@@ -124,7 +257,7 @@ fn every_decision_is_one_event() {
             ),
         ),
         (
-            "our fault",
+            "a server error",
             full,
             |_| {},
             event(
@@ -143,17 +276,16 @@ fn every_decision_is_one_event() {
     for (name, layer, change, expected) in rows {
         let attempt = Attempt::but(change);
         let layer = layer();
-        let (_, captured) = said(|| attempt.outcome_by(&layer));
-        assert_eq!(of_this_crate(&captured), [expected], "{name}");
+        let (_, captured) = logged(|| attempt.outcome_by(&layer));
+        assert_eq!(events_of_this_crate(&captured), [expected], "{name}");
         let span = ("dpop", "tower_dpop".to_owned(), Level::DEBUG, 0);
         assert_eq!(captured.spans, [span], "{name}");
     }
 }
 
-/// The span is that of the decision: neither the service nor the layers of authorization behind are
-/// in it.
+/// The span covers the decision only. Events of the service and of inner layers are outside it.
 #[test]
-fn the_span_ends_before_the_service_begins() {
+fn the_span_ends_before_the_service_is_called() {
     let required = RequireScopesLayer::all_of("admin".parse().unwrap());
     let inner = service_fn(async |_: Request<()>| {
         tracing::info!(target: "application", "service");
@@ -161,7 +293,7 @@ fn the_span_ends_before_the_service_begins() {
     });
     let service = DpopLayer::new(verifier()).layer(inner);
     let request = Attempt::good().request();
-    let (_, captured) = said(|| block_on(service.oneshot(request)).unwrap());
+    let (_, captured) = logged(|| block_on(service.oneshot(request)).unwrap());
     assert_eq!(
         captured.steps,
         [
@@ -175,10 +307,10 @@ fn the_span_ends_before_the_service_begins() {
 
     let service = DpopLayer::new(verifier()).layer(required.layer(inner));
     let request = Attempt::good().request();
-    let (response, captured) = said(|| block_on(service.oneshot(request)).unwrap());
+    let (response, captured) = logged(|| block_on(service.oneshot(request)).unwrap());
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(
-        of_this_crate(&captured)[1],
+        events_of_this_crate(&captured)[1],
         event(
             Level::INFO,
             &[],
@@ -196,25 +328,24 @@ fn the_span_ends_before_the_service_begins() {
     );
 }
 
-/// The layer's event also stands in the span of whoever called it.
 #[test]
-fn the_span_stands_in_that_of_the_caller() {
+fn the_span_is_inside_the_span_of_the_caller() {
     let layer = DpopLayer::new(verifier());
     let request = Attempt::good().request();
-    let ((), captured) = said(|| {
+    let ((), captured) = logged(|| {
         tracing::info_span!("http").in_scope(|| common::ask(&layer, request));
     });
-    assert_eq!(of_this_crate(&captured)[0].spans, ["dpop", "http"]);
+    assert_eq!(events_of_this_crate(&captured)[0].spans, ["dpop", "http"]);
 }
 
-/// A filter by the crate's name, as people write it, at the level of a server in production.
+/// `tower_dpop=info` is a common filter in production.
 #[test]
-fn a_filter_by_the_name_of_the_crate_finds_rejections() {
+fn a_filter_by_the_crate_name_selects_rejections() {
     let filter = tracing_subscriber::EnvFilter::new("tower_dpop=info");
     let subscriber = tracing_subscriber::registry().with(filter).with(Capture);
-    let ((), captured) = said(|| {
+    let ((), captured) = logged(|| {
         tracing::subscriber::with_default(subscriber, || {
-            Attempt::good().outcome().assert_passed("good");
+            Attempt::good().outcome().assert_passed("a valid request");
             Attempt::but(|a| a.dpop = Some(vec![])).outcome();
         });
     });
@@ -224,12 +355,12 @@ fn a_filter_by_the_name_of_the_crate_finds_rejections() {
         .map(|e| &e.fields["reason"])
         .collect();
     assert_eq!(names, ["proof_missing"]);
-    assert_eq!(captured.spans, [], "the span is for those who debug");
+    assert_eq!(captured.spans, [], "the level of the span is debug");
 }
 
-/// Whatever is accepted or only reported: nothing of the token, of the proof or of its key.
+/// Events and metrics contain no part of the token, the proof or the key.
 #[test]
-fn no_event_and_no_metric_shows_a_secret() {
+fn events_and_metrics_show_no_secret() {
     type Change = fn(&mut Attempt);
     let rows: [(&str, bool, Change); 5] = [
         ("accepted", false, |_| {}),
@@ -261,10 +392,10 @@ fn no_event_and_no_metric_shows_a_secret() {
             layer = layer.with_insecure_report_only();
         }
         let request = attempt.request();
-        let ((outcome, captured), metrics) = recorded(|| said(|| common::ask(&layer, request)));
+        let ((outcome, captured), metrics) = recorded(|| logged(|| common::ask(&layer, request)));
         assert_eq!(outcome.status, StatusCode::OK, "{name}");
         let mut shown = metrics.join("\n");
-        for event in of_this_crate(&captured) {
+        for event in events_of_this_crate(&captured) {
             write!(shown, "{event:?}").unwrap();
         }
         assert!(shown.contains("decision="), "{name}: {shown}");
@@ -277,29 +408,4 @@ fn no_event_and_no_metric_shows_a_secret() {
             assert!(!shown.contains(part), "{name} shows a secret: {shown}");
         }
     }
-}
-
-/// A name for alarms does not change by accident.
-#[test]
-fn names_are_those_that_are_documented() {
-    assert_eq!(
-        [
-            REQUESTS,
-            CLOCK_SKEW,
-            REPLAY_RECORDS,
-            REPLAY_LIMIT,
-            TOKEN_CACHE,
-            KEY_FETCHES,
-            INTROSPECTIONS,
-        ],
-        [
-            "tower_dpop_requests_total",
-            "tower_dpop_clock_skew_seconds",
-            "tower_dpop_replay_records",
-            "tower_dpop_replay_limit",
-            "tower_dpop_token_cache_total",
-            "tower_dpop_key_fetches_total",
-            "tower_dpop_introspections_total",
-        ]
-    );
 }

@@ -1,6 +1,28 @@
-//! Services under test (`src/testing/protection.rs`).
+//! The assertions over every defect, against protected and unprotected services.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::{Method, Request, Response};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::resource::BearerError;
+use tower_dpop::testing::{
+    Defect, TestClient, TestClock, assert_protected, assert_token_endpoint_protected,
+};
+use tower_dpop::token_endpoint::TokenEndpointLayer;
+use tower_dpop::{Freshness, ProofRules, PublicUrl, Verifier};
+
+use common::block_on;
+
+use super::{
+    ORDERS, app, assert_shows_nothing, issuer, nonces, public_url, token_endpoint,
+    token_endpoint_by, verifier, verifier_by,
+};
 
 #[test]
 fn a_router_rejects_each_defect() {
@@ -23,9 +45,10 @@ fn a_router_rejects_each_defect() {
     }
 }
 
-/// A service that takes bearer tokens has two challenges, and another reason to reject bound ones.
+/// Its responses have two challenges, and it rejects a bound token under the Bearer scheme for
+/// another reason.
 #[test]
-fn a_service_that_takes_bearer_tokens_rejects_each_defect() {
+fn a_service_that_accepts_bearer_tokens_rejects_each_defect() {
     let issuer = issuer();
     let nonces = nonces();
     for (verifier, client) in [
@@ -42,19 +65,19 @@ fn a_service_that_takes_bearer_tokens_rejects_each_defect() {
             response.extensions_mut().clear();
             response
         };
-        let knowing = client.clone().with_bearer_allowed();
-        let request = knowing.request(Method::GET, ORDERS);
-        let downgraded = request.rejection_of(Defect::BearerScheme);
-        assert_eq!(downgraded, BearerError::Bound.into());
+        let expects_bearer = client.clone().with_bearer_allowed();
+        let request = expects_bearer.request(Method::GET, ORDERS);
+        let rejection = request.rejection_of(Defect::BearerScheme);
+        assert_eq!(rejection, BearerError::Bound.into());
         block_on(async {
             assert_protected(&request, send).await;
             assert_protected(&request, on_the_wire).await;
         });
 
-        // That a service takes bearer tokens unknown to its tests is found out.
+        // It fails if the client does not expect the service to accept bearer tokens.
         let request = client.request(Method::GET, ORDERS);
         for by in ["reason", "description"] {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let result = catch_unwind(AssertUnwindSafe(|| {
                 block_on(async {
                     match by {
                         "reason" => assert_protected(&request, send).await,
@@ -62,59 +85,52 @@ fn a_service_that_takes_bearer_tokens_rejects_each_defect() {
                     }
                 });
             }));
-            let message = *outcome.expect_err(by).downcast::<String>().unwrap();
+            let message = *result.expect_err(by).downcast::<String>().unwrap();
             assert!(message.starts_with("the Bearer scheme: "), "{message}");
         }
     }
-    // And so is one that is said to and does not.
+    // It also fails if the client expects this, and the service does not.
     let client = TestClient::new(&issuer).with_bearer_allowed();
     let app = app(verifier(&issuer));
     let send = async |request: Request<Body>| app.clone().oneshot(request).await.unwrap();
     let request = client.request(Method::GET, ORDERS);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(|| {
         block_on(assert_protected(&request, send));
     }));
-    let message = *outcome.expect_err("rejected").downcast::<String>().unwrap();
+    let message = *result.expect_err("rejected").downcast::<String>().unwrap();
     assert!(message.starts_with("the Bearer scheme: "), "{message}");
 }
 
-/// Over the wire the reason goes by status, code and description.
 #[test]
-fn a_server_rejects_each_defect() {
+fn each_defect_is_rejected_with_every_freshness() {
     let issuer = issuer();
+    let a_day = Duration::from_secs(24 * 60 * 60);
+    let longest = Freshness::default()
+        .with_max_age(a_day)
+        .with_leeway(a_day)
+        .with_nonce_period(a_day);
     let nonces = nonces();
-    for (verifier, client) in [
-        (verifier(&issuer), TestClient::new(&issuer)),
-        (
-            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
-            TestClient::new(&issuer).with_nonces(nonces),
-        ),
-    ] {
-        block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let origin = format!("http://{}", listener.local_addr().unwrap());
-            tokio::spawn(axum::serve(listener, app(verifier)).into_future());
-            let http: Client<_, Full<bytes::Bytes>> =
-                Client::builder(TokioExecutor::new()).build_http();
-            let request = client.request(Method::GET, ORDERS).sent_to(&origin);
-            assert_protected(&request, async |request| {
-                let response = http.request(request).await.unwrap();
-                assert!(response.extensions().get::<Rejection>().is_none());
-                response
-            })
-            .await;
+    for freshness in [longest, Freshness::mcp(), Freshness::default()] {
+        let verifier = verifier_by(&issuer, |rules| {
+            rules.with_freshness(freshness).with_nonces(nonces.clone())
         });
+        let app = app(verifier);
+        let client = TestClient::new(&issuer).with_nonces(nonces.clone());
+        block_on(assert_protected(
+            &client.request(Method::GET, ORDERS),
+            async |request: Request<Body>| app.clone().oneshot(request).await.unwrap(),
+        ));
     }
 }
 
-fn message_of(check: impl Future<Output = ()>) -> String {
-    let outcome = catch_unwind(AssertUnwindSafe(|| block_on(check)));
-    *outcome.expect_err("a panic").downcast::<String>().unwrap()
+fn panic_message(check: impl Future<Output = ()>) -> String {
+    let result = catch_unwind(AssertUnwindSafe(|| block_on(check)));
+    *result.expect_err("a panic").downcast::<String>().unwrap()
 }
 
-/// What a service leaves to its configuration can be left out, and nothing else is left out with it.
+/// The service checks the nonce instead of `iat`.
 #[test]
-fn a_service_of_another_policy_is_held_to_what_it_checks() {
+fn defects_that_a_service_accepts_can_be_left_out() {
     let (issuer, nonces) = (issuer(), nonces());
     let by_nonce = app(verifier_by(&issuer, |rules| {
         rules
@@ -130,10 +146,11 @@ fn a_service_of_another_policy_is_held_to_what_it_checks() {
         &request,
         async |request: Request<Body>| by_nonce.clone().oneshot(request).await.unwrap(),
     ));
-    let whole = client.request(Method::GET, ORDERS);
-    let message = message_of(assert_protected(&whole, async |request: Request<Body>| {
-        by_nonce.clone().oneshot(request).await.unwrap()
-    }));
+    let with_all_defects = client.request(Method::GET, ORDERS);
+    let message = panic_message(assert_protected(
+        &with_all_defects,
+        async |request: Request<Body>| by_nonce.clone().oneshot(request).await.unwrap(),
+    ));
     assert!(
         message.starts_with("a proof that is too old: "),
         "{message}"
@@ -169,7 +186,7 @@ fn a_token_endpoint_rejects_each_defect_of_a_proof() {
         };
         block_on(async {
             assert_token_endpoint_protected(&request, send).await;
-            // As over the wire.
+            // Without extensions, as over the wire.
             assert_token_endpoint_protected(&request.again(), async |request| {
                 let mut response = send(request).await;
                 response.extensions_mut().clear();
@@ -180,30 +197,34 @@ fn a_token_endpoint_rejects_each_defect_of_a_proof() {
     }
 }
 
-/// What the kit is for: services that are not behind the layer as they ought to be.
+/// The purpose of the kit: to find services without the layer, or with a wrong configuration.
 #[test]
-fn a_service_that_is_not_protected_is_found_out() {
+fn fails_for_a_service_that_is_not_protected() {
     let issuer = issuer();
     let client = TestClient::new(&issuer);
     let request = client.request(Method::GET, ORDERS);
     let open = Router::new().route("/orders", get(async || "orders"));
-    let elsewhere: PublicUrl = "https://internal.example".parse().unwrap();
+    let other_url: PublicUrl = "https://internal.example".parse().unwrap();
     let misconfigured = Verifier::new(
-        ProofRules::new(elsewhere).with_clock(issuer.clock().read()),
+        ProofRules::new(other_url).with_clock(issuer.clock().read()),
         issuer.jwt_verifier(),
     );
-    let lenient = issuer.jwt_verifier().with_claims::<serde_json::Value>();
-    let lenient = Verifier::new(
+    let any_claims = issuer.jwt_verifier().with_claims::<serde_json::Value>();
+    let any_claims = Verifier::new(
         ProofRules::new(public_url()).with_clock(issuer.clock().read()),
-        lenient,
+        any_claims,
     );
     let rows = [
         ("no layer", open, "the same request again: "),
         ("another public URL", app(misconfigured), "a good request: "),
-        ("claims without sub", app(lenient), "a token without sub: "),
+        (
+            "claims without sub",
+            app(any_claims),
+            "a token without sub: ",
+        ),
     ];
     for (name, app, expected) in rows {
-        let message = message_of(assert_protected(
+        let message = panic_message(assert_protected(
             &request.again(),
             async |request: Request<Body>| app.clone().oneshot(request).await.unwrap(),
         ));
@@ -212,7 +233,7 @@ fn a_service_that_is_not_protected_is_found_out() {
     }
 
     let request = client.token_request("https://as.example.com/token");
-    let message = message_of(assert_token_endpoint_protected(
+    let message = panic_message(assert_token_endpoint_protected(
         &request,
         async |request: Request<String>| Response::new(request.into_body()),
     ));

@@ -1,27 +1,56 @@
-//! The assertions (`src/testing/response.rs`).
+//! The assertions about one response, and what their messages show.
 
-use super::*;
+use std::fmt::{Debug, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const SPENT: &str = r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#;
-const DEMAND: &str = r#"DPoP error="use_dpop_nonce", error_description="Resource server requires nonce in DPoP proof", algs="ES256""#;
-const NOT_ENOUGH: &str = r#"Bearer error="insufficient_scope", error_description="the access token does not allow this request""#;
-const SEVERAL: &str =
+use http::{Method, Response};
+use tower_dpop::Rejection;
+use tower_dpop::proof::{NonceError, ProofError, ReplayStoreError, TargetError};
+use tower_dpop::resource::{AuthorizationError, BearerError, CredentialsError};
+use tower_dpop::testing::{Defect, TestClient, TestClock, TestResponse};
+use tower_dpop::token_endpoint::{DpopJktError, GrantBindingError, TokenRequestRejection};
+use tower_dpop::tokens::TokenError;
+
+use super::{ORDERS, assert_shows_nothing, issuer, nonces, token_endpoint, token_endpoint_by};
+
+/// A rejection from over the wire. The secret is in the fields that no message may show.
+fn rejection(status: u16, challenge: &str, secret: &str) -> TestResponse {
+    let mut response = Response::builder()
+        .status(status)
+        .header("dpop-nonce", secret)
+        .header("cache-control", "no-store")
+        .header("content-type", "application/json");
+    if !challenge.is_empty() {
+        response = response.header(
+            "www-authenticate",
+            format!(r#"{challenge}, realm="{secret}""#),
+        );
+    }
+    TestResponse::of(&response.body(()).unwrap())
+}
+
+const NO_ERROR: &str = r#"DPoP algs="ES256""#;
+const BOUND_TOKEN: &str = r#"Bearer error="invalid_token", error_description="the access token is bound to a key and needs a DPoP proof""#;
+const SEVERAL_FIELDS: &str =
     r#"error="invalid_request", error_description="several Authorization fields""#;
+const INSUFFICIENT_SCOPE: &str = r#"Bearer error="insufficient_scope", error_description="the access token does not allow this request""#;
+const REPLAYED: &str = r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof was used before", algs="ES256""#;
+const NONCE_REQUIRED: &str = r#"DPoP error="use_dpop_nonce", error_description="Resource server requires nonce in DPoP proof", algs="ES256""#;
 
 #[test]
-fn assertions_hold_of_what_they_say() {
+fn assertions_pass_for_matching_responses() {
     let passed = TestResponse::of(&Response::builder().status(201).body(()).unwrap());
     passed.assert_passed("a 201");
-    let spent = rejection(401, SPENT, "n");
-    spent.assert_rejected("a replay", 401, Some("invalid_dpop_proof"));
-    spent.assert_reason("a replay", ProofError::Replayed);
-    rejection(401, DEMAND, "n").assert_reason("a demand", NonceError::Stale);
-    let beside_another = rejection(401, &format!("Bearer, {SPENT}"), "n");
+    let replay = rejection(401, REPLAYED, "n");
+    replay.assert_rejected("a replay", 401, Some("invalid_dpop_proof"));
+    replay.assert_reason("a replay", ProofError::Replayed);
+    rejection(401, NONCE_REQUIRED, "n").assert_reason("a required nonce", NonceError::Stale);
+    let beside_another = rejection(401, &format!("Bearer, {REPLAYED}"), "n");
     beside_another.assert_reason("a replay", ProofError::Replayed);
     assert_eq!(beside_another.parameter("algs"), Some("ES256"));
     rejection(401, r#"DPoP algs="ES256""#, "n")
         .assert_reason("no credentials", CredentialsError::Missing);
-    let bound = rejection(401, &format!("{BOUND}, {QUIET}"), "n");
+    let bound = rejection(401, &format!("{BOUND_TOKEN}, {NO_ERROR}"), "n");
     bound.assert_rejected("a downgrade", 401, Some("invalid_token"));
     bound.assert_reason("a downgrade", BearerError::Bound);
     assert_eq!(
@@ -34,21 +63,25 @@ fn assertions_hold_of_what_they_say() {
     );
     let both = rejection(
         400,
-        &format!("Bearer {SEVERAL}, DPoP {SEVERAL}, algs=x"),
+        &format!("Bearer {SEVERAL_FIELDS}, DPoP {SEVERAL_FIELDS}, algs=x"),
         "n",
     );
     both.assert_rejected("two tokens", 400, Some("invalid_request"));
     both.assert_reason("two tokens", CredentialsError::Ambiguous);
-    let not_enough = rejection(403, NOT_ENOUGH, "n");
+    let not_enough = rejection(403, INSUFFICIENT_SCOPE, "n");
     not_enough.assert_rejected("no scope", 403, Some("insufficient_scope"));
     let denied = AuthorizationError::NotMet;
     not_enough.assert_reason("no scope", BearerError::Authorization(denied));
-    rejection(503, "", "n").assert_rejected("a full memory", 503, None);
+    rejection(503, "", "n").assert_rejected("a full replay store", 503, None);
     rejection(503, "", "n").assert_reason("no keys", TokenError::Unavailable);
-    let replayed =
+    let replayed_body =
         r#"{"error":"invalid_dpop_proof","error_description":"the DPoP proof was used before"}"#;
     let at_a_token_endpoint = rejection(400, "", "n");
-    at_a_token_endpoint.assert_token_request_reason("a replay", replayed, ProofError::Replayed);
+    at_a_token_endpoint.assert_token_request_reason(
+        "a replay",
+        replayed_body,
+        ProofError::Replayed,
+    );
     for reason in [
         TokenRequestRejection::from(GrantBindingError::CodeOfOtherKey),
         GrantBindingError::RefreshTokenOfOtherKey.into(),
@@ -71,7 +104,7 @@ fn assertions_hold_of_what_they_say() {
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn assertions_fail_otherwise_and_show_no_secret() {
+fn assertions_fail_for_other_responses_and_show_no_secret() {
     type Check<'c> = Box<dyn Fn() + 'c>;
     let issuer = issuer();
     let client = TestClient::new(&issuer);
@@ -82,14 +115,14 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             r#"{{"error":"{error}","error_description":"{description}","access_token":"{secret}"}}"#
         )
     };
-    let replayed = body("invalid_dpop_proof", "the DPoP proof was used before");
+    let replayed_body = body("invalid_dpop_proof", "the DPoP proof was used before");
     let s = secret.as_str();
     let ok = || rejection(200, "", s);
-    let spent = || rejection(401, SPENT, s);
+    let replay = || rejection(401, REPLAYED, s);
     let in_process = |reason: ProofError| {
         let mut response = Response::builder()
             .status(401)
-            .header("www-authenticate", SPENT)
+            .header("www-authenticate", REPLAYED)
             .body(())
             .unwrap();
         response.extensions_mut().insert(Rejection::from(reason));
@@ -97,20 +130,20 @@ fn assertions_fail_otherwise_and_show_no_secret() {
     };
     let without_nonce = Response::builder()
         .status(401)
-        .header("www-authenticate", DEMAND)
+        .header("www-authenticate", NONCE_REQUIRED)
         .body(())
         .unwrap();
     let rows: Vec<(&str, Check<'_>)> = vec![
         (
-            "a rejection did not pass",
-            Box::new(|| spent().assert_passed("row")),
+            "a rejection is not a success",
+            Box::new(|| replay().assert_passed("row")),
         ),
         (
-            "a 500 did not pass",
+            "a 500 is not a success",
             Box::new(|| rejection(500, "", s).assert_passed("row")),
         ),
         (
-            "a rejection with a 200 did not pass",
+            "a rejection with status 200 is not a success",
             Box::new(|| {
                 let mut response = in_process(ProofError::Type);
                 response.status = http::StatusCode::OK;
@@ -118,20 +151,20 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             }),
         ),
         (
-            "a 200 is no rejection",
+            "a 200 is not a rejection",
             Box::new(|| ok().assert_rejected("row", 401, None)),
         ),
         (
             "another status",
-            Box::new(|| spent().assert_rejected("row", 403, Some("invalid_dpop_proof"))),
+            Box::new(|| replay().assert_rejected("row", 403, Some("invalid_dpop_proof"))),
         ),
         (
             "another error",
-            Box::new(|| spent().assert_rejected("row", 401, Some("invalid_token"))),
+            Box::new(|| replay().assert_rejected("row", 401, Some("invalid_token"))),
         ),
         (
-            "an error where none is due",
-            Box::new(|| spent().assert_rejected("row", 401, None)),
+            "an unexpected error",
+            Box::new(|| replay().assert_rejected("row", 401, None)),
         ),
         (
             "no challenge",
@@ -144,7 +177,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         (
             "two challenges",
             Box::new(|| {
-                let twice = format!("{SPENT}, {SPENT}");
+                let twice = format!("{REPLAYED}, {REPLAYED}");
                 rejection(401, &twice, s).assert_rejected("row", 401, Some("invalid_dpop_proof"));
             }),
         ),
@@ -153,60 +186,60 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             Box::new(|| rejection(401, "DPoP x=y", s).assert_rejected("row", 401, None)),
         ),
         (
-            "a challenge for a fault of the server's",
-            Box::new(|| rejection(503, SPENT, s).assert_rejected("row", 503, None)),
+            "a challenge for a server error",
+            Box::new(|| rejection(503, REPLAYED, s).assert_rejected("row", 503, None)),
         ),
         (
-            "a Bearer challenge for a fault of the server's",
+            "a Bearer challenge for a server error",
             Box::new(|| rejection(503, "Bearer", s).assert_rejected("row", 503, None)),
         ),
         (
-            "an error in Bearer alone, and no other challenge",
+            "an error in the Bearer challenge, and no DPoP challenge",
             Box::new(|| {
-                rejection(401, BOUND, s).assert_rejected("row", 401, Some("invalid_token"));
+                rejection(401, BOUND_TOKEN, s).assert_rejected("row", 401, Some("invalid_token"));
             }),
         ),
         (
-            "an error in Bearer without algorithms beside it",
+            "an error in the Bearer challenge, and a DPoP challenge without algorithms",
             Box::new(|| {
-                let challenges = format!("{BOUND}, DPoP x=y");
+                let challenges = format!("{BOUND_TOKEN}, DPoP x=y");
                 rejection(401, &challenges, s).assert_rejected("row", 401, Some("invalid_token"));
             }),
         ),
         (
-            "an error in Bearer where none is due",
+            "an unexpected error in the Bearer challenge",
             Box::new(|| {
-                let challenges = format!("{BOUND}, {QUIET}");
+                let challenges = format!("{BOUND_TOKEN}, {NO_ERROR}");
                 rejection(401, &challenges, s).assert_reason("row", CredentialsError::Missing);
             }),
         ),
         (
-            "the error of DPoP in Bearer",
+            "a DPoP error in the Bearer challenge",
             Box::new(|| {
-                let challenges = SPENT.replacen("DPoP ", "Bearer ", 1);
-                let challenges = format!("{challenges}, {QUIET}");
+                let challenges = REPLAYED.replacen("DPoP ", "Bearer ", 1);
+                let challenges = format!("{challenges}, {NO_ERROR}");
                 rejection(401, &challenges, s).assert_reason("row", ProofError::Replayed);
             }),
         ),
         (
-            "the error of DPoP in Bearer as well",
+            "errors in both challenges",
             Box::new(|| {
-                let challenges = format!("{BOUND}, {SPENT}");
+                let challenges = format!("{BOUND_TOKEN}, {REPLAYED}");
                 rejection(401, &challenges, s).assert_reason("row", ProofError::Replayed);
             }),
         ),
         (
-            "the error of Bearer in DPoP",
+            "a Bearer error in the DPoP challenge",
             Box::new(|| {
-                let challenges = BOUND.replacen("Bearer ", "DPoP ", 1);
+                let challenges = BOUND_TOKEN.replacen("Bearer ", "DPoP ", 1);
                 let challenges = format!(r#"Bearer, {challenges}, algs="ES256""#);
                 rejection(401, &challenges, s).assert_reason("row", BearerError::Bound);
             }),
         ),
         (
-            "a challenge of DPoP for a bearer token that is not enough",
+            "a DPoP challenge for a bearer token with insufficient scope",
             Box::new(|| {
-                let challenges = format!("{NOT_ENOUGH}, {QUIET}");
+                let challenges = format!("{INSUFFICIENT_SCOPE}, {NO_ERROR}");
                 rejection(403, &challenges, s).assert_rejected(
                     "row",
                     403,
@@ -216,7 +249,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
         ),
         (
             "another description",
-            Box::new(|| spent().assert_reason("row", ProofError::Signature)),
+            Box::new(|| replay().assert_reason("row", ProofError::Signature)),
         ),
         (
             "another reason of the same status and error",
@@ -225,13 +258,13 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             }),
         ),
         (
-            "a demand without a nonce",
+            "a required nonce that is missing",
             Box::new(|| TestResponse::of(&without_nonce).assert_reason("row", NonceError::Missing)),
         ),
         (
             "a token endpoint's 401",
             Box::new(|| {
-                spent().assert_token_request_reason("row", &replayed, ProofError::Replayed);
+                replay().assert_token_request_reason("row", &replayed_body, ProofError::Replayed);
             }),
         ),
         (
@@ -253,7 +286,7 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             "a token endpoint's 400 with another description",
             Box::new(|| {
                 let response = rejection(400, "", s);
-                response.assert_token_request_reason("row", &replayed, ProofError::Type);
+                response.assert_token_request_reason("row", &replayed_body, ProofError::Type);
             }),
         ),
         (
@@ -261,14 +294,14 @@ fn assertions_fail_otherwise_and_show_no_secret() {
             Box::new(|| {
                 let mut response = rejection(400, "", s);
                 response.cache_control = None;
-                response.assert_token_request_reason("row", &replayed, ProofError::Replayed);
+                response.assert_token_request_reason("row", &replayed_body, ProofError::Replayed);
             }),
         ),
     ];
     let mut failed = Vec::new();
     for (name, check) in &rows {
-        let outcome = catch_unwind(AssertUnwindSafe(check));
-        let message = *outcome.expect_err(name).downcast::<String>().unwrap();
+        let result = catch_unwind(AssertUnwindSafe(check));
+        let message = *result.expect_err(name).downcast::<String>().unwrap();
         assert!(message.starts_with("row: "), "{name}: {message}");
         assert_shows_nothing(name, &message, &secret);
         failed.push(message);
@@ -278,12 +311,12 @@ fn assertions_fail_otherwise_and_show_no_secret() {
 }
 
 #[test]
-fn debug_of_the_kit_shows_no_secret() {
+fn debug_shows_no_secret() {
     let issuer = issuer();
     let client = TestClient::new(&issuer).with_nonce("a-nonce-of-the-server");
     let request = client.request(Method::GET, ORDERS);
     let token = issuer.token_for(client.key().thumbprint());
-    let response = rejection(401, SPENT, "a-nonce-of-the-server");
+    let response = rejection(401, REPLAYED, "a-nonce-of-the-server");
     let (sent_token, built) = (request.token(), request.build::<()>());
     let mut shown = String::new();
     let mut show = |value: &dyn Debug| write!(shown, "{value:?}\n{value:#?}\n").unwrap();

@@ -1,30 +1,43 @@
-//! The layer around a service (`src/token_endpoint/layer.rs`).
+//! The layer around a service: what it passes on, and what it adds to a response.
 
-use super::*;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
 
-/// A-6, A-8: with and without clients that do not know DPoP.
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+use tower_dpop::proof::{NonceError, ProofError};
+use tower_dpop::resource::CORS_EXPOSE_HEADERS;
+use tower_dpop::token_endpoint::{TokenEndpointLayer, TokenRequestRejection};
+
+use common::token_endpoint::{Attempt, Outcome, Server, endpoint};
+use common::{NOW, TestClock, block_on, field, keys};
+
+use super::{bad_proofs, endpoint_with_nonces, jkt};
+
+/// A-6, A-8: for servers that also serve clients without DPoP.
 #[test]
-fn requests_without_a_proof_pass_only_where_that_is_said() {
+fn accepts_requests_without_a_proof_only_if_configured() {
     let strict = TokenEndpointLayer::new(endpoint());
-    let open = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
-    let open_with_nonces =
-        TokenEndpointLayer::new(with_nonces(&TestClock::at(NOW))).with_requests_without_proof();
+    let optional = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
+    let optional_with_nonces = TokenEndpointLayer::new(endpoint_with_nonces(&TestClock::at(NOW)))
+        .with_requests_without_proof();
     let server = Server::default();
 
     Attempt::without_proof()
         .outcome_by(&strict, &server)
         .assert_rejected("A-8", ProofError::Missing, Some("invalid_dpop_proof"));
-    assert_eq!(server.called(), 0);
-    for layer in [&open, &open_with_nonces] {
+    assert_eq!(server.calls(), 0);
+    for layer in [&optional, &optional_with_nonces] {
         let outcome = Attempt::without_proof().outcome_by(layer, &server);
         assert_eq!(outcome.body, r#"{"token_type":"Bearer"}"#, "A-6");
-        assert_eq!(outcome.all("dpop-nonce"), [""; 0], "A-6");
+        assert_eq!(outcome.values("dpop-nonce"), [""; 0], "A-6");
     }
     Attempt::good()
-        .outcome_by(&open, &server)
+        .outcome_by(&optional, &server)
         .assert_bound("with a proof", &keys::client());
     Attempt::good()
-        .outcome_by(&open_with_nonces, &server)
+        .outcome_by(&optional_with_nonces, &server)
         .assert_rejected("A-10", NonceError::Missing, Some("use_dpop_nonce"));
 
     let endpoint = endpoint();
@@ -34,23 +47,38 @@ fn requests_without_a_proof_pass_only_where_that_is_said() {
     assert_eq!(present.unwrap().unwrap().thumbprint(), jkt(&keys::client()));
 }
 
+/// A-6: a request with a `DPoP` field must pass every check.
+#[test]
+fn does_not_treat_an_invalid_proof_as_a_missing_one() {
+    for (name, change, reason) in bad_proofs() {
+        if reason == ProofError::Missing {
+            continue;
+        }
+        let optional = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
+        let server = Server::default();
+        let outcome = Attempt::but(change).outcome_by(&optional, &server);
+        outcome.assert_rejected(name, reason, Some("invalid_dpop_proof"));
+        assert_eq!(server.calls(), 0, "{name}");
+    }
+}
+
 /// A-6, A-8: a server may clone the service for every connection.
 #[test]
-fn a_clone_lets_through_what_the_service_does() {
+fn a_clone_of_the_service_accepts_the_same_requests() {
     let layer = TokenEndpointLayer::new(endpoint());
-    let open = layer.clone().with_requests_without_proof();
+    let optional = layer.clone().with_requests_without_proof();
     for (layer, expected) in [
         (
             layer,
             Some(TokenRequestRejection::Proof(ProofError::Missing)),
         ),
-        (open, None),
+        (optional, None),
     ] {
         let server = Server::default();
         let service = layer
             .clone()
             .layer(service_fn(move |request: Request<String>| {
-                ready(Ok::<_, Infallible>(server.answer(&request)))
+                ready(Ok::<_, Infallible>(server.respond(&request)))
             }));
         let request = Attempt::without_proof().request();
         let outcome = Outcome::of(block_on(service.clone().oneshot(request)).unwrap());
@@ -58,36 +86,135 @@ fn a_clone_lets_through_what_the_service_does() {
     }
 }
 
-/// A-6: whoever sends a `DPoP` field is held to it.
+/// A-11, A-12: it replaces a nonce that the service sets itself.
 #[test]
-fn a_bad_proof_is_never_taken_for_none() {
-    for (name, change, reason) in bad_proofs() {
-        if reason == ProofError::Missing {
-            continue;
+fn a_successful_response_has_the_next_nonce_when_it_is_due() {
+    let start = NOW - NOW % 120;
+    let clock = TestClock::at(start);
+    // Rows in order of time: the replay store does not accept an earlier time again.
+    let layer = TokenEndpointLayer::new(endpoint_with_nonces(&clock));
+    let nonce = Attempt::without_proof()
+        .outcome_by(&layer, &Server::default())
+        .nonce();
+    let mut fields = HeaderMap::new();
+    fields.insert("dpop-nonce", field(b"its-own"));
+    fields.insert("cache-control", field(b"max-age=600"));
+    let with_own_nonce = Server {
+        headers: fields,
+        ..Server::default()
+    };
+    let failing = Server {
+        status: StatusCode::BAD_REQUEST,
+        ..Server::default()
+    };
+    let rows = [
+        ("a new nonce", 119, Server::default(), None),
+        (
+            "a new nonce, and the service sets its own",
+            119,
+            with_own_nonce.clone(),
+            Some("its-own"),
+        ),
+        (
+            "near the end of its lifetime",
+            120,
+            Server::default(),
+            Some("next"),
+        ),
+        (
+            "A-11: near the end of its lifetime, and the service sets its own",
+            120,
+            with_own_nonce,
+            Some("next"),
+        ),
+        (
+            "near the end of its lifetime, and the service fails",
+            120,
+            failing,
+            None,
+        ),
+        (
+            "in the last second of its lifetime",
+            239,
+            Server::default(),
+            Some("next"),
+        ),
+    ];
+    for (name, age, server, expected) in rows {
+        clock.set(start + age);
+        let outcome = Attempt::with_nonce(&nonce, start + age).outcome_by(&layer, &server);
+        assert_eq!(outcome.rejection, None, "{name}");
+        match expected {
+            None => assert_eq!(outcome.values("dpop-nonce"), [""; 0], "{name}"),
+            Some("its-own") => assert_eq!(outcome.nonce(), "its-own", "{name}"),
+            Some(_) => {
+                assert_ne!(outcome.nonce(), nonce, "{name}");
+                assert_eq!(
+                    outcome.values("cache-control"),
+                    ["no-store"],
+                    "{name}: A-12"
+                );
+                Attempt::with_nonce(&outcome.nonce(), start + age)
+                    .outcome_by(&layer, &Server::default())
+                    .assert_bound(name, &keys::client());
+            }
         }
-        let open = TokenEndpointLayer::new(endpoint()).with_requests_without_proof();
-        let server = Server::default();
-        let outcome = Attempt::but(change).outcome_by(&open, &server);
-        outcome.assert_rejected(name, reason, Some("invalid_dpop_proof"));
-        assert_eq!(server.called(), 0, "{name}");
     }
 }
 
-/// The contract of tower: the service that was polled ready is the one that is called.
+/// A-17: a script can read the nonce, and a preflight request needs none.
 #[test]
-fn the_service_that_was_polled_ready_is_called() {
+fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
+    let cors = tower_http::cors::CorsLayer::new()
+        .allow_origin(HeaderValue::from_static("https://app.example"))
+        .allow_methods([Method::POST])
+        .expose_headers(CORS_EXPOSE_HEADERS);
+    let layer = TokenEndpointLayer::new(endpoint_with_nonces(&TestClock::at(NOW)));
+    let send = |request: Request<String>| {
+        let service = service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let service = cors.clone().layer(layer.layer(service));
+        Outcome::of(block_on(service.oneshot(request)).unwrap())
+    };
+    let mut request = Attempt::good().request();
+    request
+        .headers_mut()
+        .insert("origin", field(b"https://app.example"));
+    let outcome = send(request);
+    outcome.assert_rejected("A-17", NonceError::Missing, Some("use_dpop_nonce"));
+    assert_eq!(
+        outcome.values("access-control-expose-headers"),
+        ["www-authenticate,dpop-nonce"],
+        "A-17"
+    );
+    let preflight = Request::options("/token")
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .body(String::new())
+        .unwrap();
+    let outcome = send(preflight);
+    assert_eq!(
+        (outcome.status, outcome.rejection.clone()),
+        (StatusCode::OK, None)
+    );
+}
+
+/// Tower requires this: a clone has not been polled ready.
+#[test]
+fn calls_the_service_that_was_polled_ready() {
     #[derive(Default)]
-    struct Strict {
+    struct PanicsIfNotReady {
         ready: bool,
     }
 
-    impl Clone for Strict {
+    impl Clone for PanicsIfNotReady {
         fn clone(&self) -> Self {
             Self::default()
         }
     }
 
-    impl Service<Request<String>> for Strict {
+    impl Service<Request<String>> for PanicsIfNotReady {
         type Response = Response<String>;
         type Error = Infallible;
         type Future = Ready<Result<Response<String>, Infallible>>;
@@ -104,7 +231,7 @@ fn the_service_that_was_polled_ready_is_called() {
         }
     }
 
-    let mut service = TokenEndpointLayer::new(endpoint()).layer(Strict::default());
+    let mut service = TokenEndpointLayer::new(endpoint()).layer(PanicsIfNotReady::default());
     block_on(async {
         for _ in 0..3 {
             let service = service.ready().await.unwrap();
@@ -118,7 +245,7 @@ fn the_service_that_was_polled_ready_is_called() {
 }
 
 #[test]
-fn an_error_of_the_service_is_handed_on() {
+fn returns_the_error_of_the_service() {
     #[derive(Debug, PartialEq)]
     struct Broken;
 
@@ -126,123 +253,6 @@ fn an_error_of_the_service_is_handed_on() {
         TokenEndpointLayer::new(endpoint()).layer(service_fn(async |_: Request<String>| {
             Err::<Response<String>, _>(Broken)
         }));
-    let outcome = block_on(service.oneshot(Attempt::good().request()));
-    assert_eq!(outcome.unwrap_err(), Broken);
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What is logged while the requests are made, at every level, from every crate.
-fn logged(requests: impl FnOnce()) -> String {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    common::enable_tracing_callsites();
-    tracing::subscriber::with_default(subscriber, requests);
-    let bytes = log.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
-}
-
-/// D19, D21: one event for each rejection, and neither it nor the response repeats anything.
-#[test]
-fn neither_log_nor_response_repeats_anything_of_a_request() {
-    let marked = |change: Change| {
-        Attempt::but(|a| {
-            a.form = MARKER.into();
-            a.claims["jti"] = json!(format!("{MARKER}{}", fresh_jti()));
-            a.claims["more"] = json!(MARKER);
-            change(a);
-        })
-    };
-    let marks: Vec<(&'static str, Change)> = vec![
-        ("a foreign nonce", |a| a.claims["nonce"] = json!(MARKER)),
-        ("another method", |a| a.claims["htm"] = json!(MARKER)),
-        ("another path", |a| {
-            a.claims["htu"] = json!(format!("https://as.example.com/{MARKER}"));
-        }),
-        ("another alg", |a| a.header["alg"] = json!(MARKER)),
-        ("another typ", |a| a.header["typ"] = json!(MARKER)),
-        ("another host", |a| {
-            a.uri = format!("https://{MARKER}.example/token");
-        }),
-    ];
-    let rejections = bad_proofs()
-        .into_iter()
-        .map(|(name, change, _)| (name, change))
-        .chain(marks);
-    for (name, change) in rejections {
-        let layer = TokenEndpointLayer::new(with_nonces(&TestClock::at(NOW)));
-        let attempt = marked(change);
-        let mut outcome = None;
-        let log = logged(|| outcome = Some(attempt.outcome_by(&layer, &Server::default())));
-        let outcome = outcome.unwrap();
-        assert!(outcome.rejection.is_some(), "{name}");
-        let events = log
-            .lines()
-            .filter(|line| line.contains("tower_dpop"))
-            .count();
-        assert_eq!(events, 1, "{name}: one event, not {log}");
-        assert!(log.contains("token request rejected"), "{name}: {log}");
-        let mut secrets = secrets_of(&attempt);
-        assert_shows_nothing(name, &format!("{outcome:?}"), &secrets);
-        let given = outcome.all("dpop-nonce");
-        secrets.extend(given.into_iter().map(str::to_owned));
-        assert_shows_nothing(name, &log, &secrets);
-    }
-
-    let (key, other) = (keys::client(), Key::es256());
-    let proof = proven(&key);
-    let secrets = [key.jkt(), other.jkt(), MARKER.to_owned()];
-    let (code, refresh) = (check_code_binding, check_refresh_binding);
-    let contradictory = authorization_request_key(Some(&proof), Some(&other.jkt()));
-    let malformed = authorization_request_key(None, Some(MARKER));
-    let bindings: [TokenRequestRejection; 4] = [
-        code(Some(&proof), Some(jkt(&other))).unwrap_err().into(),
-        refresh(Some(&proof), Some(jkt(&other))).unwrap_err().into(),
-        contradictory.unwrap_err().into(),
-        malformed.unwrap_err().into(),
-    ];
-    for rejection in bindings {
-        let mut outcome = None;
-        let log = logged(|| outcome = Some(Outcome::rejection(&endpoint(), rejection.clone())));
-        assert_shows_nothing(
-            "a binding",
-            &format!("{:?}{log}", outcome.unwrap()),
-            &secrets,
-        );
-    }
-    let good = Attempt::good();
-    let log = logged(|| {
-        drop(good.outcome_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
-    });
-    let events = log.lines().filter(|line| line.contains("tower_dpop"));
-    assert_eq!(events.count(), 1, "a request that passes: {log}");
-    assert!(log.contains("DEBUG") && log.contains("token request accepted"));
-    assert_shows_nothing("a request that passes", &log, &secrets_of(&good));
-    let log = logged(|| {
-        drop(Outcome::rejection(
-            &endpoint(),
-            ReplayStoreError::Full.into(),
-        ));
-    });
-    assert!(
-        log.contains("ERROR") && log.contains("cannot decide"),
-        "{log}"
-    );
+    let result = block_on(service.oneshot(Attempt::good().request()));
+    assert_eq!(result.unwrap_err(), Broken);
 }

@@ -1,3 +1,5 @@
 mod cache;
+mod claims;
 mod issuers;
 mod jwt;
+mod key_set;

@@ -1,1 +1,1 @@
-mod hostile;
+mod exchange;

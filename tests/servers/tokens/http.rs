@@ -1,9 +1,9 @@
-//! Requests to issuers: which URLs, over which connections, and what is no answer. Over
-//! [`RemoteKeys`], which are what makes such requests.
+//! Requests to issuers: to which URLs, over which connections, and which responses are rejected. The
+//! requests are made by [`RemoteKeys`].
 
 use std::mem::discriminant;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -19,25 +19,19 @@ use tower_dpop::tokens::{
     EndpointUrl, HttpClient, HttpClientError, InvalidEndpointUrl, IssuerDocument, RemoteKeysError,
 };
 
-use crate::tokens::server::{KEYS, OAUTH, Reply, Server, within_reason};
+use crate::tokens::server::{KEYS, OAUTH, Reply, Server, http, in_time};
 use common::{block_on, issuer_jwks};
 
-/// One for all, because to read the system's roots takes a while.
-fn http() -> HttpClient {
-    static HTTP: LazyLock<HttpClient> = LazyLock::new(|| HttpClient::new().unwrap());
-    HTTP.clone()
-}
-
-/// What comes of asking for keys there.
-async fn ask(http: HttpClient, url: &str) -> Result<RemoteKeys, RemoteKeysError> {
+/// Fetches the keys at this URL.
+async fn fetch(http: HttpClient, url: &str) -> Result<RemoteKeys, RemoteKeysError> {
     let keys = RemoteKeys::at(EndpointUrl::insecure_http(url).unwrap(), http);
-    within_reason(keys.fetched()).await
+    in_time(keys.fetched()).await
 }
 
-/// Nothing that was sent is repeated where an attacker could read it, and no URL is.
+/// The reason why the issuer is unreachable. It shows no URL.
 #[track_caller]
-fn reason(name: &str, outcome: Result<RemoteKeys, RemoteKeysError>) -> String {
-    match outcome.unwrap_err() {
+fn reason(name: &str, result: Result<RemoteKeys, RemoteKeysError>) -> String {
+    match result.unwrap_err() {
         RemoteKeysError::Unreachable { reason, .. } => {
             assert!(!reason.contains("://"), "{name}: {reason}");
             reason
@@ -47,13 +41,13 @@ fn reason(name: &str, outcome: Result<RemoteKeys, RemoteKeysError>) -> String {
 }
 
 #[test]
-fn an_endpoint_is_https_or_on_this_machine() {
+fn an_endpoint_is_https_or_on_loopback() {
     use InvalidEndpointUrl::{Malformed, NotHttps};
 
-    type Outcome = Result<(), fn(String) -> InvalidEndpointUrl>;
+    type Expected = Result<(), fn(String) -> InvalidEndpointUrl>;
 
-    // Under both rules, where they differ.
-    let rows: [(&str, Outcome, Outcome); 52] = [
+    // The URL, the result of `parse`, and the result of `insecure_http`.
+    let rows: [(&str, Expected, Expected); 52] = [
         ("https://as.example.com", Ok(()), Ok(())),
         ("https://as.example.com/", Ok(()), Ok(())),
         ("https://as.example.com:8443/tenant/1", Ok(()), Ok(())),
@@ -111,7 +105,7 @@ fn an_endpoint_is_https_or_on_this_machine() {
             Err(Malformed),
         ),
         ("file:///etc/passwd", Err(Malformed), Err(Malformed)),
-        // What a browser mends: the text would be one issuer, and the place another.
+        // URLs that browsers repair. The repaired URL would differ from the issuer's identifier.
         ("https://@as.example.com", Err(Malformed), Err(Malformed)),
         ("https://:@as.example.com", Err(Malformed), Err(Malformed)),
         ("http://@localhost", Err(Malformed), Err(Malformed)),
@@ -131,22 +125,23 @@ fn an_endpoint_is_https_or_on_this_machine() {
     for (url, strict, insecure) in rows {
         let parsed = url.parse::<EndpointUrl>();
         if let Ok(parsed) = &parsed {
-            assert_eq!(parsed.as_str(), url, "as it was written");
+            assert_eq!(parsed.as_str(), url, "unchanged");
             assert_eq!(parsed.to_string(), url);
         }
-        let kinds = |outcome: Outcome| outcome.map_err(|make| discriminant(&make(String::new())));
+        let expected =
+            |expected: Expected| expected.map_err(|make| discriminant(&make(String::new())));
         let kind = |parsed: Result<EndpointUrl, InvalidEndpointUrl>| {
             parsed.map(drop).map_err(|error| discriminant(&error))
         };
-        assert_eq!(kind(parsed), kinds(strict), "{url}");
+        assert_eq!(kind(parsed), expected(strict), "{url}");
         let parsed = EndpointUrl::insecure_http(url);
-        assert_eq!(kind(parsed), kinds(insecure), "{url}, insecure");
+        assert_eq!(kind(parsed), expected(insecure), "{url}, insecure");
     }
 }
 
-/// A server that answers with these bytes, and then closes the connection or leaves it open. The
-/// requests it got.
-async fn raw(
+/// A server that responds with these bytes, and then closes the connection or leaves it open. Returns
+/// its address and the requests it receives.
+async fn raw_server(
     response: impl Into<Vec<u8>>,
     closes: bool,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
@@ -163,7 +158,7 @@ async fn raw(
                 && stream.read_buf(&mut request).await.unwrap() > 0
             {}
             let _ = requests.send(String::from_utf8(request).unwrap());
-            // The client may have heard enough before the end.
+            // The client may close the connection before the end of the response.
             let _ = stream.write_all(&response).await;
             if !closes {
                 open.push(stream);
@@ -173,17 +168,17 @@ async fn raw(
     (address, received)
 }
 
-/// Nothing of the request that waits for the answer is in it.
+/// The request contains nothing from the client's request that waits for it.
 #[test]
-fn asks_for_json_and_tells_nothing() {
+fn sends_only_the_required_headers() {
     block_on(async {
         let jwks = issuer_jwks();
         let response = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{jwks}",
             jwks.len()
         );
-        let (address, mut requests) = raw(response, true).await;
-        ask(http(), &format!("http://{address}/jwks?version=2"))
+        let (address, mut requests) = raw_server(response, true).await;
+        fetch(http(), &format!("http://{address}/jwks?version=2"))
             .await
             .unwrap();
         let request = requests.recv().await.unwrap().to_lowercase();
@@ -202,14 +197,14 @@ fn asks_for_json_and_tells_nothing() {
 }
 
 #[test]
-fn rejects_what_is_no_whole_answer() {
+fn rejects_an_incomplete_or_oversized_response() {
     let head = "HTTP/1.1 200 OK\r\n";
     let jwks = issuer_jwks();
     let long = jwks.clone() + &" ".repeat(300_000);
     let chunks = format!("{head}transfer-encoding: chunked\r\n\r\n")
         + &format!("10000\r\n{}\r\n", " ".repeat(0x10000)).repeat(5);
     let rows = [
-        ("nothing", String::new(), "no complete response"),
+        ("an empty response", String::new(), "no complete response"),
         (
             "not HTTP",
             "SSH-2.0-OpenSSH_9.9\r\n".into(),
@@ -231,17 +226,17 @@ fn rejects_what_is_no_whole_answer() {
             "no complete response",
         ),
         (
-            "endless fields",
+            "too many header fields",
             head.to_owned() + &"x: y\r\n".repeat(10_000),
             "no complete response",
         ),
         (
-            "long",
+            "a long body",
             format!("{head}content-length: {}\r\n\r\n{long}", long.len()),
             "too long",
         ),
         (
-            "long, of unknown length",
+            "a long body of unknown length",
             format!("{head}\r\n{long}"),
             "too long",
         ),
@@ -249,13 +244,13 @@ fn rejects_what_is_no_whole_answer() {
     ];
     for (name, response, expected) in rows {
         block_on(async {
-            let (address, _requests) = raw(response, true).await;
-            let outcome = ask(http(), &format!("http://{address}")).await;
+            let (address, _requests) = raw_server(response, true).await;
+            let result = fetch(http(), &format!("http://{address}")).await;
             if expected == "too long" {
                 let too_long = RemoteKeysError::TooLong(IssuerDocument::KeySet);
-                assert_eq!(outcome.unwrap_err(), too_long, "{name}");
+                assert_eq!(result.unwrap_err(), too_long, "{name}");
             } else {
-                let reason = reason(name, outcome);
+                let reason = reason(name, result);
                 assert!(reason.starts_with(expected), "{name}: {reason}");
             }
         });
@@ -264,46 +259,49 @@ fn rejects_what_is_no_whole_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let nobody = reason("nobody", ask(http(), &format!("http://{address}")).await);
-        assert!(nobody.starts_with("no connection: "), "{nobody}");
+        let refused = reason(
+            "connection refused",
+            fetch(http(), &format!("http://{address}")).await,
+        );
+        assert!(refused.starts_with("no connection: "), "{refused}");
     });
 }
 
-/// An answer that was encoded is not the document.
+/// An encoded response is not the document.
 #[test]
-fn decodes_nothing() {
+fn does_not_decode_a_content_encoding() {
     block_on(async {
         let server = Server::start().await;
-        // `{"keys":[]}` in gzip, its length and checksum left out: it is not looked into.
+        // `{"keys":[]}` in gzip, without checksum and length: the crate must not decode it.
         let gzip: &[u8] =
             b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff\xabV\xcaN\xad,V\xb2\x8a\x8e\xad\x05\x00";
         server.set(
             KEYS,
             Reply::text(gzip).with_header("content-encoding", "gzip"),
         );
-        let error = ask(http(), &server.at(KEYS)).await.unwrap_err();
+        let error = fetch(http(), &server.url_of(KEYS)).await.unwrap_err();
         assert_eq!(error, RemoteKeysError::Malformed(IssuerDocument::KeySet));
     });
 }
 
-/// The timeout is for all of it: to connect, the head, and the body.
+/// The timeout covers the connection, the head and the body.
 #[test]
-fn waits_no_longer_than_it_was_told() {
+fn the_timeout_covers_the_whole_exchange() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
     let rows = [
-        ("no answer", String::new()),
+        ("no response", String::new()),
         ("half a head", "HTTP/1.1 200".into()),
-        ("a head alone", head.into()),
+        ("a head without a body", head.into()),
         ("half a body", format!("{head}{{\"keys\":")),
     ];
-    let hasty = HttpClient::builder()
+    let short_timeout = HttpClient::builder()
         .with_timeout(Duration::from_millis(100))
         .build()
         .unwrap();
     for (name, response) in rows {
         block_on(async {
-            let (address, _requests) = raw(response, false).await;
-            let error = ask(hasty.clone(), &format!("http://{address}"))
+            let (address, _requests) = raw_server(response, false).await;
+            let error = fetch(short_timeout.clone(), &format!("http://{address}"))
                 .await
                 .unwrap_err();
             assert_eq!(error, RemoteKeysError::TimedOut, "{name}");
@@ -321,9 +319,9 @@ fn follows_redirects_within_one_origin() {
     );
 
     block_on(async {
-        let (server, elsewhere) = (Server::start().await, Server::start().await);
-        for place in [&server, &elsewhere] {
-            place.set("/here", Reply::text(issuer_jwks()));
+        let (server, other_origin) = (Server::start().await, Server::start().await);
+        for target in [&server, &other_origin] {
+            target.set("/here", Reply::text(issuer_jwks()));
         }
         let redirected = RemoteKeysError::Redirected(IssuerDocument::KeySet);
         let status = |status| RemoteKeysError::Status {
@@ -337,11 +335,11 @@ fn follows_redirects_within_one_origin() {
             ("303", 303, Some("/here".into()), Ok(())),
             ("307", 307, Some("/here".into()), Ok(())),
             ("308", 308, Some("/here".into()), Ok(())),
-            ("absolute", 302, Some(server.at("/here")), Ok(())),
+            ("absolute", 302, Some(server.url_of("/here")), Ok(())),
             (
                 "another port",
                 302,
-                Some(elsewhere.at("/here")),
+                Some(other_origin.url_of("/here")),
                 Err(redirected.clone()),
             ),
             (
@@ -356,9 +354,9 @@ fn follows_redirects_within_one_origin() {
                 Some(format!("https://127.0.0.1:{port}/here")),
                 Err(redirected.clone()),
             ),
-            ("in circles", 302, Some(KEYS.into()), Err(redirected)),
-            ("nowhere", 302, None, Err(status(302))),
-            ("a choice", 300, Some("/here".into()), Err(status(300))),
+            ("a loop", 302, Some(KEYS.into()), Err(redirected)),
+            ("without a location", 302, None, Err(status(302))),
+            ("300", 300, Some("/here".into()), Err(status(300))),
         ];
         for (name, status, to, expected) in rows {
             server.set(
@@ -368,25 +366,33 @@ fn follows_redirects_within_one_origin() {
                     None => Reply::status(status),
                 },
             );
-            let outcome = ask(http(), &server.at(KEYS)).await;
-            assert_eq!(outcome.map(drop), expected, "{name}");
+            let result = fetch(http(), &server.url_of(KEYS)).await;
+            assert_eq!(result.map(drop), expected, "{name}");
         }
-        assert_eq!(elsewhere.requests(), [""; 0], "nobody was sent there");
+        assert_eq!(
+            other_origin.requests(),
+            [""; 0],
+            "no request to the other origin"
+        );
 
         for (from, to) in [("/4", "/3"), ("/3", "/2"), ("/2", "/1"), ("/1", "/here")] {
             server.set(from, Reply::redirect(302, to));
         }
-        assert!(ask(http(), &server.at("/3")).await.is_ok(), "three");
-        let error = ask(http(), &server.at("/4")).await.unwrap_err();
+        assert!(
+            fetch(http(), &server.url_of("/3")).await.is_ok(),
+            "three redirects"
+        );
+        let error = fetch(http(), &server.url_of("/4")).await.unwrap_err();
         assert_eq!(
             error,
             RemoteKeysError::Redirected(IssuerDocument::KeySet),
-            "four"
+            "four redirects"
         );
     });
 }
 
-/// A root of our own (PEM), and a server that it certifies as `127.0.0.1`, if not changed.
+/// A new root certificate (PEM), and a TLS acceptor with a certificate from it. The certificate is for
+/// `127.0.0.1`, unless `change` changes that.
 fn certified(change: impl FnOnce(&mut CertificateParams)) -> (String, TlsAcceptor) {
     let mut root = CertificateParams::new([]).unwrap();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -412,34 +418,36 @@ fn trusting(roots: &str) -> HttpClient {
 }
 
 #[test]
-fn trusts_who_is_certified_by_a_root_that_was_added() {
+fn trusts_servers_that_an_added_root_certifies() {
     block_on(async {
         let (root, tls) = certified(|_| ());
         let (other_root, _) = certified(|_| ());
         let server = Server::start_tls(tls).await;
         server.set(KEYS, Reply::text(issuer_jwks()));
-        let url = server.at(KEYS);
+        let url = server.url_of(KEYS);
         assert!(url.starts_with("https://"));
 
-        let strange = reason("no root", ask(http(), &url).await);
-        assert!(strange.starts_with("no connection: "), "{strange}");
-        reason("another root", ask(trusting(&other_root), &url).await);
-        assert_eq!(server.requests(), [""; 0], "nothing was asked");
-        ask(trusting(&root), &url).await.unwrap();
-        ask(trusting(&format!("{other_root}\n{root}")), &url)
+        let untrusted = reason("no root", fetch(http(), &url).await);
+        assert!(untrusted.starts_with("no connection: "), "{untrusted}");
+        reason("another root", fetch(trusting(&other_root), &url).await);
+        assert_eq!(server.requests(), [""; 0], "no request was sent");
+        fetch(trusting(&root), &url).await.unwrap();
+        fetch(trusting(&format!("{other_root}\n{root}")), &url)
             .await
             .unwrap();
         let builder = HttpClient::builder().add_root_certificates_pem(other_root.as_bytes());
         let builder = builder.unwrap().add_root_certificates_pem(root.as_bytes());
-        ask(builder.unwrap().build().unwrap(), &url).await.unwrap();
+        fetch(builder.unwrap().build().unwrap(), &url)
+            .await
+            .unwrap();
 
         let plain = url.replace("https", "http");
-        reason("http to a server of https", ask(http(), &plain).await);
+        reason("http to an https server", fetch(http(), &plain).await);
     });
 }
 
 #[test]
-fn trusts_no_certificate_that_does_not_hold() {
+fn rejects_an_invalid_certificate() {
     type Change = fn(&mut CertificateParams);
     let rows: [(&str, Change); 3] = [
         ("another name", |params| {
@@ -458,15 +466,15 @@ fn trusts_no_certificate_that_does_not_hold() {
             let (root, tls) = certified(change);
             let server = Server::start_tls(tls).await;
             server.set(KEYS, Reply::text(issuer_jwks()));
-            reason(name, ask(trusting(&root), &server.at(KEYS)).await);
+            reason(name, fetch(trusting(&root), &server.url_of(KEYS)).await);
             assert_eq!(server.requests(), [""; 0], "{name}");
         });
     }
 }
 
-/// Behind `https`, everything is `https`, this machine's documents too.
+/// An `https` issuer's documents must be `https` too, even on loopback.
 #[test]
-fn an_https_issuer_sends_nobody_to_http() {
+fn an_https_issuer_cannot_refer_to_http() {
     block_on(async {
         let (root, tls) = certified(|_| ());
         let (server, plain) = (Server::start_tls(tls).await, Server::start().await);
@@ -475,25 +483,28 @@ fn an_https_issuer_sends_nobody_to_http() {
         let http = trusting(&root);
         let discover = async |issuer: EndpointUrl| {
             let keys = RemoteKeys::discover(issuer, http.clone());
-            within_reason(keys.fetched()).await.map(drop)
+            in_time(keys.fetched()).await.map(drop)
         };
         let strict = || server.url().parse().unwrap();
         let insecure = || EndpointUrl::insecure_http(&server.url()).unwrap();
 
-        server.set(OAUTH, Reply::metadata(&server.url(), &server.at("/here")));
+        server.set(
+            OAUTH,
+            Reply::metadata(&server.url(), &server.url_of("/here")),
+        );
         assert_eq!(discover(strict()).await, Ok(()));
-        server.set(OAUTH, Reply::metadata(&server.url(), &plain.at(KEYS)));
+        server.set(OAUTH, Reply::metadata(&server.url(), &plain.url_of(KEYS)));
         let rejected = Err(RemoteKeysError::JwksUri(InvalidEndpointUrl::NotHttps(
-            plain.at(KEYS),
+            plain.url_of(KEYS),
         )));
         assert_eq!(discover(strict()).await, rejected);
         assert_eq!(
             discover(insecure()).await,
             rejected,
-            "what is allowed is not asked for"
+            "even if plain http is allowed"
         );
-        server.set(OAUTH, Reply::metadata(&server.url(), &server.at(KEYS)));
-        server.set(KEYS, Reply::redirect(302, &plain.at(KEYS)));
+        server.set(OAUTH, Reply::metadata(&server.url(), &server.url_of(KEYS)));
+        server.set(KEYS, Reply::redirect(302, &plain.url_of(KEYS)));
         let redirected = Err(RemoteKeysError::Redirected(IssuerDocument::KeySet));
         assert_eq!(discover(strict()).await, redirected);
         assert_eq!(plain.requests(), [""; 0]);
@@ -501,7 +512,7 @@ fn an_https_issuer_sends_nobody_to_http() {
 }
 
 #[test]
-fn asks_through_the_proxy_it_was_given() {
+fn sends_requests_through_the_configured_proxy() {
     block_on(async {
         let proxy = Server::start().await;
         proxy.set(KEYS, Reply::text(issuer_jwks()));
@@ -514,20 +525,23 @@ fn asks_through_the_proxy_it_was_given() {
             assert!(!format!("{http:?}").contains("secret"));
             let http = http.build().unwrap();
             assert!(!format!("{http:?}").contains("secret"));
-            ask(http, "http://as.example.com/jwks").await.unwrap();
+            fetch(http, "http://as.example.com/jwks").await.unwrap();
         }
         assert_eq!(proxy.requests(), [KEYS, KEYS]);
 
         proxy.hang_up();
         let http = HttpClient::builder().with_proxy(&format!("http://user:secret@{address}"));
         let http = http.unwrap().build().unwrap();
-        let reason = reason("a tunnel", ask(http, "https://as.example.com/jwks").await);
+        let reason = reason(
+            "a CONNECT request",
+            fetch(http, "https://as.example.com/jwks").await,
+        );
         assert!(!reason.contains("secret"), "{reason}");
     });
 }
 
 #[test]
-fn rejects_settings_that_cannot_be() {
+fn rejects_invalid_settings() {
     let proxies = [
         "",
         "proxy.example.com",
@@ -538,30 +552,26 @@ fn rejects_settings_that_cannot_be() {
         "http://",
     ];
     for proxy in proxies {
-        let rejected = HttpClient::builder().with_proxy(proxy).unwrap_err();
-        assert_eq!(rejected, HttpClientError::Proxy, "{proxy}");
+        let error = HttpClient::builder().with_proxy(proxy).unwrap_err();
+        assert_eq!(error, HttpClientError::Proxy, "{proxy}");
     }
     let key = KeyPair::generate().unwrap().serialize_pem();
     let (root, _) = certified(|_| ());
     let cut: String = root.chars().take(root.len() / 2).collect();
     let pems = [
-        ("nothing", ""),
-        ("no PEM", "MIIB"),
-        ("a key", &key),
-        ("half of it", &cut),
+        ("an empty text", ""),
+        ("not PEM", "MIIB"),
+        ("a private key", &key),
+        ("a truncated certificate", &cut),
     ];
     for (name, pem) in pems {
-        let rejected = HttpClient::builder().add_root_certificates_pem(pem.as_bytes());
-        assert_eq!(
-            rejected.unwrap_err(),
-            HttpClientError::Certificate,
-            "{name}"
-        );
+        let result = HttpClient::builder().add_root_certificates_pem(pem.as_bytes());
+        assert_eq!(result.unwrap_err(), HttpClientError::Certificate, "{name}");
     }
-    let forged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let forged = HttpClient::builder().add_root_certificates_pem(forged.as_bytes());
+    let invalid = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let invalid = HttpClient::builder().add_root_certificates_pem(invalid.as_bytes());
     assert!(matches!(
-        forged.unwrap().build().unwrap_err(),
+        invalid.unwrap().build().unwrap_err(),
         HttpClientError::Tls(_)
     ));
 }

@@ -1,4 +1,4 @@
 mod http;
 mod introspection;
 mod jwks;
-mod server;
+pub(crate) mod server;

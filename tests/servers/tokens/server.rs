@@ -1,9 +1,9 @@
-//! An issuer's HTTP server on the loopback, whose answers a test sets and whose requests it counts.
+//! The HTTP server of an issuer, on loopback. A test sets its responses and counts its requests.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,12 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tower_dpop::tokens::HttpClient;
 
 pub const KEYS: &str = "/jwks";
 pub const OAUTH: &str = "/.well-known/oauth-authorization-server";
 pub const OPENID: &str = "/.well-known/openid-configuration";
 
-/// What is answered at one path.
+/// The response to every request for one path.
 #[derive(Clone, Default)]
 pub struct Reply {
     response: Response<Bytes>,
@@ -37,9 +38,7 @@ impl Reply {
     }
 
     pub fn status(status: u16) -> Self {
-        let mut reply = Self::default();
-        *reply.response.status_mut() = StatusCode::from_u16(status).unwrap();
-        reply
+        Self::default().with_status(status)
     }
 
     pub fn redirect(status: u16, to: &str) -> Self {
@@ -50,6 +49,11 @@ impl Reply {
         Self::text(json!({ "issuer": issuer, "jwks_uri": jwks_uri }).to_string())
     }
 
+    pub fn with_status(mut self, status: u16) -> Self {
+        *self.response.status_mut() = StatusCode::from_u16(status).unwrap();
+        self
+    }
+
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().unwrap();
         let value: HeaderValue = value.parse().unwrap();
@@ -58,13 +62,12 @@ impl Reply {
     }
 }
 
-/// How the server is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Answers,
-    /// Connections are closed without an answer.
+enum Mode {
+    Responds,
+    /// Closes connections without a response.
     HangsUp,
-    /// Requests wait.
+    /// Keeps requests waiting.
     Holds,
 }
 
@@ -74,7 +77,7 @@ pub struct Server {
     scheme: &'static str,
     replies: Arc<Mutex<HashMap<String, Reply>>>,
     requests: watch::Sender<Vec<String>>,
-    mood: watch::Sender<Mood>,
+    mode: watch::Sender<Mode>,
 }
 
 impl Server {
@@ -93,7 +96,7 @@ impl Server {
             scheme: if tls.is_some() { "https" } else { "http" },
             replies: Arc::default(),
             requests: watch::Sender::default(),
-            mood: watch::Sender::new(Mood::Answers),
+            mode: watch::Sender::new(Mode::Responds),
         };
         let serving = server.clone();
         tokio::spawn(async move {
@@ -103,7 +106,7 @@ impl Server {
                 tokio::spawn(async move {
                     match tls {
                         None => server.serve(stream).await,
-                        // A client that does not trust us is what a test may want.
+                        // The handshake fails if a test's client does not trust the certificate.
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
                                 server.serve(stream).await;
@@ -122,16 +125,16 @@ impl Server {
             async move { server.reply(request.uri().path().to_owned()).await }
         });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // Fails when the server hangs up, and when the client does.
+        // Fails if the server or the client hangs up.
         let _ = connection.await;
     }
 
     async fn reply(self, path: String) -> Result<Response<Full<Bytes>>, io::Error> {
         self.requests
             .send_modify(|requests| requests.push(path.clone()));
-        let mut mood = self.mood.subscribe();
-        let mood = *mood.wait_for(|mood| *mood != Mood::Holds).await.unwrap();
-        if mood == Mood::HangsUp {
+        let mut mode = self.mode.subscribe();
+        let mode = *mode.wait_for(|mode| *mode != Mode::Holds).await.unwrap();
+        if mode == Mode::HangsUp {
             return Err(io::Error::other("hung up"));
         }
         let reply = self.replies.lock().unwrap().get(&path).cloned();
@@ -151,7 +154,7 @@ impl Server {
     }
 
     /// The URL of a path.
-    pub fn at(&self, path: &str) -> String {
+    pub fn url_of(&self, path: &str) -> String {
         self.url() + path
     }
 
@@ -159,65 +162,77 @@ impl Server {
         self.replies.lock().unwrap().insert(path.to_owned(), reply);
     }
 
-    pub fn outcome(&self) {
-        self.mood.send_replace(Mood::Answers);
+    /// Responds again, also to requests that wait.
+    pub fn resume(&self) {
+        self.mode.send_replace(Mode::Responds);
     }
 
-    /// From now on requests are not answered, until the server is told to.
+    /// From now on, requests wait until [`resume`](Self::resume).
     pub fn hold(&self) {
-        self.mood.send_replace(Mood::Holds);
+        self.mode.send_replace(Mode::Holds);
     }
 
-    /// From now on connections are closed without an answer.
+    /// From now on, connections are closed without a response.
     pub fn hang_up(&self) {
-        self.mood.send_replace(Mood::HangsUp);
+        self.mode.send_replace(Mode::HangsUp);
     }
 
-    /// The paths that were asked for, in order.
+    /// The requested paths, in order.
     pub fn requests(&self) -> Vec<String> {
         self.requests.borrow().clone()
     }
 
     pub fn requests_to(&self, path: &str) -> usize {
         let requests = self.requests.borrow();
-        requests.iter().filter(|asked| *asked == path).count()
+        requests
+            .iter()
+            .filter(|requested| *requested == path)
+            .count()
     }
 
-    /// Forgets the requests so far.
-    pub fn forget(&self) {
+    pub fn clear_requests(&self) {
         self.requests.send_replace(Vec::new());
     }
 
-    /// Waits until a path was asked for this often.
+    /// Waits until a path has been requested this often.
     #[track_caller]
-    pub fn asked(&self, path: &str, times: usize) -> impl Future<Output = ()> + use<> {
+    pub fn wait_for_requests(&self, path: &str, times: usize) -> impl Future<Output = ()> + use<> {
         let (mut requests, path) = (self.requests.subscribe(), path.to_owned());
-        within_reason(async move {
-            let often = |requests: &Vec<String>| {
-                requests.iter().filter(|asked| **asked == path).count() >= times
+        in_time(async move {
+            let is_received = |requests: &Vec<String>| {
+                requests
+                    .iter()
+                    .filter(|requested| **requested == path)
+                    .count()
+                    >= times
             };
-            requests.wait_for(often).await.unwrap();
+            requests.wait_for(is_received).await.unwrap();
         })
     }
 }
 
-/// Waits for what must happen. The limit is for what does not.
+/// One client for all tests, because reading the system's root certificates is slow.
+pub fn http() -> HttpClient {
+    static HTTP: LazyLock<HttpClient> = LazyLock::new(|| HttpClient::new().unwrap());
+    HTTP.clone()
+}
+
+/// Waits for a future, and panics if it takes too long.
 #[track_caller]
-pub fn within_reason<F: Future>(future: F) -> impl Future<Output = F::Output> {
+pub fn in_time<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
     async move {
         tokio::time::timeout(Duration::from_secs(30), future)
             .await
-            .unwrap_or_else(|_| panic!("{caller}: it did not happen"))
+            .unwrap_or_else(|_| panic!("{caller}: timed out"))
     }
 }
 
-/// Waits until something is so.
+/// Waits until the condition is true.
 #[track_caller]
-pub fn until(is_so: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    let mut is_so = is_so;
-    within_reason(async move {
-        while !is_so() {
+pub fn wait_until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    in_time(async move {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })

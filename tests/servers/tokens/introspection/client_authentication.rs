@@ -1,35 +1,47 @@
-//! How this server authenticates (`src/tokens/introspection/client_authentication.rs`).
+//! The three ways to authenticate to the introspection endpoint, and that no secret is shown.
 
-use super::*;
+use std::fmt::{Debug, Write as _};
+use std::time::Duration;
 
-/// stands in [`Known::check`]: no field `DPoP`, nothing in the form but the token, the hint
-/// and the credentials.
+use serde_json::{Value, json};
+use tower_dpop::Algorithm;
+use tower_dpop::jose::{InvalidJwk, SigningKey, SigningKeyError};
+use tower_dpop::tokens::{ClientAuthentication, IntrospectedClaims};
+
+use super::{
+    CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, assert_shows_nothing, clients, layer,
+    remove, send,
+};
+use common::{AUDIENCE, ISSUER, Key, KeyExt as _, block_on};
+
+/// [`EndpointState::check`](super::EndpointState::check) rejects a `DPoP` field, and form
+/// members other than the token, the hint and the credentials.
 #[test]
-fn shows_who_is_asking_in_each_of_three_ways() {
+fn authenticates_in_each_of_three_ways() {
     fn assertion_key(key: &Key) -> SigningKey {
         SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap()
     }
-    fn by_key(key: &Key, kid: Option<&'static str>) -> Registered {
-        Registered::Key(CLIENT_ID.into(), key.public_key().clone(), kid)
+    fn by_key(key: &Key, kid: Option<&'static str>) -> RegisteredClient {
+        RegisteredClient::Key(CLIENT_ID.into(), key.public_key().clone(), kid)
     }
     let secrets = [
         ("plain", "s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"),
         ("special", CLIENT_ID, SECRET),
-        ("a colon each", "a:b", "c:d"),
-        ("encoded already", "a%3Ab", "c%2Bd+e"),
+        ("a colon in each", "a:b", "c:d"),
+        ("already encoded", "a%3Ab", "c%2Bd+e"),
         ("an empty secret", "id", ""),
-        ("controls", "a\nb", "c\0d\r\n"),
+        ("control characters", "a\nb", "c\0d\r\n"),
     ];
-    let mut rows: Vec<(String, Registered, ClientAuthentication)> = Vec::new();
+    let mut rows: Vec<(String, RegisteredClient, ClientAuthentication)> = Vec::new();
     for (name, id, secret) in secrets {
         rows.push((
             format!("client_secret_basic, {name}"),
-            Registered::Basic(id.into(), secret.into()),
+            RegisteredClient::Basic(id.into(), secret.into()),
             ClientAuthentication::basic(id, secret),
         ));
         rows.push((
             format!("client_secret_post, {name}"),
-            Registered::Post(id.into(), secret.into()),
+            RegisteredClient::Post(id.into(), secret.into()),
             ClientAuthentication::post(id, secret),
         ));
     }
@@ -42,17 +54,17 @@ fn shows_who_is_asking_in_each_of_three_ways() {
         Key::rsa("PS256"),
         Key::rsa("RS256"),
     ] {
-        let own = assertion_key(&key).with_algorithm(key.algorithm()).unwrap();
+        let signing_key = assertion_key(&key).with_algorithm(key.algorithm()).unwrap();
         rows.push((
             format!("private_key_jwt, {}", key.alg()),
             by_key(&key, None),
-            ClientAuthentication::private_key_jwt(CLIENT_ID, own, ISSUER),
+            ClientAuthentication::private_key_jwt(CLIENT_ID, signing_key, ISSUER),
         ));
     }
     let key = Key::es256();
     let der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes());
     let jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str());
-    for (name, own, kid) in [
+    for (name, signing_key, kid) in [
         ("from PEM", assertion_key(&key), None),
         ("from DER", der.unwrap(), None),
         ("from a JWK", jwk.unwrap(), None),
@@ -65,7 +77,7 @@ fn shows_who_is_asking_in_each_of_three_ways() {
         rows.push((
             format!("private_key_jwt, {name}"),
             by_key(&key, kid),
-            ClientAuthentication::private_key_jwt(CLIENT_ID, own, ISSUER),
+            ClientAuthentication::private_key_jwt(CLIENT_ID, signing_key, ISSUER),
         ));
     }
     block_on(async {
@@ -77,47 +89,52 @@ fn shows_who_is_asking_in_each_of_three_ways() {
                     .with_cache_lifetime(Duration::ZERO),
             );
             for _ in 0..2 {
-                let outcome = ask(&layer, TOKEN).await;
-                server.assert_no_complaints(&name);
+                let outcome = send(&layer, TOKEN).await;
+                server.assert_no_errors(&name);
                 outcome.assert_passed(&name);
             }
-            assert_eq!(server.questions(), 2, "{name}");
-            let form = server.known.form.lock().unwrap().clone();
+            assert_eq!(server.request_count(), 2, "{name}");
+            let form = server.state.form.lock().unwrap().clone();
             assert_eq!(form[0], ("token".to_owned(), TOKEN.to_owned()), "{name}");
         }
     });
 }
 
-/// A key that is not registered, and an assertion for another server.
+/// Shows that the checks of the test server are effective.
 #[test]
-fn the_server_of_these_tests_rejects_other_assertions() {
+fn the_test_server_rejects_other_assertions() {
     let key = Key::es256();
-    let own = |key: &Key| SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
-    let server = Server::start(Registered::Key("id".into(), key.public_key().clone(), None));
+    let signing_key =
+        |key: &Key| SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let server = Server::start(RegisteredClient::Key(
+        "id".into(),
+        key.public_key().clone(),
+        None,
+    ));
     block_on(async {
         for (name, client) in [
             (
                 "another key",
-                ClientAuthentication::private_key_jwt("id", own(&Key::es256()), ISSUER),
+                ClientAuthentication::private_key_jwt("id", signing_key(&Key::es256()), ISSUER),
             ),
             (
                 "another audience",
-                ClientAuthentication::private_key_jwt("id", own(&key), AUDIENCE),
+                ClientAuthentication::private_key_jwt("id", signing_key(&key), AUDIENCE),
             ),
             (
                 "another client",
-                ClientAuthentication::private_key_jwt("other", own(&key), ISSUER),
+                ClientAuthentication::private_key_jwt("other", signing_key(&key), ISSUER),
             ),
         ] {
-            let outcome = ask(&layer(server.verifier_as(client)), TOKEN).await;
+            let outcome = send(&layer(server.verifier_as(client)), TOKEN).await;
             outcome.assert_unavailable(name);
         }
-        assert_eq!(server.known.complaints.lock().unwrap().len(), 3);
+        assert_eq!(server.state.errors.lock().unwrap().len(), 3);
     });
 }
 
 #[test]
-fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
+fn a_document_that_is_not_a_signing_key_is_rejected_at_start_up() {
     use SigningKeyError as E;
 
     let key = Key::es256();
@@ -130,7 +147,7 @@ fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
     let pem = |text: &str| SigningKey::from_pkcs8_pem(text).map(drop);
     let long = "x".repeat(17 * 1024);
     for (name, found, error) in [
-        ("no JSON", SigningKey::from_jwk("key").map(drop), E::Json),
+        ("not JSON", SigningKey::from_jwk("key").map(drop), E::Json),
         ("no d", with(&|jwk| remove(jwk, "d")), E::Missing),
         (
             "another d",
@@ -143,35 +160,39 @@ fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
             E::Scalar,
         ),
         ("a short d", with(&|jwk| jwk["d"] = json!("AQ")), E::Length),
-        ("a broken d", with(&|jwk| jwk["d"] = json!("!")), E::Member),
         (
-            "for encryption",
+            "a malformed d",
+            with(&|jwk| jwk["d"] = json!("!")),
+            E::Member,
+        ),
+        (
+            "an encryption key",
             with(&|jwk| jwk["use"] = json!("enc")),
             E::Use,
         ),
         (
-            "of another alg",
+            "another alg",
             with(&|jwk| jwk["alg"] = json!("ES384")),
             E::Algorithm,
         ),
         (
-            "a MAC's key",
+            "a MAC key",
             with(&|jwk| jwk["kty"] = json!("oct")),
             E::Public(InvalidJwk::KeyType),
         ),
-        ("no PEM", pem("key"), E::Pem),
+        ("not PEM", pem("key"), E::Pem),
         (
             "a public key",
             pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
             E::Pem,
         ),
         (
-            "nothing in PEM",
+            "PEM without a key",
             pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
             E::Pkcs8,
         ),
         (
-            "no DER",
+            "not DER",
             SigningKey::from_pkcs8_der(b"key").map(drop),
             E::Pkcs8,
         ),
@@ -184,18 +205,18 @@ fn a_document_that_is_no_signing_key_is_rejected_at_start_up() {
             "{name}: {shown}"
         );
     }
-    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let signing_key = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
     assert_eq!(
-        own.with_algorithm(Algorithm::Ps256).unwrap_err(),
+        signing_key.with_algorithm(Algorithm::Ps256).unwrap_err(),
         E::Algorithm
     );
 }
 
 #[test]
-fn debug_shows_neither_secrets_nor_people() {
+fn debug_shows_no_secrets_and_no_personal_data() {
     let server = Server::with_basic();
     let claims = block_on(async {
-        let outcome = ask(&layer(server.verifier()), TOKEN).await;
+        let outcome = send(&layer(server.verifier()), TOKEN).await;
         let token = outcome.token.unwrap();
         let claims: IntrospectedClaims = token.claims().clone();
         claims
@@ -213,8 +234,8 @@ fn debug_shows_neither_secrets_nor_people() {
         assert_shows_nothing("Debug", &shown, &secrets);
     }
     let key = Key::es256();
-    let own = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
-    let shown = format!("{:?}", own.with_key_id("2025-11"));
+    let signing_key = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+    let shown = format!("{:?}", signing_key.with_key_id("2025-11"));
     let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
     let secrets = ["d", "x", "y"].map(|member| private[member].as_str().unwrap().to_owned());
     assert!(

@@ -1,55 +1,50 @@
-//! Opaque tokens, asked about at a server that answers as a test tells it and checks who is asking.
+//! Introspection of opaque tokens, with a test endpoint that checks every introspection request and
+//! sends the response that the test has set.
 
 mod claims;
 mod client_authentication;
+mod failure;
 mod in_flight;
 mod verifier;
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, block_on};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashSet;
-use std::fmt::{Debug, Write as _};
-use std::future::poll_fn;
-use std::io;
-use std::net::TcpListener;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::jose::{InvalidJwk, Jwk, SigningKey, SigningKeyError};
-use tower_dpop::resource::{BindingError, Unavailable};
+use tower_dpop::jose::{Jwk, SigningKey};
+use tower_dpop::resource::Unavailable;
 use tower_dpop::testing::{self, TestClock};
 use tower_dpop::tokens::{
-    AccessTokenVerifier, ClientAuthentication, HttpClient, IntrospectedClaims,
-    IntrospectionVerifier, PresentedToken, TokenError,
+    AccessTokenVerifier, ClientAuthentication, HttpClient, IntrospectionVerifier,
 };
-use tower_dpop::{
-    Algorithm, BoundToken, DpopLayer, Issuers, ProofRules, Rejection, Timestamp, Verifier,
-};
+use tower_dpop::{BoundToken, DpopLayer, ProofRules, Rejection, Verifier};
 
-/// Every character that a token may have beside letters and digits; a form has to escape some.
+use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, block_on};
+
+/// Contains every character that a token may contain besides letters and digits. Some of them must
+/// be escaped in a form.
 const TOKEN: &str = "2YotnFZFEjr1-zCsic.MWpA_a~b+c/d==";
 
-/// An identifier and a secret with characters that mean something in a form, in Basic, or in both.
+// With characters that have a meaning in a form, in Basic authentication, or in both.
 const CLIENT_ID: &str = "orders:api +&=%é";
-
 const SECRET: &str = "s:e c+r&e=t%2B~ü-marker-secret-marker";
 
-/// How the server knows who is asking.
+/// The credentials that the server expects.
 #[derive(Clone)]
-enum Registered {
+enum RegisteredClient {
     Basic(String, String),
     Post(String, String),
     Key(String, Jwk, Option<&'static str>),
@@ -62,53 +57,54 @@ struct Reply {
     body: Vec<u8>,
 }
 
-/// An introspection endpoint in a thread of its own.
+/// An introspection endpoint, in its own thread.
 struct Server {
     origin: String,
-    known: Arc<Known>,
+    state: Arc<EndpointState>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-struct Known {
-    client: Registered,
+struct EndpointState {
+    client: RegisteredClient,
     reply: Mutex<Reply>,
-    /// How many questions have come.
-    questions: watch::Sender<usize>,
+    /// The number of introspection requests so far.
+    request_count: watch::Sender<usize>,
     /// What was wrong with them.
-    complaints: Mutex<Vec<String>>,
-    /// The last one's form.
+    errors: Mutex<Vec<String>>,
+    /// The form of the last one.
     form: Mutex<Vec<(String, String)>>,
+    /// The `jti` of every client assertion so far.
     jtis: Mutex<HashSet<String>>,
-    /// Every answer waits for it.
-    gate: Semaphore,
-    under_way: AtomicUsize,
-    most_under_way: AtomicUsize,
+    /// Each response needs a permit.
+    permits: Semaphore,
+    in_flight: AtomicUsize,
+    max_in_flight: AtomicUsize,
 }
 
 impl Server {
-    fn start(client: Registered) -> Self {
-        let known = Arc::new(Known {
+    fn start(client: RegisteredClient) -> Self {
+        let state = Arc::new(EndpointState {
             client,
             reply: Mutex::new(Reply {
                 status: StatusCode::OK,
                 location: None,
-                body: good().to_string().into(),
+                body: good_response().to_string().into(),
             }),
-            questions: watch::Sender::new(0),
-            complaints: Mutex::default(),
+            request_count: watch::Sender::new(0),
+            errors: Mutex::default(),
             form: Mutex::default(),
             jtis: Mutex::default(),
-            gate: Semaphore::new(10_000),
-            under_way: AtomicUsize::new(0),
-            most_under_way: AtomicUsize::new(0),
+            permits: Semaphore::new(10_000),
+            in_flight: AtomicUsize::new(0),
+            max_in_flight: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let app = axum::Router::new()
-            .fallback(answer)
-            .with_state(known.clone());
+            .fallback(handle)
+            .with_state(state.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             block_on(async {
@@ -120,17 +116,17 @@ impl Server {
         });
         Self {
             origin,
-            known,
+            state,
             stop: Some(stop),
             thread: Some(thread),
         }
     }
 
     fn with_basic() -> Self {
-        Self::start(Registered::Basic(CLIENT_ID.into(), SECRET.into()))
+        Self::start(RegisteredClient::Basic(CLIENT_ID.into(), SECRET.into()))
     }
 
-    /// A verifier that the server knows by [`Server::with_basic`].
+    /// A verifier with the credentials that [`Server::with_basic`] expects.
     fn verifier(&self) -> IntrospectionVerifier {
         self.verifier_as(ClientAuthentication::basic(CLIENT_ID, SECRET))
     }
@@ -145,51 +141,51 @@ impl Server {
         )
     }
 
-    fn answers(&self, outcome: &Value) {
-        self.replies(StatusCode::OK, outcome.to_string());
+    fn set_response(&self, response: &Value) {
+        self.set_response_with_status(StatusCode::OK, response.to_string());
     }
 
-    fn replies(&self, status: StatusCode, body: impl Into<Vec<u8>>) {
-        *self.known.reply.lock().unwrap() = Reply {
+    fn set_response_with_status(&self, status: StatusCode, body: impl Into<Vec<u8>>) {
+        *self.state.reply.lock().unwrap() = Reply {
             status,
             location: None,
             body: body.into(),
         };
     }
 
-    fn redirects(&self, status: StatusCode, to: impl Into<String>) {
-        *self.known.reply.lock().unwrap() = Reply {
+    fn set_redirect(&self, status: StatusCode, to: impl Into<String>) {
+        *self.state.reply.lock().unwrap() = Reply {
             status,
             location: Some(to.into()),
             body: Vec::new(),
         };
     }
 
-    fn hold_answers(&self) {
-        self.known.gate.forget_permits(usize::MAX);
+    fn hold_responses(&self) {
+        self.state.permits.forget_permits(usize::MAX);
     }
 
-    fn release_answers(&self) {
-        self.known.gate.add_permits(10_000);
+    fn release_responses(&self) {
+        self.state.permits.add_permits(10_000);
     }
 
-    fn questions(&self) -> usize {
-        *self.known.questions.borrow()
+    fn request_count(&self) -> usize {
+        *self.state.request_count.borrow()
     }
 
-    async fn until_asked(&self, questions: usize) {
-        let mut asked = self.known.questions.subscribe();
-        let enough = asked.wait_for(|asked| *asked >= questions);
+    async fn until_requested(&self, requests: usize) {
+        let mut count = self.state.request_count.subscribe();
+        let enough = count.wait_for(|count| *count >= requests);
         tokio::time::timeout(Duration::from_secs(20), enough)
             .await
-            .expect("the question came")
+            .expect("the introspection requests arrived")
             .unwrap();
     }
 
     #[track_caller]
-    fn assert_no_complaints(&self, name: &str) {
-        let complaints = self.known.complaints.lock().unwrap();
-        assert!(complaints.is_empty(), "{name}: {complaints:?}");
+    fn assert_no_errors(&self, name: &str) {
+        let errors = self.state.errors.lock().unwrap();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
     }
 }
 
@@ -202,34 +198,34 @@ impl Drop for Server {
     }
 }
 
-async fn answer(
-    State(known): State<Arc<Known>>,
+async fn handle(
+    State(state): State<Arc<EndpointState>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: String,
 ) -> Response<axum::body::Body> {
-    struct UnderWay<'a>(&'a AtomicUsize);
+    struct InFlight<'a>(&'a AtomicUsize);
 
-    impl Drop for UnderWay<'_> {
+    impl Drop for InFlight<'_> {
         fn drop(&mut self) {
             self.0.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    if uri.path() == "/elsewhere" {
-        return good().to_string().into_response();
+    if uri.path() == "/moved" {
+        return good_response().to_string().into_response();
     }
-    let now = known.under_way.fetch_add(1, Ordering::SeqCst) + 1;
-    let _under_way = UnderWay(&known.under_way);
-    known.most_under_way.fetch_max(now, Ordering::SeqCst);
-    known.questions.send_modify(|questions| *questions += 1);
-    if let Err(complaint) = known.check(&method, &uri, &headers, &body) {
-        known.complaints.lock().unwrap().push(complaint);
+    let now = state.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+    let _in_flight = InFlight(&state.in_flight);
+    state.max_in_flight.fetch_max(now, Ordering::SeqCst);
+    state.request_count.send_modify(|count| *count += 1);
+    if let Err(error) = state.check(&method, &uri, &headers, &body) {
+        state.errors.lock().unwrap().push(error);
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    drop(known.gate.acquire().await.unwrap());
-    let reply = known.reply.lock().unwrap().clone();
+    drop(state.permits.acquire().await.unwrap());
+    let reply = state.reply.lock().unwrap().clone();
     let mut response = (reply.status, reply.body).into_response();
     if let Some(location) = reply.location {
         response
@@ -239,7 +235,7 @@ async fn answer(
     response
 }
 
-/// RFC 6749 section 2.3.1, from the server's side.
+/// Decodes the credentials as a server does (RFC 6749 section 2.3.1).
 fn basic_pair(field: &str) -> Option<(String, String)> {
     let pair = STANDARD.decode(field.strip_prefix("Basic ")?).ok()?;
     let pair = String::from_utf8(pair).ok()?;
@@ -253,7 +249,7 @@ fn basic_pair(field: &str) -> Option<(String, String)> {
     Some((decode(id)?, decode(secret)?))
 }
 
-impl Known {
+impl EndpointState {
     fn check(
         &self,
         method: &Method,
@@ -266,7 +262,7 @@ impl Known {
             match (fields.next(), fields.next()) {
                 (None, _) => Ok(None),
                 (Some(field), None) => Ok(Some(field.to_str().unwrap().to_owned())),
-                _ => Err(format!("{name} twice")),
+                _ => Err(format!("duplicate {name} field")),
             }
         };
         let is = |what: &str, found: &dyn Debug, wanted: &dyn Debug| {
@@ -299,26 +295,30 @@ impl Known {
         };
         is("the hint", &value("token_type_hint"), &"access_token")?;
         let authorization = field(AUTHORIZATION)?;
-        let own = ["token", "token_type_hint"];
+        let base = ["token", "token_type_hint"];
         match &self.client {
-            Registered::Basic(id, secret) => {
-                is("the form", &names, &own)?;
+            RegisteredClient::Basic(id, secret) => {
+                is("the form", &names, &base)?;
                 let pair = authorization.as_deref().and_then(basic_pair);
                 is("the client", &pair, &Some((id, secret)))
             }
-            Registered::Post(id, secret) => {
+            RegisteredClient::Post(id, secret) => {
                 is(
                     "the form",
                     &names,
-                    &[own.as_slice(), &["client_id", "client_secret"]].concat(),
+                    &[base.as_slice(), &["client_id", "client_secret"]].concat(),
                 )?;
                 is("Authorization", &authorization, &None::<()>)?;
                 let pair = (value("client_id"), value("client_secret"));
                 is("the client", &pair, &(id, secret))
             }
-            Registered::Key(id, jwk, kid) => {
-                let theirs = ["client_id", "client_assertion_type", "client_assertion"];
-                is("the form", &names, &[own.as_slice(), &theirs].concat())?;
+            RegisteredClient::Key(id, jwk, kid) => {
+                let credentials = ["client_id", "client_assertion_type", "client_assertion"];
+                is(
+                    "the form",
+                    &names,
+                    &[base.as_slice(), &credentials].concat(),
+                )?;
                 is("Authorization", &authorization, &None::<()>)?;
                 is("the client", &value("client_id"), id)?;
                 is(
@@ -339,10 +339,10 @@ impl Known {
         jwk: &Jwk,
         kid: Option<&str>,
     ) -> Result<(), String> {
-        let broken = |_| "the assertion is broken".to_owned();
+        let invalid = |_| "jsonwebtoken does not accept the assertion".to_owned();
         let segments: Vec<&str> = assertion.split('.').collect();
         let [header, claims, signature] = segments[..] else {
-            return Err("the assertion is no JWS".into());
+            return Err("the assertion is not a JWS".into());
         };
         let json = |segment: &str| -> Value {
             let bytes = URL_SAFE_NO_PAD.decode(segment).unwrap_or_default();
@@ -353,24 +353,24 @@ impl Known {
         let signed = format!("{header}.{claims}");
         let signature_bytes = URL_SAFE_NO_PAD
             .decode(signature)
-            .map_err(|_| "the signature is broken")?;
+            .map_err(|_| "the signature is not base64url")?;
         jwk.verify(
             alg.parse().map_err(|_| "the algorithm is unknown")?,
             signed.as_bytes(),
             &signature_bytes,
         )
         .map_err(|_| "the signature does not verify")?;
-        // Someone else's implementation, where it knows the algorithm.
+        // Checked by another implementation as well, if it supports the algorithm.
         if let Ok(alg) = alg.parse::<jsonwebtoken::Algorithm>() {
             let public = serde_json::from_value(serde_json::to_value(jwk).unwrap()).unwrap();
-            let key = jsonwebtoken::DecodingKey::from_jwk(&public).map_err(broken)?;
+            let key = jsonwebtoken::DecodingKey::from_jwk(&public).map_err(invalid)?;
             let mut rules = jsonwebtoken::Validation::new(alg);
             rules.set_audience(&[ISSUER]);
             rules.set_issuer(&[id]);
             rules.sub = Some(id.to_owned());
             rules.set_required_spec_claims(&["exp", "iss", "sub", "aud"]);
             rules.validate_exp = false;
-            jsonwebtoken::decode::<Value>(assertion, &key, &rules).map_err(broken)?;
+            jsonwebtoken::decode::<Value>(assertion, &key, &rules).map_err(invalid)?;
         }
         let jti = claims_json["jti"].as_str().unwrap_or_default().to_owned();
         let expected = json!({
@@ -381,17 +381,19 @@ impl Known {
             None => json!({ "alg": alg }),
         };
         if jti.len() < 16 || !self.jtis.lock().unwrap().insert(jti) {
-            Err("the jti is short, or was used before".into())
+            Err("the jti is too short or already used".into())
         } else if claims_json != expected || header_json != expected_header {
-            Err(format!("the assertion says {claims_json} in {header_json}"))
+            Err(format!(
+                "unexpected assertion: {header_json}, {claims_json}"
+            ))
         } else {
             Ok(())
         }
     }
 }
 
-/// What the server says of a good token.
-fn good() -> Value {
+/// The response for a valid token.
+fn good_response() -> Value {
     json!({
         "active": true,
         "iss": ISSUER,
@@ -409,10 +411,10 @@ fn good() -> Value {
     })
 }
 
-fn but(change: impl FnOnce(&mut Value)) -> Value {
-    let mut outcome = good();
-    change(&mut outcome);
-    outcome
+fn changed_response(change: impl FnOnce(&mut Value)) -> Value {
+    let mut response = good_response();
+    change(&mut response);
+    response
 }
 
 fn remove(object: &mut Value, member: &str) {
@@ -438,7 +440,7 @@ where
     ))
 }
 
-/// A good request with this token.
+/// A valid request with this token.
 fn request(token: &str) -> Request<()> {
     Attempt::but(|a| a.token = Some(token.to_owned())).request()
 }
@@ -473,8 +475,8 @@ impl<C> Outcome<C> {
     }
 }
 
-/// Sends a good request with this token through the layer.
-async fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Outcome<C>
+/// Sends a valid request with this token through the layer.
+async fn send<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Outcome<C>
 where
     IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
@@ -494,353 +496,65 @@ where
 
 type Change = fn(&mut Value);
 
-/// A good answer with one change, and what becomes of the request.
-type Row = (&'static str, Change, Result<(), Rejection>);
-
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn rows() -> Vec<Row> {
-    fn no(reason: impl Into<Rejection>) -> Result<(), Rejection> {
-        Err(reason.into())
-    }
-    vec![
-        ("a good token", |_| {}, Ok(())),
-        (
-            "R-6.2.4: inactive",
-            |a| a["active"] = json!(false),
-            no(TokenError::Invalid),
-        ),
-        (
-            "R-6.2.4: inactive, and nothing else",
-            |a| *a = json!({ "active": false }),
-            no(TokenError::Invalid),
-        ),
-        (
-            "R-6.2.4: inactive, with members that are malformed",
-            |a| *a = json!({ "active": false, "cnf": null, "exp": "never" }),
-            no(TokenError::Invalid),
-        ),
-        (
-            "active as a string",
-            |a| a["active"] = json!("true"),
-            no(Unavailable::Token),
-        ),
-        (
-            "active as a number",
-            |a| a["active"] = json!(1),
-            no(Unavailable::Token),
-        ),
-        (
-            "active is null",
-            |a| a["active"] = json!(null),
-            no(Unavailable::Token),
-        ),
-        ("no active", |a| remove(a, "active"), no(Unavailable::Token)),
-        (
-            "active under another case",
-            |a| {
-                remove(a, "active");
-                a["Active"] = json!(true);
-            },
-            no(Unavailable::Token),
-        ),
-        (
-            "R-AT.5: expired beyond the leeway",
-            |a| a["exp"] = json!(NOW - 30),
-            no(TokenError::Expired),
-        ),
-        (
-            "R-AT.5: expired within the leeway",
-            |a| a["exp"] = json!(NOW - 29),
-            Ok(()),
-        ),
-        (
-            "R-AT.5: a fraction",
-            |a| a["exp"] = json!(1_700_000_000.5),
-            Ok(()),
-        ),
-        ("no exp", |a| remove(a, "exp"), Ok(())),
-        (
-            "R-AT.5: exp of another type",
-            |a| a["exp"] = json!("never"),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-AT.5: exp is null",
-            |a| a["exp"] = json!(null),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-AT.5: exp before all time",
-            |a| a["exp"] = json!(-1e300),
-            no(TokenError::Expired),
-        ),
-        (
-            "R-AT.5: exp after all time",
-            |a| a["exp"] = json!(1e300),
-            Ok(()),
-        ),
-        (
-            "not valid yet",
-            |a| a["nbf"] = json!(NOW + 31),
-            no(TokenError::NotYetValid),
-        ),
-        (
-            "not valid yet within the leeway",
-            |a| a["nbf"] = json!(NOW + 30),
-            Ok(()),
-        ),
-        ("no nbf", |a| remove(a, "nbf"), Ok(())),
-        (
-            "nbf of another type",
-            |a| a["nbf"] = json!([]),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-AT.2: another issuer",
-            |a| a["iss"] = json!("https://evil.example.com"),
-            no(TokenError::Issuer),
-        ),
-        (
-            "R-AT.2: a trailing slash",
-            |a| a["iss"] = json!("https://as.example.com/"),
-            no(TokenError::Issuer),
-        ),
-        (
-            "R-AT.2: an array of issuers",
-            |a| a["iss"] = json!([ISSUER]),
-            no(TokenError::Malformed),
-        ),
-        ("no issuer", |a| remove(a, "iss"), Ok(())),
-        (
-            "R-AT.3: another audience",
-            |a| a["aud"] = json!("https://other.example.com"),
-            no(TokenError::Audience),
-        ),
-        (
-            "R-AT.3: other audiences",
-            |a| a["aud"] = json!(["a", "b"]),
-            no(TokenError::Audience),
-        ),
-        (
-            "R-AT.3: one of several",
-            |a| a["aud"] = json!(["a", AUDIENCE]),
-            Ok(()),
-        ),
-        (
-            "R-AT.3: an empty array",
-            |a| a["aud"] = json!([]),
-            no(TokenError::Audience),
-        ),
-        (
-            "R-AT.3: no audience",
-            |a| remove(a, "aud"),
-            no(TokenError::Audience),
-        ),
-        (
-            "R-AT.3: an object",
-            |a| a["aud"] = json!({ "a": AUDIENCE }),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-AT.3: null",
-            |a| a["aud"] = json!(null),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-6.2: bound to another key",
-            |a| a["cnf"]["jkt"] = json!(common::base64url([7; 32])),
-            no(BindingError::OtherKey),
-        ),
-        (
-            "F-12: no cnf, of the type Bearer",
-            |a| {
-                remove(a, "cnf");
-                a["token_type"] = json!("Bearer");
-            },
-            no(BindingError::Unbound),
-        ),
-        (
-            "F-12: no cnf, of no type",
-            |a| {
-                remove(a, "cnf");
-                remove(a, "token_type");
-            },
-            no(BindingError::Unbound),
-        ),
-        (
-            "F-12: no cnf, of the type N_A",
-            |a| {
-                remove(a, "cnf");
-                a["token_type"] = json!("N_A");
-            },
-            no(TokenError::TokenType),
-        ),
-        (
-            "R-6.2.2: no cnf, of the type DPoP",
-            |a| remove(a, "cnf"),
-            no(TokenError::TokenType),
-        ),
-        (
-            "R-6.2.2: of the type Bearer",
-            |a| a["token_type"] = json!("Bearer"),
-            no(TokenError::TokenType),
-        ),
-        (
-            "R-6.2.2: of the type N_A",
-            |a| a["token_type"] = json!("N_A"),
-            no(TokenError::TokenType),
-        ),
-        (
-            "a refresh token, by token_use",
-            |a| a["token_use"] = json!("refresh_token"),
-            no(TokenError::TokenType),
-        ),
-        (
-            "a token_use that is no string",
-            |a| a["token_use"] = json!(true),
-            no(TokenError::Malformed),
-        ),
-        (
-            "a refresh token, by token_type",
-            |a| {
-                remove(a, "cnf");
-                a["token_type"] = json!("refresh_token");
-            },
-            no(TokenError::TokenType),
-        ),
-        (
-            "R-6.2.2: of an empty type",
-            |a| a["token_type"] = json!(""),
-            no(TokenError::TokenType),
-        ),
-        (
-            "R-6.2.2: a type that is no string",
-            |a| a["token_type"] = json!(["DPoP"]),
-            no(TokenError::Malformed),
-        ),
-        ("R-6.2.2: dpop", |a| a["token_type"] = json!("dpop"), Ok(())),
-        ("R-6.2.2: no type", |a| remove(a, "token_type"), Ok(())),
-        (
-            "F-13: a certificate",
-            |a| {
-                a["cnf"] = json!({ "x5t#S256": common::base64url([7; 32]) });
-                a["token_type"] = json!("Bearer");
-            },
-            no(BindingError::Unconfirmable),
-        ),
-        (
-            "F-13: a key",
-            |a| {
-                a["cnf"] = json!({ "jwk": {} });
-                remove(a, "token_type");
-            },
-            no(BindingError::Unconfirmable),
-        ),
-        (
-            "F-13: nothing",
-            |a| {
-                a["cnf"] = json!({});
-                remove(a, "token_type");
-            },
-            no(BindingError::Unconfirmable),
-        ),
-        (
-            "R-6.2.2: a certificate, of the type DPoP",
-            |a| a["cnf"] = json!({ "x5t#S256": common::base64url([7; 32]) }),
-            no(TokenError::TokenType),
-        ),
-        (
-            "F-14: the key and a certificate",
-            |a| a["cnf"]["x5t#S256"] = json!(common::base64url([7; 32])),
-            Ok(()),
-        ),
-        (
-            "F-15: cnf is null",
-            |a| a["cnf"] = json!(null),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15: cnf is the thumbprint",
-            |a| a["cnf"] = a["cnf"]["jkt"].clone(),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15: cnf is an array",
-            |a| a["cnf"] = json!([a["cnf"]]),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15: cnf is false",
-            |a| a["cnf"] = json!(false),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15: jkt is null",
-            |a| a["cnf"]["jkt"] = json!(null),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15, R-6.1.1: jkt is padded",
-            |a| a["cnf"]["jkt"] = json!(format!("{}=", a["cnf"]["jkt"].as_str().unwrap())),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15, R-6.1.1: jkt is hexadecimal",
-            |a| a["cnf"]["jkt"] = json!("07".repeat(32)),
-            no(TokenError::Malformed),
-        ),
-        (
-            "F-15: jkt is empty",
-            |a| a["cnf"]["jkt"] = json!(""),
-            no(TokenError::Malformed),
-        ),
-        (
-            "R-6.2.1: jkt outside of cnf",
-            |a| {
-                a["jkt"] = a["cnf"]["jkt"].clone();
-                remove(a, "cnf");
-                remove(a, "token_type");
-            },
-            no(BindingError::Unbound),
-        ),
-        (
-            "R-6.2.1: cnf below the top level",
-            |a| {
-                a["ext"] = json!({ "cnf": a["cnf"] });
-                remove(a, "cnf");
-                remove(a, "token_type");
-            },
-            no(BindingError::Unbound),
-        ),
-        (
-            "a scope that is an array",
-            |a| a["scope"] = json!(["orders.read"]),
-            no(TokenError::Claims),
-        ),
-        (
-            "a subject that is a number",
-            |a| a["sub"] = json!(1),
-            no(TokenError::Claims),
-        ),
-        (
-            "members that nobody knows",
-            |a| a["x"] = json!({ "y": [null, 1, { "active": false }] }),
-            Ok(()),
-        ),
-        (
-            "as little as can be",
-            |a| *a = json!({ "active": true, "aud": AUDIENCE, "cnf": a["cnf"] }),
-            Ok(()),
-        ),
-    ]
+/// Lets spawned tasks run until the condition is true.
+async fn until(condition: impl Fn() -> bool) {
+    let turns = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), turns)
+        .await
+        .expect("the condition became true");
 }
 
-/// Every run of eight characters of a secret, so that a part of it is found as well.
+/// Concurrent requests through one layer. Each is counted as started in the same poll in which it
+/// sends its introspection request or joins another.
+struct ConcurrentRequests<C: Send + Sync + 'static> {
+    layer: Arc<DpopLayer<C>>,
+    started: Arc<AtomicUsize>,
+    tasks: JoinSet<Outcome<C>>,
+}
+
+impl<C: Send + Sync + serde::de::DeserializeOwned + 'static> ConcurrentRequests<C> {
+    fn new(tokens: IntrospectionVerifier<C>) -> Self {
+        Self {
+            layer: Arc::new(layer(tokens)),
+            started: Arc::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    fn send(&mut self, token: impl Into<String>) -> tokio::task::AbortHandle {
+        let (layer, started, token) = (self.layer.clone(), self.started.clone(), token.into());
+        self.tasks.spawn(async move {
+            started.fetch_add(1, Ordering::SeqCst);
+            send(&layer, &token).await
+        })
+    }
+
+    async fn until_started(&self, requests: usize) {
+        until(|| self.started.load(Ordering::SeqCst) == requests).await;
+    }
+
+    async fn outcomes(&mut self) -> Vec<Outcome<C>> {
+        let mut outcomes = Vec::new();
+        while let Some(outcome) = self.tasks.join_next().await {
+            outcomes.extend(outcome.ok());
+        }
+        outcomes
+    }
+}
+
+/// No part of a secret may be shown, so each run of eight characters is searched for.
 #[track_caller]
 fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
     for secret in secrets {
         let characters: Vec<char> = secret.chars().collect();
-        assert!(characters.len() >= 8, "{name}: too short to look for");
+        assert!(
+            characters.len() >= 8,
+            "{name}: the secret is too short to search for"
+        );
         for part in characters.windows(8) {
             let part: String = part.iter().collect();
             assert!(!shown.contains(&part), "{name} shows a secret: {shown}");
@@ -848,12 +562,12 @@ fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
     }
 }
 
-/// The three ways to authenticate, and what no output may hold of them.
-fn clients() -> Vec<(Registered, ClientAuthentication, Vec<String>)> {
+/// The three ways to authenticate, each with the secrets that no output may contain.
+fn clients() -> Vec<(RegisteredClient, ClientAuthentication, Vec<String>)> {
     let key = Key::es256();
     let pem = key.to_pkcs8_pem().unwrap();
     let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
-    let own = SigningKey::from_pkcs8_pem(pem.as_str()).unwrap();
+    let signing_key = SigningKey::from_pkcs8_pem(pem.as_str()).unwrap();
     let encoded: String = form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let id: String = form_urlencoded::byte_serialize(CLIENT_ID.as_bytes()).collect();
     let secrets = vec![
@@ -863,18 +577,18 @@ fn clients() -> Vec<(Registered, ClientAuthentication, Vec<String>)> {
     ];
     vec![
         (
-            Registered::Basic(CLIENT_ID.into(), SECRET.into()),
+            RegisteredClient::Basic(CLIENT_ID.into(), SECRET.into()),
             ClientAuthentication::basic(CLIENT_ID, SECRET),
             secrets.clone(),
         ),
         (
-            Registered::Post(CLIENT_ID.into(), SECRET.into()),
+            RegisteredClient::Post(CLIENT_ID.into(), SECRET.into()),
             ClientAuthentication::post(CLIENT_ID, SECRET),
             secrets,
         ),
         (
-            Registered::Key(CLIENT_ID.into(), key.public_key().clone(), None),
-            ClientAuthentication::private_key_jwt(CLIENT_ID, own, ISSUER),
+            RegisteredClient::Key(CLIENT_ID.into(), key.public_key().clone(), None),
+            ClientAuthentication::private_key_jwt(CLIENT_ID, signing_key, ISSUER),
             vec![private["d"].as_str().unwrap().to_owned()],
         ),
     ]

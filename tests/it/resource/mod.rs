@@ -1,6 +1,7 @@
 mod access;
 mod authorization;
 mod bearer;
+mod bound_token;
 mod challenge;
 mod layer;
 mod metadata;

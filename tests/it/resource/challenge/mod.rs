@@ -2,6 +2,7 @@
 
 mod figures;
 mod resource_metadata;
+mod responses;
 
 use std::time::Duration;
 

@@ -1,134 +1,15 @@
-//! The token, its hash and its binding.
+//! The binding of an access token to the key of the proof.
 
-use super::*;
+#![expect(clippy::too_many_lines, reason = "tables are long")]
 
-/// Knows one token, of any form.
-struct OneToken {
-    token: &'static str,
-    jkt: String,
-}
+use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url};
+use serde_json::{Value, json};
+use tower_dpop::Rejection;
+use tower_dpop::proof::ProofError;
+use tower_dpop::resource::{BindingError, CredentialsError};
+use tower_dpop::tokens::TokenError;
 
-impl AccessTokenVerifier for OneToken {
-    type Claims = Claims;
-
-    async fn verify(
-        &self,
-        token: PresentedToken<'_>,
-        _now: Timestamp,
-    ) -> Result<AccessToken<Claims>, TokenError> {
-        if token.as_str() != self.token {
-            return Err(TokenError::Invalid);
-        }
-        let claims = serde_json::from_value(json!({ "sub": "alice" })).unwrap();
-        let confirmation = Confirmation::Thumbprint(self.jkt.parse().unwrap());
-        Ok(AccessToken::new(confirmation, claims))
-    }
-
-    fn issuers(&self) -> Vec<&str> {
-        Vec::new()
-    }
-}
-
-/// all of token68, and the token is exactly what stands behind the spaces.
-#[test]
-fn a_token_may_be_any_token68() {
-    for (name, token) in [
-        (
-            "R-7.1.1: the token of the RFC",
-            "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU",
-        ),
-        ("R-7.1.1: one character", "a"),
-        ("R-7.1.1: every special one", "-._~+/"),
-        ("R-7.1.1: padding", "YQ=="),
-        ("R-7.1.1: much padding", "a========"),
-    ] {
-        for spaces in [" ", "   "] {
-            let attempt = Attempt::but(|a| {
-                a.token = Some(token.into());
-                a.authorization = Some(vec![field(format!("DPoP{spaces}{token}").as_bytes())]);
-            });
-            let jkt = attempt.key.jkt();
-            let verifier = Verifier::new(
-                ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
-                OneToken { token, jkt },
-            );
-            attempt
-                .outcome_by(&DpopLayer::new(verifier))
-                .assert_passed(name);
-        }
-    }
-}
-
-type Ath = fn(&str) -> String;
-
-/// Base64url of 32 bytes leaves two bits of its last character unused; this sets one of them, so a
-/// lax decoder finds the same bytes.
-fn alias(text: &str) -> String {
-    let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let (start, last) = text.split_at(42);
-    let place = alphabet.find(last).unwrap();
-    assert_eq!(place % 4, 0, "canonical so far");
-    format!("{start}{}", &alphabet[place + 1..place + 2])
-}
-
-#[test]
-fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
-    let other: &[(&str, Ath)] = &[
-        ("F-17 R-4.3.12a: of another token", |_| ath("another")),
-        ("F-17: of a space and the token", |token| {
-            ath(&format!(" {token}"))
-        }),
-        ("F-17: of the token and a space", |token| {
-            ath(&format!("{token} "))
-        }),
-        ("F-17: of the whole field", |token| {
-            ath(&format!("DPoP {token}"))
-        }),
-        ("F-17: in upper case", |token| {
-            ath(token).to_ascii_uppercase()
-        }),
-        ("F-17: with padding", |token| ath(token) + "="),
-        ("F-17: with a space", |token| ath(token) + " "),
-        ("F-17: without its last character", |token| {
-            ath(token)[..42].into()
-        }),
-        ("F-17: in another spelling of the same bytes", |token| {
-            alias(&ath(token))
-        }),
-        ("F-17: in hexadecimal", |token| {
-            let hash = PresentedToken::new(token);
-            let digits = hash.sha256().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-            digits
-                .filter_map(|digit| char::from_digit(digit.into(), 16))
-                .collect()
-        }),
-        ("F-17: empty", |_| String::new()),
-        ("F-17: the token itself", str::to_owned),
-    ];
-    for (name, ath) in other {
-        Attempt::but(|a| {
-            let token = a.token();
-            a.proof_claims["ath"] = json!(ath(&token));
-            a.token = Some(token);
-        })
-        .outcome()
-        .assert_reason(name, ProofError::TokenHash);
-    }
-    for (name, ath) in [
-        ("F-17: null", json!(null)),
-        ("F-17: a number", json!(1)),
-        ("F-17: an array", json!(["auto"])),
-    ] {
-        Attempt::but(|a| a.proof_claims["ath"] = ath)
-            .outcome()
-            .assert_reason(name, ProofError::PayloadNotJson);
-    }
-    Attempt::but(|a| {
-        a.proof_claims.as_object_mut().unwrap().remove("ath");
-    })
-    .outcome()
-    .assert_reason("R-4.2.8 R-7.2: none", ProofError::ClaimMissing);
-}
+use crate::credentials::{alias, present};
 
 #[test]
 fn a_token_passes_only_when_cnf_names_the_proofs_key() {

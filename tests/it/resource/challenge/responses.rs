@@ -1,6 +1,36 @@
-//! What each kind of rejection looks like to a client.
+//! The complete response of each kind of rejection.
 
-use super::*;
+#![expect(clippy::too_many_lines, reason = "tables are long")]
+
+use std::convert::Infallible;
+
+use common::{
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, field, verifier, verifier_by,
+};
+use http::{HeaderMap, Request, Response};
+use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::proof::{Claim, NonceError, NonceSource as _, ReplayKey, ReplayStoreError};
+use tower_dpop::resource::Unavailable;
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenError,
+};
+use tower_dpop::{
+    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
+    ProofRules, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+};
+
+use crate::credentials::authorized_by;
+
+/// Everything about a rejection that goes over the wire.
+type OnTheWire = (u16, Vec<(String, String)>);
+
+fn wire(status: u16, fields: &[(&str, &str)]) -> OnTheWire {
+    let fields = fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    (status, fields.collect())
+}
 
 macro_rules! algs {
     () => {
@@ -372,7 +402,7 @@ fn a_fault_of_ours_is_no_challenge() {
 /// Figures 15 and 16 of RFC 9449 to the letter, Figure 24 but for `algs`, which we always tell.
 #[test]
 fn challenges_are_those_of_the_figures() {
-    let vectors: Value = serde_json::from_str(include_str!("../../vectors.json")).unwrap();
+    let vectors: Value = serde_json::from_str(include_str!("../../../vectors.json")).unwrap();
     let figure = |name: &str| {
         vectors["rfc9449"]["challenges"][name][0]
             .as_str()

@@ -1,6 +1,41 @@
-//! Private keys in JWK form (`src/jose/key_documents.rs`).
+//! Private keys as JWKs.
 
-use super::*;
+use common::base64url;
+use num_bigint::BigUint;
+use serde_json::{Value, json};
+use tower_dpop::Algorithm;
+use tower_dpop::jose::{InvalidJwk, SigningKey, SigningKeyError};
+
+use super::{assert_rejected, order};
+use crate::jose::keys::{P256, RFC_7515, RFC_8037, RSA_2048, jwk, number};
+
+fn but(jwk: &Value, member: &str, value: impl Into<Value>) -> String {
+    let mut changed = jwk.clone();
+    changed[member] = value.into();
+    changed.to_string()
+}
+
+fn without(jwk: &Value, member: &str) -> String {
+    let mut changed = jwk.clone();
+    changed.as_object_mut().unwrap().remove(member).unwrap();
+    changed.to_string()
+}
+
+/// With one bit of a number turned.
+fn turned(jwk: &Value, member: &str) -> String {
+    let mut bytes = number(jwk, member);
+    bytes[20] ^= 1;
+    but(jwk, member, base64url(bytes))
+}
+
+/// With a zero byte before a number.
+fn longer(jwk: &Value, member: &str) -> String {
+    but(
+        jwk,
+        member,
+        base64url([vec![0], number(jwk, member)].concat()),
+    )
+}
 
 #[test]
 fn rejects_what_is_no_jwk_for_signing() {
@@ -94,15 +129,6 @@ fn accepts_what_does_not_contradict_a_jwk_for_signing() {
         let key = SigningKey::from_jwk(&text).unwrap();
         assert_eq!(key.algorithm(), algorithm, "{name}");
     }
-}
-
-/// With a zero byte before a number.
-fn longer(jwk: &Value, member: &str) -> String {
-    but(
-        jwk,
-        member,
-        base64url([vec![0], number(jwk, member)].concat()),
-    )
 }
 
 #[test]
@@ -235,132 +261,5 @@ fn rejects_broken_rsa_jwks() {
             SigningKey::from_jwk,
             [(member, turned(&rsa, member), SigningKeyError::Mismatch)],
         );
-    }
-}
-
-/// n is the product of p and q, d is an inverse of e, the other numbers follow: only q is no prime.
-#[test]
-fn rejects_rsa_keys_whose_primes_are_none() {
-    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
-    let number = |name: &str| BigUint::from_bytes_be(&decoded(rsa[name].as_str().unwrap()));
-    let one = BigUint::from(1_u8);
-    let (p, e) = (number("p"), number("e"));
-    let mut q = number("q") + 2_u8;
-    let (phi, d) = loop {
-        let phi = (&p - &one) * (&q - &one);
-        match e.modinv(&phi) {
-            Some(d) => break (phi, d),
-            None => q += 2_u8,
-        }
-    };
-    assert_eq!((&d * &e) % phi, one);
-    let mut composite = rsa.clone();
-    for (name, value) in [
-        ("n", &p * &q),
-        ("q", q.clone()),
-        ("dp", &d % (&p - &one)),
-        ("dq", &d % (&q - &one)),
-        ("qi", q.modinv(&p).unwrap()),
-        ("d", d),
-    ] {
-        composite[name] = json!(base64url(value.to_bytes_be()));
-    }
-    let read = SigningKey::from_jwk(&composite.to_string());
-    assert_eq!(read.unwrap_err(), SigningKeyError::Mismatch);
-}
-
-/// C-18
-#[test]
-fn picks_an_algorithm_of_the_servers_list() {
-    for (algs, expected) in [
-        ("RS256 foo ES256", Ok(Algorithm::Es256)),
-        ("ES384", Ok(Algorithm::Es384)),
-        ("ES512 ES384 none", Ok(Algorithm::Es384)),
-        (" EdDSA  ES384 ", Ok(Algorithm::EdDsa)),
-        ("EdDSA Ed25519", Ok(Algorithm::Ed25519)),
-        ("none HS256 foo", Err(SigningKeyError::NoCommonAlgorithm)),
-        ("es256", Err(SigningKeyError::NoCommonAlgorithm)),
-        ("ES256,ES384", Err(SigningKeyError::NoCommonAlgorithm)),
-        ("", Err(SigningKeyError::NoCommonAlgorithm)),
-    ] {
-        let picked = SigningKey::generate_for_one_of(algs).map(|key| key.algorithm());
-        assert_eq!(picked, expected, "{algs:?}");
-    }
-}
-
-/// C-4: a header carries the required public members and nothing else.
-#[test]
-fn a_jwk_is_written_with_its_required_members_only() {
-    for (name, text, written) in [
-        (
-            "EC",
-            r#"{"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","kid":"1","use":"sig","alg":"ES256","crv":"P-256","kty":"EC"}"#,
-            r#"{"crv":"P-256","kty":"EC","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
-        ),
-        (
-            "OKP",
-            r#"{"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kty":"OKP","crv":"Ed25519","key_ops":["verify"]}"#,
-            r#"{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
-        ),
-    ] {
-        let jwk: Jwk = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&jwk).unwrap(), written, "{name}");
-        let again: Jwk = serde_json::from_str(written).unwrap();
-        assert_eq!(again.thumbprint(), jwk.thumbprint(), "{name}");
-        let from_value: Jwk = serde_json::from_value(serde_json::from_str(text).unwrap()).unwrap();
-        assert_eq!(from_value.thumbprint(), jwk.thumbprint(), "{name}");
-    }
-    let public = serde_json::to_value(rsa().public_key()).unwrap();
-    let members: Vec<_> = public.as_object().unwrap().keys().collect();
-    assert_eq!(members, ["e", "kty", "n"]);
-}
-
-#[test]
-fn a_jwk_inside_other_json_is_read_as_strictly_as_alone() {
-    let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-    for (name, text, expected) in [
-        ("private", RFC_8037.to_owned(), InvalidJwk::Private),
-        (
-            "no kty",
-            format!(r#"{{"crv":"Ed25519","x":"{x}"}}"#),
-            InvalidJwk::Missing,
-        ),
-        (
-            "X25519",
-            format!(r#"{{"kty":"OKP","crv":"X25519","x":"{x}"}}"#),
-            InvalidJwk::KeyType,
-        ),
-        (
-            "short",
-            r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
-            InvalidJwk::Coordinate,
-        ),
-        (
-            "enc",
-            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","use":"enc"}}"#),
-            InvalidJwk::Use,
-        ),
-        (
-            "twice",
-            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","x":"{x}"}}"#),
-            InvalidJwk::Json,
-        ),
-        (
-            "nested twice",
-            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","a":{{"b":1,"b":1}}}}"#),
-            InvalidJwk::Json,
-        ),
-        ("a string", format!("\"{x}\""), InvalidJwk::Json),
-        ("null", "null".to_owned(), InvalidJwk::Json),
-    ] {
-        assert_eq!(text.parse::<Jwk>().unwrap_err(), expected, "{name}");
-        let inside = serde_json::from_str::<Vec<Jwk>>(&format!("[{text}]")).unwrap_err();
-        if expected != InvalidJwk::Json {
-            let message = inside.to_string();
-            assert!(
-                message.starts_with(&expected.to_string()),
-                "{name}: {message}"
-            );
-        }
     }
 }

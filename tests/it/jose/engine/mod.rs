@@ -1,0 +1,175 @@
+//! Keys and signatures at the edges of their forms. The engines behind `Jwk::verify` differ at
+//! these edges, so the same tables run in a build with each.
+//!
+//! Many rows would verify, were the edge not watched: their signatures are made by hand, with the
+//! private key or by choosing the key to fit the signature.
+
+mod ecdsa;
+mod ed25519;
+mod rsa;
+
+use std::fmt::Debug;
+
+use Outcome::{NoKey, NotVerified, Verified};
+use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url};
+use num_bigint::BigUint;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tower_dpop::Algorithm;
+use tower_dpop::jose::{InvalidJwk, Jwk};
+use tower_dpop::proof::ProofError;
+
+use crate::jose::keys::MESSAGE;
+use crate::proof::decode_base64url;
+
+/// What comes of a signature.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    /// The JWK was rejected.
+    NoKey(InvalidJwk),
+    /// The JWK was read, the signature does not verify.
+    NotVerified,
+    Verified,
+}
+
+/// A message, its signature, and the key that should have made it.
+#[derive(Clone)]
+struct Signed {
+    algorithm: Algorithm,
+    jwk: Value,
+    message: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Signed {
+    fn by(key: &Key) -> Self {
+        let message = MESSAGE.to_vec();
+        Self {
+            algorithm: key.alg().parse().unwrap(),
+            jwk: key.public_jwk(),
+            signature: key.signature(&message),
+            message,
+        }
+    }
+
+    /// One of RFC 9449's own proofs.
+    fn of_rfc_9449(figure: &str) -> Self {
+        let proof = vectors()["rfc9449"][figure]["jwt"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let (input, signature) = proof.rsplit_once('.').unwrap();
+        Self {
+            algorithm: Algorithm::Es256,
+            jwk: vectors()["rfc9449"]["proof_public_jwk"].clone(),
+            message: input.into(),
+            signature: decode_base64url(signature),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.jwk.to_string().parse::<Jwk>() {
+            Err(error) => NoKey(error),
+            Ok(jwk) => match jwk.verify(self.algorithm, &self.message, &self.signature) {
+                Err(_) => NotVerified,
+                Ok(()) => Verified,
+            },
+        }
+    }
+
+    /// What comes of it with another signature.
+    #[track_caller]
+    fn assert_signature(&self, name: &str, signature: impl Into<Vec<u8>>, expected: Outcome) {
+        let signature = signature.into();
+        let changed = Self {
+            signature,
+            ..self.clone()
+        };
+        assert_eq!(changed.outcome(), expected, "{}: {name}", self.algorithm);
+    }
+
+    /// What comes of it with another value of one member of the key, or without the member.
+    #[track_caller]
+    fn assert_member(
+        &self,
+        name: &str,
+        member: &str,
+        value: Option<impl AsRef<[u8]>>,
+        expected: Outcome,
+    ) {
+        let mut changed = self.clone();
+        let members = changed.jwk.as_object_mut().unwrap();
+        match value {
+            None => members.remove(member),
+            Some(bytes) => members.insert(member.to_owned(), json!(base64url(bytes))),
+        };
+        assert_eq!(changed.outcome(), expected, "{}: {name}", self.algorithm);
+    }
+
+    fn member(&self, name: &str) -> Vec<u8> {
+        decode_base64url(self.jwk[name].as_str().unwrap())
+    }
+}
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../../vectors.json")).unwrap()
+}
+
+fn integer(digits: &str) -> BigUint {
+    BigUint::parse_bytes(digits.as_bytes(), 16).unwrap()
+}
+
+fn power_of_2(exponent: u32) -> BigUint {
+    BigUint::from(2_u8).pow(exponent)
+}
+
+fn from_bytes(bytes: &[u8]) -> BigUint {
+    BigUint::from_bytes_be(bytes)
+}
+
+/// I2OSP (RFC 8017 section 4.1).
+#[track_caller]
+fn bytes(integer: &BigUint, length: usize) -> Vec<u8> {
+    let minimal = integer.to_bytes_be();
+    let zeros = length
+        .checked_sub(minimal.len())
+        .expect("the integer fits the length");
+    [vec![0; zeros], minimal].concat()
+}
+
+/// No point of Ed25519's curve has y = 2.
+const OFF_THE_CURVE: [u8; 32] = {
+    let mut y = [0; 32];
+    y[0] = 2;
+    y
+};
+
+/// The engines agree not only that the proof is rejected, but on what the client is told.
+#[test]
+fn a_point_off_the_curve_has_one_reason() {
+    let key = ProofError::Key(InvalidJwk::Coordinate);
+    for (name, signer, member, expected) in [
+        ("J-19: P-256", Key::es256(), "y", key),
+        ("J-19: P-384", Key::es384(), "y", key),
+        // AWS-LC sees only with the signature that there is no such point.
+        (
+            "J-24: Ed25519",
+            Key::ed25519("Ed25519"),
+            "x",
+            ProofError::Signature,
+        ),
+    ] {
+        let mut attempt = Attempt::with_key(signer);
+        let jwk = &mut attempt.proof_header["jwk"];
+        let mut coordinate = decode_base64url(jwk[member].as_str().unwrap());
+        if member == "x" {
+            coordinate = OFF_THE_CURVE.to_vec();
+        } else {
+            *coordinate.last_mut().unwrap() ^= 1;
+        }
+        jwk[member] = json!(base64url(coordinate));
+        let thumbprint = base64url(Sha256::digest(jwk.to_string()));
+        attempt.token_claims["cnf"]["jkt"] = json!(thumbprint);
+        attempt.outcome().assert_reason(name, expected);
+    }
+}

@@ -1,0 +1,205 @@
+//! Signing keys: generated, used, and chosen by algorithm.
+
+use std::error::Error as _;
+use std::fmt::Debug;
+
+use tower_dpop::Algorithm;
+use tower_dpop::client::ProofSigner;
+use tower_dpop::jose::{Jwk, SigningError, SigningKey, SigningKeyError};
+
+use super::keys::{ALGORITHMS, MESSAGE, RFC_7515, assert_signs, jwk, rsa};
+use crate::proof::decode_base64url;
+
+fn key_for(algorithm: Algorithm) -> SigningKey {
+    match rsa().with_algorithm(algorithm) {
+        Ok(key) => key,
+        Err(_) => SigningKey::generate_for(algorithm).unwrap(),
+    }
+}
+
+#[test]
+fn every_algorithm_signs_and_outlives_its_process() {
+    for algorithm in ALGORITHMS {
+        let name = algorithm.name();
+        let key = key_for(algorithm);
+        assert_eq!(key.algorithm(), algorithm);
+        assert_eq!(key.thumbprint(), key.public_key().thumbprint(), "{name}");
+        assert_signs(name, &key, key.public_key());
+
+        let from_jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str()).unwrap();
+        assert_eq!(from_jwk.algorithm(), algorithm, "the JWK names it");
+        let from_der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes()).unwrap();
+        let from_pem = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
+        for (form, read) in [("JWK", from_jwk), ("DER", from_der), ("PEM", from_pem)] {
+            let name = format!("{name}: {form}");
+            assert_eq!(read.thumbprint(), key.thumbprint(), "{name}");
+            let read = read.with_algorithm(algorithm).unwrap();
+            assert_signs(&name, &read, key.public_key());
+            assert_eq!(jwk(&read), jwk(&key), "{name}");
+        }
+    }
+}
+
+#[test]
+fn generated_keys_are_new_ones() {
+    for algorithm in [Algorithm::Es256, Algorithm::Ed25519] {
+        let [one, other] = [(); 2].map(|()| SigningKey::generate_for(algorithm).unwrap());
+        assert_ne!(one.thumbprint(), other.thumbprint(), "{algorithm}");
+    }
+    assert_eq!(
+        SigningKey::generate().unwrap().algorithm(),
+        Algorithm::Es256
+    );
+    let n = decode_base64url(jwk(&rsa())["n"].as_str().unwrap());
+    assert_eq!((n.len(), n[0] >> 7), (256, 1), "2048 bits");
+}
+
+#[test]
+fn another_algorithm_must_fit_the_key() {
+    for (from, to, fits) in [
+        (Algorithm::Es256, Algorithm::Es256, true),
+        (Algorithm::Es256, Algorithm::Es384, false),
+        (Algorithm::Es256, Algorithm::Ed25519, false),
+        (Algorithm::Es512, Algorithm::Es384, false),
+        (Algorithm::Ed25519, Algorithm::EdDsa, true),
+        (Algorithm::EdDsa, Algorithm::Rs256, false),
+        (Algorithm::Ps256, Algorithm::Rs512, true),
+        (Algorithm::Rs256, Algorithm::Ps384, true),
+        (Algorithm::Rs256, Algorithm::Es256, false),
+    ] {
+        let key = key_for(from);
+        let thumbprint = key.thumbprint();
+        match key.with_algorithm(to) {
+            Ok(key) => {
+                assert!(fits, "{from} to {to}");
+                assert_eq!((key.algorithm(), key.thumbprint()), (to, thumbprint));
+                assert_signs(to.name(), &key, key.public_key());
+            }
+            Err(error) => {
+                assert!(!fits, "{from} to {to}");
+                assert_eq!(error, SigningKeyError::Algorithm);
+            }
+        }
+    }
+}
+
+/// C-18
+#[test]
+fn picks_an_algorithm_of_the_servers_list() {
+    for (algs, expected) in [
+        ("RS256 foo ES256", Ok(Algorithm::Es256)),
+        ("ES384", Ok(Algorithm::Es384)),
+        ("ES512 ES384 none", Ok(Algorithm::Es384)),
+        (" EdDSA  ES384 ", Ok(Algorithm::EdDsa)),
+        ("EdDSA Ed25519", Ok(Algorithm::Ed25519)),
+        ("none HS256 foo", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("es256", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("ES256,ES384", Err(SigningKeyError::NoCommonAlgorithm)),
+        ("", Err(SigningKeyError::NoCommonAlgorithm)),
+    ] {
+        let picked = SigningKey::generate_for_one_of(algs).map(|key| key.algorithm());
+        assert_eq!(picked, expected, "{algs:?}");
+    }
+}
+
+/// C-28: what signs need not be a key that this process can read.
+#[tokio::test]
+async fn keys_and_whoever_keeps_them_sign_alike() {
+    /// Answers later, as something remote does.
+    struct Remote(SigningKey);
+
+    impl ProofSigner for Remote {
+        fn algorithm(&self) -> Algorithm {
+            self.0.algorithm()
+        }
+
+        fn public_key(&self) -> &Jwk {
+            self.0.public_key()
+        }
+
+        async fn sign(&self, signing_input: &[u8]) -> Result<Vec<u8>, SigningError> {
+            tokio::task::yield_now().await;
+            self.0.sign_now(signing_input)
+        }
+    }
+
+    async fn verifies(signer: impl ProofSigner) -> bool {
+        let signature = signer.sign(MESSAGE).await.unwrap();
+        signer
+            .public_key()
+            .verify(signer.algorithm(), MESSAGE, &signature)
+            .is_ok()
+    }
+
+    let key = SigningKey::generate().unwrap();
+    let clone = key.clone();
+    assert!(verifies(key).await);
+    // On another thread, after the first clone is gone.
+    let task = tokio::spawn(verifies(Remote(clone)));
+    assert!(task.await.unwrap());
+}
+
+#[test]
+fn a_failure_to_sign_keeps_its_cause() {
+    let error = SigningError::new(std::io::Error::other("the HSM is gone"));
+    assert_eq!(error.to_string(), "the key could not sign");
+    assert_eq!(error.source().unwrap().to_string(), "the HSM is gone");
+    assert_eq!(
+        SigningError::new("text").source().unwrap().to_string(),
+        "text"
+    );
+}
+
+#[test]
+fn nothing_shows_a_key() {
+    fn shown(values: &[&dyn Debug]) -> String {
+        format!("{values:?} {values:#?}")
+    }
+
+    for algorithm in [
+        Algorithm::Es256,
+        Algorithm::Es512,
+        Algorithm::Ed25519,
+        Algorithm::Rs256,
+    ] {
+        let key = key_for(algorithm);
+        let (pem, der, text) = (
+            key.to_pkcs8_pem().unwrap(),
+            key.to_pkcs8_der().unwrap(),
+            key.to_jwk().unwrap(),
+        );
+        let shown = shown(&[
+            &key,
+            &key.clone(),
+            &pem,
+            &der,
+            &text,
+            key.public_key(),
+            &key.thumbprint(),
+        ]);
+        let bytes = format!("{:02x?}", der.as_bytes()).replace(", ", "");
+        let list = format!("{:?}", der.as_bytes());
+        let jwk = jwk(&key);
+        let mut secrets = vec![bytes, list, key.thumbprint().to_string()];
+        secrets.extend(pem.as_str().lines().skip(1).map(str::to_owned));
+        secrets.extend(
+            ["d", "p", "q", "dp", "dq", "qi", "x", "y", "n"]
+                .iter()
+                .filter_map(|member| jwk[member].as_str().map(str::to_owned)),
+        );
+        for secret in secrets {
+            for at in 0..secret.len().saturating_sub(7) {
+                let part = &secret[at..at + 8];
+                assert!(!shown.contains(part), "{algorithm}: {shown}");
+            }
+        }
+    }
+    // Whoever tries to read a key must not find it in the error.
+    let broken = RFC_7515.replace("\"P-256\"", "7");
+    let error = SigningKey::from_jwk(&broken).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the key is not a JSON object without duplicate members"
+    );
+    assert_eq!(format!("{error:?}"), "Json");
+}

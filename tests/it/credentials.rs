@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use common::{AUDIENCE, Attempt, AttemptExt as _, Key, KeyExt as _, NOW, ath, field, verifier};
+use common::{Attempt, AttemptExt as _, Key, KeyExt as _, ath, field, verifier};
 use http::{HeaderMap, HeaderName, Response};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ use tower_dpop::resource::CredentialsError;
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
 };
-use tower_dpop::{Claims, DpopLayer, ProofRules, Rejection, Timestamp, Verifier};
+use tower_dpop::{Claims, DpopLayer, Rejection, Timestamp, Verifier};
 
-/// Gives an attempt these `Authorization` fields, its token where `TOKEN` stands.
-pub(crate) fn present(attempt: &mut Attempt, authorization: &[&str]) {
+/// Replaces the `Authorization` fields. `TOKEN` stands for the token of the attempt.
+pub(crate) fn set_authorization(attempt: &mut Attempt, authorization: &[&str]) {
     let token = attempt.token();
     let fields = authorization
         .iter()
@@ -27,12 +27,12 @@ pub(crate) fn present(attempt: &mut Attempt, authorization: &[&str]) {
     attempt.token = Some(token);
 }
 
-pub(crate) fn authorized_by(authorization: &[&str]) -> Attempt {
-    Attempt::but(|a| present(a, authorization))
+pub(crate) fn with_authorization(authorization: &[&str]) -> Attempt {
+    Attempt::but(|a| set_authorization(a, authorization))
 }
 
 #[test]
-fn the_authorization_field_follows_its_grammar() {
+fn the_authorization_field_must_follow_its_grammar() {
     let malformed = Err(CredentialsError::Malformed);
     let missing = Err(CredentialsError::Missing);
     let bearer = Err(CredentialsError::Bearer);
@@ -40,45 +40,41 @@ fn the_authorization_field_follows_its_grammar() {
         ("R-7.1.1: as in the RFC", "DPoP TOKEN", Ok(())),
         ("F-5 R-7.1.1: lower case", "dpop TOKEN", Ok(())),
         ("F-5 R-7.1.1: upper case", "DPOP TOKEN", Ok(())),
-        ("F-5 R-7.1.1: any case", "dPoP TOKEN", Ok(())),
+        ("F-5 R-7.1.1: mixed case", "dPoP TOKEN", Ok(())),
         ("F-6 R-7.1.1: two spaces", "DPoP  TOKEN", Ok(())),
         (
             "F-6 R-7.1.1: many spaces",
             "DPoP                TOKEN",
             Ok(()),
         ),
-        ("F-6: a TAB", "DPoP\tTOKEN", malformed),
-        ("F-6: a space and a TAB", "DPoP \tTOKEN", malformed),
-        ("F-6: a TAB and a space", "DPoP\t TOKEN", malformed),
+        ("F-6: a tab", "DPoP\tTOKEN", malformed),
+        ("F-6: a space and a tab", "DPoP \tTOKEN", malformed),
+        ("F-6: a tab and a space", "DPoP\t TOKEN", malformed),
         ("F-7: the scheme alone", "DPoP", malformed),
         ("F-7: the scheme and a space", "DPoP ", malformed),
-        ("F-7: a space behind the token", "DPoP TOKEN ", malformed),
-        (
-            "F-7: a space in front of the scheme",
-            " DPoP TOKEN",
-            malformed,
-        ),
+        ("F-7: a space after the token", "DPoP TOKEN ", malformed),
+        ("F-7: a space before the scheme", " DPoP TOKEN", malformed),
         ("F-7: two tokens", "DPoP TOKEN TOKEN", malformed),
-        ("F-7: a comma behind the token", "DPoP TOKEN,", malformed),
+        ("F-7: a comma after the token", "DPoP TOKEN,", malformed),
         ("F-7: a semicolon", "DPoP TOKEN;", malformed),
         ("F-7: a quoted token", "DPoP \"TOKEN\"", malformed),
         ("F-7: a parameter", "DPoP token=\"TOKEN\"", malformed),
         ("F-7: = in the middle", "DPoP a=TOKEN", malformed),
-        ("F-7: = in front", "DPoP =TOKEN", malformed),
-        ("F-7: nothing but =", "DPoP ==", malformed),
-        ("F-7: a colon for the space", "DPoP:TOKEN", malformed),
-        ("F-7: = for the space", "DPoP=TOKEN", malformed),
-        ("F-7: a slash for the space", "DPoP/TOKEN", malformed),
+        ("F-7: = before the token", "DPoP =TOKEN", malformed),
+        ("F-7: only =", "DPoP ==", malformed),
+        ("F-7: a colon instead of the space", "DPoP:TOKEN", malformed),
+        ("F-7: = instead of the space", "DPoP=TOKEN", malformed),
+        ("F-7: a slash instead of the space", "DPoP/TOKEN", malformed),
         ("F-7: percent-encoding", "DPoP %41TOKEN", malformed),
         (
-            "F-7: an underscore is token68, a star is not",
+            "F-7: a star, which is not in token68",
             "DPoP *TOKEN",
             malformed,
         ),
-        ("F-7: obs-text behind the token", "DPoP TOKENé", malformed),
+        ("F-7: obs-text after the token", "DPoP TOKENé", malformed),
         ("F-7: obs-text in the scheme", "DPoPé TOKEN", malformed),
         ("F-7: an empty field", "", malformed),
-        ("F-7: a space", " ", malformed),
+        ("F-7: only a space", " ", malformed),
         (
             "F-4: both schemes in one field",
             "Bearer TOKEN, DPoP TOKEN",
@@ -90,20 +86,20 @@ fn the_authorization_field_follows_its_grammar() {
             malformed,
         ),
         (
-            "F-4: the same twice in one field",
+            "F-4: DPoP twice in one field",
             "DPoP TOKEN, DPoP TOKEN",
             malformed,
         ),
         ("F-8: Basic", "Basic YWxpY2U6c2VjcmV0", missing),
         (
-            "F-8: Digest, with its parameters",
+            "F-8: Digest with parameters",
             "Digest username=\"alice\", uri=\"/\"",
             missing,
         ),
-        ("F-8: Negotiate, without any", "Negotiate", missing),
+        ("F-8: Negotiate without parameters", "Negotiate", missing),
         ("F-8: GNAP", "GNAP TOKEN", missing),
-        ("F-8: a longer name", "DPoP-RT TOKEN", missing),
-        ("F-8: a shorter name", "DPo TOKEN", missing),
+        ("F-8: a longer scheme name", "DPoP-RT TOKEN", missing),
+        ("F-8: a shorter scheme name", "DPo TOKEN", missing),
         ("F-8: the token without a scheme", "TOKEN", missing),
         ("F-10 F-11 (DPoP only): Bearer", "Bearer TOKEN", bearer),
         ("F-10 F-11 (DPoP only): bearer", "bearer TOKEN", bearer),
@@ -113,19 +109,22 @@ fn the_authorization_field_follows_its_grammar() {
             bearer,
         ),
         ("F-7: Bearer alone", "Bearer", malformed),
-        ("F-7: Bearer and a TAB", "Bearer\tTOKEN", malformed),
+        ("F-7: Bearer and a tab", "Bearer\tTOKEN", malformed),
     ];
     for (name, authorization, expected) in rows {
-        let attempt = authorized_by(&[authorization]);
+        let attempt = with_authorization(&[authorization]);
         match expected {
             Ok(()) => attempt.outcome().assert_passed(name),
             Err(error) => attempt.outcome().assert_reason(name, *error),
         }
     }
     for (name, bytes) in [
-        ("F-7: obs-text that is not UTF-8", &b"DPoP to\xffken"[..]),
-        ("F-7: and alone", b"DPoP \x80"),
-        ("F-7: and as the scheme", b"\xff token"),
+        (
+            "F-7: a token with bytes that are not UTF-8",
+            &b"DPoP to\xffken"[..],
+        ),
+        ("F-7: a token of one byte that is not UTF-8", b"DPoP \x80"),
+        ("F-7: a scheme that is not UTF-8", b"\xff token"),
     ] {
         Attempt::but(|a| a.authorization = Some(vec![field(bytes)]))
             .outcome()
@@ -136,27 +135,27 @@ fn the_authorization_field_follows_its_grammar() {
 #[test]
 fn several_authorization_fields_are_ambiguous() {
     for (name, fields) in [
-        ("F-4: the same twice", ["DPoP TOKEN", "DPoP TOKEN"]),
+        ("F-4: DPoP twice", ["DPoP TOKEN", "DPoP TOKEN"]),
         (
             "F-4: Bearer and DPoP (Figure 19)",
             ["Bearer TOKEN", "DPoP TOKEN"],
         ),
         ("F-4: DPoP and Bearer", ["DPoP TOKEN", "Bearer TOKEN"]),
         ("F-4: Basic and DPoP", ["Basic YTpi", "DPoP TOKEN"]),
-        ("F-4: DPoP and an empty one", ["DPoP TOKEN", ""]),
+        ("F-4: DPoP and an empty field", ["DPoP TOKEN", ""]),
         (
-            "F-4: two that are no access tokens",
+            "F-4: two fields without an access token",
             ["Basic YTpi", "Basic YTpi"],
         ),
     ] {
-        authorized_by(&fields)
+        with_authorization(&fields)
             .outcome()
             .assert_reason(name, CredentialsError::Ambiguous);
     }
 }
 
 #[test]
-fn other_places_are_not_searched_for_a_token() {
+fn a_token_is_read_from_the_authorization_field_only() {
     let extra = |name: &'static str, scheme: &str| {
         Attempt::but(|a| {
             let token = a.token();
@@ -166,9 +165,9 @@ fn other_places_are_not_searched_for_a_token() {
         })
     };
     for (name, attempt) in [
-        ("F-9 R-4.1: a proof alone", authorized_by(&[])),
+        ("F-9 R-4.1: a proof alone", with_authorization(&[])),
         (
-            "F-9: neither",
+            "F-9: neither a token nor a proof",
             Attempt::but(|a| (a.authorization, a.dpop) = (Some(vec![]), Some(vec![]))),
         ),
         (
@@ -181,7 +180,7 @@ fn other_places_are_not_searched_for_a_token() {
         ),
         ("F-19: a cookie", extra("cookie", "access_token=")),
         (
-            "F-16 R-AT.8 R-AT.12: the query",
+            "F-16 R-AT.8 R-AT.12: a token in the query",
             Attempt::but(|a| {
                 let token = a.token();
                 a.uri = format!("/orders?access_token={token}");
@@ -200,7 +199,7 @@ fn other_places_are_not_searched_for_a_token() {
             Attempt::but(|a| a.uri = "/orders?access_token=other".into()),
         ),
         (
-            "F-19 R-7.1.14: another in Proxy-Authorization, too",
+            "F-19 R-7.1.14: another token in Proxy-Authorization is ignored",
             Attempt::but(|a| {
                 a.extra_headers = vec![("proxy-authorization", field(b"DPoP other"))];
             }),
@@ -210,9 +209,9 @@ fn other_places_are_not_searched_for_a_token() {
     }
 }
 
-/// F-16, F-20: neither the form nor the trailers of a body are the business of the layer.
+/// F-16, F-20: the layer reads neither a form in the body nor the trailers.
 #[test]
-fn a_body_is_not_searched_for_credentials() {
+fn credentials_in_a_body_are_not_read() {
     let layer = DpopLayer::new(verifier());
     let rejection = |attempt: &Attempt, body: String, trailers: HeaderMap| {
         let body = Full::new(Bytes::from(body)).with_trailers(async { Some(Ok(trailers)) });
@@ -232,9 +231,9 @@ fn a_body_is_not_searched_for_credentials() {
     assert_eq!(
         rejection(&good, "a=b".into(), HeaderMap::new()),
         None,
-        "a body does no harm"
+        "a request with a body is accepted"
     );
-    let without_token = authorized_by(&[]);
+    let without_token = with_authorization(&[]);
     let form = format!("access_token={}", without_token.token());
     assert_eq!(
         rejection(&without_token, form, trailers(&without_token)),
@@ -242,7 +241,7 @@ fn a_body_is_not_searched_for_credentials() {
         "F-16 F-20: a token in the form and in the trailers"
     );
     let without_proof = Attempt::but(|a| {
-        present(a, &["DPoP TOKEN"]);
+        set_authorization(a, &["DPoP TOKEN"]);
         a.dpop = Some(Vec::new());
     });
     assert_eq!(
@@ -253,59 +252,59 @@ fn a_body_is_not_searched_for_credentials() {
 }
 
 #[test]
-fn there_is_one_dpop_field_and_it_holds_one_jwt() {
+fn requires_one_dpop_field_with_one_jwt() {
     let rows: &[(&str, &[&str], Option<ProofError>)] = &[
-        ("R-4.3.1: one", &["PROOF"], None),
-        ("R-7.1.2: none", &[], Some(ProofError::Missing)),
+        ("R-4.3.1: one proof", &["PROOF"], None),
+        ("R-7.1.2: no field", &[], Some(ProofError::Missing)),
         (
-            "F-1 R-4.3.1: the same twice",
+            "F-1 R-4.3.1: the same proof twice",
             &["PROOF", "PROOF"],
             Some(ProofError::Several),
         ),
         (
-            "F-1: a second empty one",
+            "F-1: a proof and an empty field",
             &["PROOF", ""],
             Some(ProofError::Several),
         ),
         (
-            "F-1: a first empty one",
+            "F-1: an empty field and a proof",
             &["", "PROOF"],
             Some(ProofError::Several),
         ),
         (
-            "F-1: three",
+            "F-1: the same proof three times",
             &["PROOF", "PROOF", "PROOF"],
             Some(ProofError::Several),
         ),
         (
-            "F-2 R-4.1.2: folded into one field",
+            "F-2 R-4.1.2: two proofs, joined by a comma and a space",
             &["PROOF, PROOF"],
             Some(ProofError::NotAJwt),
         ),
         (
-            "F-2 R-4.1.2: folded without a space",
+            "F-2 R-4.1.2: two proofs, joined by a comma",
             &["PROOF,PROOF"],
             Some(ProofError::NotAJwt),
         ),
         (
-            "F-2: folded with an empty one",
+            "F-2: a comma after the proof",
             &["PROOF,"],
             Some(ProofError::NotAJwt),
         ),
         ("F-3: an empty field", &[""], Some(ProofError::NotAJwt)),
         (
-            "R-4.1.2: a space behind",
+            "R-4.1.2: a space after the proof",
             &["PROOF "],
             Some(ProofError::NotAJwt),
         ),
         (
-            "R-4.1.2: a space in front",
+            "R-4.1.2: a space before the proof",
             &[" PROOF"],
             Some(ProofError::NotAJwt),
         ),
         ("R-4.1.2: quotes", &["\"PROOF\""], Some(ProofError::NotAJwt)),
         (
-            "R-4.1.2: a scheme in front",
+            "R-4.1.2: a scheme before the proof",
             &["DPoP PROOF"],
             Some(ProofError::NotAJwt),
         ),
@@ -338,9 +337,9 @@ fn there_is_one_dpop_field_and_it_holds_one_jwt() {
 }
 
 #[test]
-fn the_name_of_the_field_has_no_case_and_its_value_has() {
+fn the_field_name_is_case_insensitive_and_its_value_is_case_sensitive() {
     let layer = DpopLayer::new(verifier());
-    let asked = |name: &[u8], edit: fn(&str) -> String| {
+    let outcome_of = |name: &[u8], edit: fn(&str) -> String| {
         let attempt = Attempt::good();
         let mut request = attempt.request();
         let proof = request.headers_mut().remove("dpop").unwrap();
@@ -351,16 +350,17 @@ fn the_name_of_the_field_has_no_case_and_its_value_has() {
         common::ask(&layer, request)
     };
     for name in ["DPoP", "DPOP", "dpop", "dPoP"] {
-        asked(name.as_bytes(), str::to_owned).assert_passed(&format!("R-4.1.1: {name}"));
+        outcome_of(name.as_bytes(), str::to_owned).assert_passed(&format!("R-4.1.1: {name}"));
     }
-    asked(b"DPoP", |proof| proof.replacen('e', "E", 1)).assert_reason(
-        "R-4.1.1: its first letter in upper case",
+    outcome_of(b"DPoP", |proof| proof.replacen('e', "E", 1)).assert_reason(
+        "R-4.1.1: one letter of the value in upper case",
         ProofError::HeaderNotJson,
     );
-    asked(b"X-DPoP", str::to_owned).assert_reason("R-4.1.1: another name", ProofError::Missing);
+    outcome_of(b"X-DPoP", str::to_owned)
+        .assert_reason("R-4.1.1: another field name", ProofError::Missing);
 }
 
-/// A JWS of exactly this length, by way of white space behind its JSON texts.
+/// A JWS of exactly this length, padded with spaces after its JSON texts.
 fn jws_of_length(key: &Key, header: &Value, payload: &Value, length: usize) -> String {
     let encoded = |bytes: usize| (bytes * 4).div_ceil(3);
     let (header, payload) = (header.to_string(), payload.to_string());
@@ -380,7 +380,7 @@ fn jws_of_length(key: &Key, header: &Value, payload: &Value, length: usize) -> S
 }
 
 #[test]
-fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
+fn a_proof_has_at_most_8_kib_and_a_token_at_most_32_kib() {
     let proof = |length| {
         Attempt::but(|a| {
             let token = a.token();
@@ -392,8 +392,8 @@ fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
         .outcome()
     };
     proof(8 * 1024).assert_passed("F-18: the longest proof");
-    proof(8 * 1024 + 1).assert_reason("F-18: a longer one", ProofError::TooLong);
-    proof(60 * 1024).assert_reason("F-18: a much longer one", ProofError::TooLong);
+    proof(8 * 1024 + 1).assert_reason("F-18: one byte too long", ProofError::TooLong);
+    proof(60 * 1024).assert_reason("F-18: a proof of 60 KiB", ProofError::TooLong);
     let token = |length| {
         Attempt::but(|a| {
             let token = jws_of_length(&a.token_key, &a.token_header, &a.token_claims, length);
@@ -402,10 +402,10 @@ fn a_proof_is_at_most_8_kib_and_a_token_at_most_32() {
         .outcome()
     };
     token(32 * 1024).assert_passed("F-18: the longest token");
-    token(32 * 1024 + 1).assert_reason("F-18: a longer one", CredentialsError::TokenTooLong);
+    token(32 * 1024 + 1).assert_reason("F-18: one byte too long", CredentialsError::TokenTooLong);
 }
 
-/// Knows one token, of any form.
+/// Accepts exactly one token, which need not be a JWT.
 struct OneToken {
     token: &'static str,
     jkt: String,
@@ -432,7 +432,7 @@ impl AccessTokenVerifier for OneToken {
     }
 }
 
-/// all of token68, and the token is exactly what stands behind the spaces.
+/// the token is everything after the spaces.
 #[test]
 fn a_token_may_be_any_token68() {
     for (name, token) in [
@@ -441,9 +441,9 @@ fn a_token_may_be_any_token68() {
             "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU",
         ),
         ("R-7.1.1: one character", "a"),
-        ("R-7.1.1: every special one", "-._~+/"),
+        ("R-7.1.1: every special character", "-._~+/"),
         ("R-7.1.1: padding", "YQ=="),
-        ("R-7.1.1: much padding", "a========"),
+        ("R-7.1.1: long padding", "a========"),
     ] {
         for spaces in [" ", "   "] {
             let attempt = Attempt::but(|a| {
@@ -451,10 +451,7 @@ fn a_token_may_be_any_token68() {
                 a.authorization = Some(vec![field(format!("DPoP{spaces}{token}").as_bytes())]);
             });
             let jkt = attempt.key.jkt();
-            let verifier = Verifier::new(
-                ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
-                OneToken { token, jkt },
-            );
+            let verifier = Verifier::new(common::rules(), OneToken { token, jkt });
             attempt
                 .outcome_by(&DpopLayer::new(verifier))
                 .assert_passed(name);
@@ -462,11 +459,12 @@ fn a_token_may_be_any_token68() {
     }
 }
 
-type Ath = fn(&str) -> String;
+/// Computes an `ath` from the token.
+type ComputeAth = fn(&str) -> String;
 
 #[test]
-fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
-    let other: &[(&str, Ath)] = &[
+fn ath_must_be_the_hash_of_the_token() {
+    let wrong: &[(&str, ComputeAth)] = &[
         ("F-17 R-4.3.12a: of another token", |_| ath("another")),
         ("F-17: of a space and the token", |token| {
             ath(&format!(" {token}"))
@@ -485,8 +483,8 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
         ("F-17: without its last character", |token| {
             ath(token)[..42].into()
         }),
-        ("F-17: in another spelling of the same bytes", |token| {
-            alias(&ath(token))
+        ("F-17: another encoding of the same bytes", |token| {
+            noncanonical(&ath(token))
         }),
         ("F-17: in hexadecimal", |token| {
             let hash = PresentedToken::new(token);
@@ -498,7 +496,7 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
         ("F-17: empty", |_| String::new()),
         ("F-17: the token itself", str::to_owned),
     ];
-    for (name, ath) in other {
+    for (name, ath) in wrong {
         Attempt::but(|a| {
             let token = a.token();
             a.proof_claims["ath"] = json!(ath(&token));
@@ -520,15 +518,15 @@ fn ath_is_the_hash_of_the_token_and_nothing_like_it() {
         a.proof_claims.as_object_mut().unwrap().remove("ath");
     })
     .outcome()
-    .assert_reason("R-4.2.8 R-7.2: none", ProofError::ClaimMissing);
+    .assert_reason("R-4.2.8 R-7.2: no ath", ProofError::ClaimMissing);
 }
 
-/// Base64url of 32 bytes leaves two bits of its last character unused; this sets one of them, so a
-/// lax decoder finds the same bytes.
-pub(crate) fn alias(text: &str) -> String {
+/// Sets one of the two unused bits in the last character of 32 bytes in base64url. A lax decoder
+/// decodes the same bytes.
+pub(crate) fn noncanonical(text: &str) -> String {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = text.split_at(42);
-    let place = alphabet.find(last).unwrap();
-    assert_eq!(place % 4, 0, "canonical so far");
-    format!("{start}{}", &alphabet[place + 1..place + 2])
+    let index = alphabet.find(last).unwrap();
+    assert_eq!(index % 4, 0, "the text is canonical");
+    format!("{start}{}", &alphabet[index + 1..index + 2])
 }

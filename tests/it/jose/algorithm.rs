@@ -1,4 +1,4 @@
-//! Algorithms (and thumbprints) in JSON.
+//! The JSON form of algorithms, and of thumbprints.
 
 use serde_json::{Value, json};
 use tower_dpop::{Algorithm, Thumbprint};
@@ -6,7 +6,7 @@ use tower_dpop::{Algorithm, Thumbprint};
 use super::keys::ALGORITHMS;
 
 #[test]
-fn thumbprints_and_algorithms_are_json_strings() {
+fn algorithms_and_thumbprints_are_json_strings() {
     let jkt = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
     let thumbprint: Thumbprint = serde_json::from_str(&format!("\"{jkt}\"")).unwrap();
     assert_eq!(serde_json::to_value(thumbprint).unwrap(), json!(jkt));

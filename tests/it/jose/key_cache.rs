@@ -1,10 +1,10 @@
-//! Keys that recur decide as they did the first time.
+//! Client keys that recur. A table makes verification faster, and never changes its result.
 //!
-//! For a P-256 key by which requests have passed, the server computes multiples of its point, and
-//! verifies its next proofs by them: after the ninth request, and, where the multiples were dropped
-//! since, after the 17th, the 33rd and so on (`src/jose/recurring_key.rs`). Nothing shows from outside
-//! which way a proof was verified, so these tests go by the number of requests: whatever is asked is
-//! asked of a key that is new, that is about to have a table, and that has had one for a while.
+//! The server precomputes a table for a P-256 key after the ninth accepted request, and verifies later proofs with
+//! it. If the table was evicted, it is computed again after the 17th request, the 33rd and so on
+//! (`src/jose/recurring_key.rs`). A response does not show whether a table was used, so the tests count requests:
+//! each case runs with a new key, with a key that is about to get a table, and with one that has had a table for a
+//! while.
 
 use std::thread;
 
@@ -16,38 +16,37 @@ use tower_dpop::proof::ProofError;
 use tower_dpop::resource::BindingError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, Rejection};
 
-use super::recurring_key::{PASSED, with_member, with_signature};
+use super::recurring_key::{EARLIER_USES, with_member, with_signature};
 
-type Layer = DpopLayer;
-
-/// Memory for one table, with what is kept beside it.
+/// The memory for one table and its entry in the cache.
 const ONE_TABLE: u64 = 12_800;
 
-/// By how much memory may go to tables.
-fn layers() -> [(&'static str, Layer); 6] {
+/// Layers with different amounts of memory for tables.
+fn layers() -> [(&'static str, DpopLayer); 6] {
     let with = |bytes| DpopLayer::new(verifier().with_precomputed_keys(bytes));
     [
         ("by default", DpopLayer::new(verifier())),
         (
-            "without",
+            "without tables",
             DpopLayer::new(verifier().without_precomputed_keys()),
         ),
         ("no memory", with(0)),
-        ("an byte less than one table", with(ONE_TABLE - 1)),
+        ("one byte less than one table", with(ONE_TABLE - 1)),
         ("one table", with(ONE_TABLE)),
         ("two tables", with(2 * ONE_TABLE)),
     ]
 }
 
+/// Sends valid requests.
 #[track_caller]
-fn pass(layer: &Layer, key: &Key, times: usize, name: &str) {
-    for time in 0..times {
+fn assert_all_pass(layer: &DpopLayer, key: &Key, count: usize, name: &str) {
+    for request in 0..count {
         let outcome = Attempt::with_key(key.clone()).outcome_by(layer);
-        outcome.assert_passed(&format!("{name}, request {time}"));
+        outcome.assert_passed(&format!("{name}, request {request}"));
     }
 }
 
-/// (name, how a good request is changed, why it is then rejected)
+/// (name, the change to a valid request, the rejection)
 type Row = (&'static str, fn(&mut Attempt), Option<Rejection>);
 
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -55,9 +54,9 @@ fn rows() -> Vec<Row> {
     let signature = Some(ProofError::Signature.into());
     let algorithm = Some(ProofError::Key(InvalidJwk::Algorithm).into());
     vec![
-        ("nothing", |_| {}, None),
+        ("no change", |_| {}, None),
         (
-            "n - s for s, which ECDSA takes as well",
+            "n - s instead of s, which is valid in ECDSA",
             |a| {
                 a.edit_proof = |proof| {
                     with_signature(&proof, |signature| {
@@ -71,12 +70,12 @@ fn rows() -> Vec<Row> {
             None,
         ),
         (
-            "a bit of r",
+            "a changed bit of r",
             |a| a.edit_proof = |proof| with_signature(&proof, |signature| signature[31] ^= 1),
             signature.clone(),
         ),
         (
-            "a bit of s",
+            "a changed bit of s",
             |a| a.edit_proof = |proof| with_signature(&proof, |signature| signature[63] ^= 1),
             signature.clone(),
         ),
@@ -114,7 +113,7 @@ fn rows() -> Vec<Row> {
             signature.clone(),
         ),
         (
-            "an byte less",
+            "one byte less",
             |a| {
                 a.edit_proof = |proof| {
                     with_signature(&proof, |signature| {
@@ -125,7 +124,7 @@ fn rows() -> Vec<Row> {
             signature.clone(),
         ),
         (
-            "an byte more",
+            "one byte more",
             |a| a.edit_proof = |proof| with_signature(&proof, |signature| signature.push(0)),
             signature.clone(),
         ),
@@ -152,12 +151,12 @@ fn rows() -> Vec<Row> {
             signature.clone(),
         ),
         (
-            "another key's signature under this key's name",
+            "the signature of another key",
             |a| a.key = Key::es256(),
             signature.clone(),
         ),
         (
-            "another key's proof with this key's token",
+            "the proof of another key",
             |a| {
                 a.key = Key::es256();
                 a.proof_header["jwk"] = a.key.public_jwk();
@@ -165,12 +164,12 @@ fn rows() -> Vec<Row> {
             Some(BindingError::OtherKey.into()),
         ),
         (
-            "another algorithm, of another curve",
+            "the algorithm of another curve",
             |a| a.proof_header["alg"] = json!("ES384"),
             algorithm.clone(),
         ),
         (
-            "another algorithm, of another key type",
+            "the algorithm of another key type",
             |a| a.proof_header["alg"] = json!("PS256"),
             algorithm.clone(),
         ),
@@ -180,17 +179,17 @@ fn rows() -> Vec<Row> {
             Some(ProofError::Algorithm.into()),
         ),
         (
-            "the key says its algorithm",
+            "the key names its algorithm",
             |a| a.proof_header["jwk"]["alg"] = json!("ES256"),
             None,
         ),
         (
-            "the key says another algorithm",
+            "the key names another algorithm",
             |a| a.proof_header["jwk"]["alg"] = json!("ES384"),
             algorithm.clone(),
         ),
         (
-            "the key says an unknown algorithm",
+            "the key names an unknown algorithm",
             |a| a.proof_header["jwk"]["alg"] = json!("ES256K"),
             algorithm,
         ),
@@ -215,27 +214,27 @@ fn assert_outcome(outcome: &Outcome, name: &str, rejection: Option<&Rejection>) 
     }
 }
 
-/// Each row of a key of its own, so that nothing has passed by it but what is counted.
+/// Each row has its own key, so that only the counted requests use it.
 #[test]
-fn a_key_that_recurs_is_asked_for_as_much_as_a_new_one() {
+fn a_recurring_key_is_checked_like_a_new_one() {
     let (name, layer) = &layers()[0];
-    for passed in PASSED {
+    for uses in EARLIER_USES {
         for (row, change, rejection) in rows() {
             let key = Key::es256();
-            pass(layer, &key, passed, name);
+            assert_all_pass(layer, &key, uses, name);
             let mut attempt = Attempt::with_key(key.clone());
             change(&mut attempt);
-            let name = format!("{row}, after {passed} requests");
+            let name = format!("{row}, after {uses} requests");
             assert_outcome(&attempt.outcome_by(layer), &name, rejection.as_ref());
-            // What was rejected has changed nothing for the key's owner.
-            pass(layer, &key, 1, &name);
+            // A rejected request does not affect the owner of the key.
+            assert_all_pass(layer, &key, 1, &name);
         }
     }
 }
 
-/// Over the first requests, over the making of the table, and long after it.
+/// Before the key has a table, when it gets one, and long after.
 #[test]
-fn the_same_is_known_of_every_request_by_a_key() {
+fn a_table_changes_neither_the_bound_token_nor_the_replay_check() {
     for (name, layer) in layers() {
         let key = Key::es256();
         for request in 0..40 {
@@ -258,16 +257,16 @@ fn the_same_is_known_of_every_request_by_a_key() {
     }
 }
 
-/// Twenty keys in turn: tables are made, dropped, not let in, and made again.
+/// With twenty keys in turn, tables are computed, evicted, not cached, and computed again.
 #[test]
-fn how_much_memory_there_is_decides_nothing() {
+fn the_memory_for_tables_does_not_change_results() {
     let keys: Vec<Key> = (0..20).map(|_| Key::es256()).collect();
     let rows = rows();
     for (name, layer) in layers() {
         for round in 0..18 {
             for (i, key) in keys.iter().enumerate() {
                 let name = format!("{name}, round {round}, key {i}");
-                pass(&layer, key, 1, &name);
+                assert_all_pass(&layer, key, 1, &name);
                 if (round + i) % 4 == 0 {
                     let (row, change, rejection) = &rows[(round * 5 + i) % rows.len()];
                     let mut attempt = Attempt::with_key(key.clone());
@@ -281,7 +280,7 @@ fn how_much_memory_there_is_decides_nothing() {
 }
 
 #[test]
-fn threads_share_the_keys() {
+fn threads_can_share_the_cached_keys() {
     let keys: Vec<Key> = (0..3).map(|_| Key::es256()).collect();
     for (name, layer) in layers() {
         thread::scope(|scope| {
@@ -291,7 +290,7 @@ fn threads_share_the_keys() {
                     for request in 0..40 {
                         let key = &keys[request % keys.len()];
                         let name = format!("{name}, thread {worker}, request {request}");
-                        pass(layer, key, 1, &name);
+                        assert_all_pass(layer, key, 1, &name);
                         let mut attempt = Attempt::with_key(key.clone());
                         attempt.key = keys[(request + 1) % keys.len()].clone();
                         let outcome = attempt.outcome_by(layer);
@@ -303,9 +302,9 @@ fn threads_share_the_keys() {
     }
 }
 
-/// There are no tables for these.
+/// Only P-256 keys get tables.
 #[test]
-fn keys_of_other_types_recur_as_well() {
+fn keys_of_other_types_can_recur() {
     let keys = [
         Key::es384(),
         Key::es512(),
@@ -331,12 +330,11 @@ fn keys_of_other_types_recur_as_well() {
     }
 }
 
-/// Nobody has a private key of such a point, however often it is tried.
 #[test]
-fn a_point_off_the_curve_stays_rejected() {
+fn a_point_off_the_curve_is_rejected_each_time() {
     let layer = &layers()[0].1;
     let key = Key::es256();
-    for time in 0..40 {
+    for request in 0..40 {
         let mut attempt = Attempt::with_key(key.clone());
         let mut jwk = attempt.key.public_jwk();
         jwk["y"] = jwk["x"].clone();
@@ -344,7 +342,7 @@ fn a_point_off_the_curve_stays_rejected() {
         attempt.token_claims["cnf"]["jkt"] = json!(public.thumbprint().to_string());
         attempt.proof_header["jwk"] = jwk;
         let outcome = attempt.outcome_by(layer);
-        let name = format!("time {time}");
+        let name = format!("request {request}");
         outcome.assert_reason(&name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }

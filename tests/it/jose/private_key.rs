@@ -1,21 +1,20 @@
-//! What the numbers of a private key must satisfy, and signatures that need no randomness.
+//! Deterministic signatures, and private RSA numbers.
 
 use common::base64url;
 use num_bigint::BigUint;
 use serde_json::{Value, json};
 use tower_dpop::jose::{SigningKey, SigningKeyError};
 
-use super::keys::{RSA_2048, hex, jwk};
-use crate::proof::decode_base64url;
+use super::keys::{RSA_2048, decode_member, hex, private_jwk};
 
-/// C-30: the nonce of an ECDSA signature comes from the key and the message, never from a source of
-/// randomness. RFC 6979 appendices A.2.5 to A.2.7, RFC 8032 section 7.1.
+/// C-30: an ECDSA nonce is computed from the key and the message, never from randomness. The vectors are
+/// those of RFC 6979 appendices A.2.5 to A.2.7 and RFC 8032 section 7.1.
 #[test]
 fn signatures_are_deterministic() {
     for (name, jwk, message, signature) in [
         (
             "P-256, sample",
-            ec(
+            ec_jwk(
                 "P-256",
                 "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721",
                 "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6",
@@ -27,7 +26,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "P-256, test",
-            ec(
+            ec_jwk(
                 "P-256",
                 "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721",
                 "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6",
@@ -39,7 +38,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "P-384, sample",
-            ec(
+            ec_jwk(
                 "P-384",
                 "6B9D3DAD2E1B8C1C05B19875B6659F4DE23C3B667BF297BA9AA47740787137D8\
                  96D5724E4C70A825F872C9EA60D2EDF5",
@@ -56,7 +55,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "P-521, sample",
-            ec(
+            ec_jwk(
                 "P-521",
                 "00FAD06DAA62BA3B25D2FB40133DA757205DE67F5BB0018FEE8C86E1B68C7E75\
                  CAA896EB32F1F47C70855836A6D16FCC1466F6D8FBEC67DB89EC0C08B0E996B8\
@@ -78,7 +77,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "Ed25519, test 1",
-            okp(
+            okp_jwk(
                 "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
                 "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
             ),
@@ -88,7 +87,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "Ed25519, test 2",
-            okp(
+            okp_jwk(
                 "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
                 "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
             ),
@@ -98,7 +97,7 @@ fn signatures_are_deterministic() {
         ),
         (
             "Ed25519, test 3",
-            okp(
+            okp_jwk(
                 "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
                 "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
             ),
@@ -114,22 +113,21 @@ fn signatures_are_deterministic() {
     }
 }
 
-fn ec(crv: &str, d: &str, x: &str, y: &str) -> Value {
+fn ec_jwk(crv: &str, d: &str, x: &str, y: &str) -> Value {
     let [d, x, y] = [d, x, y].map(|number| base64url(hex(number)));
     json!({ "kty": "EC", "crv": crv, "d": d, "x": x, "y": y })
 }
 
-fn okp(d: &str, x: &str) -> Value {
+fn okp_jwk(d: &str, x: &str) -> Value {
     let [d, x] = [d, x].map(|number| base64url(hex(number)));
     json!({ "kty": "OKP", "crv": "Ed25519", "d": d, "x": x })
 }
 
-/// n is the product of p and q, d is an inverse of e, the other numbers follow: only q is no prime.
+/// All numbers match each other: only q is not a prime.
 #[test]
-fn rejects_rsa_keys_whose_primes_are_none() {
-    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
-    let number =
-        |name: &str| BigUint::from_bytes_be(&decode_base64url(rsa[name].as_str().unwrap()));
+fn rejects_an_rsa_key_whose_q_is_not_a_prime() {
+    let rsa = private_jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let number = |name: &str| BigUint::from_bytes_be(&decode_member(&rsa, name));
     let one = BigUint::from(1_u8);
     let (p, e) = (number("p"), number("e"));
     let mut q = number("q") + 2_u8;

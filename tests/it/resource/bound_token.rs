@@ -9,16 +9,16 @@ use tower_dpop::proof::ProofError;
 use tower_dpop::resource::{BindingError, CredentialsError};
 use tower_dpop::tokens::TokenError;
 
-use crate::credentials::{alias, present};
+use crate::credentials::{noncanonical, set_authorization};
 
 #[test]
-fn a_token_passes_only_when_cnf_names_the_proofs_key() {
+fn cnf_must_contain_the_thumbprint_of_the_proofs_key() {
     let jkt = common::keys::client().jkt();
     let jkt = jkt.as_str();
     let another = Key::es256().jkt();
     let unconfirmable = || Rejection::from(BindingError::Unconfirmable);
     let malformed = || Rejection::Token(TokenError::Malformed);
-    // The last character stays: in the other case it would not be canonical.
+    // The last character is kept, because in the other case it would not be canonical.
     let other_case = |character: char| {
         if character.is_ascii_lowercase() {
             character.to_ascii_uppercase()
@@ -28,14 +28,14 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
     };
     let in_other_case: String = jkt[..42].chars().map(other_case).collect();
     let rows: Vec<(&str, Value, Option<Rejection>)> = vec![
-        ("R-6.1.1: the key", json!({ "jkt": jkt }), None),
+        ("R-6.1.1: the key of the proof", json!({ "jkt": jkt }), None),
         (
-            "F-14: and a certificate",
+            "F-14: the key and a certificate",
             json!({ "jkt": jkt, "x5t#S256": jkt }),
             None,
         ),
         (
-            "F-14: and members of any type",
+            "F-14: the key and members of any type",
             json!({ "jkt": jkt, "kid": 1, "jwk": null }),
             None,
         ),
@@ -45,7 +45,7 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
             Some(BindingError::OtherKey.into()),
         ),
         (
-            "F-13: a certificate only",
+            "F-13: only a certificate",
             json!({ "x5t#S256": jkt }),
             Some(unconfirmable()),
         ),
@@ -65,7 +65,7 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
             json!({ "osc": {} }),
             Some(unconfirmable()),
         ),
-        ("F-13: nothing at all", json!({}), Some(unconfirmable())),
+        ("F-13: an empty object", json!({}), Some(unconfirmable())),
         (
             "F-13: jkt in upper case",
             json!({ "JKT": jkt }),
@@ -113,52 +113,52 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
             Some(malformed()),
         ),
         (
-            "F-15: 42 characters",
+            "F-15: jkt has 42 characters",
             json!({ "jkt": &jkt[..42] }),
             Some(malformed()),
         ),
         (
-            "F-15: 44 characters",
+            "F-15: jkt has 44 characters",
             json!({ "jkt": format!("{jkt}A") }),
             Some(malformed()),
         ),
         (
-            "F-15: 64 bytes",
+            "F-15: jkt has 64 bytes",
             json!({ "jkt": base64url([0; 64]) }),
             Some(malformed()),
         ),
         (
-            "F-15: hexadecimal",
+            "F-15: jkt in hexadecimal",
             json!({ "jkt": "0f".repeat(32) }),
             Some(malformed()),
         ),
         (
-            "F-15 J-14: padding",
+            "F-15 J-14: jkt with padding",
             json!({ "jkt": format!("{jkt}=") }),
             Some(malformed()),
         ),
         (
-            "F-15 J-14: a space",
+            "F-15 J-14: jkt with a space",
             json!({ "jkt": format!("{jkt} ") }),
             Some(malformed()),
         ),
         (
-            "F-15 J-14: another spelling",
-            json!({ "jkt": alias(jkt) }),
+            "F-15 J-14: jkt is not canonical",
+            json!({ "jkt": noncanonical(jkt) }),
             Some(malformed()),
         ),
         (
-            "F-15 J-14: the other alphabet",
+            "F-15 J-14: jkt in the alphabet of base64",
             json!({ "jkt": format!("+/{}", &jkt[2..]) }),
             Some(malformed()),
         ),
         (
-            "F-15: nothing the decoder knows",
+            "F-15: jkt with characters outside of base64url",
             json!({ "jkt": "é".repeat(43) }),
             Some(malformed()),
         ),
         (
-            "J-27: another case is another key",
+            "J-27: jkt in another case, which is another key",
             json!({ "jkt": in_other_case + &jkt[42..] }),
             Some(BindingError::OtherKey.into()),
         ),
@@ -171,11 +171,11 @@ fn a_token_passes_only_when_cnf_names_the_proofs_key() {
         }
         Attempt::but(|a| {
             a.token_claims["cnf"] = cnf;
-            present(a, &["Bearer TOKEN"]);
+            set_authorization(a, &["Bearer TOKEN"]);
         })
         .outcome()
         .assert_reason(
-            &format!("F-10 F-13 (DPoP only): {name}, as Bearer"),
+            &format!("F-10 F-13 (DPoP only): {name}, under Bearer"),
             CredentialsError::Bearer,
         );
     }
@@ -186,7 +186,7 @@ fn a_token_without_cnf_is_rejected_under_either_scheme() {
     let unbound = |scheme: &str, with_proof: bool| {
         Attempt::but(|a| {
             a.token_claims.as_object_mut().unwrap().remove("cnf");
-            present(a, &[&format!("{scheme} TOKEN")]);
+            set_authorization(a, &[&format!("{scheme} TOKEN")]);
             if !with_proof {
                 a.dpop = Some(Vec::new());
             }
@@ -194,7 +194,7 @@ fn a_token_without_cnf_is_rejected_under_either_scheme() {
         .outcome()
     };
     unbound("DPoP", true).assert_reason("F-12: with a proof", BindingError::Unbound);
-    unbound("DPoP", false).assert_reason("F-12 R-7.1.2: without", ProofError::Missing);
+    unbound("DPoP", false).assert_reason("F-12 R-7.1.2: without a proof", ProofError::Missing);
     for with_proof in [true, false] {
         unbound("Bearer", with_proof).assert_reason(
             "F-11 (DPoP only): an unbound bearer token",
@@ -203,9 +203,9 @@ fn a_token_without_cnf_is_rejected_under_either_scheme() {
     }
 }
 
-/// F-15 J-12: two parsers could find two keys.
+/// F-15 J-12: two parsers could read different keys.
 #[test]
-fn a_token_that_names_two_keys_is_rejected() {
+fn a_token_with_duplicate_members_in_cnf_is_rejected() {
     let token_with = |cnf: &str, attempt: &Attempt| {
         let mut claims = attempt.token_claims.clone();
         claims["cnf"] = json!("HERE");
@@ -218,8 +218,8 @@ fn a_token_that_names_two_keys_is_rejected() {
     };
     for (name, cnf) in [
         ("two jkt", r#"{"jkt":"JKT","jkt":"JKT"}"#),
-        ("one of them escaped", r#"{"jkt":"JKT","j\u006bt":"JKT"}"#),
-        ("two others", r#"{"jkt":"JKT","kid":1,"kid":1}"#),
+        ("two jkt, one escaped", r#"{"jkt":"JKT","j\u006bt":"JKT"}"#),
+        ("two kid", r#"{"jkt":"JKT","kid":1,"kid":1}"#),
         ("two cnf", r#"{"jkt":"JKT"},"cnf":{"jkt":"JKT"}"#),
     ] {
         Attempt::but(|a| a.token = Some(token_with(cnf, a)))
@@ -228,10 +228,10 @@ fn a_token_that_names_two_keys_is_rejected() {
     }
     Attempt::but(|a| a.token = Some(token_with(r#"{"j\u006bt":"JKT"}"#, a)))
         .outcome()
-        .assert_passed("one, escaped");
+        .assert_passed("one jkt, escaped");
 }
 
-/// F-14: what is not checked here is the application's to check.
+/// F-14: the application can check the members that this crate does not check.
 #[test]
 fn the_other_members_of_cnf_reach_the_application() {
     let certificate = base64url([7; 32]);

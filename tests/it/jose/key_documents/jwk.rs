@@ -6,41 +6,41 @@ use serde_json::{Value, json};
 use tower_dpop::Algorithm;
 use tower_dpop::jose::{InvalidJwk, SigningKey, SigningKeyError};
 
-use super::{assert_rejected, order};
-use crate::jose::keys::{P256, RFC_7515, RFC_8037, RSA_2048, jwk, number};
+use super::{assert_rejected, p256_order};
+use crate::jose::keys::{P256, RFC_7515, RFC_8037, RSA_2048, decode_member, private_jwk};
 
-fn but(jwk: &Value, member: &str, value: impl Into<Value>) -> String {
+fn with_member(jwk: &Value, member: &str, value: impl Into<Value>) -> String {
     let mut changed = jwk.clone();
     changed[member] = value.into();
     changed.to_string()
 }
 
-fn without(jwk: &Value, member: &str) -> String {
+fn without_member(jwk: &Value, member: &str) -> String {
     let mut changed = jwk.clone();
     changed.as_object_mut().unwrap().remove(member).unwrap();
     changed.to_string()
 }
 
-/// With one bit of a number turned.
-fn turned(jwk: &Value, member: &str) -> String {
-    let mut bytes = number(jwk, member);
+/// Changes one bit of the value.
+fn with_flipped_bit(jwk: &Value, member: &str) -> String {
+    let mut bytes = decode_member(jwk, member);
     bytes[20] ^= 1;
-    but(jwk, member, base64url(bytes))
+    with_member(jwk, member, base64url(bytes))
 }
 
-/// With a zero byte before a number.
-fn longer(jwk: &Value, member: &str) -> String {
-    but(
+/// Adds a zero byte before the value.
+fn with_leading_zero(jwk: &Value, member: &str) -> String {
+    with_member(
         jwk,
         member,
-        base64url([vec![0], number(jwk, member)].concat()),
+        base64url([vec![0], decode_member(jwk, member)].concat()),
     )
 }
 
 #[test]
-fn rejects_what_is_no_jwk_for_signing() {
-    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
-    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+fn rejects_json_that_is_not_a_jwk_for_signing() {
+    let ec = private_jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let rsa = private_jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let duplicate = |member: &str| {
         let text = ec.to_string();
         format!("{},\"{member}\":{}}}", &text[..text.len() - 1], ec[member])
@@ -56,7 +56,7 @@ fn rejects_what_is_no_jwk_for_signing() {
             ("nothing", String::new(), SigningKeyError::Json),
             ("garbage", "garbage".into(), SigningKeyError::Json),
             ("an array", format!("[{ec}]"), SigningKeyError::Json),
-            ("two of them", format!("{ec}{ec}"), SigningKeyError::Json),
+            ("two objects", format!("{ec}{ec}"), SigningKeyError::Json),
             ("a duplicate d", duplicate("d"), SigningKeyError::Json),
             ("a duplicate x", duplicate("x"), SigningKeyError::Json),
             (
@@ -64,43 +64,51 @@ fn rejects_what_is_no_jwk_for_signing() {
                 ec.to_string().replacen('{', r#"{"a":1,"a":1,"#, 1),
                 SigningKeyError::Json,
             ),
-            ("d is a number", but(&ec, "d", 1), SigningKeyError::Json),
             (
-                "d is null",
-                but(&ec, "d", Value::Null),
+                "d is a number",
+                with_member(&ec, "d", 1),
                 SigningKeyError::Json,
             ),
-            ("d with an escape", escaped, SigningKeyError::Json),
-            ("megabytes", " ".repeat(4 << 20), SigningKeyError::TooLong),
-            ("use is enc", but(&ec, "use", "enc"), SigningKeyError::Use),
+            (
+                "d is null",
+                with_member(&ec, "d", Value::Null),
+                SigningKeyError::Json,
+            ),
+            ("d has an escape", escaped, SigningKeyError::Json),
+            ("4 MiB", " ".repeat(4 << 20), SigningKeyError::TooLong),
+            (
+                "use is enc",
+                with_member(&ec, "use", "enc"),
+                SigningKeyError::Use,
+            ),
             (
                 "key_ops is verify",
-                but(&ec, "key_ops", json!(["verify"])),
+                with_member(&ec, "key_ops", json!(["verify"])),
                 SigningKeyError::Use,
             ),
             (
                 "key_ops is empty",
-                but(&ec, "key_ops", json!([])),
+                with_member(&ec, "key_ops", json!([])),
                 SigningKeyError::Use,
             ),
             (
-                "alg of another curve",
-                but(&ec, "alg", "ES384"),
+                "alg is for another curve",
+                with_member(&ec, "alg", "ES384"),
                 SigningKeyError::Algorithm,
             ),
             (
-                "alg of another type",
-                but(&rsa, "alg", "ES256"),
+                "alg is for another key type",
+                with_member(&rsa, "alg", "ES256"),
                 SigningKeyError::Algorithm,
             ),
             (
-                "alg of an encryption",
-                but(&ec, "alg", "ECDH-ES"),
+                "alg is for encryption",
+                with_member(&ec, "alg", "ECDH-ES"),
                 SigningKeyError::Algorithm,
             ),
             (
-                "alg none",
-                but(&ec, "alg", "none"),
+                "alg is none",
+                with_member(&ec, "alg", "none"),
                 SigningKeyError::Algorithm,
             ),
         ],
@@ -108,23 +116,31 @@ fn rejects_what_is_no_jwk_for_signing() {
 }
 
 #[test]
-fn accepts_what_does_not_contradict_a_jwk_for_signing() {
-    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
-    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
-    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+fn accepts_a_jwk_whose_members_allow_signing() {
+    let ec = private_jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = private_jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let rsa = private_jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     for (name, text, algorithm) in [
-        ("kid", but(&ec, "kid", "1"), Algorithm::Es256),
-        ("use is sig", but(&ec, "use", "sig"), Algorithm::Es256),
+        ("kid", with_member(&ec, "kid", "1"), Algorithm::Es256),
         (
-            "key_ops has sign",
-            but(&ec, "key_ops", json!(["verify", "sign"])),
+            "use is sig",
+            with_member(&ec, "use", "sig"),
             Algorithm::Es256,
         ),
-        ("no alg, EC", without(&ec, "alg"), Algorithm::Es256),
-        ("no alg, OKP", without(&okp, "alg"), Algorithm::Ed25519),
-        ("no alg, RSA", without(&rsa, "alg"), Algorithm::Ps256),
-        ("EdDSA", but(&okp, "alg", "EdDSA"), Algorithm::EdDsa),
-        ("RS384", but(&rsa, "alg", "RS384"), Algorithm::Rs384),
+        (
+            "key_ops has sign",
+            with_member(&ec, "key_ops", json!(["verify", "sign"])),
+            Algorithm::Es256,
+        ),
+        ("no alg, EC", without_member(&ec, "alg"), Algorithm::Es256),
+        (
+            "no alg, OKP",
+            without_member(&okp, "alg"),
+            Algorithm::Ed25519,
+        ),
+        ("no alg, RSA", without_member(&rsa, "alg"), Algorithm::Ps256),
+        ("EdDSA", with_member(&okp, "alg", "EdDSA"), Algorithm::EdDsa),
+        ("RS384", with_member(&rsa, "alg", "RS384"), Algorithm::Rs384),
     ] {
         let key = SigningKey::from_jwk(&text).unwrap();
         assert_eq!(key.algorithm(), algorithm, "{name}");
@@ -132,76 +148,100 @@ fn accepts_what_does_not_contradict_a_jwk_for_signing() {
 }
 
 #[test]
-fn rejects_broken_ec_and_okp_jwks() {
-    let ec = jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
-    let okp = jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
-    let another = jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
+fn rejects_invalid_ec_and_okp_jwks() {
+    let ec = private_jwk(&SigningKey::from_jwk(RFC_7515).unwrap());
+    let okp = private_jwk(&SigningKey::from_jwk(RFC_8037).unwrap());
+    let another = private_jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
     let padded = format!("{}=", ec["d"].as_str().unwrap());
-    let no_type = SigningKeyError::Public(InvalidJwk::KeyType);
-    let no_coordinate = SigningKeyError::Public(InvalidJwk::Coordinate);
+    let key_type = SigningKeyError::Public(InvalidJwk::KeyType);
+    let coordinate = SigningKeyError::Public(InvalidJwk::Coordinate);
     assert_rejected(
         SigningKey::from_jwk,
         [
             (
                 "no kty",
-                without(&ec, "kty"),
+                without_member(&ec, "kty"),
                 SigningKeyError::Public(InvalidJwk::Missing),
             ),
-            ("a symmetric key", but(&ec, "kty", "oct"), no_type),
-            ("no curve", without(&ec, "crv"), no_type),
-            ("another curve", but(&ec, "crv", "secp256k1"), no_type),
-            ("X25519", but(&okp, "crv", "X25519"), no_type),
-            ("no x", without(&ec, "x"), no_coordinate),
-            ("no y", without(&ec, "y"), no_coordinate),
-            ("a longer x", longer(&ec, "x"), no_coordinate),
-            ("no d", without(&ec, "d"), SigningKeyError::Missing),
-            ("OKP: no d", without(&okp, "d"), SigningKeyError::Missing),
+            ("a symmetric key", with_member(&ec, "kty", "oct"), key_type),
+            ("no curve", without_member(&ec, "crv"), key_type),
             (
-                "d with padding",
-                but(&ec, "d", padded),
+                "another curve",
+                with_member(&ec, "crv", "secp256k1"),
+                key_type,
+            ),
+            ("X25519", with_member(&okp, "crv", "X25519"), key_type),
+            ("no x", without_member(&ec, "x"), coordinate),
+            ("no y", without_member(&ec, "y"), coordinate),
+            (
+                "x has a leading zero",
+                with_leading_zero(&ec, "x"),
+                coordinate,
+            ),
+            ("no d", without_member(&ec, "d"), SigningKeyError::Missing),
+            (
+                "OKP: no d",
+                without_member(&okp, "d"),
+                SigningKeyError::Missing,
+            ),
+            (
+                "d has padding",
+                with_member(&ec, "d", padded),
                 SigningKeyError::Member,
             ),
-            ("an empty d", but(&ec, "d", ""), SigningKeyError::Length),
-            ("a longer d", longer(&ec, "d"), SigningKeyError::Length),
             (
-                "OKP: a longer d",
-                longer(&okp, "d"),
+                "d is empty",
+                with_member(&ec, "d", ""),
                 SigningKeyError::Length,
             ),
             (
-                "a shorter d",
-                but(&ec, "d", base64url([1; 31])),
+                "d has a leading zero",
+                with_leading_zero(&ec, "d"),
                 SigningKeyError::Length,
             ),
             (
-                "a d of zero",
-                but(&ec, "d", base64url([0; 32])),
+                "OKP: d has a leading zero",
+                with_leading_zero(&okp, "d"),
+                SigningKeyError::Length,
+            ),
+            (
+                "d has 31 bytes",
+                with_member(&ec, "d", base64url([1; 31])),
+                SigningKeyError::Length,
+            ),
+            (
+                "d is 0",
+                with_member(&ec, "d", base64url([0; 32])),
                 SigningKeyError::Scalar,
             ),
             (
-                "a d of n",
-                but(&ec, "d", base64url(order())),
+                "d is n",
+                with_member(&ec, "d", base64url(p256_order())),
                 SigningKeyError::Scalar,
             ),
-            ("another d", turned(&ec, "d"), SigningKeyError::Mismatch),
             (
-                "OKP: another d",
-                turned(&okp, "d"),
+                "d has a flipped bit",
+                with_flipped_bit(&ec, "d"),
                 SigningKeyError::Mismatch,
             ),
             (
-                "another's d",
-                but(&ec, "d", another["d"].clone()),
+                "OKP: d has a flipped bit",
+                with_flipped_bit(&okp, "d"),
                 SigningKeyError::Mismatch,
             ),
             (
-                "another's x",
-                but(&ec, "x", another["x"].clone()),
+                "d of another key",
+                with_member(&ec, "d", another["d"].clone()),
                 SigningKeyError::Mismatch,
             ),
             (
-                "another's y",
-                but(&ec, "y", another["y"].clone()),
+                "x of another key",
+                with_member(&ec, "x", another["x"].clone()),
+                SigningKeyError::Mismatch,
+            ),
+            (
+                "y of another key",
+                with_member(&ec, "y", another["y"].clone()),
                 SigningKeyError::Mismatch,
             ),
         ],
@@ -209,57 +249,81 @@ fn rejects_broken_ec_and_okp_jwks() {
 }
 
 #[test]
-fn rejects_broken_rsa_jwks() {
-    let rsa = jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+fn rejects_invalid_rsa_jwks() {
+    let rsa = private_jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
     let swapped = {
         let mut changed = rsa.clone();
         changed["p"] = rsa["q"].clone();
         changed["q"] = rsa["p"].clone();
         changed.to_string()
     };
-    // Congruent to d, so that nothing else is wrong with it.
+    // Congruent to d, so only its size is wrong.
     let long_exponent = {
-        let number = |name: &str| BigUint::from_bytes_be(&number(&rsa, name));
+        let number = |name: &str| BigUint::from_bytes_be(&decode_member(&rsa, name));
         let d = number("d") + (number("p") - 1_u8) * (number("q") - 1_u8);
         assert!(d > number("n"));
-        but(&rsa, "d", base64url(d.to_bytes_be()))
+        with_member(&rsa, "d", base64url(d.to_bytes_be()))
     };
     let integer = SigningKeyError::Public(InvalidJwk::Integer);
     let missing = SigningKeyError::Public(InvalidJwk::Missing);
     assert_rejected(
         SigningKey::from_jwk,
         [
-            ("no n", without(&rsa, "n"), missing),
-            ("no e", without(&rsa, "e"), missing),
-            ("a longer n", longer(&rsa, "n"), integer),
-            ("an e of one", but(&rsa, "e", "AQ"), integer),
-            ("another e", but(&rsa, "e", "Aw"), SigningKeyError::Mismatch),
-            ("a longer p", longer(&rsa, "p"), SigningKeyError::Length),
-            ("an empty qi", but(&rsa, "qi", ""), SigningKeyError::Length),
+            ("no n", without_member(&rsa, "n"), missing),
+            ("no e", without_member(&rsa, "e"), missing),
             (
-                "a p of three",
-                but(&rsa, "p", "Aw"),
+                "n has a leading zero",
+                with_leading_zero(&rsa, "n"),
+                integer,
+            ),
+            ("e is 1", with_member(&rsa, "e", "AQ"), integer),
+            (
+                "e is 3",
+                with_member(&rsa, "e", "Aw"),
+                SigningKeyError::Mismatch,
+            ),
+            (
+                "p has a leading zero",
+                with_leading_zero(&rsa, "p"),
+                SigningKeyError::Length,
+            ),
+            (
+                "qi is empty",
+                with_member(&rsa, "qi", ""),
+                SigningKeyError::Length,
+            ),
+            (
+                "p is 3",
+                with_member(&rsa, "p", "Aw"),
                 SigningKeyError::Primes,
             ),
             (
-                "other primes",
-                but(&rsa, "oth", json!([])),
+                "oth is present",
+                with_member(&rsa, "oth", json!([])),
                 SigningKeyError::Primes,
             ),
-            ("a d above n", long_exponent, SigningKeyError::Mismatch),
+            ("d is above n", long_exponent, SigningKeyError::Mismatch),
             ("p and q swapped", swapped, SigningKeyError::Mismatch),
         ],
     );
     for member in ["d", "p", "q", "dp", "dq", "qi"] {
         assert_rejected(
             SigningKey::from_jwk,
-            [(member, without(&rsa, member), SigningKeyError::Missing)],
+            [(
+                member,
+                without_member(&rsa, member),
+                SigningKeyError::Missing,
+            )],
         );
     }
     for member in ["n", "d", "p", "q", "dp", "dq", "qi"] {
         assert_rejected(
             SigningKey::from_jwk,
-            [(member, turned(&rsa, member), SigningKeyError::Mismatch)],
+            [(
+                member,
+                with_flipped_bit(&rsa, member),
+                SigningKeyError::Mismatch,
+            )],
         );
     }
 }

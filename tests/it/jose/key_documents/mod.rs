@@ -1,4 +1,4 @@
-//! Private keys as documents: PKCS#8 (`pkcs8.rs`) and JWK (`jwk.rs`).
+//! Private keys as documents: PKCS#8 and JWK.
 
 mod jwk;
 mod pkcs8;
@@ -8,15 +8,18 @@ use common::base64url;
 use tower_dpop::Algorithm;
 use tower_dpop::jose::{SigningKey, SigningKeyError};
 
-use crate::jose::keys::{ED25519, P256, RFC_7515, RFC_8037, RSA_2048, assert_signs, hex, jwk};
+use crate::jose::keys::{
+    ED25519, P256, RFC_7515, RFC_8037, RSA_2048, assert_signs, hex, private_jwk,
+};
 use crate::proof::decode_base64url;
 
+/// The PKCS#8 document in DER.
 fn der(pem: &str) -> Vec<u8> {
     let key = SigningKey::from_pkcs8_pem(pem).unwrap();
     key.to_pkcs8_der().unwrap().as_bytes().to_vec()
 }
 
-/// Each row reads one document.
+/// Each row has a name, a document and the error.
 #[track_caller]
 fn assert_rejected<D: AsRef<T>, T: ?Sized>(
     read: fn(&T) -> Result<SigningKey, SigningKeyError>,
@@ -28,13 +31,13 @@ fn assert_rejected<D: AsRef<T>, T: ?Sized>(
 }
 
 /// The order of P-256.
-fn order() -> Vec<u8> {
+fn p256_order() -> Vec<u8> {
     hex("FFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551")
 }
 
 /// RFC 8037 appendix A, RFC 7515 appendix A.3, RFC 8410 section 10.3.
 #[test]
-fn reads_the_keys_of_the_standards() {
+fn reads_the_keys_in_the_standards() {
     let key = SigningKey::from_jwk(RFC_8037).unwrap();
     let thumbprint = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
     assert_eq!(key.thumbprint().to_string(), thumbprint);
@@ -53,7 +56,7 @@ fn reads_the_keys_of_the_standards() {
     let verified = key
         .public_key()
         .verify(Algorithm::Es256, input.as_bytes(), &signature);
-    assert!(verified.is_ok(), "the standard's signature is by this key");
+    assert!(verified.is_ok(), "the signature in RFC 7515");
 
     let version_1 = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
@@ -66,17 +69,17 @@ fn reads_the_keys_of_the_standards() {
     let x = hex("19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
     for document in [version_1, version_2_with_attributes] {
         let key = SigningKey::from_pkcs8_pem(document).unwrap();
-        assert_eq!(jwk(&key)["x"], base64url(&x), "{document}");
+        assert_eq!(private_jwk(&key)["x"], base64url(&x), "{document}");
     }
 }
 
-/// Whatever is read in spite of a turned byte is still the same key.
+/// A document with a changed byte is rejected, or it is read as the same key.
 #[test]
-fn no_changed_document_panics_or_becomes_another_key() {
+fn a_changed_document_never_panics_or_becomes_another_key() {
     for (pem, step) in [(P256, 1), (ED25519, 1), (RSA_2048, 13)] {
         let key = SigningKey::from_pkcs8_pem(pem).unwrap();
         let thumbprint = key.thumbprint();
-        let private = jwk(&key);
+        let private = private_jwk(&key);
         let document = der(pem);
         let text = key.to_jwk().unwrap();
         for at in (0..document.len()).step_by(step) {
@@ -84,7 +87,7 @@ fn no_changed_document_panics_or_becomes_another_key() {
                 let mut changed = document.clone();
                 changed[at] ^= mask;
                 if let Ok(key) = SigningKey::from_pkcs8_der(&changed) {
-                    // A version 1 document of Ed25519 has no public half that could contradict.
+                    // An Ed25519 document of version 1 has no public half, so a changed seed goes unnoticed.
                     let seed = pem == ED25519 && at >= document.len() - 32;
                     assert!(seed || key.thumbprint() == thumbprint, "byte {at}");
                 }
@@ -95,7 +98,7 @@ fn no_changed_document_panics_or_becomes_another_key() {
             changed.replace_range(at..=at, "~");
             if let Ok(key) = SigningKey::from_jwk(&changed) {
                 assert_eq!(key.thumbprint(), thumbprint, "character {at}");
-                assert_eq!(jwk(&key)["d"], private["d"], "character {at}");
+                assert_eq!(private_jwk(&key)["d"], private["d"], "character {at}");
             }
         }
     }

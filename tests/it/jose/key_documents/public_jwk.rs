@@ -1,12 +1,13 @@
-//! The public half of a key, written and read as JSON.
+//! Public JWKs in `serde`.
 
+use common::{Key, KeyExt as _};
 use tower_dpop::jose::{InvalidJwk, Jwk};
 
-use crate::jose::keys::{RFC_8037, rsa};
+use crate::jose::keys::RFC_8037;
 
-/// C-4: a header carries the required public members and nothing else.
+/// C-4: a header contains the required public members only.
 #[test]
-fn a_jwk_is_written_with_its_required_members_only() {
+fn serializes_the_required_members_only() {
     for (name, text, written) in [
         (
             "EC",
@@ -26,16 +27,16 @@ fn a_jwk_is_written_with_its_required_members_only() {
         let from_value: Jwk = serde_json::from_value(serde_json::from_str(text).unwrap()).unwrap();
         assert_eq!(from_value.thumbprint(), jwk.thumbprint(), "{name}");
     }
-    let public = serde_json::to_value(rsa().public_key()).unwrap();
+    let public = serde_json::to_value(Key::rsa("PS256").public_key()).unwrap();
     let members: Vec<_> = public.as_object().unwrap().keys().collect();
     assert_eq!(members, ["e", "kty", "n"]);
 }
 
 #[test]
-fn a_jwk_inside_other_json_is_read_as_strictly_as_alone() {
+fn deserializes_a_nested_jwk_as_strictly_as_from_str() {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     for (name, text, expected) in [
-        ("private", RFC_8037.to_owned(), InvalidJwk::Private),
+        ("a private key", RFC_8037.to_owned(), InvalidJwk::Private),
         (
             "no kty",
             format!(r#"{{"crv":"Ed25519","x":"{x}"}}"#),
@@ -47,22 +48,22 @@ fn a_jwk_inside_other_json_is_read_as_strictly_as_alone() {
             InvalidJwk::KeyType,
         ),
         (
-            "short",
+            "x is too short",
             r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
             InvalidJwk::Coordinate,
         ),
         (
-            "enc",
+            "use is enc",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","use":"enc"}}"#),
             InvalidJwk::Use,
         ),
         (
-            "twice",
+            "a duplicate member",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","x":"{x}"}}"#),
             InvalidJwk::Json,
         ),
         (
-            "nested twice",
+            "a duplicate member in a nested object",
             format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","a":{{"b":1,"b":1}}}}"#),
             InvalidJwk::Json,
         ),

@@ -1,8 +1,6 @@
-//! Private keys, and what the tests do with them.
+//! Private keys for the tests of signing keys, and helpers.
 //!
 //! The `*.pem` files were written by OpenSSL 3.0. The first line of each is the command that made it.
-
-use std::sync::LazyLock;
 
 use serde_json::Value;
 use tower_dpop::Algorithm;
@@ -38,13 +36,6 @@ pub(super) const RFC_8037: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9W
 /// RFC 7515 appendix A.3.1.
 pub(super) const RFC_7515: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
 
-/// One RSA key for all tests: they are dear to make.
-pub(super) fn rsa() -> SigningKey {
-    static RSA: LazyLock<SigningKey> =
-        LazyLock::new(|| SigningKey::generate_for(Algorithm::Ps256).unwrap());
-    RSA.clone()
-}
-
 pub(super) fn hex(text: &str) -> Vec<u8> {
     (0..text.len())
         .step_by(2)
@@ -52,19 +43,22 @@ pub(super) fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-pub(super) fn jwk(key: &SigningKey) -> Value {
+/// The private JWK of the key.
+pub(super) fn private_jwk(key: &SigningKey) -> Value {
     serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap()
 }
 
-pub(super) fn number(jwk: &Value, member: &str) -> Vec<u8> {
+/// The bytes of a member of a JWK.
+pub(super) fn decode_member(jwk: &Value, member: &str) -> Vec<u8> {
     decode_base64url(jwk[member].as_str().unwrap())
 }
 
+/// Asserts that a signature by the key verifies with the public JWK.
 #[track_caller]
 pub(super) fn assert_signs(name: &str, key: &SigningKey, public: &Jwk) {
     let signature = key.sign_now(MESSAGE).unwrap();
     let verified = public.verify(key.algorithm(), MESSAGE, &signature);
     assert!(verified.is_ok(), "{name}");
     let other = public.verify(key.algorithm(), b"another", &signature);
-    assert!(other.is_err(), "{name}: another message");
+    assert!(other.is_err(), "{name}: verifies another message");
 }

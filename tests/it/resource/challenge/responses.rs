@@ -12,20 +12,19 @@ use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::proof::{Claim, NonceError, NonceSource as _, ReplayKey, ReplayStoreError};
 use tower_dpop::resource::Unavailable;
-use tower_dpop::tokens::{
-    AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenError,
-};
+use tower_dpop::tokens::{KeySource, KeySourceError, TokenError};
 use tower_dpop::{
-    Algorithm, Algorithms, Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
-    ProofRules, Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+    Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
+    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
 };
 
-use crate::credentials::authorized_by;
+use crate::credentials::with_authorization;
+use crate::resource::bearer::RejectingTokens;
 
-/// Everything about a rejection that goes over the wire.
-type OnTheWire = (u16, Vec<(String, String)>);
+/// The status and the header fields of a response.
+type StatusAndFields = (u16, Vec<(String, String)>);
 
-fn wire(status: u16, fields: &[(&str, &str)]) -> OnTheWire {
+fn status_and_fields(status: u16, fields: &[(&str, &str)]) -> StatusAndFields {
     let fields = fields
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -38,12 +37,12 @@ macro_rules! algs {
     };
 }
 
-fn on_the_wire<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> OnTheWire {
+fn respond<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> StatusAndFields {
     let service = layer.layer(service_fn(async |_: Request<()>| {
         Ok::<_, Infallible>(Response::new("reached the service".to_owned()))
     }));
     let response = common::block_on(service.oneshot(attempt.request())).unwrap();
-    assert_eq!(response.body(), "", "a rejection has no body");
+    assert_eq!(response.body(), "", "the body of a rejection");
     let fields = response.headers().iter().map(|(name, value)| {
         let value = value.to_str().unwrap();
         (name.as_str().to_owned(), value.to_owned())
@@ -57,8 +56,8 @@ fn nonces() -> StatelessNonces {
     StatelessNonces::new(NonceSecret::from_bytes(&SECRET).unwrap())
 }
 
-/// The nonce of the period in which the tests run.
-fn nonce_of_now() -> String {
+/// The nonce of the current period.
+fn current_nonce() -> String {
     let mut headers = HeaderMap::new();
     nonces()
         .issue(Timestamp::from_unix(NOW - NOW % 120))
@@ -66,26 +65,25 @@ fn nonce_of_now() -> String {
     headers["dpop-nonce"].to_str().unwrap().to_owned()
 }
 
-/// The rows of the table of outcomes, whole: status and every header field. With nonces on, the
-/// attempts carry a good nonce, and nothing else changes: a nonce is given out only where one is
-/// asked for.
+/// The responses are the same if nonces are required and the proof has a valid one: a response contains
+/// a nonce only if the request was rejected for its nonce.
 #[test]
-fn every_outcome_has_one_form() {
-    let rows: Vec<(&str, Attempt, OnTheWire)> = vec![
+fn each_rejection_has_the_documented_response() {
+    let rows: Vec<(&str, Attempt, StatusAndFields)> = vec![
         (
             "O0 R-7.2.4: no credentials",
-            authorized_by(&[]),
-            wire(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
+            with_authorization(&[]),
+            status_and_fields(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
         ),
         (
             "O0: another scheme",
-            authorized_by(&["Basic YTpi"]),
-            wire(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
+            with_authorization(&["Basic YTpi"]),
+            status_and_fields(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
         ),
         (
-            "O1 R-7.1.9 R-7.1.10 R-7.1.11: a bad proof",
+            "O1 R-7.1.9 R-7.1.10 R-7.1.11: an invalid proof",
             Attempt::but(|a| a.proof_claims["htm"] = json!("POST")),
-            wire(
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -97,9 +95,9 @@ fn every_outcome_has_one_form() {
             ),
         ),
         (
-            "O1: a request that no proof can be for",
+            "O1: a request that no proof can be made for",
             Attempt::but(|a| a.uri = "/%zz".into()),
-            wire(
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -111,9 +109,9 @@ fn every_outcome_has_one_form() {
             ),
         ),
         (
-            "O3: a bad token",
+            "O3: an expired token",
             Attempt::but(|a| a.token_claims["exp"] = json!(NOW - 600)),
-            wire(
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -125,9 +123,9 @@ fn every_outcome_has_one_form() {
             ),
         ),
         (
-            "O3 R-4.3.12b: a token of another key",
+            "O3 R-4.3.12b: a token bound to another key",
             Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt())),
-            wire(
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -143,7 +141,7 @@ fn every_outcome_has_one_form() {
             Attempt::but(|a| {
                 a.token_claims.as_object_mut().unwrap().remove("cnf");
             }),
-            wire(
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -155,9 +153,9 @@ fn every_outcome_has_one_form() {
             ),
         ),
         (
-            "O3 R-7.2.3 F-10 (DPoP only): a bound token as Bearer",
-            authorized_by(&["Bearer TOKEN"]),
-            wire(
+            "O3 R-7.2.3 F-10 (DPoP only): a bound token under Bearer",
+            with_authorization(&["Bearer TOKEN"]),
+            status_and_fields(
                 401,
                 &[(
                     "www-authenticate",
@@ -170,8 +168,8 @@ fn every_outcome_has_one_form() {
         ),
         (
             "O4 R-7.2.5 (DPoP only): several Authorization fields",
-            authorized_by(&["DPoP TOKEN", "Bearer TOKEN"]),
-            wire(
+            with_authorization(&["DPoP TOKEN", "Bearer TOKEN"]),
+            status_and_fields(
                 400,
                 &[(
                     "www-authenticate",
@@ -183,9 +181,9 @@ fn every_outcome_has_one_form() {
             ),
         ),
         (
-            "O4: broken credentials",
-            authorized_by(&["DPoP"]),
-            wire(
+            "O4: malformed credentials",
+            with_authorization(&["DPoP"]),
+            status_and_fields(
                 400,
                 &[(
                     "www-authenticate",
@@ -197,26 +195,26 @@ fn every_outcome_has_one_form() {
             ),
         ),
     ];
-    let nonce = nonce_of_now();
+    let nonce = current_nonce();
     let without_nonces = DpopLayer::new(verifier());
     let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     for (name, mut attempt, expected) in rows {
-        assert_eq!(on_the_wire(&without_nonces, &attempt), expected, "{name}");
+        assert_eq!(respond(&without_nonces, &attempt), expected, "{name}");
         attempt.proof_claims["nonce"] = json!(nonce);
         assert_eq!(
-            on_the_wire(&with_nonces, &attempt),
+            respond(&with_nonces, &attempt),
             expected,
-            "{name}, with nonces on"
+            "{name}, with required nonces"
         );
     }
 }
 
 #[test]
-fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
+fn a_missing_proof_gets_a_nonce_if_nonces_are_required() {
     let without_proof = Attempt::but(|a| a.dpop = Some(Vec::new()));
     assert_eq!(
-        on_the_wire(&DpopLayer::new(verifier()), &without_proof),
-        wire(
+        respond(&DpopLayer::new(verifier()), &without_proof),
+        status_and_fields(
             401,
             &[(
                 "www-authenticate",
@@ -228,8 +226,8 @@ fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
         ),
         "O1 R-7.1.2"
     );
-    let nonce = nonce_of_now();
-    let demand = wire(
+    let nonce = current_nonce();
+    let nonce_required = status_and_fields(
         401,
         &[
             (
@@ -245,62 +243,37 @@ fn a_proof_that_is_missing_is_a_bad_proof_or_lacks_a_nonce() {
     );
     let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     assert_eq!(
-        on_the_wire(&with_nonces, &without_proof),
-        demand,
+        respond(&with_nonces, &without_proof),
+        nonce_required,
         "O2 R-7.1.2"
     );
     let bad_nonce = |nonce: Value| Attempt::but(|a| a.proof_claims["nonce"] = nonce);
     for (name, attempt, reason) in [
         ("O2: no nonce", Attempt::good(), NonceError::Missing),
         (
-            "O2: a foreign one",
+            "O2: a nonce of another server",
             bad_nonce(json!("foreign")),
             NonceError::Foreign,
         ),
         (
-            "O2: an empty one",
+            "O2: an empty nonce",
             bad_nonce(json!("")),
             NonceError::Foreign,
         ),
     ] {
-        assert_eq!(on_the_wire(&with_nonces, &attempt), demand, "{name}");
+        assert_eq!(respond(&with_nonces, &attempt), nonce_required, "{name}");
         attempt.outcome_by(&with_nonces).assert_reason(name, reason);
     }
 }
 
-/// Rejects every token, for this reason.
-#[derive(Clone)]
-struct Always(TokenError);
-
-impl AccessTokenVerifier for Always {
-    type Claims = Claims;
-
-    async fn verify(
-        &self,
-        _token: PresentedToken<'_>,
-        _now: Timestamp,
-    ) -> Result<AccessToken<Claims>, TokenError> {
-        Err(self.0.clone())
-    }
-
-    fn issuers(&self) -> Vec<&str> {
-        Vec::new()
-    }
-}
-
 #[test]
-fn a_token_that_does_not_suffice_is_forbidden_and_told_the_scope() {
-    let verifier = |error| {
-        Verifier::new(
-            ProofRules::new(AUDIENCE.parse().unwrap()).with_clock(|| common::at(NOW)),
-            Always(error),
-        )
-    };
+fn an_insufficient_scope_gets_403_and_the_required_scope() {
+    let verifier = |error| Verifier::new(common::rules(), RejectingTokens(error));
     let insufficient = verifier(TokenError::InsufficientScope)
         .with_scope("orders.read orders.write".parse().unwrap());
     assert_eq!(
-        on_the_wire(&DpopLayer::new(insufficient), &Attempt::good()),
-        wire(
+        respond(&DpopLayer::new(insufficient), &Attempt::good()),
+        status_and_fields(
             403,
             &[(
                 "www-authenticate",
@@ -315,9 +288,9 @@ fn a_token_that_does_not_suffice_is_forbidden_and_told_the_scope() {
     );
 }
 
-struct NoKeys;
+struct UnreachableKeys;
 
-impl KeySource for NoKeys {
+impl KeySource for UnreachableKeys {
     async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
         Err(KeySourceError)
     }
@@ -331,9 +304,9 @@ impl KeySource for NoKeys {
     }
 }
 
-struct NoStore;
+struct UnreachableStore;
 
-impl ReplayStore for NoStore {
+impl ReplayStore for UnreachableStore {
     async fn claim(
         &self,
         _key: ReplayKey,
@@ -345,63 +318,67 @@ impl ReplayStore for NoStore {
 }
 
 #[test]
-fn a_fault_of_ours_is_no_challenge() {
-    let out_of_order = wire(503, &[("retry-after", "1")]);
-    let url = || AUDIENCE.parse().unwrap();
-    let with_clock = |seconds| move || common::at(seconds);
+fn a_server_error_has_no_challenge() {
+    let unavailable = status_and_fields(503, &[("retry-after", "1")]);
     let full = verifier_by(|rules| rules.with_replay_store(MemoryReplayStore::with_limit(0)));
-    let down = verifier_by(|rules| rules.with_replay_store(NoStore));
+    let unreachable = verifier_by(|rules| rules.with_replay_store(UnreachableStore));
     let no_keys = Verifier::new(
-        ProofRules::new(url()).with_clock(with_clock(NOW)),
-        JwtVerifier::new(ISSUER, AUDIENCE, NoKeys),
+        common::rules(),
+        JwtVerifier::new(ISSUER, AUDIENCE, UnreachableKeys),
     );
-    let no_answer = Verifier::new(
-        ProofRules::new(url()).with_clock(with_clock(NOW)),
-        Always(TokenError::Unavailable),
-    );
-    let down_with_nonces =
-        verifier_by(|rules| rules.with_replay_store(NoStore).with_nonces(nonces()));
+    let undecided = Verifier::new(common::rules(), RejectingTokens(TokenError::Unavailable));
+    let unreachable_with_nonces = verifier_by(|rules| {
+        rules
+            .with_replay_store(UnreachableStore)
+            .with_nonces(nonces())
+    });
     let good = Attempt::good;
-    let (full, down, no_keys, no_answer, down_with_nonces) = (
+    let (full, unreachable, no_keys, undecided, unreachable_with_nonces) = (
         DpopLayer::new(full),
-        DpopLayer::new(down),
+        DpopLayer::new(unreachable),
         DpopLayer::new(no_keys),
-        DpopLayer::new(no_answer),
-        DpopLayer::new(down_with_nonces),
+        DpopLayer::new(undecided),
+        DpopLayer::new(unreachable_with_nonces),
     );
-    for (name, on_the_wire) in [
-        ("O6: the replay store is full", on_the_wire(&full, &good())),
-        ("O6: the replay store is down", on_the_wire(&down, &good())),
+    for (name, response) in [
+        ("O6: the replay store is full", respond(&full, &good())),
         (
-            "O6: the issuer's keys are out of reach",
-            on_the_wire(&no_keys, &good()),
+            "O6: the replay store is unreachable",
+            respond(&unreachable, &good()),
         ),
-        ("O6: nobody can say", on_the_wire(&no_answer, &good())),
         (
-            "O6: with nonces on",
-            on_the_wire(
-                &down_with_nonces,
-                &Attempt::but(|a| a.proof_claims["nonce"] = json!(nonce_of_now())),
+            "O6: the issuer's keys are unreachable",
+            respond(&no_keys, &good()),
+        ),
+        (
+            "O6: the token verifier is unavailable",
+            respond(&undecided, &good()),
+        ),
+        (
+            "O6: with required nonces",
+            respond(
+                &unreachable_with_nonces,
+                &Attempt::but(|a| a.proof_claims["nonce"] = json!(current_nonce())),
             ),
         ),
     ] {
-        assert_eq!(on_the_wire, out_of_order, "{name}");
+        assert_eq!(response, unavailable, "{name}");
     }
     let replay = |error| Rejection::Unavailable(Unavailable::Replay(error));
     good()
         .outcome_by(&full)
         .assert_reason("O6 T-18", replay(ReplayStoreError::Full));
     good()
-        .outcome_by(&down)
+        .outcome_by(&unreachable)
         .assert_reason("O6 T-18", replay(ReplayStoreError::Unavailable));
-    for layer_says in [good().outcome_by(&no_keys), good().outcome_by(&no_answer)] {
-        layer_says.assert_reason("O6", Rejection::Unavailable(Unavailable::Token));
+    for outcome in [good().outcome_by(&no_keys), good().outcome_by(&undecided)] {
+        outcome.assert_reason("O6", Rejection::Unavailable(Unavailable::Token));
     }
 }
 
-/// Figures 15 and 16 of RFC 9449 to the letter, Figure 24 but for `algs`, which we always tell.
+/// Figures 15 and 16 of RFC 9449 exactly. Figure 24 has no `algs`, which this crate always adds.
 #[test]
-fn challenges_are_those_of_the_figures() {
+fn challenges_match_figures_15_16_and_24() {
     let vectors: Value = serde_json::from_str(include_str!("../../../vectors.json")).unwrap();
     let figure = |name: &str| {
         vectors["rfc9449"]["challenges"][name][0]
@@ -419,7 +396,7 @@ fn challenges_are_those_of_the_figures() {
     assert_eq!(
         challenge(
             verifier_by(|rules| rules.with_algorithms(es256.add(Algorithm::Ps256))),
-            authorized_by(&[])
+            with_authorization(&[])
         ),
         [figure("fig15")],
         "O0"
@@ -442,9 +419,9 @@ fn challenges_are_those_of_the_figures() {
     );
 }
 
-/// R-7.1.8, P-8: each parameter once, in one order.
+/// R-7.1.8, P-8: each parameter once, always in the same order.
 #[test]
-fn what_is_configured_stands_in_every_challenge() {
+fn every_challenge_contains_the_configured_parameters() {
     let metadata = "https://api.example.com/.well-known/oauth-protected-resource";
     let layer = DpopLayer::new(
         verifier()
@@ -457,12 +434,12 @@ fn what_is_configured_stands_in_every_challenge() {
         algs!()
     );
     assert_eq!(
-        authorized_by(&[]).outcome_by(&layer).challenges,
+        with_authorization(&[]).outcome_by(&layer).challenges,
         [format!(r#"DPoP realm="orders", {configured}"#)],
         "O0 R-7.1.8 P-8"
     );
     assert_eq!(
-        authorized_by(&["DPoP"]).outcome_by(&layer).challenges,
+        with_authorization(&["DPoP"]).outcome_by(&layer).challenges,
         [format!(
             r#"DPoP realm="orders", error="invalid_request", error_description="the Authorization field is malformed", {configured}"#
         )],
@@ -470,19 +447,19 @@ fn what_is_configured_stands_in_every_challenge() {
     );
 }
 
-/// R-7.1.14: the scheme is for servers, never for proxies.
+/// R-7.1.14: proxies do not use the scheme.
 #[test]
-fn no_rejection_speaks_to_a_proxy() {
+fn a_rejection_has_no_proxy_fields() {
     let layer = DpopLayer::new(verifier());
     for attempt in [
-        authorized_by(&[]),
+        with_authorization(&[]),
         Attempt::but(|a| {
             a.authorization = Some(Vec::new());
             a.extra_headers = vec![("proxy-authorization", field(b"DPoP token"))];
         }),
         Attempt::but(|a| a.dpop = Some(Vec::new())),
     ] {
-        let (status, fields) = on_the_wire(&layer, &attempt);
+        let (status, fields) = respond(&layer, &attempt);
         assert_eq!(status, 401);
         assert!(!fields.iter().any(|(name, _)| name.starts_with("proxy-")));
     }

@@ -1,7 +1,5 @@
 //! The header fields with the access token and the proof.
 
-#![expect(clippy::too_many_lines, reason = "tables are long")]
-
 use std::convert::Infallible;
 
 use bytes::Bytes;

@@ -362,7 +362,7 @@ mod tests {
     /// Runs both engines in one process on the same keys and signatures: unchanged, and with one bit
     /// flipped.
     #[test]
-    fn both_engines_give_one_verdict() {
+    fn both_engines_give_one_result() {
         let pairs = [
             ec(Algorithm::Es256, &ECDSA_P256_SHA256_FIXED_SIGNING),
             ec(Algorithm::Es384, &ECDSA_P384_SHA384_FIXED_SIGNING),

@@ -3,7 +3,7 @@
 //! | document | private part | standard |
 //! |---|---|---|
 //! | PKCS#8, EC | `ECPrivateKey` | RFC 5915 |
-//! | PKCS#8, Ed25519 | an byte string within the byte string | RFC 8410 |
+//! | PKCS#8, Ed25519 | an octet string within the octet string | RFC 8410 |
 //! | PKCS#8, RSA | `RSAPrivateKey` | RFC 8017 |
 //! | JWK | `d`, and for RSA `p`, `q`, `dp`, `dq`, `qi` | RFC 7518, RFC 8037 |
 //!
@@ -155,7 +155,7 @@ pub(crate) fn to_pkcs8_der(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, Signi
                 oid: ED25519_OID,
                 parameters: None,
             };
-            // RFC 8410 section 7: an byte string within the byte string.
+            // RFC 8410 section 7: an octet string within the octet string.
             let seed = [&[0x04, 0x20], secret.as_slice()].concat();
             Ok((algorithm, Zeroizing::new(seed)))
         }
@@ -225,7 +225,7 @@ fn from_algorithm(
         }
         Ok(key)
     } else if algorithm.oid == ED25519_OID {
-        // RFC 8410 sections 3 and 7: no parameters, an byte string within the byte string.
+        // RFC 8410 sections 3 and 7: no parameters, an octet string within the octet string.
         match (algorithm.parameters, private_key) {
             (None, [0x04, 0x20, seed @ ..]) if seed.len() == 0x20 => {
                 Ok(PrivateKey::from_secret(KeyType::Ed25519, seed)?)

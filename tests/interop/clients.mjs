@@ -84,8 +84,8 @@ async function confidential({ library, nonces }, use, row) {
     await row(`${method} ${path}`, '200', async () => {
       const url = new URL(path, resource.url);
       const response = await client.fetch(token, key, url, { method, body });
-      const body = await response.clone().json();
-      holds('seen by the application', [body.method, body.path], [method, url.pathname]);
+      const seen = await response.clone().json();
+      holds('seen by the application', [seen.method, seen.path], [method, url.pathname]);
       return response;
     });
   }

@@ -401,15 +401,15 @@ fn a_signature_is_of_its_message_and_of_64_bytes() {
         ("good", b"sample".as_slice(), good.clone(), true),
         ("another message", b"test", good.clone(), false),
         ("no signature", b"sample", Vec::new(), false),
-        ("an byte less", b"sample", good[..63].to_vec(), false),
+        ("a byte less", b"sample", good[..63].to_vec(), false),
         (
-            "an byte more",
+            "a byte more",
             b"sample",
             [&good, [0].as_slice()].concat(),
             false,
         ),
         (
-            "an byte before",
+            "a byte before",
             b"sample",
             [[0].as_slice(), &good].concat(),
             false,

@@ -20,14 +20,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// A URL for an error message: userinfo may hold a password.
+/// A text that should be a URL, for an error message. Userinfo may hold a password, and a malformed URL does
+/// not show where it ends: everything before the last `@` is left out, except the scheme.
 pub(crate) fn without_userinfo(url: &str) -> String {
-    let authority = url.find("://").map_or(0, |at| at + 3);
-    let end = url[authority..].find(['/', '?', '#']);
-    let end = end.map_or(url.len(), |length| authority + length);
-    match url[..end].rfind('@') {
-        Some(at) if at >= authority => format!("{}…{}", &url[..authority], &url[at..]),
-        _ => url.to_owned(),
+    match url.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
+            format!("{scheme}…@{after}")
+        }
+        None => url.to_owned(),
     }
 }
 

@@ -84,7 +84,7 @@ function wait_for_wrk()
    end
 end
 
--- Ends the measurement, and gives wrk the request that it wants still: its answer is not waited for.
+-- Ends the measurement, and gives wrk one more request, whose response is not awaited.
 function stop()
    if not finished then
       finished = true

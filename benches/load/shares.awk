@@ -7,7 +7,7 @@
 BEGIN {
     # Every sample belongs to one step: the first of which a function was running, whatever that had called.
     step("the proof's signature, and its key", "verify_signature")
-    step("the replay store", "::spend")
+    step("the replay store", "::record_use")
     step("the access token", "AccessTokenVerifier>::verify")
     step("the proof's form and claims", "ClaimedProof::read|for_token")
     step("the rest of the layer", "layer::decide")

@@ -65,7 +65,7 @@ impl RecurringKey {
     }
 }
 
-/// A key that stores its own table: an issuer's key. Issuers' keys are few, and the deployer trusts
+/// A key that stores its own table: an issuer's key. Issuers' keys are few, and the service trusts
 /// them. Only valid signatures count as uses.
 #[cfg(feature = "precomputed-keys")]
 pub(crate) struct LastingKey {

@@ -1,7 +1,7 @@
 //! The DPoP proof: the checks of [RFC 9449 section
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3).
 //!
-//! The types enforce the order of the checks. A `UnverifiedProof` has the right form and the right
+//! The types enforce the order of the checks. An `UnverifiedProof` has the right form and the right
 //! claims, but its signature has not been verified; a `Proof` is signed by the key it names. Either
 //! is a proof `for` an access token (`T` is a `PresentedToken`) only after its `ath` was compared
 //! with that token; a token endpoint has no access token (`T` is `NoToken`). Only a `Proof` for a

@@ -1,8 +1,8 @@
-//! Signatures at the edges of ECDSA and of the comb, good ones and such as miss by one thing.
+//! Signatures at the edges of ECDSA and of the comb: good ones, and ones with a single defect.
 //!
-//! All is made by p256 and num-bigint, from the number of a batch: the same number, the same cases.
-//! Where the client's private key d is known, u1 G + u2 Q = (u1 + u2 d) G, so that a good signature
-//! exists for any u1 and u2 one chooses: r is the x of that point, s = r / u2, z = u1 s.
+//! p256 and num-bigint make all of them from the number of a batch: the same number gives the same cases.
+//! If the client's private key d is known, u1 G + u2 Q = (u1 + u2 d) G, so there is a good signature
+//! for any u1 and u2: r is the x of that point, s = r / u2, z = u1 s.
 //!
 //! Longer than other files: one family of cases, of which each part uses the others.
 

@@ -148,7 +148,7 @@ const FAMILIES: [(&str, u64, u64); 30] = [
 ];
 
 #[test]
-fn three_implementations_give_one_verdict() {
+fn three_implementations_agree() {
     let tally = run(0, 12_000, 10, u64::MAX);
     for (family, accepted, rejected) in FAMILIES {
         let counts = tally.get(family).copied().unwrap_or_default();
@@ -162,8 +162,8 @@ fn three_implementations_give_one_verdict() {
 
 /// The same for hours: `P256_TABLE_CASES` cases (ten million) from batch `P256_TABLE_FIRST` on (0).
 #[test]
-#[ignore = "takes an hour"]
-fn three_implementations_give_one_verdict_for_long() {
+#[ignore = "takes an hour: run it after a change to p256_table, by the command in CONTRIBUTING.md"]
+fn three_implementations_agree_in_many_cases() {
     let setting = |name: &str, default: u64| {
         env::var(name).map_or(default, |value| value.parse().expect("a number"))
     };

@@ -599,6 +599,7 @@ fn metric_names_do_not_change() {
             TOKEN_CACHE,
             KEY_FETCHES,
             INTROSPECTIONS,
+            TOKEN_REQUESTS,
         ],
         [
             "tower_dpop_requests_total",
@@ -608,6 +609,7 @@ fn metric_names_do_not_change() {
             "tower_dpop_token_cache_total",
             "tower_dpop_key_fetches_total",
             "tower_dpop_introspections_total",
+            "tower_dpop_token_requests_total",
         ]
     );
 }

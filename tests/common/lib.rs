@@ -2,6 +2,7 @@
 //! one fixed time.
 
 pub mod keys;
+pub mod log;
 pub mod metrics;
 pub mod proofs;
 pub mod token_endpoint;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::testing::{self, TestClient, TestIssuer, TestRequest};
@@ -180,6 +181,12 @@ pub fn enable_tracing_callsites() {
     ONCE.call_once(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
     });
+}
+
+/// Removes a member, which must be there.
+#[track_caller]
+pub fn remove(object: &mut Value, member: &str) {
+    object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
 /// Runs a future to completion on a new single-threaded runtime.

@@ -17,6 +17,7 @@ use tower_dpop::{
     Timestamp, Verifier,
 };
 
+use common::remove;
 use common::{
     Attempt, AttemptExt as _, Key, KeyExt as _, NOW, Outcome, ask, at, keys, verifier, verifier_by,
 };
@@ -544,8 +545,4 @@ fn ignores_unknown_members() {
         keys::client().jkt(),
         attempt.outcome().token.unwrap().thumbprint().to_string()
     );
-}
-
-fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().unwrap().remove(member).unwrap();
 }

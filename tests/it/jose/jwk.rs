@@ -8,8 +8,9 @@ use tower_dpop::resource::BindingError;
 
 use crate::proof::{
     Change, assert_outcome, bind_token_to_jwk, decode_base64url, from_hex,
-    layer_with_every_algorithm, remove, with_edited_json, with_members,
+    layer_with_every_algorithm, with_edited_json, with_members,
 };
+use common::remove;
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, base64url, keys, verifier};
 
 type ChangeKey = fn(&mut Value);

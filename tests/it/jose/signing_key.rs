@@ -183,13 +183,14 @@ fn debug_output_and_errors_show_no_key() {
         let list = format!("{:?}", der.as_bytes());
         let jwk = private_jwk(&key);
         let mut secrets = vec![bytes, list, key.thumbprint().to_string()];
-        secrets.extend(pem.as_str().lines().skip(1).map(str::to_owned));
+        // The last line of the key may be short, and the lines around the key are not secret.
+        let lines = pem.as_str().lines().filter(|line| line.len() == 64);
+        secrets.extend(lines.map(str::to_owned));
         secrets.extend(
             ["d", "p", "q", "dp", "dq", "qi", "x", "y", "n"]
                 .iter()
                 .filter_map(|member| jwk[member].as_str().map(str::to_owned)),
         );
-        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         assert_shows_nothing(algorithm.name(), &shown, &secrets);
     }
     // The error of a failed import must not show the key.

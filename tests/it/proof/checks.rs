@@ -6,7 +6,8 @@ use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::ProofError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, NonceSecret, Rejection, StatelessNonces};
 
-use super::{Change, assert_outcome, decode_base64url, from_hex, remove, segments};
+use super::{Change, assert_outcome, decode_base64url, from_hex, segments};
+use common::remove;
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, base64url, verifier_by};
 
 type EditSignature = fn(Vec<u8>) -> Vec<u8>;

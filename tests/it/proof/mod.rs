@@ -7,7 +7,7 @@ mod replay;
 mod rules;
 pub(crate) mod target;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tower_dpop::DpopLayer;
 use tower_dpop::proof::ProofError;
@@ -39,10 +39,6 @@ pub(crate) fn layer_with_every_algorithm() -> DpopLayer {
 pub(crate) fn bind_token_to_jwk(attempt: &mut Attempt) {
     let jwk = attempt.proof_header["jwk"].to_string();
     attempt.token_claims["cnf"]["jkt"] = json!(base64url(Sha256::digest(jwk)));
-}
-
-pub(crate) fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
 /// A good attempt, signed after the JSON texts of its header and payload were edited.

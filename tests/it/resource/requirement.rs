@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use common::remove;
 use common::{Attempt, NOW};
 use http::{Request, Response};
 use serde_json::{Value, json};
@@ -84,13 +85,9 @@ fn requires_all_or_any_of_the_scopes() {
             assert_decision(&name, &layer, change, error);
         }
     }
-    let without = |a: &mut Attempt| drop(remove(&mut a.token_claims, "scope"));
+    let without = |a: &mut Attempt| remove(&mut a.token_claims, "scope");
     let layer = RequireScopesLayer::any_of(scopes("a"));
     assert_decision("no scope claim", &layer, without, Some(&lacks_scope("a")));
-}
-
-fn remove(object: &mut Value, member: &str) -> Value {
-    object.as_object_mut().unwrap().remove(member).unwrap()
 }
 
 /// RFC 6749 section 3.3. These are configuration errors.

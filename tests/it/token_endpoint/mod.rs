@@ -6,12 +6,13 @@ mod proven_key;
 mod rejection;
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_dpop::jose::InvalidJwk;
 use tower_dpop::proof::{IatError, ProofError, UrlMismatch};
 use tower_dpop::token_endpoint::{ProvenKey, TokenEndpoint};
 use tower_dpop::{ProofRules, StatelessNonces, Thumbprint};
 
+use common::remove;
 use common::token_endpoint::{Attempt, endpoint, nonce_secret, rules};
 use common::{Key, KeyExt as _, NOW, TestClock, field};
 
@@ -241,8 +242,4 @@ fn bad_proofs() -> Vec<(&'static str, Change, ProofError)> {
             E::Expired,
         ),
     ]
-}
-
-fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().unwrap().remove(member).unwrap();
 }

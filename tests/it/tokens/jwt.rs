@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, Rejection, Verifier};
 
+use common::remove;
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome,
     jwt_verifier, rules, verifier_by,
@@ -14,10 +15,6 @@ use common::{
 
 pub(super) fn outcome_with(tokens: JwtVerifier<KeySet>, attempt: &Attempt) -> Outcome {
     attempt.outcome_by(&DpopLayer::new(Verifier::new(rules(), tokens)))
-}
-
-pub(super) fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().unwrap().remove(member).unwrap();
 }
 
 /// RFC 9068 section 4. R-AT.6: the error code is always `invalid_token`.

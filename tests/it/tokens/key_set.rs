@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use tower_dpop::tokens::{InvalidKeySet, TokenError};
 use tower_dpop::{JwtVerifier, KeySet, Rejection};
 
-use super::jwt::{outcome_with, remove};
+use super::jwt::outcome_with;
+use common::remove;
 use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, ISSUER_KEY, Key, KeyExt as _};
 
 /// Issuers publish their keys in all of these forms.

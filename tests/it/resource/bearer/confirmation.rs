@@ -13,8 +13,9 @@ use tower_dpop::{AcceptedToken, BearerToken, Claims, DpopLayer, Timestamp};
 
 use super::{
     Change, FoundToken, allowing_bearer, allowing_unchecked_cnf, bearer_attempt, outcome_by,
-    passed_with, rejected_as_bearer, rejected_as_dpop, remove_cnf, set_authorization,
+    passed_with, rejected_as_bearer, rejected_as_dpop, remove_cnf,
 };
+use crate::credentials::set_authorization;
 use crate::resource::challenge::ALGS;
 
 /// F-10: otherwise a thief could use the token without a proof. It is rejected even with a valid proof.

@@ -16,8 +16,9 @@ use tower_dpop::{Claims, DpopLayer, PublicUrl, Rejection, Timestamp, Verifier};
 
 use super::{
     Change, FoundToken, Outcome, allowing_bearer, bad_request, bearer_attempt, outcome_by,
-    passed_with, rejected, rejected_as_bearer, rejected_as_dpop, remove_cnf, set_authorization,
+    passed_with, rejected, rejected_as_bearer, rejected_as_dpop, remove_cnf,
 };
+use crate::credentials::set_authorization;
 use crate::resource::challenge::{ALGS, no_credentials};
 
 /// F-16: a token elsewhere has no effect on the decision.

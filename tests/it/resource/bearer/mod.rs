@@ -7,6 +7,8 @@ mod credentials;
 use std::convert::Infallible;
 
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, NOW, block_on, verifier, verifier_by};
+
+use crate::credentials::set_authorization;
 use http::{Request, Response};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -138,17 +140,6 @@ pub(super) fn allowing_bearer() -> DpopLayer {
 
 pub(super) fn allowing_unchecked_cnf() -> DpopLayer {
     DpopLayer::new(verifier().allow_insecure_unchecked_cnf())
-}
-
-/// Replaces the `Authorization` fields. `TOKEN` stands for the token of the attempt.
-pub(super) fn set_authorization(attempt: &mut Attempt, fields: &[&str]) {
-    let token = attempt.token();
-    attempt.authorization = Some(
-        fields
-            .iter()
-            .map(|field| field.replace("TOKEN", &token).parse().unwrap())
-            .collect(),
-    );
 }
 
 pub(super) fn remove_cnf(attempt: &mut Attempt) {

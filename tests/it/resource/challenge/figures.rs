@@ -8,7 +8,8 @@ use tower_dpop::resource::{BearerError, BindingError, CredentialsError};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{Algorithms, DpopLayer, Rejection};
 
-use crate::resource::bearer::{Change, outcome_by, rejected, remove_cnf, set_authorization};
+use crate::credentials::set_authorization;
+use crate::resource::bearer::{Change, outcome_by, rejected, remove_cnf};
 
 /// The challenges of the figures, with the same algorithms.
 mod standard {

@@ -16,9 +16,8 @@ use tower_dpop::tokens::TokenError;
 use tower_dpop::{Algorithms, Claims, DpopLayer, Rejection, RequireScopesLayer, Verifier};
 
 use super::authorization::{Outcome, acrs, as_bearer, outcome, scopes, under_dpop};
-use super::bearer::{
-    RejectingTokens, bearer_attempt, outcome_by, rejected, rejecting_tokens, set_authorization,
-};
+use super::bearer::{RejectingTokens, bearer_attempt, outcome_by, rejected, rejecting_tokens};
+use crate::credentials::set_authorization;
 
 /// The `algs` of every DPoP challenge by default.
 pub(super) const ALGS: &str = r#"algs="ES256 ES384 PS256 Ed25519 EdDSA""#;

@@ -18,7 +18,8 @@ use tower_dpop::{
     Timestamp, Verifier,
 };
 
-use crate::resource::bearer::{remove_cnf, set_authorization};
+use crate::credentials::set_authorization;
+use crate::resource::bearer::remove_cnf;
 
 struct UnreachableKeys;
 

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tower_dpop::tokens::TokenError;
 
-use super::{Change, Server, changed_response, good_response, layer, remove, send};
+use super::{Change, Server, changed_response, good_response, layer, send};
+use common::remove;
 use common::{AUDIENCE, NOW, block_on};
 
 #[test]

@@ -8,10 +8,9 @@ use tower_dpop::Algorithm;
 use tower_dpop::jose::{InvalidJwk, SigningKey, SigningKeyError};
 use tower_dpop::tokens::{ClientAuthentication, IntrospectedClaims};
 
-use super::{
-    CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, assert_shows_nothing, clients, layer,
-    remove, send,
-};
+use super::{CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, clients, layer, send};
+use common::proofs::assert_shows_nothing;
+use common::remove;
 use common::{AUDIENCE, ISSUER, Key, KeyExt as _, block_on};
 
 /// [`EndpointState::check`](super::EndpointState::check) rejects a `DPoP` field, and form

@@ -1,7 +1,5 @@
 //! Introspection requests without a usable response, and how they are logged.
 
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,9 +9,10 @@ use tower_dpop::Rejection;
 use tower_dpop::tokens::{ClientAuthentication, HttpClient, IntrospectionVerifier, TokenError};
 
 use super::{
-    CLIENT_ID, SECRET, Server, TOKEN, assert_shows_nothing, changed_response, clients,
-    good_response, layer, send,
+    CLIENT_ID, SECRET, Server, TOKEN, changed_response, clients, good_response, layer, send,
 };
+use common::log::logged;
+use common::proofs::assert_shows_nothing;
 use common::{AUDIENCE, block_on};
 
 /// J-12 for introspection responses: a body that two parsers could read differently is not a valid
@@ -242,35 +241,6 @@ fn an_incomplete_response_is_a_server_error() {
     });
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What every crate logs in this thread during the requests, at every level.
-fn logged(requests: impl FnOnce()) -> String {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    common::enable_tracing_callsites();
-    tracing::subscriber::with_default(subscriber, requests);
-    let bytes = log.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
-}
-
 /// The status and the body of the response; the level and the reason of the event, if one is
 /// logged.
 type LoggedRow = (u16, String, Option<(&'static str, &'static str)>);
@@ -318,7 +288,7 @@ fn logs_and_responses_contain_no_tokens_secrets_or_claims() {
             }
             let layer = layer(server.verifier_as(client.clone()));
             let mut kit = None;
-            let log = logged(|| {
+            let ((), log) = logged(|| {
                 block_on(async { kit = Some(send(&layer, token).await.kit) });
             });
             server.assert_no_errors(&name);

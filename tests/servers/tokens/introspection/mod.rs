@@ -417,10 +417,6 @@ fn changed_response(change: impl FnOnce(&mut Value)) -> Value {
     response
 }
 
-fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().unwrap().remove(member).unwrap();
-}
-
 fn layer<C>(tokens: IntrospectionVerifier<C>) -> DpopLayer<C>
 where
     C: Send + Sync + 'static,
@@ -543,22 +539,6 @@ impl<C: Send + Sync + serde::de::DeserializeOwned + 'static> ConcurrentRequests<
             outcomes.extend(outcome.ok());
         }
         outcomes
-    }
-}
-
-/// No part of a secret may be shown, so each run of eight characters is searched for.
-#[track_caller]
-fn assert_shows_nothing(name: &str, shown: &str, secrets: &[String]) {
-    for secret in secrets {
-        let characters: Vec<char> = secret.chars().collect();
-        assert!(
-            characters.len() >= 8,
-            "{name}: the secret is too short to search for"
-        );
-        for part in characters.windows(8) {
-            let part: String = part.iter().collect();
-            assert!(!shown.contains(&part), "{name} shows a secret: {shown}");
-        }
     }
 }
 

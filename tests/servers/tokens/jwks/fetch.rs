@@ -1,20 +1,18 @@
 //! A single fetch: which URLs it requests, which requests wait for it, how it ends, and what it logs.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tower_dpop::RemoteKeys;
 use tower_dpop::tokens::{HttpClient, KeySource as _, KeySourceError, RemoteKeysError};
-use tracing::subscriber::DefaultGuard;
 
 use super::{Fixture, at, invented, secs, verify};
 use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, in_time, wait_until};
-use common::{Key, KeyExt as _, block_on, enable_tracing_callsites};
+use common::log::Log;
+use common::{Key, KeyExt as _, block_on};
 
 #[test]
 fn reads_the_metadata_again_after_a_failed_fetch() {
@@ -351,47 +349,11 @@ fn a_fetch_in_a_runtime_that_has_become_idle_is_abandoned() {
     }
 }
 
-/// Log lines, collected in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(text)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Collects what this thread logs until the guard is dropped.
-    fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("off,tower_dpop::tokens::jwks=info")
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        enable_tracing_callsites();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// The lines about one issuer.
-    fn about(&self, issuer: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().filter(|line| line.contains(issuer));
-        lines.map(str::to_owned).collect()
-    }
-}
-
 /// One line per failed fetch and per change of the keys. It shows the issuer, which is configuration,
 /// and nothing from a token.
 #[test]
 fn logs_changed_keys_and_failed_fetches() {
-    let (log, _guard) = Log::start();
+    let (log, _guard) = Log::start("off,tower_dpop::tokens::jwks=info");
     let log = block_on(async {
         let mut fixture = Fixture::new().await;
         let tokens = fixture.verifier(fixture.keys().await);
@@ -405,7 +367,10 @@ fn logs_changed_keys_and_failed_fetches() {
         verify(&tokens, &token, at(10)).await.unwrap_err(); // changed
         fixture.server.set(KEYS, Reply::status(500));
         verify(&tokens, &token, at(15)).await.unwrap_err(); // failed
-        log.about(&format!("issuer={} ", fixture.server.url()))
+        let issuer = format!("issuer={} ", fixture.server.url());
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains(&issuer));
+        lines.map(str::to_owned).collect::<Vec<_>>()
     });
     let expected = [
         ("INFO", "have changed", "cause=\"start\"", "keys=1"),

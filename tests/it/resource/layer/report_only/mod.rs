@@ -6,8 +6,6 @@ mod requests;
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::io;
-use std::sync::{Arc, Mutex};
 
 use common::block_on;
 use http::{Request, Response, StatusCode};
@@ -123,33 +121,9 @@ fn passed(is_bound: bool) -> Outcome {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The lines that this crate logs during the work.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    common::enable_tracing_callsites();
-    let result = tracing::subscriber::with_default(subscriber, work);
-    let bytes = log.0.lock().unwrap().clone();
-    let lines = String::from_utf8(bytes).unwrap();
+    let (result, lines) = common::log::logged(work);
     let ours = lines.lines().filter(|line| line.contains("tower_dpop"));
     (result, ours.map(str::to_owned).collect())
 }

@@ -11,8 +11,9 @@ use tower_dpop::tokens::{
 };
 
 use crate::tokens::introspection::{
-    Server, TOKEN, changed_response, good_response, layer, layer_at, remove, send,
+    Server, TOKEN, changed_response, good_response, layer, layer_at, send,
 };
+use common::remove;
 use common::{NOW, block_on};
 
 /// a response is used for the lifetime of the cache, and never beyond `exp`.

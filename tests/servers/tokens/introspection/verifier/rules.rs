@@ -7,7 +7,8 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{Issuers, Rejection, Timestamp};
 
-use crate::tokens::introspection::{Change, Server, TOKEN, changed_response, layer, remove, send};
+use crate::tokens::introspection::{Change, Server, TOKEN, changed_response, layer, send};
+use common::remove;
 use common::{AUDIENCE, Attempt, AttemptExt as _, ISSUER, NOW, block_on};
 
 /// A name, one change to a good response, and the result of the request.

@@ -5,10 +5,12 @@ mod differential;
 mod parts;
 mod vectors;
 
-use num_bigint::BigUint;
 use p256::elliptic_curve::ops::Reduce as _;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::{FieldBytes, ProjectivePoint, Scalar};
+
+/// Wide enough for a product of two integers of 257 bits.
+type Integer = ruint::Uint<576, 9>;
 
 /// Any 256-bit integer, modulo n, computed by p256.
 fn scalar(bytes: &[u8; 32]) -> Scalar {
@@ -25,15 +27,13 @@ fn uncompressed(point: ProjectivePoint) -> [u8; 65] {
     bytes.as_slice().try_into().unwrap()
 }
 
-fn to_integer(bytes: &[u8; 32]) -> BigUint {
-    BigUint::from_bytes_be(bytes)
+fn to_integer(bytes: &[u8; 32]) -> Integer {
+    Integer::from_be_slice(bytes)
 }
 
-fn to_bytes(integer: &BigUint) -> [u8; 32] {
-    let bytes = integer.to_bytes_be();
-    let mut padded = [0; 32];
-    padded[32 - bytes.len()..].copy_from_slice(&bytes);
-    padded
+fn to_bytes(integer: Integer) -> [u8; 32] {
+    assert!(integer.bit_len() <= 256, "{integer}");
+    *integer.to_be_bytes::<72>().last_chunk().unwrap()
 }
 
 /// 32 bytes from their hexadecimal digits.

@@ -6,14 +6,13 @@
 //!
 //! Longer than other files: one family of cases, of which each part uses the others.
 
-use num_bigint::BigUint;
 use p256::elliptic_curve::group::Group as _;
 use p256::elliptic_curve::point::{AffineCoordinates as _, DecompressPoint as _};
 use p256::elliptic_curve::subtle::Choice;
 use p256::{AffinePoint, ProjectivePoint, Scalar};
 use sha2::{Digest as _, Sha256};
 
-use super::{N, P, bytes, hex32, scalar, to_bytes, to_integer, uncompressed};
+use super::{Integer, N, P, bytes, hex32, scalar, to_bytes, to_integer, uncompressed};
 
 /// What is known of a case by how it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,16 +162,16 @@ impl Batch {
         loop {
             let low = match random.below(4) {
                 // An edge of what wraps.
-                0 => BigUint::from(random.below(16)),
-                1 => &p() - n() - 1_u32 - random.below(16),
-                _ => BigUint::from_bytes_be(&random.bytes()) % (p() - n()),
+                0 => Integer::from(random.below(16)),
+                1 => p() - n() - Integer::ONE - Integer::from(random.below(16)),
+                _ => Integer::from_be_slice(&random.bytes()) % (p() - n()),
             };
             let (family, x) = match random.below(3) {
                 0 => ("x below p - n", low),
                 _ => ("x from n on", low + n()),
             };
             let odd = Choice::from(u8::from(random.below(2) == 1));
-            let Some(point) = AffinePoint::decompress(&to_bytes(&x).into(), odd).into_option()
+            let Some(point) = AffinePoint::decompress(&to_bytes(x).into(), odd).into_option()
             else {
                 continue;
             };
@@ -190,12 +189,12 @@ impl Batch {
                 cases.extend(beside(&good, u1, u2, point, random));
                 cases.extend(mutated(&good, random));
                 // The same r, not reduced: the x itself where it wraps.
-                let r = BigUint::from_bytes_be(&good.signature[..32]) + n();
-                cases.push(good.with_r("r + n", Stated::Bad, to_bytes(&r)));
+                let r = Integer::from_be_slice(&good.signature[..32]) + n();
+                cases.push(good.with_r("r + n", Stated::Bad, to_bytes(r)));
                 cases.push(good);
             } else {
                 // x is 0 or n. The r that would wrap to 0 is p - n.
-                let r = scalar(&to_bytes(&(p() - n())));
+                let r = scalar(&to_bytes(p() - n()));
                 let s = r * inverse(u2);
                 cases.push(Case::new("x is 0 or n", Stated::Bad, u1 * s, r, s));
                 cases.push(Case::new("x is 0 or n", Stated::Bad, u1, Scalar::ZERO, u2));
@@ -310,20 +309,20 @@ fn beside(
     point: ProjectivePoint,
     random: &mut Random,
 ) -> impl Iterator<Item = Case> {
-    let x = BigUint::from_bytes_be(&point.to_affine().x());
+    let x = Integer::from_be_slice(&point.to_affine().x());
     let right = scalar(&good.r());
     let (family, r) = match random.below(6) {
-        0 => ("r is x + p - n", (&x + p()) - n()),
-        1 => ("r is x - 1", x + n() - 1_u32),
-        2 => ("r is x + 1", x + 1_u32),
+        0 => ("r is x + p - n", (x + p()) - n()),
+        1 => ("r is x - 1", x + n() - Integer::ONE),
+        2 => ("r is x + 1", x + Integer::ONE),
         3 => ("r is -x", p() - x),
-        4 => ("r is y", BigUint::from_bytes_be(&point.to_affine().y())),
+        4 => ("r is y", Integer::from_be_slice(&point.to_affine().y())),
         _ => (
             "r is x with a bit turned",
-            x ^ (BigUint::from(1_u32) << random.below(256)),
+            x ^ (Integer::ONE << random.below(256)),
         ),
     };
-    let r = scalar(&to_bytes(&(r % n())));
+    let r = scalar(&to_bytes(r % n()));
     let s = r * inverse(u2);
     (r != Scalar::ZERO && r != right)
         .then(|| Case::new(family, Stated::Bad, u1 * s, r, s))
@@ -370,10 +369,10 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
         _ => good.with_s("s is n - s", Stated::Good, minus_s),
     }];
     // What is not reduced: only small numbers have room for n more.
-    let room = &to_integer(&[0xff; 32]) - n();
+    let room = to_integer(&[0xff; 32]) - n();
     for (i, (family, part)) in [("r + n", r), ("s + n", s)].into_iter().enumerate() {
         if to_integer(&part) <= room {
-            let more = to_bytes(&(to_integer(&part) + n()));
+            let more = to_bytes(to_integer(&part) + n());
             cases.push(match i {
                 0 => good.with_r(family, Stated::Bad, more),
                 _ => good.with_s(family, Stated::Bad, more),
@@ -383,7 +382,7 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
     if to_integer(&good.digest) <= room {
         cases.push(Case {
             family: "digest + n",
-            digest: to_bytes(&(to_integer(&good.digest) + n())),
+            digest: to_bytes(to_integer(&good.digest) + n()),
             ..*good
         });
     }
@@ -393,7 +392,7 @@ fn mutated(good: &Case, random: &mut Random) -> Vec<Case> {
 /// r, s and the digest at an edge each.
 fn edges(random: &mut Random) -> Case {
     let (r, s) = (random.edge(), random.edge());
-    let in_range = |part| to_integer(part) > BigUint::ZERO && to_integer(part) < n();
+    let in_range = |part| to_integer(part) > Integer::ZERO && to_integer(part) < n();
     Case {
         family: "r, s and digest at edges",
         stated: if in_range(&r) && in_range(&s) {
@@ -422,7 +421,7 @@ fn steps(u1: Scalar, u2: Scalar) -> Vec<Step> {
         let all_ones = power_of_two(teeth * columns) - Scalar::ONE;
         let v = to_integer(&bytes((u + all_ones) * half));
         (0..teeth * columns)
-            .map(|i| signed(Scalar::ONE, usize::from(!v.bit(i as u64))))
+            .map(|i| signed(Scalar::ONE, usize::from(!v.bit(i))))
             .collect()
     };
     let combs = [(10, 26, digits(u1, 10, 26)), (7, 37, digits(u2, 7, 37))];
@@ -474,18 +473,18 @@ impl Random {
 
     /// An integer at or beside a number that means something to the algorithm.
     fn edge(&mut self) -> [u8; 32] {
-        let top: BigUint = BigUint::from(1_u32) << 256;
+        let top = Integer::ONE << 256;
         let middle = match self.below(8) {
-            0 => BigUint::ZERO,
+            0 => Integer::ZERO,
             1 => n(),
             2 => p(),
-            3 => top.clone(),
+            3 => top,
             4 => p() - n(),
             5 => n() >> 1,
-            6 => &top - n(),
-            _ => BigUint::from(1_u32) << self.below(256),
+            6 => top - n(),
+            _ => Integer::ONE << self.below(256),
         };
-        to_bytes(&((middle + &top + self.below(5) - 2_u32) % top))
+        to_bytes((middle + top + Integer::from(self.below(5)) - Integer::from(2_u32)) % top)
     }
 
     /// A scalar by which digits, additions or results are special as often as one that is not.
@@ -506,7 +505,7 @@ impl Random {
             7 => {
                 // Short, as u1 and u2 would never be.
                 let bits = self.below(256);
-                let bytes = to_bytes(&(to_integer(&self.bytes()) >> bits));
+                let bytes = to_bytes(to_integer(&self.bytes()) >> bits);
                 scalar(&bytes)
             }
             _ => self.scalar(),
@@ -519,7 +518,7 @@ fn signed(scalar: Scalar, odd: usize) -> Scalar {
 }
 
 fn power_of_two(exponent: usize) -> Scalar {
-    scalar(&to_bytes(&((BigUint::from(1_u32) << exponent) % n())))
+    scalar(&to_bytes((Integer::ONE << exponent) % n()))
 }
 
 fn inverse(scalar: Scalar) -> Scalar {
@@ -530,10 +529,10 @@ fn x_modulo_n(point: ProjectivePoint) -> Scalar {
     scalar(&point.to_affine().x().into())
 }
 
-fn p() -> BigUint {
+fn p() -> Integer {
     to_integer(&hex32(P))
 }
 
-fn n() -> BigUint {
+fn n() -> Integer {
     to_integer(&hex32(N))
 }

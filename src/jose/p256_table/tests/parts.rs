@@ -1,10 +1,9 @@
-//! The parts of the table, each beside num-bigint or p256.
+//! The parts of the table, each beside plain integers or p256.
 
-use num_bigint::BigUint;
 use p256::elliptic_curve::group::Group as _;
 use p256::{ProjectivePoint, Scalar as Multiple};
 
-use super::{N, P, hex32, scalar, to_bytes, to_integer, uncompressed};
+use super::{Integer, N, P, hex32, scalar, to_bytes, to_integer, uncompressed};
 use crate::jose::p256_table::comb::{Comb, Layout, sum_of_multiples};
 use crate::jose::p256_table::field::FieldElement;
 use crate::jose::p256_table::limbs::{self, is_below};
@@ -12,37 +11,39 @@ use crate::jose::p256_table::point::{AffinePoint, Point};
 use crate::jose::p256_table::scalar::{ORDER, Scalar};
 use crate::jose::p256_table::{ORDER_MODULO_P, P_MINUS_ORDER, P256Table, generator};
 
-fn integer(limbs: limbs::Limbs) -> BigUint {
-    limbs
-        .iter()
-        .rev()
-        .fold(BigUint::ZERO, |integer, limb| (integer << 64) + *limb)
+fn integer(limbs: limbs::Limbs) -> Integer {
+    limbs.iter().rev().fold(Integer::ZERO, |integer, limb| {
+        (integer << 64) | Integer::from(*limb)
+    })
 }
 
-fn limbs_of(integer: &BigUint) -> limbs::Limbs {
+fn limbs_of(integer: Integer) -> limbs::Limbs {
     limbs::from_bytes(&to_bytes(integer))
 }
 
 /// Integers of 256 bits at which something may change: around 0, n, p, the powers of two, and their
 /// differences.
-fn edges() -> Vec<BigUint> {
+fn edges() -> Vec<Integer> {
     let (n, p) = (to_integer(&hex32(N)), to_integer(&hex32(P)));
-    let top: BigUint = BigUint::from(1_u32) << 256;
+    let two = Integer::from(2_u32);
+    let top = Integer::ONE << 256;
     let mut middles = vec![
-        BigUint::ZERO,
-        n.clone(),
-        p.clone(),
-        top.clone(),
-        &p - &n,
-        &n >> 1,
-        &p >> 1,
-        &top - &n,
-        &top - &p,
+        Integer::ZERO,
+        n,
+        p,
+        top,
+        p - n,
+        n >> 1,
+        p >> 1,
+        top - n,
+        top - p,
     ];
-    middles.extend((0..256).step_by(16).map(|i| BigUint::from(1_u32) << i));
-    let mut edges: Vec<BigUint> = middles
+    middles.extend((0..256).step_by(16).map(|i| Integer::ONE << i));
+    let mut edges: Vec<Integer> = middles
         .iter()
-        .flat_map(|middle| [0, 1, 2, 3, 4_u32].map(|i| (middle + &top + i - 2_u32) % &top))
+        .flat_map(|&middle| {
+            [0, 1, 2, 3, 4_u32].map(|i| (middle + top + Integer::from(i) - two) % top)
+        })
         .chain([0x55, 0xaa, 0x0f].map(|byte| to_integer(&[byte; 32])))
         .collect();
     edges.sort();
@@ -54,11 +55,11 @@ fn edges() -> Vec<BigUint> {
 fn constants_are_what_they_say() {
     let (n, p) = (to_integer(&hex32(N)), to_integer(&hex32(P)));
     assert_eq!(integer(ORDER), n);
-    assert_eq!(integer(P_MINUS_ORDER) + &n, p);
-    assert!(FieldElement::new(&limbs_of(&n)) == Some(ORDER_MODULO_P));
+    assert_eq!(integer(P_MINUS_ORDER) + n, p);
+    assert!(FieldElement::new(&limbs_of(n)) == Some(ORDER_MODULO_P));
     assert!(Scalar::HALF.plus(Scalar::HALF) == Scalar::ONE);
-    assert_eq!(integer(Scalar::ONE.integer()), BigUint::from(1_u32));
-    assert_eq!(integer(Scalar::ZERO.integer()), BigUint::ZERO);
+    assert_eq!(integer(Scalar::ONE.integer()), Integer::ONE);
+    assert_eq!(integer(Scalar::ZERO.integer()), Integer::ZERO);
     assert!(AffinePoint::GENERATOR == ours(ProjectivePoint::GENERATOR));
     assert_eq!(P256Table::BYTES, 12 * 1024);
     assert_eq!(Layout::GENERATOR.bytes(), 64 * 1024);
@@ -67,9 +68,9 @@ fn constants_are_what_they_say() {
 #[test]
 fn integers_are_compared() {
     let edges = edges();
-    for a in &edges {
-        assert_eq!(integer(limbs_of(a)), *a);
-        for b in &edges {
+    for &a in &edges {
+        assert_eq!(integer(limbs_of(a)), a);
+        for &b in &edges {
             assert_eq!(is_below(&limbs_of(a), &limbs_of(b)), a < b, "{a} {b}");
         }
     }
@@ -79,28 +80,28 @@ fn integers_are_compared() {
 fn scalars_are_integers_modulo_n() {
     let n = to_integer(&hex32(N));
     let edges = edges();
-    for a in &edges {
+    for &a in &edges {
         let scalar = Scalar::reduced(&limbs_of(a));
-        let residue = a % &n;
+        let residue = a % n;
         assert_eq!(integer(scalar.integer()), residue, "{a}");
         assert!(
-            Scalar::new(&limbs_of(a)) == (*a < n).then_some(scalar),
+            Scalar::new(&limbs_of(a)) == (a < n).then_some(scalar),
             "{a}"
         );
         assert_eq!(
             scalar.inverted().map(|inverse| integer(inverse.integer())),
-            residue.modinv(&n),
+            residue.inv_mod(n),
             "{a}"
         );
-        for b in &edges {
+        for &b in &edges {
             let other = Scalar::reduced(&limbs_of(b));
             let product = integer(scalar.times(other).integer());
-            assert_eq!(product, a * b % &n, "{a} {b}");
+            assert_eq!(product, a * b % n, "{a} {b}");
             let sum = integer(scalar.plus(other).integer());
-            assert_eq!(sum, (a + b) % &n, "{a} {b}");
+            assert_eq!(sum, (a + b) % n, "{a} {b}");
             let difference = integer(scalar.minus(other).integer());
-            assert_eq!(difference, (a + &n * 2_u32 - b) % &n, "{a} {b}");
-            assert_eq!(scalar == other, residue == b % &n, "{a} {b}");
+            assert_eq!(difference, (a + n + n - b) % n, "{a} {b}");
+            assert_eq!(scalar == other, residue == b % n, "{a} {b}");
         }
     }
 }
@@ -108,24 +109,24 @@ fn scalars_are_integers_modulo_n() {
 #[test]
 fn field_elements_are_integers_modulo_p() {
     let p = to_integer(&hex32(P));
-    let element = |integer: BigUint| FieldElement::new(&limbs_of(&(integer % &p))).unwrap();
+    let element = |integer: Integer| FieldElement::new(&limbs_of(integer % p)).unwrap();
     let (below, others): (Vec<_>, Vec<_>) = edges().into_iter().partition(|edge| *edge < p);
     assert!(others.len() >= 5);
     for other in others {
-        assert!(FieldElement::new(&limbs_of(&other)).is_none(), "{other}");
+        assert!(FieldElement::new(&limbs_of(other)).is_none(), "{other}");
     }
-    for a in &below {
-        let of_a = element(a.clone());
+    for &a in &below {
+        let of_a = element(a);
         assert!(of_a.squared() == element(a * a), "{a}");
-        assert!(of_a.doubled() == element(a * 2_u32), "{a}");
-        assert!(of_a.negated() == element(&p - a), "{a}");
-        let inverse = a.modinv(&p).unwrap_or_default();
+        assert!(of_a.doubled() == element(a + a), "{a}");
+        assert!(of_a.negated() == element(p - a), "{a}");
+        let inverse = a.inv_mod(p).unwrap_or_default();
         assert!(of_a.inverted() == element(inverse), "{a}");
-        for b in &below {
-            let of_b = element(b.clone());
+        for &b in &below {
+            let of_b = element(b);
             assert!(of_a.times(of_b) == element(a * b), "{a} {b}");
             assert!(of_a.plus(of_b) == element(a + b), "{a} {b}");
-            assert!(of_a.minus(of_b) == element(a + &p - b), "{a} {b}");
+            assert!(of_a.minus(of_b) == element(a + p - b), "{a} {b}");
             assert_eq!(of_a == of_b, a == b, "{a} {b}");
         }
     }
@@ -173,11 +174,12 @@ fn pairs_of_one_y() -> Vec<(ProjectivePoint, ProjectivePoint)> {
             let affine = point.to_affine();
             let x = to_integer(&affine.x().into());
             // x'^2 + x x' + x^2 - 3 = 0
-            let discriminant = (&p * &p * 3_u32 + 12_u32 - &x * &x * 3_u32) % &p;
-            let root = discriminant.modpow(&((&p + 1_u32) >> 2), &p);
-            let half = (&p + 1_u32) >> 1;
-            let other = (root + &p - x) * half % &p;
-            let other = AffinePoint::from_coordinates(&to_bytes(&other).into(), &affine.y());
+            let [three, twelve] = [3, 12].map(Integer::from);
+            let discriminant = (p * p * three + twelve - x * x * three) % p;
+            let root = discriminant.pow_mod((p + Integer::ONE) >> 2, p);
+            let half = (p + Integer::ONE) >> 1;
+            let other = (root + p - x) * half % p;
+            let other = AffinePoint::from_coordinates(&to_bytes(other).into(), &affine.y());
             Some((point, ProjectivePoint::from(other.into_option()?)))
         })
         .collect();
@@ -284,8 +286,8 @@ fn every_entry_is_the_multiple_that_it_stands_for() {
         for block in 0..blocks {
             let powers: Vec<ProjectivePoint> = (0..teeth)
                 .map(|tooth| {
-                    let power = BigUint::from(1_u32) << (columns * tooth + 13 * block);
-                    point * scalar(&to_bytes(&power))
+                    let power = Integer::ONE << (columns * tooth + 13 * block);
+                    point * scalar(&to_bytes(power))
                 })
                 .collect();
             for entry in 0..half {
@@ -319,10 +321,11 @@ fn sums_of_multiples_are_those_of_p256() {
         let key = ProjectivePoint::GENERATOR * d;
         let comb = Comb::new(ours(key), &Layout::KEY).unwrap();
         // All of each with few of the other.
-        let few = [0, 1, edges.len() / 2, edges.len() - 1].map(|i| &edges[i]);
-        let pairs = edges
-            .iter()
-            .flat_map(|edge| few.iter().flat_map(move |few| [(edge, *few), (*few, edge)]));
+        let few = [0, 1, edges.len() / 2, edges.len() - 1].map(|i| edges[i]);
+        let pairs = edges.iter().flat_map(|&edge| {
+            few.into_iter()
+                .flat_map(move |few| [(edge, few), (few, edge)])
+        });
         for (u, v) in pairs {
             let sum = sum_of_multiples(
                 (Scalar::reduced(&limbs_of(u)), generator),
@@ -347,9 +350,9 @@ fn only_points_of_the_curve_have_a_table() {
     };
     let p = to_integer(&hex32(P));
     let b = hex32("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b");
-    let root_of_b = to_integer(&b).modpow(&((&p + 1_u32) >> 2), &p);
+    let root_of_b = to_integer(&b).pow_mod((p + Integer::ONE) >> 2, p);
     let with_y_of_zero = |x: &[u8; 32]| -> [u8; 65] {
-        [&[4], x.as_slice(), &to_bytes(&root_of_b)]
+        [&[4], x.as_slice(), &to_bytes(root_of_b)]
             .concat()
             .try_into()
             .unwrap()
@@ -357,12 +360,16 @@ fn only_points_of_the_curve_have_a_table() {
     let y = to_integer(good[33..].first_chunk().unwrap());
     let rows = [
         ("G", good, true),
-        ("-G", changed(33, &to_bytes(&(&p - &y))), true),
+        ("-G", changed(33, &to_bytes(p - y)), true),
         ("x = 0", with_y_of_zero(&[0; 32]), true),
-        ("x = p for 0", with_y_of_zero(&to_bytes(&p)), false),
-        ("y is another", changed(33, &to_bytes(&(&y + 1_u32))), false),
+        ("x = p for 0", with_y_of_zero(&to_bytes(p)), false),
+        (
+            "y is another",
+            changed(33, &to_bytes(y + Integer::ONE)),
+            false,
+        ),
         ("y = 0", changed(33, &[0; 32]), false),
-        ("y = p", changed(33, &to_bytes(&p)), false),
+        ("y = p", changed(33, &to_bytes(p)), false),
         ("x is another", changed(32, &[good[32] ^ 1]), false),
         (
             "x and y swapped",

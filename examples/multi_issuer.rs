@@ -58,7 +58,7 @@ async fn orders(Extension(token): Extension<BoundToken>) -> String {
     // alice of one issuer is not alice of the other.
     let issuer: Option<String> = token.claims().claim("iss");
     format!(
-        "the orders of {}, whom {} vouches for\n",
+        "the orders of {}, whom {} identified\n",
         token.claims().subject(),
         issuer.as_deref().unwrap_or("unknown"),
     )

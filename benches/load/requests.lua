@@ -72,7 +72,7 @@ function request()
    return opening .. "Authorization: DPoP " .. tokens[tonumber(client)] .. "\r\nDPoP: " .. proof .. "\r\n\r\n"
 end
 
--- wrk's main thread takes the time, and then sleeps until the end. Whoever wakes it up must not come before that, or it
+-- wrk's main thread takes the time, and then sleeps until the end. A wake-up must not come before that, or it
 -- would never wake up: `stop` of a short measurement could.
 function wait_for_wrk()
    for _ = 1, 5000 do

@@ -15,9 +15,11 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use http::{Extensions, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -233,7 +235,18 @@ impl HasScopes for TokenClaims {
     }
 }
 
-async fn protected(extensions: Extensions, method: Method, uri: Uri) -> Json<Value> {
+async fn protected(
+    extensions: Extensions,
+    method: Method,
+    uri: Uri,
+    mut body: Body,
+) -> Result<Json<Value>, StatusCode> {
+    // A response with a part of the body unread would end the connection.
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        length += frame.data_ref().map_or(0, Bytes::len);
+    }
     // In report-only mode there may be no token.
     let token = AcceptedToken::<TokenClaims>::of(&extensions);
     let claims = token.as_ref().map(AcceptedToken::claims);
@@ -241,12 +254,13 @@ async fn protected(extensions: Extensions, method: Method, uri: Uri) -> Json<Val
         Some(AcceptedToken::Bound(token)) => Some(token),
         _ => None,
     };
-    Json(json!({
+    Ok(Json(json!({
         "sub": claims.and_then(|claims| claims.sub.as_ref().or(claims.client_id.as_ref())),
         "jkt": bound.map(|token| token.thumbprint().to_string()),
         "method": method.as_str(),
         "path": uri.path(),
-    }))
+        "body_bytes": length,
+    })))
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch")]

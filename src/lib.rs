@@ -59,6 +59,7 @@ pub(crate) mod cache;
 pub mod telemetry;
 pub(crate) mod credentials;
 pub(crate) mod uri;
+pub(crate) mod discard;
 pub mod jose;
 pub mod proof;
 pub mod tokens;

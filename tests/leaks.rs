@@ -75,7 +75,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     let jwk: Jwk = attempt.key.public_jwk().to_string().parse().unwrap();
     let thumbprint: Thumbprint = jwk.thumbprint();
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces.clone())));
-    let service = layer.layer(service_fn(async |_: Request<()>| {
+    let service = layer.layer(service_fn(async |_: Request<String>| {
         Ok::<_, std::convert::Infallible>(http::Response::new(()))
     }));
     let future = service.clone().call(attempt.request());

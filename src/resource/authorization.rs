@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use derive_where::derive_where;
 use http::{Extensions, Request, Response, StatusCode};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::discard::{Discard, Unread};
 use crate::resource::access::Access;
 use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
 use crate::resource::requirement::{
@@ -201,27 +203,32 @@ where
     S: Service<Request<B>, Response = Response<D>> + Clone,
     Q: Requirement<C>,
     C: Send + Sync + 'static,
+    B: Body,
     D: Default,
 {
     type Response = Response<D>;
     type Error = S::Error;
-    type Future = RequireFuture<S::Future>;
+    type Future = RequireFuture<S::Future, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match admit(&*self.required.requirement, request.extensions_mut()) {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let state = match admit(&*self.required.requirement, &mut head.extensions) {
             Ok(reported) => State::Responding {
-                future: self.inner.call(request),
+                future: self.inner.call(Request::from_parts(head, body)),
                 reported,
             },
             Err(response) => {
+                let guard = head.extensions.get::<Guard>();
+                let limits = guard.map(|guard| guard.discard).unwrap_or_default();
                 // A service that was polled ready but is not called may hold a reservation that another
                 // request waits for. So drop it, and keep a clone that has not been polled yet.
                 self.inner = self.inner.clone();
                 State::Rejected {
+                    body: Discard::new(body, Unread::of(&head, limits)),
                     response: Some(response),
                 }
             }
@@ -287,29 +294,32 @@ fn log_missing_layer() {
 
 pin_project! {
     /// The future of [`Require`].
-    pub struct RequireFuture<F> {
+    pub struct RequireFuture<F, B> {
         #[pin]
-        state: State<F>,
+        state: State<F, B>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F> {
+    enum State<F, B> {
         Responding {
             #[pin]
             future: F,
             reported: Option<ReportedRejection>,
         },
         Rejected {
+            #[pin]
+            body: Discard<B>,
             response: Option<Response<()>>,
         },
     }
 }
 
-impl<F, D, E> Future for RequireFuture<F>
+impl<F, B, D, E> Future for RequireFuture<F, B>
 where
     F: Future<Output = Result<Response<D>, E>>,
+    B: Body,
     D: Default,
 {
     type Output = F::Output;
@@ -323,10 +333,12 @@ where
                 }
                 Poll::Ready(Ok(response))
             }
-            StateProjection::Rejected { response } => {
-                let response = response
+            StateProjection::Rejected { body, response } => {
+                let connection = ready!(body.poll(context));
+                let mut response = response
                     .take()
                     .expect("a future is not polled again after it was ready");
+                connection.write_to(&mut response);
                 Poll::Ready(Ok(response.map(|()| D::default())))
             }
         }
@@ -359,7 +371,7 @@ impl<S, Q, C> fmt::Debug for Require<S, Q, C> {
     }
 }
 
-impl<F> fmt::Debug for RequireFuture<F> {
+impl<F, B> fmt::Debug for RequireFuture<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RequireFuture(..)")
     }

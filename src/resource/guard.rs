@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::discard::DiscardLimits;
 use crate::resource::policy::Policy;
 use crate::resource::rejection::Rejection;
 
@@ -10,6 +11,7 @@ use crate::resource::rejection::Rejection;
 pub(crate) struct Guard {
     pub(crate) policy: Arc<Policy>,
     pub(crate) enforcement: Enforcement,
+    pub(crate) discard: DiscardLimits,
 }
 
 /// Whether a decision against a request has consequences.

@@ -6,17 +6,20 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use derive_where::derive_where;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
 use crate::credentials::DPOP;
+use crate::discard::{Discard, DiscardLimits, Unread};
 use crate::proof::nonce::{DPOP_NONCE, Nonce};
 use crate::resource::bearer::AcceptedToken;
 use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
@@ -37,8 +40,11 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// has a [`BoundToken`](crate::BoundToken) in its extensions. If the verifier allows Bearer, it can be a
 /// [`BearerToken`](crate::BearerToken) instead.
 ///
-/// It wraps any service of `http` requests that can be cloned and whose response body has a
-/// `Default`, the empty body of responses to rejected requests.
+/// It wraps any service of `http` requests that can be cloned. The request's body is an [`http_body::Body`], as
+/// those of hyper, axum and tonic are, and `String`: a rejected request's body
+/// [is read and discarded](DpopLayer::with_discard_limits). For requests with another body, call
+/// [`Verifier::verify`], which takes their head. The response's body has a `Default`, the empty body of responses to
+/// rejected requests.
 ///
 /// # Example
 ///
@@ -77,6 +83,7 @@ pub struct DpopLayer<C = Claims> {
     verifier: Arc<Verifier<C>>,
     preflights: Preflights,
     enforcement: Enforcement,
+    discard: DiscardLimits,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +102,7 @@ impl<C> DpopLayer<C> {
             verifier: verifier.into(),
             preflights: Preflights::Verify,
             enforcement: Enforcement::Enforced,
+            discard: DiscardLimits::default(),
         }
     }
 
@@ -114,6 +122,25 @@ impl<C> DpopLayer<C> {
     pub fn with_insecure_report_only(self) -> Self {
         Self {
             enforcement: Enforcement::ReportOnly,
+            ..self
+        }
+    }
+
+    /// How much of a rejected request's body is read and discarded before the response is sent, and for how long:
+    /// 16 MiB and 5 s by default. It lets a client that is still sending see the response, and the connection take
+    /// another request. A longer or slower body gets a response with `Connection: close`, and its client may see the
+    /// connection end first.
+    ///
+    /// Only HTTP/1.1 needs this. A request with `Expect: 100-continue` gets its response at once. One frame is held at
+    /// a time. The time limit needs a tokio runtime with timers; without a runtime, only what has already arrived is
+    /// read.
+    #[must_use]
+    pub fn with_discard_limits(self, max_bytes: u64, max_time: Duration) -> Self {
+        Self {
+            discard: DiscardLimits {
+                bytes: max_bytes,
+                time: max_time,
+            },
             ..self
         }
     }
@@ -143,6 +170,7 @@ impl<S, C> Layer<S> for DpopLayer<C> {
             verifier: Arc::clone(&self.verifier),
             preflights: self.preflights,
             enforcement: self.enforcement,
+            discard: self.discard,
         }
     }
 }
@@ -153,6 +181,7 @@ impl<C> fmt::Debug for DpopLayer<C> {
             .field("verifier", &self.verifier)
             .field("preflights", &self.preflights)
             .field("enforcement", &self.enforcement)
+            .field("discard", &self.discard)
             .finish()
     }
 }
@@ -164,12 +193,14 @@ pub struct Dpop<S, C = Claims> {
     verifier: Arc<Verifier<C>>,
     preflights: Preflights,
     enforcement: Enforcement,
+    discard: DiscardLimits,
 }
 
 impl<S, C, B, D> Service<Request<B>> for Dpop<S, C>
 where
     S: Service<Request<B>, Response = Response<D>> + Clone,
     C: Send + Sync + 'static,
+    B: Body,
     D: Default,
 {
     type Response = Response<D>;
@@ -187,10 +218,8 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
             AcceptedToken::<C>::remove_from(request.extensions_mut());
-            request.extensions_mut().insert(Guard {
-                policy: Arc::clone(self.verifier.policy()),
-                enforcement: Enforcement::Waived,
-            });
+            let guard = self.guard(Enforcement::Waived);
+            request.extensions_mut().insert(guard);
             return DpopFuture {
                 state: State::Responding {
                     future: inner.call(request),
@@ -199,14 +228,27 @@ where
             };
         }
         let (head, body) = request.into_parts();
-        let deciding = decide(Arc::clone(&self.verifier), self.enforcement, head);
+        let unread = Unread::of(&head, self.discard);
+        let guard = self.guard(self.enforcement);
+        let deciding = decide(Arc::clone(&self.verifier), guard, head);
         DpopFuture {
             state: State::Verifying {
                 future: Box::pin(deciding),
                 pending: Some((inner, body)),
+                unread,
                 verifier: Arc::clone(&self.verifier),
                 span: tracing::debug_span!(target: "tower_dpop", "dpop"),
             },
+        }
+    }
+}
+
+impl<S, C> Dpop<S, C> {
+    fn guard(&self, enforcement: Enforcement) -> Guard {
+        Guard {
+            policy: Arc::clone(self.verifier.policy()),
+            enforcement,
+            discard: self.discard,
         }
     }
 }
@@ -232,13 +274,14 @@ struct Note {
 /// that the inner services look for.
 async fn decide<C: Send + Sync + 'static>(
     verifier: Arc<Verifier<C>>,
-    enforcement: Enforcement,
+    guard: Guard,
     mut head: Parts,
 ) -> Outcome {
     let mut note = Note::default();
     let decision = verifier.verify_either(&head).await;
-    let guard = head.extensions.get::<Guard>();
-    let decided_outside = guard.is_some_and(|guard| guard.enforcement == Enforcement::Enforced);
+    let enforcement = guard.enforcement;
+    let outer = head.extensions.get::<Guard>();
+    let decided_outside = outer.is_some_and(|outer| outer.enforcement == Enforcement::Enforced);
     // The services behind this layer must only find a token that it accepted. But a report-only layer
     // must not change anything for an outer layer that enforces its decisions.
     let is_in_charge = enforcement == Enforcement::Enforced || !decided_outside;
@@ -261,10 +304,7 @@ async fn decide<C: Send + Sync + 'static>(
         }
     }
     if is_in_charge {
-        head.extensions.insert(Guard {
-            policy: Arc::clone(verifier.policy()),
-            enforcement,
-        });
+        head.extensions.insert(guard);
     }
     Ok((head, note))
 }
@@ -293,6 +333,8 @@ impl<S, C> fmt::Debug for Dpop<S, C> {
     }
 }
 
+const POLLED_AGAIN: &str = "a future is not polled again after it was ready";
+
 pin_project! {
     /// The future of [`Dpop`]: first the verification, then the inner service's own future.
     pub struct DpopFuture<S, B, C>
@@ -315,8 +357,14 @@ pin_project! {
             // The inner service's future has one.
             future: Pin<Box<dyn Future<Output = Outcome> + Send>>,
             pending: Option<(S, B)>,
+            unread: Unread,
             verifier: Arc<Verifier<C>>,
             span: Span,
+        },
+        Rejecting {
+            #[pin]
+            body: Discard<B>,
+            response: Option<S::Response>,
         },
         Responding {
             #[pin]
@@ -329,6 +377,7 @@ pin_project! {
 impl<S, B, D, C> Future for DpopFuture<S, B, C>
 where
     S: Service<Request<B>, Response = Response<D>>,
+    B: Body,
     D: Default,
 {
     type Output = Result<Response<D>, S::Error>;
@@ -340,24 +389,33 @@ where
                 StateProjection::Verifying {
                     future,
                     pending,
+                    unread,
                     verifier,
                     span,
                 } => {
                     let entered = span.enter();
                     let decision = ready!(future.as_mut().poll(context));
                     // Also taken on a rejection: this ends the inner service's reservation at once.
-                    let (mut inner, body) = pending
-                        .take()
-                        .expect("a future is not polled again after it was ready");
-                    let (head, note) = match decision {
-                        Ok(passed) => passed,
-                        Err(rejection) => return Poll::Ready(Ok(verifier.reject(rejection))),
-                    };
-                    drop(entered);
-                    State::Responding {
-                        future: inner.call(Request::from_parts(head, body)),
-                        note,
+                    let (mut inner, body) = pending.take().expect(POLLED_AGAIN);
+                    match decision {
+                        Ok((head, note)) => {
+                            drop(entered);
+                            State::Responding {
+                                future: inner.call(Request::from_parts(head, body)),
+                                note,
+                            }
+                        }
+                        Err(rejection) => State::Rejecting {
+                            response: Some(verifier.reject(rejection)),
+                            body: Discard::new(body, *unread),
+                        },
                     }
+                }
+                StateProjection::Rejecting { body, response } => {
+                    let connection = ready!(body.poll(context));
+                    let mut response = response.take().expect(POLLED_AGAIN);
+                    connection.write_to(&mut response);
+                    return Poll::Ready(Ok(response));
                 }
                 StateProjection::Responding { future, note } => {
                     let mut response = ready!(future.poll(context))?;

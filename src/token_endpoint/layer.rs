@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::discard::{Discard, DiscardLimits, Unread};
 use crate::token_endpoint::endpoint::TokenEndpoint;
 use crate::token_endpoint::proven_key::ProvenKey;
 
@@ -18,8 +20,9 @@ use crate::token_endpoint::proven_key::ProvenKey;
 /// valid, with its [`ProvenKey`] in the extensions (and an `Option` of it, for services that may be
 /// behind either form of the layer). Adds the next nonce to a successful response when one is due.
 ///
-/// It wraps any service of `http` requests that can be cloned and whose response body can be made
-/// from a `String`.
+/// It wraps any service of `http` requests that can be cloned. The request's body is an
+/// [`http_body::Body`]; on HTTP/1.1, up to 16 MiB of it are read and discarded, for at most 5 s, before a
+/// rejection is sent. The response's body can be made from a `String`.
 #[derive(Clone)]
 pub struct TokenEndpointLayer {
     endpoint: Arc<TokenEndpoint>,
@@ -93,7 +96,7 @@ pub struct TokenEndpointService<S> {
 impl<S, B, D> Service<Request<B>> for TokenEndpointService<S>
 where
     S: Service<Request<B>, Response = Response<D>, Future: Send> + Clone + Send + 'static,
-    B: Send + 'static,
+    B: Body + Send + 'static,
     D: From<String>,
 {
     type Response = Response<D>;
@@ -113,13 +116,19 @@ where
         let without_proof = self.without_proof;
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
+            let unread = Unread::of(&head, DiscardLimits::default());
             let outcome = match without_proof {
                 WithoutProof::PassThrough => endpoint.verify_if_present(&head).await,
                 WithoutProof::Reject => endpoint.verify(&head).await.map(Some),
             };
             let key = match outcome {
                 Ok(key) => key,
-                Err(rejection) => return Ok(endpoint.reject(rejection)),
+                Err(rejection) => {
+                    let connection = Discard::new(body, unread).await;
+                    let mut response = endpoint.reject(rejection);
+                    connection.write_to(&mut response);
+                    return Ok(response);
+                }
             };
             let next_nonce = key.as_ref().and_then(ProvenKey::next_nonce).cloned();
             head.extensions.insert(key.clone());

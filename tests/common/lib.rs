@@ -104,7 +104,7 @@ pub trait AttemptExt: Sized {
     fn with_key(key: Key) -> Self;
     /// A good attempt, changed.
     fn but(change: impl FnOnce(&mut Self)) -> Self;
-    fn request(&self) -> Request<()>;
+    fn request(&self) -> Request<String>;
     /// The outcome with a new [`verifier`], so with an empty replay store.
     fn outcome(&self) -> Outcome;
     fn outcome_by<C: Send + Sync + 'static>(&self, layer: &DpopLayer<C>) -> Outcome;
@@ -131,7 +131,7 @@ impl AttemptExt for Attempt {
     }
 
     #[track_caller]
-    fn request(&self) -> Request<()> {
+    fn request(&self) -> Request<String> {
         self.build()
     }
 
@@ -153,8 +153,8 @@ pub fn field(bytes: &[u8]) -> HeaderValue {
 
 /// Sends a request through the layer to a service that responds with 200.
 #[track_caller]
-pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
-    let service = layer.layer(service_fn(async |request: Request<()>| {
+pub fn ask<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<String>) -> Outcome {
+    let service = layer.layer(service_fn(async |request: Request<String>| {
         let mut response = Response::new(());
         if let Some(token) = request.extensions().get::<BoundToken<Claims>>() {
             response.extensions_mut().insert(token.clone());

@@ -213,7 +213,7 @@ fn credentials_in_a_body_are_not_read() {
     let layer = DpopLayer::new(verifier());
     let rejection = |attempt: &Attempt, body: String, trailers: HeaderMap| {
         let body = Full::new(Bytes::from(body)).with_trailers(async { Some(Ok(trailers)) });
-        let request = attempt.request().map(|()| body);
+        let request = attempt.request().map(|_| body);
         let service = layer.layer(service_fn(async |_| Ok::<_, Infallible>(Response::new(()))));
         let response = common::block_on(service.oneshot(request)).unwrap();
         response.extensions().get::<Rejection>().cloned()

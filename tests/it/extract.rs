@@ -97,7 +97,7 @@ fn send(
 
 #[track_caller]
 fn send_attempt(app: &Router, attempt: &Attempt) -> AppResponse {
-    send(app, attempt.request().map(|()| Body::empty()))
+    send(app, attempt.request().map(|_| Body::empty()))
 }
 
 const WRONG_PATH: Rejection = Rejection::Proof(ProofError::Url(UrlMismatch::Path));
@@ -147,7 +147,7 @@ fn without_the_layer_the_extractor_responds_with_500() {
     // A valid proof makes no difference: no layer has verified it.
     for request in [
         without_credentials("/orders"),
-        Attempt::good().request().map(|()| Body::empty()),
+        Attempt::good().request().map(|_| Body::empty()),
     ] {
         let response = send(&app, request);
         response.assert_not_from_layer("no layer", StatusCode::INTERNAL_SERVER_ERROR);
@@ -439,7 +439,7 @@ fn a_service_that_rewrites_the_path_must_keep_the_original_uri() {
     };
     let request = |htu: &str| {
         let attempt = attempt_at("/legacy/orders", htu);
-        attempt.request().map(|()| Body::empty())
+        attempt.request().map(|_| Body::empty())
     };
     let original = "https://api.example.com/legacy/orders";
     let rewritten = "https://api.example.com/orders";

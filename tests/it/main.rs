@@ -10,6 +10,7 @@ mod client;
 mod extract;
 mod testing;
 mod credentials;
+mod discard;
 mod house;
 mod requirements;
 mod rfc9449;

@@ -105,7 +105,7 @@ impl Figure12 {
             .header("host", "resource.example.org")
             .header("authorization", self.authorization)
             .header("dpop", self.proof)
-            .body(())
+            .body(String::new())
             .unwrap();
         ask(&DpopLayer::new(verifier), request)
     }
@@ -295,7 +295,7 @@ fn rejects_a_malleated_signature_as_a_replay() {
                 format!("DPoP {}", figure["access_token"].as_str().unwrap()),
             )
             .header("dpop", proof)
-            .body(())
+            .body(String::new())
             .unwrap();
         ask(&layer, request)
     };

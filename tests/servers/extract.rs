@@ -42,7 +42,7 @@ fn finds_the_original_path_over_http1_and_http2() {
                 let target = format!("http://{address}/api/orders").parse().unwrap();
                 *request.uri_mut() = target;
                 *request.version_mut() = Version::HTTP_11;
-                let request = request.map(|()| Empty::<Bytes>::new());
+                let request = request.map(|_| Empty::<Bytes>::new());
                 let response = client.request(request).await.unwrap();
                 assert_eq!(response.status(), status, "{name}");
                 let challenges = response.headers().get_all("www-authenticate");

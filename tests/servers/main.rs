@@ -7,4 +7,5 @@ mod client;
 #[cfg(feature = "axum")]
 mod extract;
 mod testing;
+mod discard;
 mod telemetry;

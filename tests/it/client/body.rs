@@ -222,7 +222,7 @@ fn token_response(
     let counter = Arc::clone(&calls);
     let body = Arc::new(body);
     let service =
-        TokenClientLayer::new(key(), url(ISSUER)).layer(service_fn(move |_: Request<()>| {
+        TokenClientLayer::new(key(), url(ISSUER)).layer(service_fn(move |_: Request<String>| {
             counter.fetch_add(1, Ordering::SeqCst);
             let empty = ScriptedBody {
                 frames: VecDeque::new(),
@@ -239,7 +239,7 @@ fn token_response(
             }
             std::future::ready(Ok::<_, Infallible>(response))
         }));
-    let request = Request::post(TOKEN_URL).body(()).unwrap();
+    let request = Request::post(TOKEN_URL).body(String::new()).unwrap();
     (service.oneshot(request), polls, calls)
 }
 

@@ -16,8 +16,8 @@ use super::bearer::allowing_bearer;
 
 #[test]
 fn access_check_decides_as_the_layers_do() {
-    let send = |layer: DpopLayer, request: Request<()>| {
-        let service = layer.layer(service_fn(async |request: Request<()>| {
+    let send = |layer: DpopLayer, request: Request<String>| {
+        let service = layer.layer(service_fn(async |request: Request<String>| {
             let access = Access::<Claims>::of(request.extensions()).unwrap();
             assert_eq!(access.token().claims().subject(), "alice");
             assert!(

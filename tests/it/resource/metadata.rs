@@ -386,18 +386,20 @@ fn the_layer_supports_every_body_type_that_converts_from_a_string() {
     let layers = ServiceBuilder::new()
         .layer(MetadataLayer::new(&metadata))
         .layer(DpopLayer::new(verifier()));
-    let with_full_body = layers.clone().service(service_fn(async |_: Request<()>| {
-        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
-    }));
+    let with_full_body = layers
+        .clone()
+        .service(service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }));
     let with_text_body = layers.service(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(Response::new(String::from("orders")))
     }));
     block_on(async {
-        let request = Request::get(WELL_KNOWN).body(()).unwrap();
+        let request = Request::get(WELL_KNOWN).body(String::new()).unwrap();
         let response = with_full_body.clone().oneshot(request).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, metadata.to_json());
-        let request = Request::get("/orders").body(()).unwrap();
+        let request = Request::get("/orders").body(String::new()).unwrap();
         let rejected = with_full_body.oneshot(request).await.unwrap();
         TestResponse::of(&rejected).assert_rejected("orders", 401, None);
         let request = Request::get(WELL_KNOWN).body(Body::empty()).unwrap();

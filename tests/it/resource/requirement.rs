@@ -29,8 +29,10 @@ fn assert_decision<L>(
     error: Option<&ExpectedRejection>,
 ) where
     L: Layer<CountingService>,
-    L::Service:
-        Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone + Send + 'static,
+    L::Service: Service<Request<String>, Response = Response<()>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
 {
     let layers = ServiceBuilder::new()
         .layer(allowing_bearer())

@@ -287,7 +287,7 @@ fn every_decision_is_one_event() {
 #[test]
 fn the_span_ends_before_the_service_is_called() {
     let required = RequireScopesLayer::all_of("admin".parse().unwrap());
-    let inner = service_fn(async |_: Request<()>| {
+    let inner = service_fn(async |_: Request<String>| {
         tracing::info!(target: "application", "service");
         Ok::<_, Infallible>(Response::new(()))
     });

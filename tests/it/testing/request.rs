@@ -136,7 +136,7 @@ fn as_bearer_is_accepted_only_where_bearer_is_allowed() {
     let rejected = response(&rejecting, &good);
     rejected.assert_reason("not allowed", CredentialsError::Bearer);
 
-    let request: Request<()> = good.build();
+    let request: Request<String> = good.build();
     assert!(!request.headers().contains_key("dpop"));
     let field = &request.headers()["authorization"];
     assert!(field.is_sensitive());

@@ -363,7 +363,7 @@ fn the_claims_can_have_a_type_of_the_application() {
     ));
     let respond_to = |attempt: &Attempt| {
         use tower::{Layer as _, ServiceExt as _};
-        let service = layer.layer(tower::service_fn(async |request: http::Request<()>| {
+        let service = layer.layer(tower::service_fn(async |request: http::Request<String>| {
             let tenant = request
                 .extensions()
                 .get::<tower_dpop::BoundToken<TenantClaims>>()

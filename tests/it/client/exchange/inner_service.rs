@@ -126,10 +126,10 @@ fn a_readiness_error_is_a_transport_error() {
 
 #[test]
 fn an_error_of_the_inner_service_is_a_transport_error() {
-    let failing = service_fn(async |_: Request<()>| {
+    let failing = service_fn(async |_: Request<String>| {
         Err::<MockResponse, _>(std::io::Error::other("connection reset"))
     });
-    let request = Request::get(ORDERS).body(()).unwrap();
+    let request = Request::get(ORDERS).body(String::new()).unwrap();
     let service = DpopClientLayer::new(key(), token(), url(AUDIENCE)).layer(failing);
     let error = expect_error(block_on(service.oneshot(request)));
     assert_eq!(error.to_string(), "the request could not be sent");

@@ -196,7 +196,7 @@ fn rejects_a_request_path_that_rfc_3986_does_not_allow() {
 
 /// For URIs that the `http` crate cannot parse from text.
 fn outcome_for_uri(layer: &DpopLayer, version: Version, uri: Uri, attempt: &Attempt) -> Outcome {
-    let mut request: Request<()> = attempt.request();
+    let mut request: Request<String> = attempt.request();
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     ask(layer, request)

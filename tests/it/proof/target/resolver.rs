@@ -132,7 +132,7 @@ fn inside_axums_nest_the_proof_must_name_the_original_path() {
             a.uri = "/v1/orders?page=2".into();
             a.proof_claims["htu"] = json!(htu);
         });
-        let request = attempt.request().map(|()| Body::empty());
+        let request = attempt.request().map(|_| Body::empty());
         let response = common::block_on(app.clone().oneshot(request)).unwrap();
         response.extensions().get::<Rejection>().cloned()
     };

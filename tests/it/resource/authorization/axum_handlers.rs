@@ -23,9 +23,9 @@ use super::{
 use crate::resource::bearer::allowing_bearer;
 use crate::resource::challenge::ALGS;
 
-fn send(app: &Router, request: Request<()>) -> (Outcome, String) {
+fn send(app: &Router, request: Request<String>) -> (Outcome, String) {
     block_on(async {
-        let request = request.map(|()| Body::empty());
+        let request = request.map(|_| Body::empty());
         let response = app.clone().oneshot(request).await.unwrap();
         let outcome = Outcome::of(&response, response.status() == 200);
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -40,10 +40,10 @@ fn at(path: &'static str) -> impl Fn(&mut Attempt) {
     }
 }
 
-fn preflight(path: &str) -> Request<()> {
+fn preflight(path: &str) -> Request<String> {
     Request::options(path)
         .header("access-control-request-method", "GET")
-        .body(())
+        .body(String::new())
         .unwrap()
 }
 
@@ -220,8 +220,8 @@ fn an_optional_token_is_none_for_a_preflight() {
 #[test]
 fn the_test_kit_reads_rejections_under_both_schemes() {
     let app = routes().layer(allowing_bearer());
-    let outcome_of = |request: Request<()>| {
-        let request = request.map(|()| Body::empty());
+    let outcome_of = |request: Request<String>| {
+        let request = request.map(|_| Body::empty());
         testing::TestResponse::of(&block_on(app.clone().oneshot(request)).unwrap())
     };
     let error = lacks_scope("admin").error;

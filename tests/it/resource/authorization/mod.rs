@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{Attempt, AttemptExt as _, NOW, block_on, jwt_verifier, verifier};
 use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
@@ -41,11 +43,11 @@ pub(super) fn acrs(text: &str) -> AcrValues {
     text.parse().unwrap()
 }
 
-pub(super) fn under_dpop(change: impl FnOnce(&mut Attempt)) -> Request<()> {
+pub(super) fn under_dpop(change: impl FnOnce(&mut Attempt)) -> Request<String> {
     Attempt::but(change).request()
 }
 
-pub(super) fn as_bearer(change: impl FnOnce(&mut Attempt)) -> Request<()> {
+pub(super) fn as_bearer(change: impl FnOnce(&mut Attempt)) -> Request<String> {
     let mut attempt = Attempt::good().as_bearer();
     change(&mut attempt);
     attempt.request()
@@ -77,10 +79,10 @@ impl Outcome {
 }
 
 /// Sends a request through these layers to a [`CountingService`].
-pub(super) fn outcome<L>(layers: &L, request: Request<()>) -> Outcome
+pub(super) fn outcome<L>(layers: &L, request: Request<String>) -> Outcome
 where
     L: Layer<CountingService>,
-    L::Service: Service<Request<()>, Response = Response<()>, Error = Infallible>,
+    L::Service: Service<Request<String>, Response = Response<()>, Error = Infallible>,
 {
     let service = CountingService::default();
     let calls = Arc::clone(&service.0);
@@ -92,7 +94,7 @@ where
 #[derive(Clone, Default)]
 pub(super) struct CountingService(Arc<AtomicUsize>);
 
-impl Service<Request<()>> for CountingService {
+impl Service<Request<String>> for CountingService {
     type Response = Response<()>;
     type Error = Infallible;
     type Future = Ready<Result<Response<()>, Infallible>>;
@@ -101,7 +103,7 @@ impl Service<Request<()>> for CountingService {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<()>) -> Self::Future {
+    fn call(&mut self, _: Request<String>) -> Self::Future {
         self.0.fetch_add(1, Ordering::Relaxed);
         ready(Ok(Response::new(())))
     }
@@ -222,7 +224,7 @@ fn requirements_work_with_claims_of_another_type() {
         DpopLayer::new(Verifier::new(common::rules(), tokens))
     };
     let of_tenant = |tenant: u64| under_dpop(|a| a.token_claims["tenant"] = json!(tenant));
-    let statuses = |send: &dyn Fn(Request<()>) -> Outcome| {
+    let statuses = |send: &dyn Fn(Request<String>) -> Outcome| {
         [7, 8].map(|tenant| {
             let outcome = send(of_tenant(tenant));
             assert_eq!(outcome.was_reached, outcome.status == 200);
@@ -271,7 +273,7 @@ fn every_request_is_a_500_without_a_matching_outer_layer() {
     for (name, request) in [
         (
             "a valid request",
-            under_dpop as fn(fn(&mut Attempt)) -> Request<()>,
+            under_dpop as fn(fn(&mut Attempt)) -> Request<String>,
         ),
         ("a bearer token", as_bearer),
     ] {
@@ -293,7 +295,7 @@ fn every_request_is_a_500_without_a_matching_outer_layer() {
             "{name}: the wrong order"
         );
     }
-    let without_token = Request::new(());
+    let without_token = Request::new(String::new());
     assert_eq!(
         outcome(&requirement, without_token),
         configuration_error(),
@@ -365,7 +367,7 @@ fn a_preflight_that_passes_through_needs_no_scope() {
     let preflight = || {
         Request::options("/orders")
             .header("access-control-request-method", "GET")
-            .body(())
+            .body(String::new())
             .unwrap()
     };
     let requirement = RequireScopesLayer::all_of(scopes("admin"));
@@ -441,7 +443,7 @@ impl Clone for StrictService {
     }
 }
 
-impl Service<Request<()>> for StrictService {
+impl Service<Request<String>> for StrictService {
     type Response = Response<String>;
     type Error = ServiceError;
     type Future = Ready<Result<Response<String>, ServiceError>>;
@@ -452,7 +454,7 @@ impl Service<Request<()>> for StrictService {
         readiness
     }
 
-    fn call(&mut self, _: Request<()>) -> Self::Future {
+    fn call(&mut self, _: Request<String>) -> Self::Future {
         assert!(self.is_ready, "called before it was polled ready");
         self.is_ready = false;
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -460,20 +462,20 @@ impl Service<Request<()>> for StrictService {
     }
 }
 
-fn poll_ready<S: Service<Request<()>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
+fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 
 /// The request as the DPoP layer passes it on.
-fn accepted_by_dpop_layer(request: Request<()>) -> Request<()> {
-    let service = allowing_bearer().layer(service_fn(async |request: Request<()>| {
+fn accepted_by_dpop_layer(request: Request<String>) -> Request<String> {
+    let service = allowing_bearer().layer(service_fn(async |request: Request<String>| {
         Ok::<_, Infallible>(Response::new(Some(request)))
     }));
     let response = block_on(service.oneshot(request)).unwrap();
     response.into_body().unwrap()
 }
 
-fn with_scope(scope: &str) -> Request<()> {
+fn with_scope(scope: &str) -> Request<String> {
     accepted_by_dpop_layer(under_dpop(|a| a.token_claims["scope"] = json!(scope)))
 }
 
@@ -533,7 +535,7 @@ fn a_rejection_releases_the_reservation_at_once() {
     let mut service = RequireScopesLayer::all_of(scopes("a")).layer(limited);
     for (name, request, status) in [
         ("a missing scope", with_scope("b"), 403),
-        ("no DPoP layer outside", Request::new(()), 500),
+        ("no DPoP layer outside", Request::new(String::new()), 500),
     ] {
         assert!(poll_ready(&mut service).is_ready(), "{name}");
         assert_eq!(permits.available_permits(), 0, "{name}");
@@ -550,7 +552,7 @@ fn a_rejection_releases_the_reservation_at_once() {
 #[test]
 fn errors_and_bodies_of_the_service_pass_through() {
     let failing =
-        RequireScopesLayer::all_of(scopes("a")).layer(service_fn(async |_: Request<()>| {
+        RequireScopesLayer::all_of(scopes("a")).layer(service_fn(async |_: Request<String>| {
             Err::<Response<()>, _>(ServiceError)
         }));
     let error = block_on(failing.clone().oneshot(with_scope("a"))).unwrap_err();
@@ -558,19 +560,20 @@ fn errors_and_bodies_of_the_service_pass_through() {
     let rejected = block_on(failing.oneshot(with_scope("b"))).unwrap();
     assert_eq!(rejected.status(), 403);
 
-    // Bodies that are neither Clone nor Send, and a future that is not Send.
+    // A request body that is not Clone, a response body that is not Send, and a future that is not Send.
     let calls = Rc::new(Cell::new(0));
     let service = RequireScopesLayer::all_of(scopes("a")).layer(service_fn(
-        async |request: Request<Rc<str>>| {
+        async |request: Request<Full<Bytes>>| {
             tokio::task::yield_now().await;
             calls.set(calls.get() + 1);
-            Ok::<_, Infallible>(Response::new(Some(request.into_body())))
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            Ok::<_, Infallible>(Response::new(Some(Rc::new(body))))
         },
     ));
-    let request = with_scope("a").map(|()| Rc::from("body"));
+    let request = with_scope("a").map(|_| Full::from("body"));
     let response = block_on(service.clone().oneshot(request)).unwrap();
-    assert_eq!(response.into_body().as_deref(), Some("body"));
-    let request = with_scope("b").map(|()| Rc::from("body"));
+    assert_eq!(response.into_body().unwrap().as_ref(), "body");
+    let request = with_scope("b").map(|_| Full::from("body"));
     let response = block_on(service.clone().oneshot(request)).unwrap();
     assert_eq!(response.into_body(), None);
     assert_eq!(calls.get(), 1);
@@ -602,7 +605,7 @@ fn the_types_are_send_and_sync_and_debug_shows_no_claims() {
     let access = assert_sync(Access::<Claims>::of(request.extensions()).unwrap());
     assert!(!format!("{access:?} {service:?}").contains("alice"));
     assert!(poll_ready(&mut service).is_ready());
-    let future: RequireFuture<Ready<_>> = assert_send(service.call(request));
+    let future: RequireFuture<Ready<_>, String> = assert_send(service.call(request));
     assert_eq!(format!("{future:?}"), "RequireFuture(..)");
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");

@@ -237,7 +237,7 @@ fn the_last_configured_bearer_mode_applies() {
 #[test]
 fn the_service_can_read_the_confirmation() {
     let confirmation_of = |layer: DpopLayer, attempt: Attempt| {
-        let service = layer.layer(service_fn(async |request: Request<()>| {
+        let service = layer.layer(service_fn(async |request: Request<String>| {
             let token: &BearerToken<Claims> = request.extensions().get().unwrap();
             assert_eq!(token.claims().subject(), "alice");
             assert_eq!(token.expires(), Some(Timestamp::from_unix(NOW + 600)));

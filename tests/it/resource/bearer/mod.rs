@@ -43,7 +43,7 @@ pub(super) struct Outcome {
     pub(super) found: Option<FoundToken>,
 }
 
-fn found(request: &Request<()>) -> FoundToken {
+fn found(request: &Request<String>) -> FoundToken {
     let extensions = request.extensions();
     let bearer = extensions.get::<BearerToken<Claims>>();
     let bound = extensions.get::<BoundToken<Claims>>();
@@ -63,8 +63,8 @@ fn found(request: &Request<()>) -> FoundToken {
 }
 
 /// Sends a request through the layer to a service that reports the [`FoundToken`].
-pub(super) fn outcome_by(layer: &DpopLayer, request: Request<()>) -> Outcome {
-    let service = layer.layer(service_fn(async |request: Request<()>| {
+pub(super) fn outcome_by(layer: &DpopLayer, request: Request<String>) -> Outcome {
+    let service = layer.layer(service_fn(async |request: Request<String>| {
         let mut response = Response::new(());
         response.extensions_mut().insert(found(&request));
         Ok::<_, Infallible>(response)
@@ -313,7 +313,7 @@ fn a_bearer_token_uses_no_proof_and_needs_no_nonce() {
 #[test]
 fn verify_accepts_only_dpop_even_if_bearer_is_allowed() {
     let verifier = verifier().allow_bearer();
-    let (head, ()) = bearer_attempt(|_| {}).request().into_parts();
+    let (head, _) = bearer_attempt(|_| {}).request().into_parts();
     let rejection = block_on(verifier.verify(&head)).unwrap_err();
     assert_eq!(rejection, CredentialsError::Bearer.into());
     assert_eq!(rejection.scheme(), Some(Scheme::Bearer));
@@ -329,7 +329,7 @@ fn verify_accepts_only_dpop_even_if_bearer_is_allowed() {
     let accepted = block_on(verifier.verify_either(&head)).unwrap();
     assert!(matches!(accepted.token, AcceptedToken::Bearer(_)));
     assert!(accepted.next_nonce.is_none());
-    let (head, ()) = Attempt::good().request().into_parts();
+    let (head, _) = Attempt::good().request().into_parts();
     let accepted = block_on(verifier.verify_either(&head)).unwrap();
     assert!(matches!(accepted.token, AcceptedToken::Bound(_)));
     assert_eq!(accepted.token.claims().subject(), "alice");
@@ -341,11 +341,11 @@ fn verify_accepts_only_dpop_even_if_bearer_is_allowed() {
 
 #[test]
 fn removes_the_token_that_an_outer_layer_inserted() {
-    let inner = allowing_bearer().layer(service_fn(async |request: Request<()>| {
+    let inner = allowing_bearer().layer(service_fn(async |request: Request<String>| {
         Ok::<_, Infallible>(Response::new(Some(found(&request))))
     }));
     // Like a gateway that exchanges tokens.
-    let exchange = service_fn(move |mut request: Request<()>| {
+    let exchange = service_fn(move |mut request: Request<String>| {
         let other = bearer_attempt(|a| a.token_claims["sub"] = json!("service")).request();
         *request.headers_mut() = other.headers().clone();
         inner.clone().oneshot(request)

@@ -238,7 +238,7 @@ fn challenges_of_inner_layers_contain_the_configured_parameters() {
     );
     let authentication =
         format!(r#"{authentication}, acr_values="gold", max_age="5", scope="orders.read""#);
-    let challenges = |layer: &dyn Fn(Request<()>) -> Outcome| {
+    let challenges = |layer: &dyn Fn(Request<String>) -> Outcome| {
         [under_dpop(|_| {}), as_bearer(|_| {})].map(|request| layer(request).challenges)
     };
     let expected = |parameters: &str| {

@@ -228,7 +228,8 @@ fn every_challenge_contains_the_metadata_url() {
             if bearer {
                 verifier = verifier.allow_bearer();
             }
-            let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+            let inner =
+                service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(())));
             let layer = DpopLayer::new(verifier);
             let request = attempt.again().request();
             let response = match setup {

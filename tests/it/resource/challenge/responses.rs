@@ -38,7 +38,7 @@ macro_rules! algs {
 }
 
 fn respond<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> StatusAndFields {
-    let service = layer.layer(service_fn(async |_: Request<()>| {
+    let service = layer.layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(Response::new("reached the service".to_owned()))
     }));
     let response = common::block_on(service.oneshot(attempt.request())).unwrap();

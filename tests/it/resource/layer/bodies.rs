@@ -1,11 +1,9 @@
-//! Any type of body: the layer neither reads nor changes the request or its body.
+//! Any `http_body::Body`: the layer neither reads nor changes a request that passes.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +11,7 @@ use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, Outcome, block_on};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{Empty, Full};
+use hyper::body::{Body, Frame};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::{BoundToken, Claims, Timestamp};
@@ -20,7 +19,7 @@ use tower_dpop::{BoundToken, Claims, Timestamp};
 use super::{layer, rejected_attempts};
 
 /// Accepts and rejects requests of this body type. The response body only needs a `Default`.
-fn assert_serves<B, D: Default>(
+fn assert_serves<B: Body, D: Default>(
     name: &str,
     request_body: impl Fn() -> B,
     response_body: fn() -> D,
@@ -29,7 +28,7 @@ fn assert_serves<B, D: Default>(
         Ok::<_, Infallible>(Response::new(response_body()))
     }));
     let send = |attempt: Attempt| {
-        let request = attempt.request().map(|()| request_body());
+        let request = attempt.request().map(|_| request_body());
         block_on(service.clone().oneshot(request)).unwrap()
     };
     assert_eq!(send(Attempt::good()).status(), StatusCode::OK, "{name}");
@@ -39,25 +38,33 @@ fn assert_serves<B, D: Default>(
     }
 }
 
+/// A body of no bytes that is as `T` is.
+struct Marked<T>(T);
+
+impl<T: Unpin> Body for Marked<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+}
+
 #[test]
-fn supports_any_body_type() {
+fn supports_any_http_body_and_any_response_body_with_a_default() {
     struct NotClone;
-    assert_serves("nothing", || (), || ());
     assert_serves("texts", String::new, || "served".to_owned());
-    assert_serves("bytes", Vec::<u8>::new, || vec![1_u8]);
-    assert_serves("static text", || "text", || "served");
-    assert_serves("an option", || Some(1), || Some(NotClone));
-    assert_serves("a request body that is not Clone", || NotClone, || ());
-    assert_serves(
-        "a request body that is not Send",
-        || Rc::new(Cell::new(1)),
-        || (),
-    );
-    assert_serves(
-        "a response body that is not Send",
-        || (),
-        || Some(Rc::new(1)),
-    );
+    assert_serves("bytes", String::new, || vec![1_u8]);
+    assert_serves("nothing", String::new, || ());
+    assert_serves("an option", String::new, || Some(NotClone));
+    assert_serves("not Clone", || Marked(NotClone), || ());
+    assert_serves("not Send", || Marked(Rc::new(Cell::new(1))), || ());
+    assert_serves("a response that is not Send", String::new, || {
+        Some(Rc::new(1))
+    });
     assert_serves("full bodies", Full::<Bytes>::default, || {
         Full::new(Bytes::from("served"))
     });
@@ -74,7 +81,7 @@ fn supports_any_body_type() {
 
 #[test]
 fn a_rejection_has_the_default_body_and_an_accepted_request_the_services_body() {
-    let service = layer().layer(service_fn(async |_: Request<()>| {
+    let service = layer().layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(Response::new(Some("served")))
     }));
     let response = block_on(service.clone().oneshot(Attempt::good().request())).unwrap();
@@ -102,11 +109,11 @@ fn the_service_gets_the_unchanged_request_with_the_token_in_its_extensions() {
             ("x-one", HeaderValue::from_static("2")),
         ];
     });
-    let mut request = attempt.request().map(|()| "the body");
+    let mut request = attempt.request().map(|_| "the body".to_owned());
     request.extensions_mut().insert(OuterExtension(7));
     let (sent, _) = request.clone().into_parts();
 
-    let service = layer().layer(service_fn(async |request: Request<&'static str>| {
+    let service = layer().layer(service_fn(async |request: Request<String>| {
         Ok::<_, Infallible>(Response::new(Some(request)))
     }));
     let response = block_on(service.oneshot(request)).unwrap();
@@ -126,45 +133,26 @@ fn the_service_gets_the_unchanged_request_with_the_token_in_its_extensions() {
 }
 
 #[test]
-fn the_layer_does_not_read_the_body() {
-    /// Panics if it is read, and counts its drops.
-    struct Unread(Arc<AtomicUsize>);
+fn an_accepted_request_reaches_the_service_with_its_body_unread() {
+    /// Panics if it is read.
+    struct Unread;
 
-    impl hyper::body::Body for Unread {
+    impl Body for Unread {
         type Data = Bytes;
         type Error = Infallible;
 
         fn poll_frame(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
-        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
-            panic!("the layer reads no body (R-11.7.1)");
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            panic!("the layer does not read the body of a request that passes (R-11.7.1)");
         }
     }
 
-    impl Drop for Unread {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    let dropped = Arc::new(AtomicUsize::new(0));
     let service = layer().layer(service_fn(async |request: Request<Unread>| {
         Ok::<_, Infallible>(Response::new(Some(request.into_body())))
     }));
-    let send = |attempt: Attempt| {
-        let request = attempt.request().map(|()| Unread(Arc::clone(&dropped)));
-        block_on(service.clone().oneshot(request)).unwrap()
-    };
-    let response = send(Attempt::good());
-    assert_eq!(dropped.load(Ordering::Relaxed), 0);
-    assert!(
-        response
-            .into_body()
-            .is_some_and(|body| body.0.load(Ordering::Relaxed) == 0)
-    );
-    for (count, (name, attempt, reason)) in rejected_attempts().into_iter().enumerate() {
-        Outcome::of(&send(attempt)).assert_reason(name, reason);
-        assert_eq!(dropped.load(Ordering::Relaxed), count + 2, "{name}");
-    }
+    let request = Attempt::good().request().map(|_| Unread);
+    let response = block_on(service.oneshot(request)).unwrap();
+    assert!(response.into_body().is_some());
 }

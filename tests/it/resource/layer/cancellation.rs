@@ -175,7 +175,7 @@ fn a_request_dropped_during_verification_leaves_its_proof_unused() {
 #[test]
 fn a_request_dropped_inside_the_service_has_used_its_proof() {
     let layer = layer();
-    let service = layer.layer(service_fn(|_: Request<()>| {
+    let service = layer.layer(service_fn(|_: Request<String>| {
         future::pending::<Result<Response<()>, Infallible>>()
     }));
     let request = Attempt::good().request();

@@ -58,25 +58,26 @@ impl Orders {
 }
 
 /// Sends a request through the CORS layer and then the DPoP layer.
-fn send_through_cors(layer: &DpopLayer, orders: &Orders, request: Request<()>) -> Response<()> {
+fn send_through_cors(layer: &DpopLayer, orders: &Orders, request: Request<String>) -> Response<()> {
     let orders = orders.clone();
-    let service = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.respond())));
+    let service =
+        service_fn(move |_: Request<String>| ready(Ok::<_, Infallible>(orders.respond())));
     common::block_on(cors().layer(layer.layer(service)).oneshot(request)).unwrap()
 }
 
-fn from_a_script(attempt: &Attempt) -> Request<()> {
+fn from_a_script(attempt: &Attempt) -> Request<String> {
     let mut request = attempt.request();
     let origin = HeaderValue::from_static(ORIGIN);
     request.headers_mut().insert("origin", origin);
     request
 }
 
-fn preflight() -> Request<()> {
+fn preflight() -> Request<String> {
     Request::options("/orders")
         .header("origin", ORIGIN)
         .header("access-control-request-method", "GET")
         .header("access-control-request-headers", "authorization,dpop")
-        .body(())
+        .body(String::new())
         .unwrap()
 }
 
@@ -245,7 +246,7 @@ fn an_inner_cors_layer_needs_the_preflight_pass_through() {
     let send = |layer: &DpopLayer, request| {
         let orders = orders.clone();
         let service =
-            service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(orders.respond())));
+            service_fn(move |_: Request<String>| ready(Ok::<_, Infallible>(orders.respond())));
         common::block_on(layer.layer(cors().layer(service)).oneshot(request)).unwrap()
     };
     let rejected = send(&layer(), preflight());

@@ -40,7 +40,7 @@ pub(super) fn verifier_with<C: Send + Sync + 'static>(
     )
 }
 
-fn poll_ready<S: Service<Request<()>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
+fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -94,7 +94,7 @@ impl Clone for StrictService {
     }
 }
 
-impl Service<Request<()>> for StrictService {
+impl Service<Request<String>> for StrictService {
     type Response = Response<String>;
     type Error = ServiceError;
     type Future = Ready<Result<Response<String>, ServiceError>>;
@@ -117,7 +117,7 @@ impl Service<Request<()>> for StrictService {
         }
     }
 
-    fn call(&mut self, _: Request<()>) -> Self::Future {
+    fn call(&mut self, _: Request<String>) -> Self::Future {
         assert!(self.ready, "called before it was polled ready");
         self.ready = false;
         self.log(Event::Called);

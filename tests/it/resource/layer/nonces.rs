@@ -50,7 +50,7 @@ impl NonceServer {
         status: u16,
     ) -> Response<String> {
         let status = StatusCode::from_u16(status).unwrap();
-        let service = self.layer.layer(service_fn(async |_: Request<()>| {
+        let service = self.layer.layer(service_fn(async |_: Request<String>| {
             Ok::<_, Infallible>(inner(status))
         }));
         block_on(service.oneshot(attempt.request())).unwrap()
@@ -140,7 +140,7 @@ fn does_not_change_the_response_in_the_first_period_of_the_nonce_or_without_nonc
         assert_eq!(response.headers(), untouched.headers(), "{name}");
     }
 
-    let service = layer().layer(service_fn(async |_: Request<()>| {
+    let service = layer().layer(service_fn(async |_: Request<String>| {
         Ok::<_, Infallible>(inner_response(StatusCode::OK))
     }));
     let response = block_on(service.oneshot(Attempt::good().request())).unwrap();
@@ -151,7 +151,7 @@ fn does_not_change_the_response_in_the_first_period_of_the_nonce_or_without_nonc
 #[test]
 fn an_error_of_the_service_passes_through_without_the_next_nonce() {
     let server = NonceServer::new();
-    let service = server.layer.layer(service_fn(async |_: Request<()>| {
+    let service = server.layer.layer(service_fn(async |_: Request<String>| {
         Err::<Response<()>, _>(ServiceError)
     }));
     let attempt = server.attempt(NEXT_PERIOD);

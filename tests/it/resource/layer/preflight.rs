@@ -35,12 +35,12 @@ fn a_preflight_that_passes_through_calls_the_service_that_was_polled_ready() {
     );
 }
 
-fn preflight(change: impl FnOnce(&mut Request<()>)) -> Request<()> {
+fn preflight(change: impl FnOnce(&mut Request<String>)) -> Request<String> {
     let mut request = Request::options("/orders")
         .header("origin", "https://app.example.com")
         .header("access-control-request-method", "GET")
         .header("access-control-request-headers", "authorization,dpop")
-        .body(())
+        .body(String::new())
         .unwrap();
     change(&mut request);
     request
@@ -61,7 +61,7 @@ fn lets_only_preflights_through_and_only_if_configured() {
     );
     assert!(outcome.token.is_none(), "T-4: a preflight has no token");
 
-    let cases: [(&str, Request<()>, Rejection); 4] = [
+    let cases: [(&str, Request<String>, Rejection); 4] = [
         (
             "T-4: with Authorization",
             preflight(|request| {

@@ -202,7 +202,7 @@ fn an_error_of_the_service_passes_through() {
     #[derive(Debug, PartialEq)]
     struct Failure(Box<str>);
 
-    let service = layer().layer(service_fn(async |_: Request<()>| {
+    let service = layer().layer(service_fn(async |_: Request<String>| {
         Err::<Response<()>, _>(Failure("disk full".into()))
     }));
     let result = block_on(service.clone().oneshot(Attempt::good().request()));
@@ -224,7 +224,7 @@ fn the_future_is_send_if_its_parts_are() {
     let layer = is_sync(layer());
     let mut service: Dpop<StrictService> = is_sync(layer.layer(StrictService::default()));
     assert!(poll_ready(&mut service).is_ready());
-    let future: DpopFuture<StrictService, (), Claims> =
+    let future: DpopFuture<StrictService, String, Claims> =
         is_send(service.call(Attempt::good().request()));
     let response = block_on(async { tokio::spawn(future).await.unwrap() }).unwrap();
     assert_eq!(response.body(), "served");
@@ -243,14 +243,14 @@ fn the_future_of_the_service_is_not_boxed() {
         }
     }
 
-    let service = layer().layer(service_fn(|_: Request<()>| Large([7; 4096])));
+    let service = layer().layer(service_fn(|_: Request<String>| Large([7; 4096])));
     let future = service.clone().call(Attempt::good().request());
     assert!(size_of_val(&future) >= 4096);
     assert_eq!(*block_on(future).unwrap().body(), 7);
 
     // Not `Send`, so it cannot be in a `Box<dyn Future + Send>`.
     let not_send = Rc::new(Cell::new(0));
-    let service = layer().layer(service_fn(async |_: Request<()>| {
+    let service = layer().layer(service_fn(async |_: Request<String>| {
         let counter = Rc::clone(&not_send);
         tokio::task::yield_now().await;
         counter.set(counter.get() + 1);
@@ -297,7 +297,7 @@ fn clones_of_a_layer_share_the_replay_store() {
 #[test]
 fn works_in_a_service_builder() {
     let service = ServiceBuilder::new()
-        .map_request(|mut request: Request<()>| {
+        .map_request(|mut request: Request<String>| {
             request.headers_mut().remove("x-internal");
             request
         })

@@ -53,7 +53,7 @@ impl Client {
     }
 
     async fn send(&mut self, attempt: &Attempt, body: StreamedBody) -> Response<Incoming> {
-        let mut request = attempt.request().map(|()| body);
+        let mut request = attempt.request().map(|_| body);
         match self {
             Self::Http1(client) => client.send_request(request).await.unwrap(),
             Self::Http2(client) => {

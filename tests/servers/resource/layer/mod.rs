@@ -173,10 +173,10 @@ fn assert_head(name: &str, status: StatusCode, headers: &HeaderMap, expected: Ex
 
 const ORDERS: &str = "https://api.example.com/orders";
 
-fn with_body(request: Request<()>) -> Request<Full<Bytes>> {
+fn with_body(request: Request<String>) -> Request<Full<Bytes>> {
     let text = match *request.method() {
         Method::POST | Method::PUT | Method::PATCH => "a small body",
         _ => "",
     };
-    request.map(|()| Full::new(Bytes::from(text)))
+    request.map(|_| Full::new(Bytes::from(text)))
 }

@@ -437,7 +437,7 @@ where
 }
 
 /// A valid request with this token.
-fn request(token: &str) -> Request<()> {
+fn request(token: &str) -> Request<String> {
     Attempt::but(|a| a.token = Some(token.to_owned())).request()
 }
 
@@ -476,7 +476,7 @@ async fn send<C: Send + Sync + 'static>(layer: &DpopLayer<C>, token: &str) -> Ou
 where
     IntrospectionVerifier<C>: AccessTokenVerifier<Claims = C>,
 {
-    let service = layer.layer(service_fn(async |request: Request<()>| {
+    let service = layer.layer(service_fn(async |request: Request<String>| {
         let mut response = Response::new(());
         if let Some(token) = request.extensions().get::<BoundToken<C>>() {
             response.extensions_mut().insert(token.clone());

@@ -92,7 +92,7 @@ fn inner_requirements_only_report_too() {
 #[test]
 fn access_check_only_reports_too() {
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
-    let service = layer.layer(service_fn(async |request: Request<()>| {
+    let service = layer.layer(service_fn(async |request: Request<String>| {
         let access = Access::<Claims>::of(request.extensions()).unwrap();
         let needed = ScopeRequirement::all_of("admin".parse().unwrap());
         let is_allowed = access.check(&needed).is_ok();
@@ -141,13 +141,13 @@ fn an_enforcing_inner_layer_still_rejects() {
 fn an_enforcing_outer_layer_decides_over_an_inner_report_only_layer() {
     fn with_inner_layer<V: AccessTokenVerifier>(
         tokens: V,
-    ) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone {
+    ) -> impl Service<Request<String>, Response = Response<()>, Error = Infallible> + Clone {
         let other = DpopLayer::new(Verifier::new(common::rules(), tokens));
         ServiceBuilder::new()
             .layer(DpopLayer::new(verifier()))
             .layer(other.with_insecure_report_only())
             .layer(RequireScopesLayer::all_of("admin".parse().unwrap()))
-            .service(service_fn(|request: Request<()>| {
+            .service(service_fn(|request: Request<String>| {
                 let extensions = request.extensions();
                 assert!(extensions.get::<BoundToken<Value>>().is_none());
                 let mut response = Response::new(());
@@ -161,7 +161,7 @@ fn an_enforcing_outer_layer_decides_over_an_inner_report_only_layer() {
     #[track_caller]
     fn assert_outer_decides(
         name: &str,
-        service: impl Service<Request<()>, Response = Response<()>, Error = Infallible> + Clone,
+        service: impl Service<Request<String>, Response = Response<()>, Error = Infallible> + Clone,
         reported: Option<&Rejection>,
     ) {
         let missing_scope = AuthorizationError::Scope {

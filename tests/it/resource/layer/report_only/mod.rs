@@ -40,7 +40,7 @@ fn reported(extensions: &http::Extensions) -> Option<Rejection> {
     reported.map(|reported| reported.rejection().clone())
 }
 
-fn seen(request: &Request<()>) -> SeenByService {
+fn seen(request: &Request<String>) -> SeenByService {
     let extensions = request.extensions();
     let seen = SeenByService {
         reported: reported(extensions),
@@ -57,11 +57,11 @@ fn seen(request: &Request<()>) -> SeenByService {
 /// A service that responds with this status.
 fn service_with_status(
     status: StatusCode,
-) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible, Future: Send + 'static>
+) -> impl Service<Request<String>, Response = Response<()>, Error = Infallible, Future: Send + 'static>
 + Clone
 + Send
 + 'static {
-    service_fn(move |request: Request<()>| {
+    service_fn(move |request: Request<String>| {
         let mut response = Response::new(());
         *response.status_mut() = status;
         response.extensions_mut().insert(seen(&request));
@@ -70,8 +70,8 @@ fn service_with_status(
 }
 
 fn send_to(
-    service: impl Service<Request<()>, Response = Response<()>, Error = Infallible>,
-    request: Request<()>,
+    service: impl Service<Request<String>, Response = Response<()>, Error = Infallible>,
+    request: Request<String>,
 ) -> Outcome {
     let response = block_on(service.oneshot(request)).unwrap();
     let count = |name| response.headers().get_all(name).iter().count();
@@ -85,7 +85,10 @@ fn send_to(
     }
 }
 
-fn send_through<C: Send + Sync + 'static>(layer: &DpopLayer<C>, request: Request<()>) -> Outcome {
+fn send_through<C: Send + Sync + 'static>(
+    layer: &DpopLayer<C>,
+    request: Request<String>,
+) -> Outcome {
     send_to(layer.layer(service_with_status(StatusCode::OK)), request)
 }
 

@@ -268,7 +268,7 @@ fn a_preflight_that_passes_through_is_not_reported() {
     let preflight = || {
         Request::options("/orders")
             .header("access-control-request-method", "GET")
-            .body(())
+            .body(String::new())
             .unwrap()
     };
     let layer = DpopLayer::new(verifier()).with_insecure_report_only();
@@ -286,7 +286,7 @@ fn debug_shows_the_mode_and_clones_keep_it() {
     assert!(format!("{layer:?}").contains("Enforced"));
     let layer = layer.with_insecure_report_only();
     assert!(format!("{:?}", layer.clone()).contains("ReportOnly"));
-    let clone = send_through(&layer.clone(), Request::new(()));
+    let clone = send_through(&layer.clone(), Request::new(String::new()));
     assert_eq!(
         clone,
         passed_but_reported(CredentialsError::Missing),

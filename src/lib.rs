@@ -19,17 +19,16 @@
 //! # Ok(app)
 //! # }
 //!
-//! // With the feature `axum`, the token itself is the argument.
+//! // With the feature `axum`, write `token: BoundToken` instead.
 //! async fn orders(Extension(token): Extension<BoundToken>) -> String {
 //!     format!("hello {}", token.claims().subject())
 //! }
 //! ```
 //!
-//! # Modules
+//! # Where to go next
 //!
-//! To read the source, start at [`Verifier::verify`]. Each module answers one question. It uses only the modules above
-//! it in this table and the basic modules that all of them share (`time`, `sync`, `cache`, [`telemetry`],
-//! `credentials`, `uri`):
+//! [`Verifier`] says what is not checked, [`ProofRules`] sets what proofs must meet (nonces, freshness, the replay
+//! store), [`JwtVerifier`] what access tokens must meet, and [`Rejection`] lists the responses to rejected requests.
 //!
 //! | module | question | feature |
 //! |---|---|---|
@@ -37,20 +36,20 @@
 //! | [`proof`] | is the proof valid? | |
 //! | [`tokens`] | is the access token valid? | `jwks`: issuers' keys over the network; `introspection`: opaque tokens |
 //! | [`resource`] | is the request accepted? | |
-//! | [`token_endpoint`] | the same at the authorization server | |
-//! | `client` | the client's side: proofs, and layers that sign requests | `client` |
-//! | `extract` | extractors for axum | `axum` |
-//! | `testing` | how do I test my own service? | `testing` |
+//! | [`token_endpoint`] | is a token request accepted, at the authorization server? | |
+//! | [`client`](client/index.html) | how does a client sign its requests? | `client` |
+//! | [`extract`](extract/index.html) | how does an axum handler get its token? | `axum` |
+//! | [`testing`](testing/index.html) | how do I test my own service? | `testing` |
 //!
-//! The other features: `aws-lc-rs` (default) verifies signatures with AWS-LC, and `rust-crypto` without C code.
-//! `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own arithmetic. `metrics` reports
-//! to the facade of the `metrics` crate.
+//! The other features: the *engine*, which verifies signatures, is AWS-LC with `aws-lc-rs` (default), and free of C
+//! code with `rust-crypto` alone. `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own
+//! arithmetic. `metrics` reports to the `metrics` crate. [`telemetry`] lists what is counted and logged.
 //!
 //! # What is never optional
 //!
 //! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`. Replays are detected. The algorithms
-//! are an allow-list that cannot contain `none` or a MAC. A request that needs an unreachable store or issuer is
-//! rejected. Every option that weakens a check says so in its name.
+//! are an allow-list that cannot contain `none` or a MAC. If a request cannot be checked, because the replay store or
+//! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub(crate) mod time;

@@ -349,14 +349,14 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
 #[non_exhaustive]
 pub enum ClientError {
     /// The request must be sent again, with a nonce or with the server's time, but its body cannot
-    /// be copied. The nonce or the time is remembered, and the next request to that server uses it.
+    /// be copied. Send it again yourself: the next request to that server uses the nonce or the time.
     #[error("the request must be sent again, but its body cannot be sent twice")]
     BodyNotCopyable,
     /// The `Host` field names a different server than the URL. Nothing was sent.
     #[error("the Host field of the request names a different server from its URL")]
     OtherHost,
-    /// The request is for a URL that is not configured on the layer, so it must get neither proof
-    /// nor token. Nothing was sent.
+    /// The request is for a URL that is not configured on the layer, or that servers could read in
+    /// different ways. Nothing was sent.
     #[error("the request is for a URL that the layer was not configured for")]
     OtherServer,
     /// The key could not sign.

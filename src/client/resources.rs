@@ -31,8 +31,8 @@ use crate::time::Clock;
 ///   proof, once per new nonce and at most twice. It stores the nonce of every response, successful
 ///   or not, per origin.
 /// - If a proof is rejected and the server's `Date` shows that our clock is wrong, by one day at
-///   most, the layer tries once more, with the server's time in the proof. It keeps a clock with
-///   which proofs are accepted.
+///   most, the layer tries once more, with the server's time in the proof. If that proof is accepted,
+///   further proofs have the server's time, too.
 /// - Token and proof are sent only to the servers configured on the layer.
 /// - Concurrent requests do not wait for each other.
 ///
@@ -44,7 +44,7 @@ use crate::time::Clock;
 ///
 /// The service's error is [`ClientError`]. A rejection by the server is not an error: if the layer
 /// cannot meet the demands, the caller gets the server's response, for example `invalid_token`. An
-/// outer layer can then have its [`TokenSource`] renew the token.
+/// outer layer can then make the [`TokenSource`] renew the token.
 ///
 /// # Security
 ///
@@ -52,9 +52,9 @@ use crate::time::Clock;
 /// `Authorization` fields of the request are replaced, whatever their scheme.
 ///
 /// Anyone who can send responses in the name of a server can make the client sign a proof for that
-/// server, dated up to one day ahead, and can use it later. To prevent this, use nonces ([RFC 9449
-/// section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)) or
-/// [`without_clock_correction`](Self::without_clock_correction).
+/// server, dated up to one day ahead, and use that proof later. If the server requires nonces ([RFC
+/// 9449 section 11.2](https://www.rfc-editor.org/rfc/rfc9449#section-11.2)), it is soon useless;
+/// [`without_clock_correction`](Self::without_clock_correction) prevents it.
 #[derive_where(Clone)]
 pub struct DpopClientLayer<K, T, P = CloneBody> {
     exchange: Exchange<K, P>,
@@ -62,10 +62,13 @@ pub struct DpopClientLayer<K, T, P = CloneBody> {
 }
 
 impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
-    /// A layer that signs with this key and presents these tokens at the server at this URL, and at
-    /// no other. If the URL has a path, only requests below it are signed, except those whose path
-    /// has dot segments (even with parameters) or encoded slashes, backslashes or NULs, also if
-    /// encoded twice or more often: servers interpret such paths in different ways.
+    /// A layer that signs with this key, a [`SigningKey`](crate::jose::SigningKey) or [`ProofSigner`],
+    /// and presents this token, an [`AccessTokenText`](crate::client::AccessTokenText) or [`TokenSource`],
+    /// at the server at this URL and at no other.
+    ///
+    /// If the URL has a path, only requests below it are signed. Paths that servers could read in
+    /// different ways are not: those with `.` or `..` segments, or with an encoded slash, backslash or
+    /// NUL, however often encoded.
     pub fn new(key: K, tokens: T, server: PublicUrl) -> Self {
         Self {
             exchange: Exchange::new(key, server, CloneBody),
@@ -91,8 +94,9 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
         self
     }
 
-    /// Copies bodies in another way than by cloning them, so that a request can be sent again. For
-    /// example: `|body: &reqwest::Body| body.as_bytes().map(|bytes| bytes.to_vec().into())`.
+    /// Sets how a body is copied, so that a request can be sent again. The default is to
+    /// [clone](CloneBody) it. For other bodies, pass a function, as for reqwest's:
+    /// `|body: &reqwest::Body| body.as_bytes().map(|bytes| bytes.to_vec().into())`.
     #[must_use]
     pub fn with_body_copy<Q>(self, bodies: Q) -> DpopClientLayer<K, T, Q> {
         DpopClientLayer {
@@ -101,7 +105,7 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
         }
     }
 
-    /// Never corrects the clock, whatever the server's `Date` says.
+    /// Never puts the server's time into proofs, whatever its `Date` says.
     #[must_use]
     pub fn without_clock_correction(mut self) -> Self {
         self.exchange.correction = ClockCorrection::Never;

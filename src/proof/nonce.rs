@@ -33,14 +33,11 @@ use crate::time::Timestamp;
 /// ```
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Issues nonces, and recognises the nonces it has issued.
-///
-/// A source only reports when a nonce was issued; [`Freshness`] decides whether that time is
-/// acceptable.
+/// Issues nonces, and recognises the nonces it has issued. Whether a nonce is too old is not its
+/// decision but that of [`Freshness`].
 pub trait NonceSource: Send + Sync {
-    /// Returns a nonce with this issue time. The verifier passes the start of the current nonce
-    /// period, so that all nonces of one period are the same; equal issue times may give equal
-    /// nonces.
+    /// Returns a nonce with this issue time: the start of the current nonce period, which is the same
+    /// for all nonces of a period. Equal issue times may give equal nonces.
     fn issue(&self, issued: Timestamp) -> Nonce;
 
     /// Returns the issue time if this source (or a node that shares its secret) issued the nonce.
@@ -115,22 +112,25 @@ impl fmt::Debug for Nonce {
 pub struct InvalidNonce;
 
 /// Nonces without state: each is an issue time with a MAC, so all nodes with the same secret accept it.
+/// [`Freshness::with_nonce_period`] sets for how long; by default, for two to four minutes.
 ///
 /// # Example
 ///
 /// ```
-/// use tower_dpop::{NonceSecret, StatelessNonces};
+/// use tower_dpop::{NonceSecret, ProofRules, StatelessNonces};
 ///
-/// # let from_a_secret_store = [7; 32];
-/// // One node, or several that share the secret:
-/// let nonces = StatelessNonces::new(NonceSecret::from_bytes(&from_a_secret_store)?);
-/// // Rotation: give the new secret to every node as an accepted one, then make it the one that issues.
-/// # let old = [8; 32];
-/// let nonces = nonces.add_accepted(NonceSecret::from_bytes(&old)?);
-///
+/// # fn example(rules: ProofRules, secret: [u8; 32], old: [u8; 32]) -> Result<(), tower_dpop::proof::InvalidNonceSecret> {
+/// // For one node alone, use `NonceSecret::generate()`.
+/// let nonces = StatelessNonces::new(NonceSecret::from_bytes(&secret)?)
+///     .add_accepted(NonceSecret::from_bytes(&old)?); // during a rotation
+/// let rules = rules.with_nonces(nonces); // every proof then needs one
+/// # Ok(())
+/// # }
 /// assert!(NonceSecret::from_bytes(b"too short").is_err());
-/// # Ok::<(), tower_dpop::proof::InvalidNonceSecret>(())
 /// ```
+///
+/// To rotate a secret, first add the new one on every node as accepted, then let it issue and the old
+/// one be accepted, and remove the old one when its last nonces are stale.
 #[derive(Clone)]
 pub struct StatelessNonces {
     issuing: NonceSecret,
@@ -146,7 +146,7 @@ impl StatelessNonces {
         }
     }
 
-    /// Also accepts nonces under another secret, the previous or the next one.
+    /// Also accepts nonces under this secret, the previous or the next one.
     #[must_use]
     pub fn add_accepted(mut self, secret: NonceSecret) -> Self {
         self.accepted.push(secret);
@@ -192,7 +192,7 @@ impl fmt::Debug for StatelessNonces {
 const TAG_LENGTH: usize = 16;
 const NONCE_LENGTH: usize = 4 + 8 + TAG_LENGTH;
 
-/// The secret for the MAC of nonces, at least 32 bytes.
+/// The secret for the MAC (HMAC-SHA-256) of [`StatelessNonces`], at least 32 bytes.
 #[derive(Clone)]
 pub struct NonceSecret {
     keyed: Hmac<Sha256>,
@@ -200,7 +200,7 @@ pub struct NonceSecret {
 }
 
 impl NonceSecret {
-    /// A secret that all nodes share. Take it from a random source, not from a password.
+    /// A secret of at least 32 bytes that all nodes share: random bytes, not a password.
     pub fn from_bytes(secret: &[u8]) -> Result<Self, InvalidNonceSecret> {
         if secret.len() < 32 {
             return Err(InvalidNonceSecret::TooShort);
@@ -218,8 +218,8 @@ impl NonceSecret {
         })
     }
 
-    /// A fresh random secret, for a service with one node. After a restart, a request with a nonce
-    /// from before it is rejected, with a fresh nonce in the response.
+    /// A new random secret, for a service with one node. After a restart, a request with an earlier
+    /// nonce is rejected, with a new nonce in the response.
     ///
     /// # Panics
     ///
@@ -318,7 +318,7 @@ pub enum NonceError {
     /// The nonce was not issued by this server, or was tampered with.
     #[error("the nonce of the DPoP proof was not issued by this server")]
     Foreign,
-    /// The issue time is later than now plus the leeway.
+    /// The issue time is in the future by more than the leeway.
     #[error("the nonce of the DPoP proof is from the future")]
     InTheFuture,
     /// The proof has no nonce, or the request has no proof.

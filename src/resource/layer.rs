@@ -37,14 +37,13 @@ pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
 pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
 /// Accepts a request only if its DPoP proof is valid and bound to its access token. An accepted request
-/// has a [`BoundToken`](crate::BoundToken) in its extensions. If the verifier allows Bearer, it can be a
-/// [`BearerToken`](crate::BearerToken) instead.
+/// has a [`BoundToken`](crate::BoundToken) in its extensions or, if the verifier allows Bearer, possibly a
+/// [`BearerToken`](crate::BearerToken). [`Rejection`] lists the responses to rejected requests.
 ///
-/// It wraps any service of `http` requests that can be cloned. The request's body is an [`http_body::Body`], as
-/// those of hyper, axum and tonic are, and `String`: a rejected request's body
-/// [is read and discarded](DpopLayer::with_discard_limits). For requests with another body, call
-/// [`Verifier::verify`], which takes their head. The response's body has a `Default`, the empty body of responses to
-/// rejected requests.
+/// It wraps any `Clone` service of `http` requests. The request's body is an [`http_body::Body`], such as those of
+/// hyper and axum, or a `String`: a rejected request's body
+/// [is read and discarded](DpopLayer::with_discard_limits). For other requests, call [`Verifier::verify`], which
+/// takes their head. The response's body is `Default`: a rejected request gets the default body, which is empty.
 ///
 /// # Example
 ///
@@ -69,15 +68,15 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 ///   `Authorization`), and must also add its header fields to responses to rejected requests. Let it
 ///   expose [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. If that order is not possible,
 ///   [`DpopLayer::with_preflight_pass_through`] lets preflights through.
-/// - **Logging and metrics** go outside, too: they find the
-///   [`Rejection`] in the response's extensions.
+/// - **Logging and metrics** go outside, too: they find the [`Rejection`] in the response's extensions.
 /// - **Authorization** goes inside: [`RequireScopesLayer`](crate::RequireScopesLayer) and similar layers
-///   respond on behalf of this one.
-/// - **One layer per request.** A layer around a router and a clone of it inside share one replay
-///   store: the inner one would see every proof a second time.
-/// - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when they
-///   are opened; [`BoundToken::expires`](crate::BoundToken::expires) says when to close
-///   them.
+///   respond with the challenges of this one.
+/// - **Inside axum's `nest`**, which shortens the path, enable the feature `axum`; for other routers, set
+///   a [target resolver](crate::ProofRules::with_target_resolver). A proof names the whole path.
+/// - **One layer per request.** Clones of a layer share one replay store, so a second one inside the
+///   first rejects every proof as a replay.
+/// - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when opened;
+///   [`BoundToken::expires`](crate::BoundToken::expires) is when to close them.
 #[derive_where(Clone)]
 pub struct DpopLayer<C = Claims> {
     verifier: Arc<Verifier<C>>,
@@ -95,8 +94,7 @@ enum Preflights {
 impl<C> DpopLayer<C> {
     /// A layer that uses this verifier. Clones of the layer share it, including its replay store.
     ///
-    /// Pass an `Arc` to keep using the verifier elsewhere
-    /// ([`issue_nonce`](Verifier::issue_nonce)).
+    /// Pass an `Arc` to use the verifier elsewhere, too ([`issue_nonce`](Verifier::issue_nonce)).
     pub fn new(verifier: impl Into<Arc<Verifier<C>>>) -> Self {
         Self {
             verifier: verifier.into(),
@@ -107,13 +105,13 @@ impl<C> DpopLayer<C> {
     }
 
     /// Lets every request through, and only reports which requests would have been rejected, while a
-    /// service is being moved behind the layer. The report is a [`ReportedRejection`] in the extensions
-    /// of the request and of its response, an event, and the metric's decision `reported`. Valid
-    /// requests have their token as usual; a client that needs a nonce gets one.
+    /// service is being moved behind the layer. A report is a [`ReportedRejection`] in the extensions of
+    /// the request and of its response, a `tracing` event, and the decision `reported` in the
+    /// [metric](crate::telemetry). Valid requests have their token; a client that needs a nonce gets one.
     ///
-    /// Inner layers, such as [`RequireScopesLayer`](crate::RequireScopesLayer), only report as well. A handler
-    /// that takes a token as its argument must take an `Option` of it in this mode: otherwise, without a
-    /// token, axum's extractors respond with a plain 500.
+    /// Inner layers, such as [`RequireScopesLayer`](crate::RequireScopesLayer), only report as well. In this
+    /// mode a handler must take its token as an `Option`: without a token, axum's extractors respond with a
+    /// plain 500.
     ///
     /// # Security
     ///

@@ -21,8 +21,8 @@ use crate::telemetry::{Decision, Server};
 use crate::tokens::access_token::{AccessTokenVerifier, AnyTokenVerifier};
 use crate::tokens::claims::Claims;
 
-/// Decides whether a request is accepted. It needs only the head of the request, and no tower;
-/// [`DpopLayer`](crate::DpopLayer) applies it to a service.
+/// Decides whether a request is accepted, from its head alone. [`DpopLayer`](crate::DpopLayer) applies
+/// it to a tower service.
 ///
 /// # Example
 ///
@@ -36,7 +36,7 @@ use crate::tokens::claims::Claims;
 ///     JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
 /// );
 ///
-/// // What the layer does with every request (`verify_either`, where Bearer is allowed):
+/// // The layer does this with every request (it calls `verify_either`):
 /// let (head, _body) = Request::get("/orders").body(())?.into_parts();
 /// let response: Response<String> = match verifier.verify(&head).await {
 ///     Ok(verified) => {
@@ -46,7 +46,7 @@ use crate::tokens::claims::Claims;
 ///         }
 ///         response
 ///     }
-///     Err(rejection) => verifier.reject(rejection), // here 401: there is no token
+///     Err(rejection) => verifier.reject(rejection), // here: 401, the request has no token
 /// };
 /// # let _ = response;
 /// # Ok(())
@@ -63,7 +63,7 @@ use crate::tokens::claims::Claims;
 ///   remembering keys ([`BoundToken::algorithm`] reports the algorithm);
 /// - scopes, because they differ between routes ([`RequireScopesLayer`](crate::RequireScopesLayer)).
 ///
-/// Bearer tokens are rejected, unless [`allow_bearer`](Self::allow_bearer) or
+/// Bearer tokens are rejected unless [`allow_bearer`](Self::allow_bearer) or
 /// [`allow_insecure_unchecked_cnf`](Self::allow_insecure_unchecked_cnf) was called.
 pub struct Verifier<C = Claims> {
     policy: Arc<Policy>,
@@ -76,10 +76,10 @@ pub struct Verifier<C = Claims> {
 pub(crate) const WELL_KNOWN: &str = "oauth-protected-resource";
 
 impl<C: Send + Sync + 'static> Verifier<C> {
-    /// A verifier that checks proofs by these rules, and access tokens with another verifier:
-    /// [`JwtVerifier`](crate::JwtVerifier), [`Issuers`](crate::Issuers), or your own.
+    /// Checks proofs by these rules, and access tokens with a [`JwtVerifier`](crate::JwtVerifier),
+    /// [`Issuers`](crate::Issuers), or an [`AccessTokenVerifier`] of your own.
     ///
-    /// A [`PublicUrl`](crate::PublicUrl) is converted to rules with every default.
+    /// A [`PublicUrl`](crate::PublicUrl) stands for [`ProofRules::new`] with it: every default.
     pub fn new(rules: impl Into<ProofRules>, tokens: impl AccessTokenVerifier<Claims = C>) -> Self {
         let rules = rules.into();
         let challenges = Challenges {
@@ -98,11 +98,11 @@ impl<C: Send + Sync + 'static> Verifier<C> {
 }
 
 impl<C> Verifier<C> {
-    /// Verifies one request under the DPoP scheme by RFC 9449 sections 4.3 and 7.1. Cheap checks come
-    /// before expensive ones.
+    /// Verifies one request under the DPoP scheme (RFC 9449 sections 4.3 and 7.1), and rejects one under
+    /// any other. Cheap checks come before expensive ones.
     ///
-    /// The use of the proof's `jti` is recorded last, so a request that is rejected for any other
-    /// reason can be sent again with the same proof. A dropped future may already have recorded it.
+    /// The use of the proof is recorded last, so a request rejected for another reason can be sent again
+    /// with the same proof. If the future is dropped, the use may already be recorded.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl<C> Verifier<C> {
         })
     }
 
-    /// Verifies one request under either scheme, if Bearer is allowed. If not, it does the same as
+    /// Verifies one request under either scheme if Bearer is allowed; if not, the same as
     /// [`verify`](Self::verify).
     ///
     /// # Errors
@@ -176,15 +176,15 @@ impl<C> Verifier<C> {
         Ok(token)
     }
 
-    /// The response to a rejected request: its status, its challenge, a fresh nonce if one is
-    /// required, the [`Rejection`] in its extensions, and an empty body. It also emits one `tracing`
-    /// event.
+    /// Makes the response to a rejected request: status and challenge as [`Rejection`] lists them, a
+    /// nonce if one is demanded, the [`Rejection`] in its extensions, and an empty body. Also emits one
+    /// `tracing` event.
     pub fn reject<B: Default>(&self, rejection: Rejection) -> Response<B> {
         self.policy.reject(rejection)
     }
 
-    /// The nonce to hand out now, if nonces are required. Another endpoint can send it, to save
-    /// clients the round trip of a first rejection.
+    /// The nonce to send now, if nonces are required. If another endpoint sends it
+    /// ([`Nonce::write_to`]), clients are spared a first rejection.
     pub fn issue_nonce(&self) -> Option<Nonce> {
         self.policy.rules.issue_nonce()
     }
@@ -197,41 +197,8 @@ impl<C> Verifier<C> {
         self.tokens.issuers()
     }
 
-    /// The maximum memory for precomputed multiples of clients' public keys, in bytes. The default is
-    /// 16 MiB, enough for about 1,300 keys. (Feature `precomputed-keys`; without it, the engine verifies
-    /// every signature.)
-    ///
-    /// After nine accepted requests with proofs by the same P-256 key, multiples of its point are kept,
-    /// so that verifying the next proofs by it takes 40% less time. Keys for which there is no memory
-    /// left do no harm: their proofs are verified like those of the first requests. Verification with
-    /// the multiples does not use the engine; the head of `src/jose/p256_table/mod.rs` describes its
-    /// arithmetic and why it is correct.
-    #[cfg(feature = "precomputed-keys")]
-    #[must_use]
-    pub fn with_precomputed_keys(mut self, bytes: u64) -> Self {
-        self.keys = KeyCache::with_tables(bytes);
-        self
-    }
-
-    /// Verifies every proof with the engine, whatever key signed it, even in a build with the feature
-    /// `precomputed-keys`. Use it where only a certified implementation may verify, or to save the
-    /// memory. The verifier of access tokens has its own switch
-    /// ([`JwtVerifier::without_precomputed_keys`](crate::JwtVerifier::without_precomputed_keys)).
-    #[cfg(feature = "precomputed-keys")]
-    #[must_use]
-    pub fn without_precomputed_keys(self) -> Self {
-        self.with_precomputed_keys(0)
-    }
-
-    /// The `realm` of challenges ([RFC 9110 section
-    /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)).
-    #[must_use]
-    pub fn with_realm(mut self, realm: QuotedText) -> Self {
-        self.challenges().realm = Some(realm);
-        self
-    }
-
-    /// The `scope` of challenges and the scopes in the metadata: those that a client should request.
+    /// Names the scopes that a client should request, in challenges and metadata. It checks none:
+    /// [`RequireScopesLayer`](crate::RequireScopesLayer) does.
     #[must_use]
     pub fn with_scope(mut self, scope: Scopes) -> Self {
         self.challenges().scope = Some(scope);
@@ -242,9 +209,8 @@ impl<C> Verifier<C> {
     /// DPoP ([RFC 9449 section 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2)).
     ///
     /// These requests have a [`BearerToken`] instead of a [`BoundToken`], and challenges name both
-    /// schemes. A token that is bound to a key is rejected under the Bearer scheme, with or without a
-    /// proof. Without the layer, call [`verify_either`](Self::verify_either):
-    /// [`verify`](Self::verify) still accepts bound tokens only.
+    /// schemes. A bound token under the Bearer scheme is rejected, with or without a proof. Without the
+    /// layer, call [`verify_either`](Self::verify_either): [`verify`](Self::verify) still rejects Bearer.
     ///
     /// # Security
     ///
@@ -270,9 +236,17 @@ impl<C> Verifier<C> {
         self
     }
 
-    /// The `resource_metadata` of challenges: the URL of this service's metadata ([RFC 9728 section
-    /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)).
-    /// [`with_well_known_metadata`](Self::with_well_known_metadata) computes it.
+    /// Sets the `realm` of challenges ([RFC 9110 section
+    /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)). The default is none.
+    #[must_use]
+    pub fn with_realm(mut self, realm: QuotedText) -> Self {
+        self.challenges().realm = Some(realm);
+        self
+    }
+
+    /// Sets the `resource_metadata` of challenges: the URL of this service's metadata ([RFC 9728 section
+    /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). The default is none;
+    /// [`with_well_known_metadata`](Self::with_well_known_metadata) computes the usual one.
     #[must_use]
     pub fn with_resource_metadata(mut self, url: QuotedText) -> Self {
         self.challenges().resource_metadata = Some(url);
@@ -295,6 +269,29 @@ impl<C> Verifier<C> {
             .parse()
             .expect("a URL by RFC 3986 holds no quotes and no backslashes");
         self.with_resource_metadata(url)
+    }
+
+    /// Sets the maximum memory, in bytes, for tables that make ES256 verification faster. The default
+    /// is 16 MiB, enough for about 1,300 keys. (Feature `precomputed-keys`; without it, the engine
+    /// verifies every signature.)
+    ///
+    /// After nine accepted requests with proofs by one P-256 key, a table of multiples of its point is
+    /// kept, and verifying further proofs by it takes 40% less time, without the engine. The head of
+    /// `src/jose/p256_table/mod.rs` describes the arithmetic and why it is correct.
+    #[cfg(feature = "precomputed-keys")]
+    #[must_use]
+    pub fn with_precomputed_keys(mut self, bytes: u64) -> Self {
+        self.keys = KeyCache::with_tables(bytes);
+        self
+    }
+
+    /// Verifies every proof with the engine: where only a certified implementation may verify, or to
+    /// save the memory. Access tokens have their own switch
+    /// ([`JwtVerifier::without_precomputed_keys`](crate::JwtVerifier::without_precomputed_keys)).
+    #[cfg(feature = "precomputed-keys")]
+    #[must_use]
+    pub fn without_precomputed_keys(self) -> Self {
+        self.with_precomputed_keys(0)
     }
 
     /// The policy is not shared while the verifier is being built.

@@ -58,8 +58,7 @@ impl TestClient {
     }
 
     /// A client without a test issuer: for token endpoints, and for services whose tokens are
-    /// [given to the client](Self::with_token). The tokens that it makes itself are those of no
-    /// real issuer.
+    /// [given to the client](Self::with_token). Tokens that it makes itself have an empty `iss`.
     ///
     /// # Panics
     ///
@@ -68,78 +67,8 @@ impl TestClient {
         Self::new(&TestIssuer::new("", "").with_clock(clock))
     }
 
-    /// Signs proofs with this key. The issuer's tokens are bound to this key, too.
-    #[must_use]
-    pub fn with_key(self, key: SigningKey) -> Self {
-        Self { key, ..self }
-    }
-
-    /// Sets a claim in every token that the issuer makes for the client.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the value cannot be written as JSON.
-    #[must_use]
-    pub fn with_claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.claims.push((name.into(), to_json(value)));
-        self
-    }
-
-    /// Presents this token instead of the issuer's: a token of a real authorization server, or one
-    /// of another kind. It cannot be used for the defects of access tokens.
-    #[must_use]
-    pub fn with_token(self, token: impl Into<String>) -> Self {
-        Self {
-            token: Some(token.into()),
-            ..self
-        }
-    }
-
-    /// Writes this nonce into every proof: a nonce that the server issued, for example in an
-    /// [`TestResponse`](crate::testing::TestResponse).
-    #[must_use]
-    pub fn with_nonce(self, nonce: impl Into<String>) -> Self {
-        Self {
-            nonces: Nonces::Given(nonce.into()),
-            ..self
-        }
-    }
-
-    /// Writes a valid nonce into every proof, made as the server makes them: pass the server's own
-    /// source. The client can then also make stale nonces and nonces from the future.
-    #[must_use]
-    pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
-        Self {
-            nonces: Nonces::Source(Arc::new(nonces)),
-            ..self
-        }
-    }
-
-    /// Expects the service to accept bearer tokens, too
-    /// ([`Verifier::allow_bearer`](crate::Verifier::allow_bearer)). Such a service rejects a bound
-    /// token under the Bearer scheme for another reason.
-    #[must_use]
-    pub fn with_bearer_allowed(self) -> Self {
-        Self {
-            bearer: Bearer::Allowed,
-            ..self
-        }
-    }
-
-    /// Dates proofs by this clock, for a client whose clock is wrong. Tokens are dated by the
-    /// issuer's clock.
-    #[must_use]
-    pub fn with_clock(self, clock: TestClock) -> Self {
-        Self { clock, ..self }
-    }
-
-    /// The key that signs the proofs.
-    pub const fn key(&self) -> &SigningKey {
-        &self.key
-    }
-
-    /// A request with a token and a proof that are valid now. The URL is the public URL, as clients
-    /// write it. The request target is its path and query, unless the request is [sent
+    /// A request with a token and a proof that are valid now. The URL is the one that clients use. Its
+    /// path and query are the request target, unless the request is [sent
     /// elsewhere](TestRequest::sent_to).
     ///
     /// # Panics
@@ -176,8 +105,8 @@ impl TestClient {
         request
     }
 
-    /// A `POST` with a proof and no access token, as expected by token endpoints and by endpoints
-    /// for pushed authorization requests. The caller adds the form ([`TestRequest::build_with`]).
+    /// A `POST` with a proof and no access token, for token endpoints and endpoints for pushed
+    /// authorization requests. Add the form with [`TestRequest::build_with`].
     ///
     /// # Panics
     ///
@@ -192,6 +121,76 @@ impl TestClient {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         ));
         request
+    }
+
+    /// Signs proofs with this key. The issuer's tokens are bound to this key, too.
+    #[must_use]
+    pub fn with_key(self, key: SigningKey) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Sets a claim in every token that the issuer makes for the client.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the value cannot be written as JSON.
+    #[must_use]
+    pub fn with_claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.claims.push((name.into(), to_json(value)));
+        self
+    }
+
+    /// Presents this token, for example of a real authorization server, instead of the issuer's. Its
+    /// requests cannot have the defects for which the issuer signs the token.
+    #[must_use]
+    pub fn with_token(self, token: impl Into<String>) -> Self {
+        Self {
+            token: Some(token.into()),
+            ..self
+        }
+    }
+
+    /// Writes this nonce into every proof: one that the server issued
+    /// ([`TestResponse::nonces`](crate::testing::TestResponse::nonces)).
+    #[must_use]
+    pub fn with_nonce(self, nonce: impl Into<String>) -> Self {
+        Self {
+            nonces: Nonces::Given(nonce.into()),
+            ..self
+        }
+    }
+
+    /// Writes a valid nonce of the server's own source into every proof. Requests can then also have
+    /// stale nonces and nonces from the future.
+    #[must_use]
+    pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
+        Self {
+            nonces: Nonces::Source(Arc::new(nonces)),
+            ..self
+        }
+    }
+
+    /// Expects the service to accept bearer tokens, too
+    /// ([`Verifier::allow_bearer`](crate::Verifier::allow_bearer)). Such a service rejects a bound
+    /// token under the Bearer scheme for another reason.
+    #[must_use]
+    pub fn with_bearer_allowed(self) -> Self {
+        Self {
+            bearer: Bearer::Allowed,
+            ..self
+        }
+    }
+
+    /// Dates proofs by this clock, for a client whose clock is wrong. Tokens are dated by the
+    /// issuer's clock.
+    #[must_use]
+    pub fn with_clock(self, clock: TestClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The key that signs the proofs.
+    pub const fn key(&self) -> &SigningKey {
+        &self.key
     }
 }
 

@@ -9,8 +9,8 @@ use crate::time::Timestamp;
 
 /// A clock that stands still until a test moves it. Clones share one time.
 ///
-/// It starts at a fixed time, so that a test gives the same result every day. To test a server
-/// whose clock cannot be set, use a clock that starts now: `TestClock::from(SystemTime::now())`.
+/// The default time is fixed, so that a test gives the same result every day. For a server whose clock
+/// cannot be set, use `TestClock::from(SystemTime::now())`.
 ///
 /// # Example
 ///

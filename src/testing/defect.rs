@@ -35,10 +35,10 @@ pub(super) enum Needs {
 macro_rules! defects {
     ($($(#[$meta:meta])* $defect:ident, $name:literal, $needs:ident, $rejection:expr;)*) => {
         /// What can be wrong with a request, one thing at a time: a defect for each check of [RFC
-        /// 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and for every
-        /// other reason to reject a request.
+        /// 9449 section 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3) (the numbers below are
+        /// the checks and sections of that RFC), and for every other reason to reject a request.
         ///
-        /// A replayed proof is not a defect of a request: send the same request twice.
+        /// A replay is not a defect of a request: send the same request twice.
         ///
         /// # Example
         ///
@@ -56,6 +56,9 @@ macro_rules! defects {
         /// ```
         ///
         /// # How a service responds
+        ///
+        /// The reason is the [`Rejection`](crate::Rejection). Nonces change `NoProof`
+        /// ([`rejection_with_nonces`](Self::rejection_with_nonces)).
         ///
         /// | defect | status | `error` | reason |
         /// |---|---|---|---|
@@ -123,7 +126,7 @@ macro_rules! defects {
         }
 
         impl Defect {
-            /// Every defect, in the order in which a request is checked.
+            /// Every defect, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$defect,)*];
 
             /// What is wrong, in a few words. Each defect has its own name.
@@ -133,10 +136,9 @@ macro_rules! defects {
                 }
             }
 
-            /// How a service that does not demand nonces rejects the request. The seconds by which
-            /// an `iat` is off are those of the default [`Freshness`](crate::Freshness).
-            /// [`TestResponse::assert_reason`](crate::testing::TestResponse::assert_reason) does not compare
-            /// them.
+            /// How a service that does not require nonces rejects the request. The seconds by which
+            /// `iat` is off are those of the default [`Freshness`](crate::Freshness);
+            /// [`TestResponse::assert_reason`](crate::testing::TestResponse::assert_reason) ignores them.
             pub fn rejection(self) -> Rejection {
                 match self {
                     $(Self::$defect => $rejection.into(),)*
@@ -165,7 +167,7 @@ defects! {
     /// is common with HTTP/2, reject it themselves.
     TokenTooLong, "a token that is too long", TokenOfIssuer, CredentialsError::TokenTooLong;
 
-    /// No `DPoP` field. A service that demands nonces asks for a nonce.
+    /// No `DPoP` field. A service that requires nonces asks for one.
     NoProof, "no proof", Proof, ProofError::Missing;
     /// Two `DPoP` fields (check 1).
     SeveralProofs, "several proofs", Proof, ProofError::Several;
@@ -276,8 +278,8 @@ defects! {
 }
 
 impl Defect {
-    /// How a service that demands nonces rejects the request: as [`rejection`](Self::rejection)
-    /// says, except that a request without a proof gets a demand for a nonce at once.
+    /// How a service that requires nonces rejects the request: like [`rejection`](Self::rejection),
+    /// except that a request without a proof gets a demand for a nonce at once.
     pub fn rejection_with_nonces(self) -> Rejection {
         match self {
             Self::NoProof => NonceError::Missing.into(),

@@ -47,7 +47,8 @@ struct IssuerKey {
 }
 
 impl TestIssuer {
-    /// An issuer with a new ES256 key whose `kid` is "1", and with its own clock.
+    /// An issuer with a new ES256 key whose `kid` is "1", and a [clock](TestClock::default) of its own,
+    /// which the service must read, too.
     ///
     /// # Panics
     ///
@@ -65,7 +66,37 @@ impl TestIssuer {
         }
     }
 
-    /// Signs with this key and publishes no other: tokens signed before are no longer valid.
+    /// A verifier of this issuer's tokens, with its keys as of now and the default settings.
+    pub fn jwt_verifier(&self) -> JwtVerifier<KeySet> {
+        JwtVerifier::new(&self.issuer, &self.audience, self.key_set())
+    }
+
+    /// The clock by which tokens are dated.
+    pub const fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// A valid token bound to this key, which can be changed before it is signed: issued now, valid for
+    /// ten minutes, with the subject `alice`.
+    pub fn token_for(&self, jkt: Thumbprint) -> TestToken {
+        let (now, IssuerKey { kid, key }) = (self.clock.now(), self.signing_key());
+        TestToken {
+            header: json!({ "typ": "at+jwt", "alg": key.algorithm(), "kid": kid }),
+            claims: json!({
+                "iss": self.issuer,
+                "aud": self.audience,
+                "sub": "alice",
+                "client_id": "test-client",
+                "iat": now.as_unix(),
+                "exp": now.plus(600).as_unix(),
+                "jti": fresh_id(),
+                "cnf": { "jkt": jkt },
+            }),
+            key: key.clone(),
+        }
+    }
+
+    /// Signs with this key and publishes no other, so that tokens signed before are not valid.
     #[must_use]
     pub fn with_key(mut self, kid: impl Into<String>, key: SigningKey) -> Self {
         self.keys.clear();
@@ -86,11 +117,6 @@ impl TestIssuer {
     #[must_use]
     pub fn with_clock(self, clock: TestClock) -> Self {
         Self { clock, ..self }
-    }
-
-    /// The clock by which tokens are dated.
-    pub const fn clock(&self) -> &TestClock {
-        &self.clock
     }
 
     /// The public keys, as an issuer publishes them: a JWK Set.
@@ -115,31 +141,6 @@ impl TestIssuer {
     )]
     pub fn key_set(&self) -> KeySet {
         self.jwks().parse().expect("the issuer has a key")
-    }
-
-    /// A verifier of this issuer's tokens, with the default settings.
-    pub fn jwt_verifier(&self) -> JwtVerifier<KeySet> {
-        JwtVerifier::new(&self.issuer, &self.audience, self.key_set())
-    }
-
-    /// A valid token that is bound to this key: issued now, valid for ten minutes, with the subject
-    /// `alice`. It can be changed before it is signed.
-    pub fn token_for(&self, jkt: Thumbprint) -> TestToken {
-        let (now, IssuerKey { kid, key }) = (self.clock.now(), self.signing_key());
-        TestToken {
-            header: json!({ "typ": "at+jwt", "alg": key.algorithm(), "kid": kid }),
-            claims: json!({
-                "iss": self.issuer,
-                "aud": self.audience,
-                "sub": "alice",
-                "client_id": "test-client",
-                "iat": now.as_unix(),
-                "exp": now.plus(600).as_unix(),
-                "jti": fresh_id(),
-                "cnf": { "jkt": jkt },
-            }),
-            key: key.clone(),
-        }
     }
 
     fn signing_key(&self) -> &IssuerKey {

@@ -1,8 +1,7 @@
 //! A test kit for your service: an issuer, a client, requests with exactly one defect, a clock.
 //! (Feature `testing`.)
 //!
-//! For tests only. Put it in the `[dev-dependencies]`, where it enables nothing in the code that
-//! you ship:
+//! For tests only: enable it in the `[dev-dependencies]`, so that the code you ship is without it:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -11,10 +10,10 @@
 //!
 //! # Testing your service
 //!
-//! This crate tests the layer. Only you can test that the layer protects your routes: that it is on
-//! each of them, with the public URL that clients write, and outside of everything that it must
-//! protect. A route that accepts a valid request does not show this. A route that rejects each of
-//! the [`Defect`]s, each for its own reason, is protected:
+//! Only your own tests can show that the layer is on each of your routes, with the public URL that
+//! clients use. A route that accepts a valid request does not show this; a route that rejects each
+//! [`Defect`] for its own reason is protected:
+//!
 //! ```
 //! use axum::{Router, body::Body, extract::Request, routing::get};
 //! use http::Method;
@@ -38,8 +37,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In your tests, `app` is the router that you ship, made with the issuer's
-//! [`jwt_verifier`](TestIssuer::jwt_verifier) and clock instead of the real ones.
+//! In your tests, `app` is the router that you ship, with the issuer's
+//! [`jwt_verifier`](TestIssuer::jwt_verifier) and clock. (By any other clock, each proof is too old.)
 //!
 //! | type | what it is for |
 //! |---|---|
@@ -54,8 +53,8 @@
 //!
 //! # One thing at a time
 //!
-//! Everything that is not a defect is a field of the request. Token and proof are signed when the
-//! request is built, so a changed claim is the only thing wrong:
+//! To change something that is not a [`Defect`], set a field of the [`TestRequest`]. Token and proof
+//! are signed when the request is built, so the change is the only thing wrong:
 //!
 //! ```
 //! # use http::{Method, Request, Response};
@@ -63,20 +62,18 @@
 //! # use tower_dpop::tokens::TokenError;
 //! # fn example(client: TestClient, send: impl Fn(Request<String>) -> Response<String>) {
 //! let mut request = client.request(Method::GET, "https://api.example.com/orders");
-//! request.token_claims["tenant"] = "another".into();
+//! request.token_claims["tenant"] = "another".into(); // where the claims type has `tenant: u64`
 //! let response = TestResponse::of(&send(request.build()));
-//! response.assert_reason("another tenant's token", TokenError::Claims);
+//! response.assert_reason("a tenant without a number", TokenError::Claims);
 //! # }
 //! ```
 //!
-//! Headers and claims have serde_json's type [`Value`](serde_json::Value).
-//!
 //! # Over real HTTP
 //!
-//! A request keeps what is sent apart from what is signed: it is made for the public URL, and [sent
-//! to](TestRequest::sent_to) the address where the server listens. The reason for a rejection is
-//! not on the wire, so [`TestResponse::assert_reason`] compares the status, the `error` and its
-//! description.
+//! A request is signed for the public URL and [sent to](TestRequest::sent_to) the address where the
+//! server listens. If the server reads the real clock, make the issuer with
+//! `.with_clock(SystemTime::now().into())`. The reason for a rejection is not on the wire, so
+//! [`TestResponse::assert_reason`] compares the status, the `error` and its description.
 //!
 //! ```
 //! # use http::{Method, Request, Response};
@@ -91,8 +88,8 @@
 //!
 //! # With nonces
 //!
-//! Give the client the server's source of nonces, and it always knows a nonce. Its requests can
-//! then also have the defects of nonces:
+//! With the server's source of nonces, the client always knows a nonce, and its requests can also
+//! have the defects of nonces:
 //!
 //! ```
 //! # use http::Method;
@@ -114,8 +111,8 @@
 //!
 //! # With bearer tokens
 //!
-//! If the service uses [`allow_bearer`](crate::Verifier::allow_bearer), configure the client too: a bound
-//! token under the Bearer scheme is then rejected for another reason. The service accepts the
+//! If the service uses [`allow_bearer`](crate::Verifier::allow_bearer), configure the client, too: the
+//! service rejects a bound token under the Bearer scheme for another reason then. It accepts the
 //! request that [`as_bearer`](TestRequest::as_bearer) makes:
 //!
 //! ```
@@ -132,8 +129,7 @@
 //!
 //! # With a clock
 //!
-//! Service, issuer and client share a clock that stands still until the test moves it, so tests
-//! need not wait and never miss a second:
+//! Service, issuer and client share a clock that stands still until the test moves it:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -151,14 +147,14 @@
 //! # The authorization server
 //!
 //! [`TestClient::token_request`] makes requests with a proof and without an access token, and
-//! [`assert_token_endpoint_protected`] tests a token endpoint with the defects that such requests
-//! can have. If only the application can reject a request, assert the reason:
+//! [`assert_token_endpoint_protected`] tests a token endpoint with the defects that these can have.
+//! For what the application itself must reject, assert the reason:
 //!
 //! ```
 //! # use http::{Request, Response};
-//! # use tower_dpop::testing::{TestResponse, TestClient, assert_token_endpoint_protected};
+//! # use tower_dpop::testing::{TestClient, TestResponse};
 //! # use tower_dpop::token_endpoint::GrantBindingError;
-//! # async fn example(client: TestClient, thief: TestClient, send: impl AsyncFn(Request<String>) -> Response<String>) {
+//! # async fn example(thief: TestClient, send: impl AsyncFn(Request<String>) -> Response<String>) {
 //! let form = "grant_type=refresh_token&client_id=app&refresh_token=of-the-client".to_owned();
 //! let request = thief.token_request("https://as.example.com/token").build_with(form);
 //! let response = send(request).await;
@@ -167,7 +163,6 @@
 //!     response.body(),
 //!     GrantBindingError::RefreshTokenOfOtherKey,
 //! );
-//! # let _ = client;
 //! # }
 //! ```
 

@@ -7,19 +7,18 @@ use crate::resource::rejection::Rejection;
 use crate::testing::request::TestRequest;
 use crate::testing::response::TestResponse;
 
-/// Asserts that a route of a service makes all of its checks: the request is accepted, the same
-/// request again is a replay, each of its [`defects`](TestRequest::defects) is rejected for exactly
-/// its reason, and at the end a new request is accepted as the first one was.
+/// Asserts that a route is protected: the request is accepted, the same request again is rejected as a
+/// replay, each of its [`defects`](TestRequest::defects) is rejected for exactly its reason, and at the
+/// end a new request is accepted.
 ///
 /// `send` sends a request to the service, in this process or over the wire, and adds anything else
 /// that the request needs (a body, cookies, fields). The route's handler is called twice.
 ///
 /// Leave out the defects that your service, by its configuration, does not reject
 /// ([`TestRequest::without_defects`]): [`TooOld`] and [`FromTheFuture`] if the nonce replaces `iat`
-/// ([`Freshness::fapi2`]), [`TokenWithoutSubject`] if the claims have another type than [`Claims`],
+/// ([`Freshness::fapi2`]), [`TokenWithoutSubject`] if the claims type is not [`Claims`] and has no `sub`,
 /// [`TokenTooLong`] if a server in front rejects such a field itself. If your service accepts bearer
-/// tokens, use a client [that expects this](crate::testing::TestClient::with_bearer_allowed) to test
-/// that the service rejects bound ones.
+/// tokens, use a client [that expects this](crate::testing::TestClient::with_bearer_allowed).
 ///
 /// [`TooOld`]: crate::testing::Defect::TooOld
 /// [`FromTheFuture`]: crate::testing::Defect::FromTheFuture
@@ -69,9 +68,9 @@ pub async fn assert_protected<B: Default, D>(
         .assert_passed("a good request after the others");
 }
 
-/// The same for a token endpoint, or an endpoint for pushed authorization requests, with a request
-/// of [`TestClient::token_request`](crate::testing::TestClient::token_request). The service's
-/// responses are JSON, so `send` returns them with their bodies.
+/// Like [`assert_protected`], for a token endpoint or one for pushed authorization requests, with a
+/// request of [`TestClient::token_request`](crate::testing::TestClient::token_request). `send` returns
+/// responses with their JSON bodies.
 ///
 /// # Example
 ///

@@ -223,8 +223,7 @@ impl TestRequest {
         self
     }
 
-    /// The access token that is sent. Algorithms that use random numbers produce a different text
-    /// each time.
+    /// The access token that is sent. Signatures that use random numbers differ each time.
     pub fn token(&self) -> String {
         self.token.clone().unwrap_or_else(|| {
             (self.spoiled.token)(sign_jws(

@@ -135,10 +135,10 @@ impl TestResponse {
     }
 
     /// Asserts that the request was rejected with this status and this `error`, in exactly one DPoP
-    /// challenge, which names the algorithms. A server error (503) has no challenge. Challenges of
-    /// other schemes are allowed next to it. For a request under the Bearer scheme, the error is in
-    /// exactly one Bearer challenge instead, next to a DPoP challenge without an error, or alone if
-    /// the token is valid but not sufficient.
+    /// challenge, which names the algorithms. Challenges of other schemes are ignored. A 503 has none.
+    ///
+    /// If the Bearer challenge has the error, there must be one, and one DPoP challenge without an error;
+    /// no DPoP challenge if the token is valid but not sufficient.
     ///
     /// # Panics
     ///
@@ -186,10 +186,10 @@ impl TestResponse {
         );
     }
 
-    /// Asserts that the request was rejected for exactly this reason: the status, `error` and
-    /// `error_description` are those of the reason, a demand for a nonce comes with a nonce in a
-    /// response that must not be cached, and the reason in the extensions, if there is one (in
-    /// responses of this process), is the same. How many seconds a time is off is not compared.
+    /// Asserts that the request was rejected for exactly this reason: the response has its status,
+    /// `error` and `error_description`; a demand for a nonce has a nonce, and forbids caching; the
+    /// reason in the extensions (if the response is from this process) is the same. How many seconds a
+    /// time is off is not compared.
     ///
     /// # Panics
     ///

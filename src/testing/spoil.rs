@@ -19,11 +19,9 @@ use crate::uri::{Host, Origin, UrlScheme, split};
 const PADDING: usize = 32 * 1024;
 
 impl TestRequest {
-    /// The defects that the request can have, in the order in which they are checked: those of
-    /// nonces only if the client knows a nonce, those of access tokens only if the test issuer
-    /// signs them.
-    ///
-    /// Defects that were [left out](Self::without_defects) are not included.
+    /// The defects that the request can have, in the order of [`Defect::ALL`], without those [left
+    /// out](Self::without_defects): those of nonces only if the client knows a nonce, those of access
+    /// tokens only if the test issuer signs them.
     pub fn defects(&self) -> impl Iterator<Item = Defect> + use<> {
         let (purpose, issued) = (self.purpose, self.token.is_none());
         let left_out = self.left_out.clone();
@@ -53,9 +51,8 @@ impl TestRequest {
         self
     }
 
-    /// How the service under test rejects this defect of the request. A client with nonces
-    /// expects the service to require them, and a client [configured for
-    /// it](crate::testing::TestClient::with_bearer_allowed) expects the service to accept bearer tokens.
+    /// How the service under test rejects this defect, if it requires nonces as the client has them, and
+    /// accepts bearer tokens as the client [expects](crate::testing::TestClient::with_bearer_allowed).
     pub fn rejection_of(&self, defect: Defect) -> Rejection {
         match (defect, self.bearer, &self.nonces) {
             (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),

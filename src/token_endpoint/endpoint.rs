@@ -19,11 +19,11 @@ use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
 
 /// Decides whether a token request, or a pushed authorization request, comes from the holder of a
-/// key. It works on the request head, without tower;
-/// [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer) wraps it around a service.
+/// key, from its head alone. [`TokenEndpointLayer`](crate::token_endpoint::TokenEndpointLayer)
+/// applies it to a tower service.
 ///
 /// One `TokenEndpoint` serves both endpoints: a proof must name the public URL with the request's
-/// own path. The [module](crate::token_endpoint) has an example.
+/// own path. The [module](crate::token_endpoint) has an example, and what the application must do.
 ///
 /// # Security
 ///
@@ -31,17 +31,16 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// the client holds, not who the client is.
 ///
 /// Anyone can make a valid proof with their own key, and its record takes room in the replay store.
-/// If strangers fill the store, the requests of clients are rejected. So rate-limit requests
-/// outside [`verify`](Self::verify) and the layer, or call the two halves separately:
-/// [`check`](Self::check), then the client's authentication and a check of its grant, then
-/// [`UnrecordedProof::record_use`].
+/// If strangers fill the store, requests of clients are rejected. So rate-limit requests before
+/// [`verify`](Self::verify), or call its two halves separately: [`check`](Self::check), then
+/// authenticate the client and check its grant, then [`UnrecordedProof::record_use`].
 pub struct TokenEndpoint {
     rules: ProofRules,
 }
 
 impl TokenEndpoint {
-    /// An authorization server with these rules for proofs. A [`PublicUrl`](crate::PublicUrl)
-    /// converts into rules with every default.
+    /// Checks proofs by these rules. The authorization server's [`PublicUrl`](crate::PublicUrl) stands for
+    /// [`ProofRules::new`] with it.
     pub fn new(rules: impl Into<ProofRules>) -> Self {
         Self {
             rules: rules.into(),
@@ -50,13 +49,13 @@ impl TokenEndpoint {
 
     /// Checks one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not used before.
     ///
-    /// Call it before the authorization code is consumed or the refresh token rotated. The proof's
-    /// `jti` is recorded last, so a request that is rejected for any other reason can be sent again
-    /// with the same proof. A dropped future may have recorded it.
+    /// Call it before the authorization code is consumed or the refresh token rotated. The use of the
+    /// proof is recorded last, so a request rejected for another reason can be sent again with the same
+    /// proof. If the future is dropped, the use may already be recorded.
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
+    /// The first check that fails. [`TokenEndpoint::reject`] turns it into the response.
     pub async fn verify(&self, request: &Parts) -> Result<ProvenKey, TokenRequestRejection> {
         self.check(request)?.record_use().await
     }
@@ -70,7 +69,7 @@ impl TokenEndpoint {
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
+    /// The first check that fails. [`TokenEndpoint::reject`] turns it into the response.
     pub fn check(&self, request: &Parts) -> Result<UnrecordedProof<'_>, TokenRequestRejection> {
         let now = self.rules.now();
         let field = ProofField::from_headers(&request.headers);
@@ -86,20 +85,18 @@ impl TokenEndpoint {
         })
     }
 
-    /// Like [`verify`](Self::verify), for a server that also serves clients without DPoP: returns
-    /// `None` for a request without any `DPoP` field. A request with a `DPoP` field must pass every
-    /// check.
+    /// Like [`verify`](Self::verify), for a server that also serves clients without DPoP: a request
+    /// without any `DPoP` field gives `None`; any other must pass every check.
     ///
     /// # Security
     ///
-    /// A request with `None` must not redeem a grant that is bound to a key:
-    /// [`check_code_binding`](crate::token_endpoint::check_code_binding) and
-    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding) check this. The
-    /// token it gets is a bearer token.
+    /// A request without a proof gets a bearer token, and must not redeem a grant that is bound to a
+    /// key. Pass the `Option` to [`check_code_binding`](crate::token_endpoint::check_code_binding) or
+    /// [`check_refresh_binding`](crate::token_endpoint::check_refresh_binding).
     ///
     /// # Errors
     ///
-    /// The first check that fails. [`TokenEndpoint::reject`] makes the response from it.
+    /// The first check that fails. [`TokenEndpoint::reject`] turns it into the response.
     pub async fn verify_if_present(
         &self,
         request: &Parts,
@@ -110,8 +107,8 @@ impl TokenEndpoint {
         }
     }
 
-    /// The response to a rejected request: its status, its JSON, a fresh nonce if one is required,
-    /// and the [`TokenRequestRejection`] in its extensions. Also emits one `tracing` event.
+    /// Makes the response to a rejected request: its status, its JSON, a nonce if one is demanded, and
+    /// the [`TokenRequestRejection`] in its extensions. Also emits one `tracing` event.
     ///
     /// A 503 has no body: [RFC 6749 section
     /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) defines only errors of the client.
@@ -156,8 +153,8 @@ impl TokenEndpoint {
         decision.report(Server::Token);
     }
 
-    /// The nonce to send now, if nonces are required: for another endpoint that saves clients the
-    /// round trip of a first rejection.
+    /// The nonce to send now, if nonces are required. If another endpoint sends it
+    /// ([`Nonce::write_to`]), clients are spared a first rejection.
     pub fn issue_nonce(&self) -> Option<Nonce> {
         self.rules.issue_nonce()
     }
@@ -212,14 +209,13 @@ pub struct UnrecordedProof<'e> {
 }
 
 impl UnrecordedProof<'_> {
-    /// The second half of [`TokenEndpoint::verify`]: records the proof's single use. Call it soon,
-    /// and before the code is consumed or the refresh token rotated; consume or rotate it atomically,
-    /// after this.
+    /// The second half of [`TokenEndpoint::verify`]: records the proof's single use. Call it while the
+    /// proof is still fresh, and consume the code or rotate the refresh token after it, atomically.
     ///
     /// # Errors
     ///
-    /// The proof was used before, the time in which it is accepted has ended in the meantime, or
-    /// the replay store could not decide.
+    /// The proof was used before, has become too old in the meantime, or the replay store could not
+    /// decide.
     pub async fn record_use(self) -> Result<ProvenKey, TokenRequestRejection> {
         let issued = self.nonce.issued;
         self.rules.record_use(&self.proof, issued, self.now).await?;
@@ -231,7 +227,7 @@ impl UnrecordedProof<'_> {
         })
     }
 
-    /// The thumbprint (`jkt`) of the key, to check the grant with.
+    /// The thumbprint (`jkt`) of the key, to compare with that of the grant.
     pub fn thumbprint(&self) -> Thumbprint {
         self.proof.thumbprint()
     }

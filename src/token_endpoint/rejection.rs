@@ -11,8 +11,9 @@ use crate::proof::target::TargetError;
 use crate::telemetry::Fault;
 use crate::token_endpoint::proven_key::{DpopJktError, GrantBindingError};
 
-/// Why a token request, or a pushed authorization request, was rejected. It is in the extensions of
-/// every response to a rejected request, for logs and metrics. The variants are in the order of the checks.
+/// Why a token request, or a pushed authorization request, was rejected: in the extensions of every
+/// response to a rejected request, for logs and metrics. The [module](crate::token_endpoint) lists the
+/// responses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenRequestRejection {
@@ -22,7 +23,7 @@ pub enum TokenRequestRejection {
     /// The proof fails a check of RFC 9449 section 4.3.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// The nonce is missing, stale or not issued by this server.
+    /// The nonce is missing, stale, from the future or not from this server.
     #[error(transparent)]
     Nonce(#[from] NonceError),
     /// The `dpop_jkt` of the authorization request is invalid.
@@ -86,7 +87,7 @@ impl TokenRequestRejection {
         json!({ "error": error, "error_description": description }).to_string()
     }
 
-    /// A name for the reason, for metrics and alarms: one of a fixed set, lower case with
+    /// A name for the reason, for metrics and alerts: one of a fixed set, lower case with
     /// underscores (`proof_replayed`, `grant_no_proof`). The names are stable.
     pub const fn reason(&self) -> &'static str {
         match self {

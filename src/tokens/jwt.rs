@@ -26,8 +26,9 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// signature verifies with a key of the issuer ([RFC 9068 section
 /// 4](https://www.rfc-editor.org/rfc/rfc9068#section-4)).
 ///
-/// `C` is the type of the claims that the application receives: [`Claims`], or a type of your own
-/// ([`JwtVerifier::with_claims`]).
+/// The keys, `K`, are a [`KeySet`], `RemoteKeys` (feature `jwks`) or a [`KeySource`] of your own. `C`
+/// is the type of the claims that the application receives: [`Claims`], or your own
+/// ([`with_claims`](Self::with_claims)).
 ///
 /// # Example
 ///
@@ -40,15 +41,15 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// # Ok::<(), tower_dpop::tokens::InvalidKeySet>(())
 /// ```
 ///
-/// A valid token is cached: it is not verified again while it is valid and the issuer's keys are
-/// the same ([`JwtVerifier::without_cache`] turns this off). If no key verifies a token, the
+/// A valid token is cached until it expires or the issuer's keys change
+/// ([`without_cache`](Self::without_cache) turns this off). If no key verifies a token, the
 /// [`KeySource`] is asked for newer keys, once.
 ///
 /// # Security
 ///
-/// Not checked: revocation (a JWT is valid until it expires), scopes (the application's decision),
-/// `jti`, `auth_time`, `acr`. Keys that a token contains or points to (`jwk`, `jku`, `x5c`, `x5u`)
-/// are never used.
+/// Not checked: revocation (a JWT is valid until it expires), scopes, `auth_time` and `acr` (the
+/// application's decision), `jti`. The [`Verifier`](crate::Verifier) checks the binding (`cnf`). Keys
+/// that a token contains or points to (`jwk`, `jku`, `x5c`, `x5u`) are never used.
 pub struct JwtVerifier<K, C = Claims> {
     issuer: String,
     audiences: Vec<String>,
@@ -78,9 +79,8 @@ enum TypCheck {
 impl<K: KeySource> JwtVerifier<K> {
     /// A verifier for tokens of this issuer for this audience, signed with one of these keys.
     ///
-    /// Both are compared exactly, character by character: `https://as.example.com` is not
-    /// `https://as.example.com/`. The algorithms are RS256 (which issuers use most), PS256, ES256,
-    /// ES384 and Ed25519 under both of its names; the leeway is 30 s.
+    /// Issuer and audience are compared character by character: `https://as.example.com` is not
+    /// `https://as.example.com/`. Every setting below has its default.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>, keys: K) -> Self {
         Self {
             issuer: issuer.into(),
@@ -97,88 +97,8 @@ impl<K: KeySource> JwtVerifier<K> {
 }
 
 impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
-    /// Also accepts tokens for another audience.
-    #[must_use]
-    pub fn add_audience(mut self, audience: impl Into<String>) -> Self {
-        self.audiences.push(audience.into());
-        self.renewed()
-    }
-
-    /// The algorithms with which tokens may be signed. Proofs have a separate list.
-    #[must_use]
-    pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
-        Self { algorithms, ..self }.renewed()
-    }
-
-    /// How far the issuer's clock may be off when `exp` and `nbf` are compared. The maximum is five
-    /// minutes, and larger values are reduced to it: RFC 9068 section 4 says "no more than a few
-    /// minutes".
-    #[must_use]
-    pub fn with_leeway(self, leeway: Duration) -> Self {
-        Self {
-            leeway: leeway.min(Duration::from_secs(300)),
-            ..self
-        }
-        .renewed()
-    }
-
-    /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them.
-    ///
-    /// # Security
-    ///
-    /// `typ` distinguishes an access token from the issuer's other JWTs. Without this check, an ID
-    /// token is accepted if its `aud` is one of yours: make sure that the audience is an identifier
-    /// of this API and never a client's.
-    #[must_use]
-    pub fn with_lenient_typ(self) -> Self {
-        Self {
-            typ: TypCheck::Lenient,
-            ..self
-        }
-        .renewed()
-    }
-
-    /// Verifies a token again for every request, at the cost of another signature verification.
-    #[must_use]
-    pub fn without_cache(self) -> Self {
-        Self {
-            cached_tokens: None,
-            ..self
-        }
-    }
-
-    /// Verifies every token with the engine only, as
-    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does for
-    /// proofs. (Feature `precomputed-keys`.)
-    ///
-    /// Otherwise, with that feature, a P-256 key that has verified eight tokens keeps multiples of
-    /// its point (12 KiB), and further verifications take 40% less time.
-    #[cfg(feature = "precomputed-keys")]
-    #[must_use]
-    pub fn without_precomputed_keys(self) -> Self {
-        Self {
-            precomputes: false,
-            ..self
-        }
-    }
-
-    /// How much memory the cached tokens may take, in bytes (an estimate). The default is 16 MiB,
-    /// about 6,000 tokens.
-    #[must_use]
-    pub fn with_cache_capacity(self, bytes: u64) -> Self {
-        Self {
-            cached_tokens: Some(CachedTokens::with_capacity(bytes)),
-            ..self
-        }
-    }
-
-    /// Empties the cache: tokens that were cached under other rules may no longer be valid.
-    fn renewed(mut self) -> Self {
-        self.cached_tokens = self.cached_tokens.as_ref().map(CachedTokens::renewed);
-        self
-    }
-
-    /// Parses the token's claims into a type of your own. A token that does not fit is rejected.
+    /// Parses the token's claims into a type of your own. A token that does not fit is rejected. Handlers
+    /// and layers must name the same type (`BoundToken<OrderClaims>`), or they find no token.
     ///
     /// # Example
     ///
@@ -207,6 +127,89 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
             precomputes: self.precomputes,
             cached_tokens: self.cached_tokens.as_ref().map(CachedTokens::renewed),
         }
+    }
+
+    /// Also accepts tokens for this audience.
+    #[must_use]
+    pub fn add_audience(mut self, audience: impl Into<String>) -> Self {
+        self.audiences.push(audience.into());
+        self.renewed()
+    }
+
+    /// Sets the algorithms with which tokens may be signed. The default is RS256 (which issuers use
+    /// most), PS256, ES256, ES384 and Ed25519 under both of its names. Proofs have [a list of their
+    /// own](crate::ProofRules::with_algorithms).
+    #[must_use]
+    pub fn with_algorithms(self, algorithms: Algorithms) -> Self {
+        Self { algorithms, ..self }.renewed()
+    }
+
+    /// Sets how far the issuer's clock may be off when `exp` and `nbf` are compared. The default is 30 s.
+    /// Values above five minutes are reduced to that: RFC 9068 section 4 says "no more than a few
+    /// minutes".
+    #[must_use]
+    pub fn with_leeway(self, leeway: Duration) -> Self {
+        Self {
+            leeway: leeway.min(Duration::from_secs(300)),
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them.
+    ///
+    /// # Security
+    ///
+    /// `typ` distinguishes an access token from the issuer's other JWTs. Without this check, an ID
+    /// token is accepted if its `aud` is one of yours: make sure that the audience is an identifier
+    /// of this API and never a client's.
+    #[must_use]
+    pub fn with_lenient_typ(self) -> Self {
+        Self {
+            typ: TypCheck::Lenient,
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Sets the memory that cached tokens may take, in bytes (an estimate). The default is 16 MiB, about
+    /// 6,000 tokens.
+    #[must_use]
+    pub fn with_cache_capacity(self, bytes: u64) -> Self {
+        Self {
+            cached_tokens: Some(CachedTokens::with_capacity(bytes)),
+            ..self
+        }
+    }
+
+    /// Verifies a token again for every request, which doubles the signature verifications.
+    #[must_use]
+    pub fn without_cache(self) -> Self {
+        Self {
+            cached_tokens: None,
+            ..self
+        }
+    }
+
+    /// Verifies every token with the engine only, as
+    /// [`Verifier::without_precomputed_keys`](crate::Verifier::without_precomputed_keys) does for
+    /// proofs. (Feature `precomputed-keys`.)
+    ///
+    /// Without this, a P-256 key that has verified eight tokens keeps multiples of its point (12 KiB),
+    /// and further verifications take 40% less time.
+    #[cfg(feature = "precomputed-keys")]
+    #[must_use]
+    pub fn without_precomputed_keys(self) -> Self {
+        Self {
+            precomputes: false,
+            ..self
+        }
+    }
+
+    /// Empties the cache: tokens that were cached under other rules may no longer be valid.
+    fn renewed(mut self) -> Self {
+        self.cached_tokens = self.cached_tokens.as_ref().map(CachedTokens::renewed);
+        self
     }
 
     fn check_header(&self, header: &Header<'_>) -> Result<Algorithm, TokenError> {

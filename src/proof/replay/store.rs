@@ -12,22 +12,24 @@ use crate::time::Timestamp;
 
 /// Remembers which proofs were used.
 ///
-/// [`MemoryReplayStore`](crate::MemoryReplayStore) serves one process. If several processes serve
-/// the same public URL, implement this trait over a shared store, and run
-/// [`replay_contract::check`](crate::proof::replay_contract::check) against it.
+/// [`MemoryReplayStore`](crate::MemoryReplayStore), the default, serves one process. If several serve
+/// the same public URL, implement this trait over a shared store (`examples/custom_replay_store.rs`),
+/// test it with [`replay_contract::check`](crate::proof::replay_contract::check), and pass it to
+/// [`ProofRules::with_replay_store`](crate::ProofRules::with_replay_store).
 ///
 /// # Security
 ///
-/// - [`claim`](Self::claim) is one atomic operation: of any number of simultaneous claims of one key, exactly one
-///   is [`Claim::First`], across all processes.
+/// - [`claim`](Self::claim) is one atomic operation: of all simultaneous claims of one key, in all
+///   processes, exactly one is [`Claim::First`].
 /// - A record lives at least until `expires`, plus the possible difference between the clocks of
-///   the store and of the processes: a record dropped earlier lets the proof be used again. A store
-///   that is full or unreachable returns an error; the request is then rejected with 503.
+///   the store and of the processes: if it is dropped earlier, the proof can be used again.
+/// - A store that is full or unreachable returns an error, and the request is rejected with 503. The
+///   only timeout is the store's own.
 pub trait ReplayStore: Send + Sync + 'static {
     /// Records the key unless it is already recorded.
     ///
-    /// The proof is accepted up to and including the second `expires`; `now` is never later than
-    /// `expires`.
+    /// The proof is accepted up to and including the second `expires`, which is never before `now` and
+    /// at most [`Freshness::retention`](crate::Freshness::retention) after it.
     fn claim(
         &self,
         key: ReplayKey,
@@ -135,7 +137,7 @@ impl fmt::Debug for ReplayKey {
     }
 }
 
-/// The store could not decide whether a proof was used before.
+/// The store could not decide whether a proof was used before. It should log why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayStoreError {

@@ -29,7 +29,7 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let issuer: EndpointUrl = "https://as.example.com".parse()?;
 /// let keys = RemoteKeys::discover(issuer.clone(), HttpClient::new()?)
-///     .fetched() // no start without keys
+///     .fetched() // an error if there are no keys
 ///     .await?;
 /// let tokens = JwtVerifier::new(issuer.as_str(), "https://api.example.com", keys);
 /// # let _ = tokens;
@@ -43,10 +43,12 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// - [`fetched_within`](Self::fetched_within) waits for an issuer that starts at the same time.
 /// - With neither, the first requests wait for a fetch, and are rejected with 503 if it fails.
 ///
-/// A fetch with discovery takes up to three exchanges, each limited by the timeout of the
-/// [`HttpClient`]. Keep a clone for health checks ([`status`](Self::status)).
+/// A fetch with discovery takes up to three HTTP requests, each limited by the timeout of the
+/// [`HttpClient`] (5 s by default). Keep a clone for health checks ([`status`](Self::status)).
 ///
 /// # When keys are fetched
+///
+/// By default the stale lifetime is two hours and the cooldown 5 s. The lifetime is below the table.
 ///
 /// | when | what is done | a request waits |
 /// |---|---|---|
@@ -57,9 +59,8 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 /// | after the lifetime and the stale lifetime, or with no keys yet | one fetch; after a failure, one per cooldown | until the fetch has ended; between fetches the request is rejected at once |
 /// | if no key verifies a token | one fetch per cooldown | until the fetch has ended; between fetches the token is rejected at once |
 ///
-/// There is at most one fetch at a time, and all requests wait for the same one. It runs in a task
-/// of its own: if a request is dropped, the others that wait are not affected. Nothing runs while
-/// there are no requests.
+/// There is at most one fetch at a time, for all requests that wait. It runs in a task of its own, so
+/// dropping one of them does not affect the others. Nothing runs while there are no requests.
 ///
 /// The lifetime is taken from `Cache-Control` (`max-age` minus `Age`), and is at least one minute
 /// and at most one hour. It is ten minutes if `Cache-Control` does not state one, and one minute if
@@ -68,15 +69,14 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 ///
 /// # Under attack
 ///
-/// Anyone can send tokens with invented `kid`s or signatures. With the default cooldown of 5 s they
-/// cause at most 12 fetches per minute in each process, however many they are. Fetches due to the
-/// keys' age do not count towards this limit and are not delayed by it. If the issuer signs with a
-/// key that has not been fetched yet, the key is known after at most 5 s plus one fetch, with or
-/// without an attack; until then, its tokens are rejected. While the issuer is unreachable, all
-/// causes together make one attempt per cooldown. Invented tokens are then rejected with 503, as is
-/// every token that only a new key could verify.
+/// Anyone can send tokens with invented `kid`s or signatures. However many they are, they cause at
+/// most 12 fetches per minute in each process (one per cooldown). Fetches due to the keys' age are
+/// neither counted nor delayed. If the issuer signs with a key that has not been fetched yet, the key
+/// is known after at most 5 s plus one fetch, with or without an attack; until then, its tokens are
+/// rejected. While the issuer is unreachable, there is one attempt per cooldown, whatever the cause.
+/// Invented tokens are then rejected with 503, as is every token that only a new key could verify.
 ///
-/// The metadata is read again when it was last read an hour ago (the maximum lifetime), and after a
+/// The metadata is read again an hour (the maximum lifetime) after it was last read, and after a
 /// failure, because an issuer's keys may move.
 ///
 /// Documents may have at most 256 KiB, and key sets at most 128 keys. An unusable document, or an
@@ -96,12 +96,11 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// The keys of the issuer with this identifier, at the URL that its metadata names: [RFC
-    /// 8414](https://www.rfc-editor.org/rfc/rfc8414) metadata or, failing that, OpenID Connect
-    /// Discovery.
+    /// The keys at the `jwks_uri` in this issuer's metadata: [RFC
+    /// 8414](https://www.rfc-editor.org/rfc/rfc8414) metadata or, failing that, OpenID Connect Discovery.
     ///
-    /// The metadata must name exactly this issuer, character by character. Its `jwks_uri` may be on
-    /// another host, and must be `https` if the issuer is.
+    /// The `issuer` in it must be this one, character by character. The `jwks_uri` may be on another
+    /// host, and must be `https` if the issuer is.
     pub fn discover(issuer: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
             location: KeyLocation::Discovered(issuer),
@@ -131,41 +130,6 @@ impl RemoteKeys {
         }
     }
 
-    /// The bounds of the lifetime that `Cache-Control` gives to keys, in whole seconds, at least
-    /// one. The defaults are one minute, so that no issuer makes every request wait, and one hour,
-    /// so that a withdrawn key is not used for days.
-    #[must_use]
-    pub fn with_lifetime(mut self, shortest: Duration, longest: Duration) -> Self {
-        self.settings.min_lifetime = shortest.as_secs().max(1);
-        self.settings.max_lifetime = longest.as_secs().max(self.settings.min_lifetime);
-        self
-    }
-
-    /// How long keys are used beyond their lifetime while the issuer is unreachable, in whole
-    /// seconds. The default is two hours: long enough to fix an outage.
-    #[must_use]
-    pub fn with_stale_lifetime(mut self, stale_lifetime: Duration) -> Self {
-        self.settings.stale_lifetime = stale_lifetime.as_secs();
-        self
-    }
-
-    /// The minimum time between two fetches that tokens cause, and between attempts after a failed
-    /// one, in whole seconds, at least one. The default is 5 s. A new key that the issuer did not
-    /// publish in advance may have to wait for as long.
-    #[must_use]
-    pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
-        self.settings.cooldown = cooldown.as_secs().max(1);
-        self
-    }
-
-    /// Sets the clock that is read at [start-up](Self::fetched), for tests. Later, the time is that
-    /// of the request.
-    #[must_use]
-    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.clock = Clock::new(clock);
-        self
-    }
-
     /// Fetches the keys now, once.
     ///
     /// # Errors
@@ -177,7 +141,7 @@ impl RemoteKeys {
     }
 
     /// Fetches the keys now, and retries until there are some, for at most this long. The pauses
-    /// grow from a quarter of a second to five seconds.
+    /// grow from 0.25 s to 5 s.
     ///
     /// # Errors
     ///
@@ -203,7 +167,7 @@ impl RemoteKeys {
         }
     }
 
-    /// The current state of the keys, for health checks. It fetches nothing.
+    /// The current state of the keys, for health checks. Fetches nothing.
     pub fn status(&self) -> RemoteKeysStatus {
         let state = self.state();
         let held = state.held.as_ref();
@@ -215,6 +179,41 @@ impl RemoteKeys {
             usable_until: lives_until.map(|until| until.plus(self.settings.stale_lifetime)),
             failure: state.failure.as_ref().map(|(error, _)| error.clone()),
         }
+    }
+
+    /// Sets the bounds of the lifetime of keys, in whole seconds, at least one. The defaults are one
+    /// minute, so that no issuer makes every request wait, and one hour, so that a withdrawn key is not
+    /// used for days.
+    #[must_use]
+    pub fn with_lifetime(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.settings.min_lifetime = shortest.as_secs().max(1);
+        self.settings.max_lifetime = longest.as_secs().max(self.settings.min_lifetime);
+        self
+    }
+
+    /// Sets how long keys are used beyond their lifetime while the issuer is unreachable, in whole
+    /// seconds. The default is two hours: long enough to fix an outage.
+    #[must_use]
+    pub fn with_stale_lifetime(mut self, stale_lifetime: Duration) -> Self {
+        self.settings.stale_lifetime = stale_lifetime.as_secs();
+        self
+    }
+
+    /// Sets the minimum time between two fetches that tokens cause, and after a failed fetch, in whole
+    /// seconds, at least one. The default is 5 s. If the issuer signs with a key that it did not publish
+    /// in advance, its tokens may be rejected for as long.
+    #[must_use]
+    pub fn with_cooldown(mut self, cooldown: Duration) -> Self {
+        self.settings.cooldown = cooldown.as_secs().max(1);
+        self
+    }
+
+    /// Sets the clock that [`fetched`](Self::fetched) and [`fetched_within`](Self::fetched_within) read,
+    /// for tests. For a request, the time is that of the [`Verifier`](crate::Verifier).
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(clock);
+        self
     }
 
     /// Makes one attempt, whatever happened before, unless there are young keys.
@@ -369,15 +368,14 @@ impl fmt::Debug for RemoteKeys {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteKeysStatus {
-    /// The number of keys. Without keys, every request is rejected with 503.
+    /// The number of keys: zero until a fetch has succeeded, and then requests are rejected with 503.
     pub keys: usize,
     /// When the keys were last fetched, or found to be unchanged.
     pub fetched: Option<Timestamp>,
     /// The end of the keys' lifetime.
     pub lives_until: Option<Timestamp>,
-    /// Until when the keys are used if the issuer stays unreachable. After that, requests are
-    /// rejected with 503.
+    /// The end of the stale lifetime: with the issuer unreachable, requests are then rejected with 503.
     pub usable_until: Option<Timestamp>,
-    /// Why the last attempt failed, if it did.
+    /// Why the last attempt failed; `None` if it succeeded.
     pub failure: Option<RemoteKeysError>,
 }

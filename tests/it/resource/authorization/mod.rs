@@ -11,7 +11,7 @@ use std::future::{Ready, ready};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use tower_dpop::{Claims, DpopLayer, Rejection, RequireScopesLayer, Timestamp, Ve
 
 use super::bearer::allowing_bearer;
 use super::challenge::ALGS;
+use super::layer::{ServiceError, StrictService, poll_ready};
 use super::requirement::CustomRequirement;
 
 pub(super) fn scopes(text: &str) -> Scopes {
@@ -422,50 +423,6 @@ fn the_innermost_dpop_layer_determines_the_challenge() {
     );
 }
 
-#[derive(Debug, PartialEq)]
-struct ServiceError;
-
-/// Panics if its caller breaks the contract of `tower::Service`. A clone is not ready just because the
-/// original is.
-#[derive(Default)]
-struct StrictService {
-    is_ready: bool,
-    first_readiness: Option<Poll<Result<(), ServiceError>>>,
-    calls: Arc<AtomicUsize>,
-}
-
-impl Clone for StrictService {
-    fn clone(&self) -> Self {
-        Self {
-            calls: Arc::clone(&self.calls),
-            ..Self::default()
-        }
-    }
-}
-
-impl Service<Request<String>> for StrictService {
-    type Response = Response<String>;
-    type Error = ServiceError;
-    type Future = Ready<Result<Response<String>, ServiceError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ServiceError>> {
-        let readiness = self.first_readiness.take().unwrap_or(Poll::Ready(Ok(())));
-        self.is_ready = matches!(readiness, Poll::Ready(Ok(())));
-        readiness
-    }
-
-    fn call(&mut self, _: Request<String>) -> Self::Future {
-        assert!(self.is_ready, "called before it was polled ready");
-        self.is_ready = false;
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        ready(Ok(Response::new("served".to_owned())))
-    }
-}
-
-fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
-    service.poll_ready(&mut Context::from_waker(Waker::noop()))
-}
-
 /// The request as the DPoP layer passes it on.
 fn accepted_by_dpop_layer(request: Request<String>) -> Request<String> {
     let service = allowing_bearer().layer(service_fn(async |request: Request<String>| {
@@ -481,30 +438,25 @@ fn with_scope(scope: &str) -> Request<String> {
 
 #[test]
 fn is_ready_when_the_service_is() {
-    let layer = RequireScopesLayer::all_of(scopes("a"));
-    let mut pending = layer.layer(StrictService {
-        first_readiness: Some(Poll::Pending),
+    let mut service = RequireScopesLayer::all_of(scopes("a")).layer(StrictService {
+        scripted_readiness: [Poll::Pending, Poll::Ready(Err(ServiceError))].into(),
         ..StrictService::default()
     });
-    assert_eq!(poll_ready(&mut pending), Poll::Pending);
-    assert_eq!(poll_ready(&mut pending), Poll::Ready(Ok(())));
-    let mut failed = layer.layer(StrictService {
-        first_readiness: Some(Poll::Ready(Err(ServiceError))),
-        ..StrictService::default()
-    });
-    assert_eq!(poll_ready(&mut failed), Poll::Ready(Err(ServiceError)));
+    assert_eq!(poll_ready(&mut service), Poll::Pending);
+    assert_eq!(poll_ready(&mut service), Poll::Ready(Err(ServiceError)));
+    assert_eq!(poll_ready(&mut service), Poll::Ready(Ok(())));
 }
 
 #[test]
 fn calls_the_same_service_that_was_polled_ready() {
     let inner = StrictService::default();
-    let calls = Arc::clone(&inner.calls);
+    let events = Arc::clone(&inner.events);
     let mut service = RequireScopesLayer::all_of(scopes("a")).layer(inner);
     for round in 1..=3 {
         assert!(poll_ready(&mut service).is_ready());
         let response = block_on(service.call(with_scope("a"))).unwrap();
         assert_eq!(response.body(), "served");
-        assert_eq!(calls.load(Ordering::Relaxed), round);
+        assert_eq!(StrictService::calls(&events), round);
         // After a rejection, the service must be polled again.
         assert!(poll_ready(&mut service).is_ready());
         let response = block_on(service.call(with_scope("b"))).unwrap();
@@ -512,7 +464,7 @@ fn calls_the_same_service_that_was_polled_ready() {
             (response.status().as_u16(), response.body().as_str()),
             (403, "")
         );
-        assert_eq!(calls.load(Ordering::Relaxed), round);
+        assert_eq!(StrictService::calls(&events), round);
     }
     let mut clone = service.clone();
     assert!(poll_ready(&mut clone).is_ready());

@@ -40,16 +40,16 @@ pub(super) fn verifier_with<C: Send + Sync + 'static>(
     )
 }
 
-fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
+pub(super) fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct ServiceError;
+pub(super) struct ServiceError;
 
 /// What happened to a [`StrictService`] or to one of its clones, with the id of that clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     PolledPending(usize),
     PolledFailed(usize),
     PolledReady(usize),
@@ -59,13 +59,13 @@ enum Event {
 /// Panics if its caller breaks the contract of `tower::Service`. A clone is not ready just because the
 /// original is.
 #[derive(Default)]
-struct StrictService {
-    id: usize,
-    ready: bool,
+pub(super) struct StrictService {
+    pub(super) id: usize,
+    pub(super) ready: bool,
     /// What `poll_ready` returns first. Then it is always ready.
-    scripted_readiness: VecDeque<Poll<Result<(), ServiceError>>>,
-    next_id: Arc<AtomicUsize>,
-    events: Arc<Mutex<Vec<Event>>>,
+    pub(super) scripted_readiness: VecDeque<Poll<Result<(), ServiceError>>>,
+    pub(super) next_id: Arc<AtomicUsize>,
+    pub(super) events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl StrictService {
@@ -73,7 +73,7 @@ impl StrictService {
         self.events.lock().unwrap().push(event(self.id));
     }
 
-    fn calls(events: &Mutex<Vec<Event>>) -> usize {
+    pub(super) fn calls(events: &Mutex<Vec<Event>>) -> usize {
         let events = events.lock().unwrap();
         events
             .iter()

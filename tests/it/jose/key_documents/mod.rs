@@ -26,7 +26,9 @@ fn assert_rejected<D: AsRef<T>, T: ?Sized>(
     rows: impl IntoIterator<Item = (&'static str, D, SigningKeyError)>,
 ) {
     for (name, document, expected) in rows {
-        assert_eq!(read(document.as_ref()).unwrap_err(), expected, "{name}");
+        let error = read(document.as_ref()).unwrap_err();
+        assert_eq!(error, expected, "{name}");
+        assert!(error.to_string().starts_with(char::is_lowercase), "{name}");
     }
 }
 

@@ -3,14 +3,12 @@
 use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tower_dpop::Algorithm;
-use tower_dpop::jose::{InvalidJwk, SigningKey, SigningKeyError};
+use serde_json::Value;
+use tower_dpop::jose::{SigningKey, SigningKeyError};
 use tower_dpop::tokens::{ClientAuthentication, IntrospectedClaims};
 
 use super::{CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, clients, layer, send};
 use common::proofs::assert_shows_nothing;
-use common::remove;
 use common::{AUDIENCE, ISSUER, Key, KeyExt as _, block_on};
 
 /// [`EndpointState::check`](super::EndpointState::check) rejects a `DPoP` field, and form
@@ -130,85 +128,6 @@ fn the_test_server_rejects_other_assertions() {
         }
         assert_eq!(server.state.errors.lock().unwrap().len(), 3);
     });
-}
-
-#[test]
-fn a_document_that_is_not_a_signing_key_is_rejected_at_start_up() {
-    use SigningKeyError as E;
-
-    let key = Key::es256();
-    let private: Value = serde_json::from_str(key.to_jwk().unwrap().as_str()).unwrap();
-    let with = |change: &dyn Fn(&mut Value)| {
-        let mut jwk = private.clone();
-        change(&mut jwk);
-        SigningKey::from_jwk(&jwk.to_string()).map(drop)
-    };
-    let pem = |text: &str| SigningKey::from_pkcs8_pem(text).map(drop);
-    let long = "x".repeat(17 * 1024);
-    for (name, found, error) in [
-        ("not JSON", SigningKey::from_jwk("key").map(drop), E::Json),
-        ("no d", with(&|jwk| remove(jwk, "d")), E::Missing),
-        (
-            "another d",
-            with(&|jwk| jwk["d"] = json!(common::base64url([1; 32]))),
-            E::Mismatch,
-        ),
-        (
-            "a d of zero",
-            with(&|jwk| jwk["d"] = json!(common::base64url([0; 32]))),
-            E::Scalar,
-        ),
-        ("a short d", with(&|jwk| jwk["d"] = json!("AQ")), E::Length),
-        (
-            "a malformed d",
-            with(&|jwk| jwk["d"] = json!("!")),
-            E::Member,
-        ),
-        (
-            "an encryption key",
-            with(&|jwk| jwk["use"] = json!("enc")),
-            E::Use,
-        ),
-        (
-            "another alg",
-            with(&|jwk| jwk["alg"] = json!("ES384")),
-            E::Algorithm,
-        ),
-        (
-            "a MAC key",
-            with(&|jwk| jwk["kty"] = json!("oct")),
-            E::Public(InvalidJwk::KeyType),
-        ),
-        ("not PEM", pem("key"), E::Pem),
-        (
-            "a public key",
-            pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"),
-            E::Pem,
-        ),
-        (
-            "PEM without a key",
-            pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-            E::Pkcs8,
-        ),
-        (
-            "not DER",
-            SigningKey::from_pkcs8_der(b"key").map(drop),
-            E::Pkcs8,
-        ),
-        ("too long", pem(&long), E::TooLong),
-    ] {
-        assert_eq!(found, Err(error), "{name}");
-        let shown = error.to_string();
-        assert!(
-            shown.starts_with(char::is_lowercase) || shown.starts_with("not"),
-            "{name}: {shown}"
-        );
-    }
-    let signing_key = SigningKey::from_pkcs8_pem(key.to_pkcs8_pem().unwrap().as_str()).unwrap();
-    assert_eq!(
-        signing_key.with_algorithm(Algorithm::Ps256).unwrap_err(),
-        E::Algorithm
-    );
 }
 
 #[test]

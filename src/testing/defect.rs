@@ -277,17 +277,6 @@ defects! {
     NonceFromTheFuture, "a nonce from the future", NonceSource, NonceError::InTheFuture;
 }
 
-impl Defect {
-    /// How a service that requires nonces rejects the request: like [`rejection`](Self::rejection),
-    /// except that a request without a proof gets a demand for a nonce at once.
-    pub fn rejection_with_nonces(self) -> Rejection {
-        match self {
-            Self::NoProof => NonceError::Missing.into(),
-            defect => defect.rejection(),
-        }
-    }
-}
-
 impl fmt::Display for Defect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

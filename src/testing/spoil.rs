@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::base64url;
 use crate::jose::signing_key::SigningKey;
+use crate::proof::nonce::NonceError;
 use crate::resource::bearer::BearerError;
 use crate::resource::rejection::Rejection;
 use crate::sync::Mutex;
@@ -56,8 +57,11 @@ impl TestRequest {
     pub fn rejection_of(&self, defect: Defect) -> Rejection {
         match (defect, self.bearer, &self.nonces) {
             (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),
-            (defect, _, Nonces::None) => defect.rejection(),
-            (defect, _, Nonces::Given(_) | Nonces::Source(_)) => defect.rejection_with_nonces(),
+            // Without a proof, a service that requires nonces demands one at once.
+            (Defect::NoProof, _, Nonces::Given(_) | Nonces::Source(_)) => {
+                NonceError::Missing.into()
+            }
+            (defect, _, _) => defect.rejection(),
         }
     }
 

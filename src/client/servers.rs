@@ -7,7 +7,7 @@
 //! The lock is held only while a value is copied in or out.
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -119,7 +119,7 @@ const MAX_NONCE_LENGTH: usize = 2048;
 
 impl Server {
     pub(crate) fn latest_nonce(&self) -> LatestNonce {
-        self.known().latest.clone()
+        self.known.lock().latest.clone()
     }
 
     /// Stores the nonce of a response, whatever its status ([RFC 9449 section
@@ -132,7 +132,7 @@ impl Server {
         let Some(nonce) = nonce_in(headers) else {
             return;
         };
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let is_late = known.latest.count != used.count && known.superseded.as_ref() == Some(&nonce);
         let is_known = [&used.nonce, &known.latest.nonce]
             .map(Option::as_ref)
@@ -145,29 +145,25 @@ impl Server {
 
     /// The stored clock, and one to try instead, which is returned to one request only.
     pub(crate) fn clock(&self) -> (ClockOffset, Option<ClockOffset>) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         (known.clock, known.suggested.take())
     }
 
     pub(crate) fn suggest_clock(&self, clock: ClockOffset) {
-        self.known().suggested = Some(clock);
+        self.known.lock().suggested = Some(clock);
     }
 
     /// Stores a clock with which proofs are accepted.
     pub(crate) fn keep_clock(&self, clock: ClockOffset) {
-        self.known().clock = clock;
+        self.known.lock().clock = clock;
     }
 
     /// Discards a clock with which proofs are rejected.
     pub(crate) fn forget_clock(&self, clock: ClockOffset) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if known.clock == clock {
             known.clock = ClockOffset::Agrees;
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock()
     }
 }
 

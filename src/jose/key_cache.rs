@@ -1,6 +1,5 @@
 //! The keys of clients whose requests were accepted: parsed, and precomputed if they recur.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -18,12 +17,11 @@ use crate::jose::thumbprint::Thumbprint;
 ///
 /// The cache is bounded. Eviction is harmless (the key is parsed again). Only the keys of requests
 /// that passed every check are cached, so anonymous traffic cannot evict the clients' keys.
-#[derive(Clone)]
 pub(crate) struct KeyCache {
-    parsed: Arc<Cache<(Thumbprint, Algorithm), Arc<RecurringKey>>>,
+    parsed: Cache<(Thumbprint, Algorithm), Arc<RecurringKey>>,
     /// For ES256. `None` if tables are disabled.
     #[cfg(feature = "precomputed-keys")]
-    tables: Option<Arc<Cache<Thumbprint, Arc<P256Table>>>>,
+    tables: Option<Cache<Thumbprint, Arc<P256Table>>>,
 }
 
 /// The maximum number of parsed keys. The largest, RSA keys, take a few KiB each.
@@ -84,7 +82,7 @@ impl Default for KeyCache {
         }
         #[cfg(not(feature = "precomputed-keys"))]
         Self {
-            parsed: Arc::new(Cache::new(CAPACITY, 1)),
+            parsed: Cache::new(CAPACITY, 1),
         }
     }
 }
@@ -102,9 +100,8 @@ impl KeyCache {
     /// A cache whose tables take at most this many bytes in total.
     pub(crate) fn with_tables(bytes: u64) -> Self {
         Self {
-            parsed: Arc::new(Cache::new(CAPACITY, 1)),
-            tables: (bytes >= BYTES_PER_TABLE)
-                .then(|| Arc::new(Cache::new(bytes, BYTES_PER_TABLE))),
+            parsed: Cache::new(CAPACITY, 1),
+            tables: (bytes >= BYTES_PER_TABLE).then(|| Cache::new(bytes, BYTES_PER_TABLE)),
         }
     }
 }
@@ -129,11 +126,5 @@ impl CachedKey {
             #[cfg(feature = "precomputed-keys")]
             Self::Precomputed(table) => table.verify(message, signature),
         }
-    }
-}
-
-impl fmt::Debug for KeyCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyCache(..)")
     }
 }

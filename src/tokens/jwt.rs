@@ -346,9 +346,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         let claims = serde_json::from_slice(jws.payload()).map_err(|_| TokenError::Claims)?;
         let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
         let mut good = AccessToken::new(confirmation, claims);
-        if let Some(expires) = validity.expires {
-            good = good.with_expiry(Timestamp::from_numeric_date(expires));
-        }
+        good.expires = validity.expires.map(Timestamp::from_numeric_date);
         if let Some(cached_tokens) = &self.cached_tokens {
             let cached = CachedToken {
                 token: good.clone(),

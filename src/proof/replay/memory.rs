@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{self, Future};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard};
 
 use moka::sync::Cache;
 
@@ -128,7 +128,7 @@ impl Store {
     ) -> Result<Claim, ReplayStoreError> {
         let key = key.half();
         while !self.reserve() {
-            let passed = self.lists().take_passed(now);
+            let passed = self.lists.lock().take_passed(now);
             if passed.is_empty() {
                 self.rejected.fetch_add(1, Ordering::Relaxed);
                 return Err(ReplayStoreError::Full);
@@ -140,7 +140,7 @@ impl Store {
             return Ok(Claim::Replayed);
         }
         let (passed, dropped_before) = {
-            let mut lists = self.lists();
+            let mut lists = self.lists.lock();
             lists.by_last_second.entry(expires).or_default().push(key);
             (lists.take_passed(now), lists.dropped_before)
         };
@@ -180,10 +180,6 @@ impl Store {
             self.records.invalidate(key);
         }
         self.live.fetch_sub(keys.len(), Ordering::Relaxed);
-    }
-
-    fn lists(&self) -> MutexGuard<'_, Lists> {
-        self.lists.lock()
     }
 }
 

@@ -372,9 +372,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         self.check(&registered)?;
         let claims = serde_json::from_slice(response).map_err(|_| TokenError::Claims)?;
         let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
-        if let Some(expires) = registered.exp {
-            token = token.with_expiry(Timestamp::from_numeric_date(expires));
-        }
+        token.expires = registered.exp.map(Timestamp::from_numeric_date);
         Ok(IntrospectedToken {
             token,
             validity: Validity {

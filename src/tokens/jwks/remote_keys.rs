@@ -1,7 +1,7 @@
 //! A key source that fetches the keys of an issuer.
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
@@ -169,7 +169,7 @@ impl RemoteKeys {
 
     /// The current state of the keys, for health checks. Fetches nothing.
     pub fn status(&self) -> RemoteKeysStatus {
-        let state = self.state();
+        let state = self.state.lock();
         let held = state.held.as_ref();
         let lives_until = held.map(|held| held.fetched.plus(self.settings.lifetime(held)));
         RemoteKeysStatus {
@@ -220,7 +220,7 @@ impl RemoteKeys {
     async fn attempt(&self) -> Result<(), RemoteKeysError> {
         let (pending, fetch) = {
             let now = self.clock.now();
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.asked = Some(now);
             if self.settings.phase(&mut state, now) == Phase::Young {
                 return Ok(());
@@ -240,7 +240,7 @@ impl RemoteKeys {
 
     /// The keys for a request, and the fetch to launch.
     fn find(&self, now: Timestamp) -> (Found, Option<Fetch>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.asked = Some(now);
         let phase = self.settings.phase(&mut state, now);
         let cooldown = self.settings.cooldown;
@@ -267,7 +267,7 @@ impl RemoteKeys {
 
     /// The keys for a token that no key of `known` has verified, and the fetch to launch.
     fn find_newer(&self, known: &KeySet, now: Timestamp) -> (Found, Option<Fetch>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.asked = Some(now);
         if let Some(newer) = state.other_than(known) {
             return (Found::Keys(newer), None);
@@ -304,10 +304,6 @@ impl RemoteKeys {
             outcome,
         }
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
 }
 
 enum Found {
@@ -329,7 +325,7 @@ impl KeySource for RemoteKeys {
             Found::Pending(pending) => drop(ended(pending, &self.issuer, &self.state).await),
             Found::NothingNew | Found::Unavailable => return Err(KeySourceError),
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let phase = self.settings.phase(&mut state, now);
         let held = state.held.as_ref().filter(|_| phase != Phase::Gone);
         held.map(|held| held.keys.clone()).ok_or(KeySourceError)
@@ -350,7 +346,7 @@ impl KeySource for RemoteKeys {
             Found::NothingNew => return Ok(None),
             Found::Unavailable => return Err(KeySourceError),
         }
-        Ok(self.state().other_than(known))
+        Ok(self.state.lock().other_than(known))
     }
 }
 

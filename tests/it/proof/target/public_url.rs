@@ -218,6 +218,39 @@ fn the_error_shows_the_url_without_its_userinfo() {
     }
 }
 
+///
+#[test]
+fn http_on_loopback_accepts_http_on_this_machine_only() {
+    for (host, accepted) in [
+        ("localhost", true),
+        ("LOCALHOST", true),
+        ("127.0.0.1", true),
+        ("127.255.255.254", true),
+        ("[::1]", true),
+        ("126.255.255.255", false),
+        ("128.0.0.1", false),
+        ("0.0.0.0", false),
+        ("192.168.0.1", false),
+        ("[::]", false),
+        ("[::2]", false),
+        ("[::ffff:127.0.0.1]", false),
+        ("127.0.0.1.example.com", false),
+        ("localhost.example.com", false),
+        ("api.example.com", false),
+    ] {
+        let http = format!("http://{host}:8080");
+        let expected = if accepted {
+            Ok(http.to_lowercase())
+        } else {
+            Err(InvalidPublicUrl::NotHttps(http.clone()))
+        };
+        let parsed = PublicUrl::http_on_loopback(&http).map(|url| url.to_string());
+        assert_eq!(parsed, expected, "{host}");
+        let https = PublicUrl::http_on_loopback(&format!("https://{host}"));
+        assert!(https.is_ok(), "{host} with https");
+    }
+}
+
 #[test]
 fn insecure_http_accepts_http_and_https() {
     let insecure = |url| PublicUrl::insecure_http(url).map(|url| url.to_string());

@@ -58,7 +58,7 @@ macro_rules! defects {
         /// # How a service responds
         ///
         /// The reason is the [`Rejection`](crate::Rejection). Nonces change `NoProof`
-        /// ([`rejection_with_nonces`](Self::rejection_with_nonces)).
+        /// ([`TestRequest::rejection_of`](crate::testing::TestRequest::rejection_of)).
         ///
         /// | defect | status | `error` | reason |
         /// |---|---|---|---|

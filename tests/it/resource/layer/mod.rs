@@ -40,7 +40,9 @@ pub(super) fn verifier_with<C: Send + Sync + 'static>(
     )
 }
 
-pub(super) fn poll_ready<S: Service<Request<String>>>(service: &mut S) -> Poll<Result<(), S::Error>> {
+pub(super) fn poll_ready<S: Service<Request<String>>>(
+    service: &mut S,
+) -> Poll<Result<(), S::Error>> {
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 

@@ -14,13 +14,14 @@ use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::proof::NonceError;
 use tower_dpop::resource::{BearerError, CredentialsError, Scheme, Unavailable};
-use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
+use tower_dpop::tokens::TokenError;
 use tower_dpop::{
     AcceptedToken, BearerToken, BoundToken, Claims, DpopLayer, MemoryReplayStore, NonceSecret,
     Rejection, StatelessNonces, Timestamp, Verifier,
 };
 
 use super::challenge::ALGS;
+use super::layer::RejectingTokens;
 
 /// The types of the token in the extensions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,25 +232,6 @@ fn reports_an_invalid_bearer_token_in_the_bearer_challenge() {
             rejected_as_bearer(BearerError::Token(error)),
             "R-AT.6: {name}"
         );
-    }
-}
-
-/// Rejects every token with this error.
-pub(super) struct RejectingTokens(pub(super) TokenError);
-
-impl AccessTokenVerifier for RejectingTokens {
-    type Claims = Claims;
-
-    async fn verify(
-        &self,
-        _: PresentedToken<'_>,
-        _: Timestamp,
-    ) -> Result<AccessToken<Claims>, TokenError> {
-        Err(self.0.clone())
-    }
-
-    fn issuers(&self) -> Vec<&str> {
-        Vec::new()
     }
 }
 

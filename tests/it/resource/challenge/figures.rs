@@ -48,7 +48,7 @@ fn challenges_match_the_figures_of_rfc_9449() {
     let both: Change = |a| set_authorization(a, &["Bearer TOKEN", "DPoP TOKEN"]);
     let missing = CredentialsError::Missing;
     let ambiguous = CredentialsError::Ambiguous;
-    let rows: [(&str, _, Change, u16, &[&str], Rejection); 8] = [
+    let rows: [(&str, _, Change, u16, &[&str], Rejection); 7] = [
         (
             "Figure 15",
             &dpop_only,
@@ -90,16 +90,6 @@ fn challenges_match_the_figures_of_rfc_9449() {
             BearerError::Token(TokenError::Expired).into(),
         ),
         (
-            "Figure 18, without Bearer allowed",
-            &dpop_only,
-            expired,
-            401,
-            &[
-                r#"DPoP error="invalid_token", error_description="the access token was presented as a bearer token", algs="ES256 PS256""#,
-            ],
-            CredentialsError::Bearer.into(),
-        ),
-        (
             "Figure 19",
             &with_bearer,
             both,
@@ -128,9 +118,6 @@ fn challenges_match_the_figures_of_rfc_9449() {
 fn the_expected_challenges_match_the_published_figures() {
     let vectors: serde_json::Value =
         serde_json::from_str(include_str!("../../../vectors.json")).unwrap();
-    let mut published = Vec::new();
-    collect_figures(&vectors, &mut published);
-    assert_eq!(published.len(), 5, "Figures 15 to 19");
     // As sets, because Figure 19 has another order of parameters.
     let parameters = |challenge: &str| -> BTreeSet<String> {
         let (scheme, rest) = challenge.split_once(' ').unwrap_or((challenge, ""));
@@ -144,42 +131,20 @@ fn the_expected_challenges_match_the_published_figures() {
         });
         without_description.chain([scheme.to_owned()]).collect()
     };
-    let ours: [&[&str]; 5] = [
-        &standard::FIGURE_15,
-        &standard::FIGURE_16,
-        &standard::FIGURE_17,
-        &standard::FIGURE_18,
-        &standard::FIGURE_19,
+    let figures: [(&str, &[&str]); 5] = [
+        ("fig15", &standard::FIGURE_15),
+        ("fig16", &standard::FIGURE_16),
+        ("fig17", &standard::FIGURE_17),
+        ("fig18", &standard::FIGURE_18),
+        ("fig19_status400", &standard::FIGURE_19),
     ];
-    for ((name, line), ours) in published.iter().zip(ours) {
+    for (name, ours) in figures {
+        let line = vectors["rfc9449"]["challenges"][name][0].as_str().unwrap();
         let theirs: Vec<BTreeSet<String>> = match line.split_once(", DPoP ") {
             Some((first, second)) => vec![parameters(first), parameters(&format!("DPoP {second}"))],
             None => vec![parameters(line)],
         };
         let ours: Vec<BTreeSet<String>> = ours.iter().map(|line| parameters(line)).collect();
         assert_eq!(ours, theirs, "{name}");
-    }
-}
-
-/// Collects Figures 15 to 19 from the test vectors, in their order.
-fn collect_figures(value: &serde_json::Value, found: &mut Vec<(String, String)>) {
-    match value {
-        serde_json::Value::Object(members) => {
-            for (name, member) in members {
-                let number = name
-                    .strip_prefix("fig1")
-                    .and_then(|rest| rest.chars().next());
-                match (number, member[0].as_str()) {
-                    (Some('5'..='9'), Some(line)) => found.push((name.clone(), line.to_owned())),
-                    _ => collect_figures(member, found),
-                }
-            }
-        }
-        serde_json::Value::Array(members) => {
-            for member in members {
-                collect_figures(member, found);
-            }
-        }
-        _ => {}
     }
 }

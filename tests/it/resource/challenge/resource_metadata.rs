@@ -10,32 +10,15 @@ use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::resource::RequireAuthenticationLayer;
 use tower_dpop::testing::TestResponse;
-use tower_dpop::tokens::{
-    AccessToken, AccessTokenVerifier, KeySource, KeySourceError, PresentedToken, TokenError,
-};
+use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
     Claims, DpopLayer, JwtVerifier, KeySet, NonceSecret, RequireScopesLayer, StatelessNonces,
     Timestamp, Verifier,
 };
 
+use super::UnreachableKeys;
 use crate::credentials::set_authorization;
 use crate::resource::bearer::remove_cnf;
-
-struct UnreachableKeys;
-
-impl KeySource for UnreachableKeys {
-    async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
-        Err(KeySourceError)
-    }
-
-    async fn newer_key_set(
-        &self,
-        _known: &KeySet,
-        _now: Timestamp,
-    ) -> Result<Option<KeySet>, KeySourceError> {
-        Err(KeySourceError)
-    }
-}
 
 enum EitherKeys {
     Reachable(JwtVerifier<KeySet>),

@@ -1,7 +1,5 @@
 //! The complete response of each kind of rejection.
 
-#![expect(clippy::too_many_lines, reason = "tables are long")]
-
 use std::convert::Infallible;
 
 use common::{
@@ -10,16 +8,17 @@ use common::{
 use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::{Claim, NonceError, NonceSource as _, ReplayKey, ReplayStoreError};
+use tower_dpop::proof::{NonceError, NonceSource as _, ReplayStoreError};
 use tower_dpop::resource::Unavailable;
-use tower_dpop::tokens::{KeySource, KeySourceError, TokenError};
+use tower_dpop::tokens::TokenError;
 use tower_dpop::{
-    Algorithm, Algorithms, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
-    Rejection, ReplayStore, StatelessNonces, Timestamp, Verifier,
+    DpopLayer, JwtVerifier, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
+    Verifier,
 };
 
+use super::{ALGS, UnreachableKeys};
 use crate::credentials::with_authorization;
-use crate::resource::bearer::RejectingTokens;
+use crate::resource::layer::{FailingStore, RejectingTokens};
 
 /// The status and the header fields of a response.
 type StatusAndFields = (u16, Vec<(String, String)>);
@@ -31,10 +30,10 @@ fn status_and_fields(status: u16, fields: &[(&str, &str)]) -> StatusAndFields {
     (status, fields.collect())
 }
 
-macro_rules! algs {
-    () => {
-        r#"algs="ES256 ES384 PS256 Ed25519 EdDSA""#
-    };
+/// A rejection whose only field is a challenge with this error.
+fn error(status: u16, code: &str, description: &str) -> StatusAndFields {
+    let challenge = format!(r#"DPoP error="{code}", error_description="{description}", {ALGS}"#);
+    status_and_fields(status, &[("www-authenticate", &challenge)])
 }
 
 fn respond<C: Send + Sync + 'static>(layer: &DpopLayer<C>, attempt: &Attempt) -> StatusAndFields {
@@ -69,129 +68,87 @@ fn current_nonce() -> String {
 /// a nonce only if the request was rejected for its nonce.
 #[test]
 fn each_rejection_has_the_documented_response() {
+    let algs = format!("DPoP {ALGS}");
+    let without_error = || status_and_fields(401, &[("www-authenticate", &algs)]);
     let rows: Vec<(&str, Attempt, StatusAndFields)> = vec![
         (
             "O0 R-7.2.4: no credentials",
             with_authorization(&[]),
-            status_and_fields(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
+            without_error(),
         ),
         (
             "O0: another scheme",
             with_authorization(&["Basic YTpi"]),
-            status_and_fields(401, &[("www-authenticate", concat!("DPoP ", algs!()))]),
+            without_error(),
+        ),
+        (
+            "O0 R-7.1.14: Proxy-Authorization, and no proxy fields in the response",
+            Attempt::but(|a| {
+                a.authorization = Some(Vec::new());
+                a.extra_headers = vec![("proxy-authorization", field(b"DPoP token"))];
+            }),
+            without_error(),
         ),
         (
             "O1 R-7.1.9 R-7.1.10 R-7.1.11: an invalid proof",
             Attempt::but(|a| a.proof_claims["htm"] = json!("POST")),
-            status_and_fields(
+            error(
                 401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof is for another method", "#,
-                        algs!()
-                    ),
-                )],
+                "invalid_dpop_proof",
+                "the DPoP proof is for another method",
             ),
         ),
         (
             "O1: a request that no proof can be made for",
             Attempt::but(|a| a.uri = "/%zz".into()),
-            status_and_fields(
+            error(
                 401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_dpop_proof", error_description="the path of the request is malformed", "#,
-                        algs!()
-                    ),
-                )],
+                "invalid_dpop_proof",
+                "the path of the request is malformed",
             ),
         ),
         (
             "O3: an expired token",
             Attempt::but(|a| a.token_claims["exp"] = json!(NOW - 600)),
-            status_and_fields(
-                401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_token", error_description="the access token has expired", "#,
-                        algs!()
-                    ),
-                )],
-            ),
+            error(401, "invalid_token", "the access token has expired"),
         ),
         (
             "O3 R-4.3.12b: a token bound to another key",
             Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt())),
-            status_and_fields(
-                401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_token", error_description="Invalid DPoP key binding", "#,
-                        algs!()
-                    ),
-                )],
-            ),
+            error(401, "invalid_token", "Invalid DPoP key binding"),
         ),
         (
             "O3 F-12: an unbound token",
             Attempt::but(|a| {
                 a.token_claims.as_object_mut().unwrap().remove("cnf");
             }),
-            status_and_fields(
+            error(
                 401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_token", error_description="the access token is not bound to a key", "#,
-                        algs!()
-                    ),
-                )],
+                "invalid_token",
+                "the access token is not bound to a key",
             ),
         ),
         (
             "O3 R-7.2.3 F-10 (DPoP only): a bound token under Bearer",
             with_authorization(&["Bearer TOKEN"]),
-            status_and_fields(
+            error(
                 401,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_token", error_description="the access token was presented as a bearer token", "#,
-                        algs!()
-                    ),
-                )],
+                "invalid_token",
+                "the access token was presented as a bearer token",
             ),
         ),
         (
             "O4 R-7.2.5 (DPoP only): several Authorization fields",
             with_authorization(&["DPoP TOKEN", "Bearer TOKEN"]),
-            status_and_fields(
-                400,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_request", error_description="several Authorization fields", "#,
-                        algs!()
-                    ),
-                )],
-            ),
+            error(400, "invalid_request", "several Authorization fields"),
         ),
         (
             "O4: malformed credentials",
             with_authorization(&["DPoP"]),
-            status_and_fields(
+            error(
                 400,
-                &[(
-                    "www-authenticate",
-                    concat!(
-                        r#"DPoP error="invalid_request", error_description="the Authorization field is malformed", "#,
-                        algs!()
-                    ),
-                )],
+                "invalid_request",
+                "the Authorization field is malformed",
             ),
         ),
     ];
@@ -214,33 +171,16 @@ fn a_missing_proof_gets_a_nonce_if_nonces_are_required() {
     let without_proof = Attempt::but(|a| a.dpop = Some(Vec::new()));
     assert_eq!(
         respond(&DpopLayer::new(verifier()), &without_proof),
-        status_and_fields(
-            401,
-            &[(
-                "www-authenticate",
-                concat!(
-                    r#"DPoP error="invalid_dpop_proof", error_description="the DPoP proof is missing", "#,
-                    algs!()
-                )
-            )]
-        ),
+        error(401, "invalid_dpop_proof", "the DPoP proof is missing"),
         "O1 R-7.1.2"
     );
     let nonce = current_nonce();
-    let nonce_required = status_and_fields(
-        401,
-        &[
-            (
-                "www-authenticate",
-                concat!(
-                    r#"DPoP error="use_dpop_nonce", error_description="Resource server requires nonce in DPoP proof", "#,
-                    algs!()
-                ),
-            ),
-            ("dpop-nonce", &nonce),
-            ("cache-control", "no-store"),
-        ],
-    );
+    let description = "Resource server requires nonce in DPoP proof";
+    let mut nonce_required = error(401, "use_dpop_nonce", description);
+    nonce_required.1.extend([
+        ("dpop-nonce".to_owned(), nonce),
+        ("cache-control".to_owned(), "no-store".to_owned()),
+    ]);
     let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     assert_eq!(
         respond(&with_nonces, &without_proof),
@@ -266,62 +206,34 @@ fn a_missing_proof_gets_a_nonce_if_nonces_are_required() {
     }
 }
 
+/// R-AT.9, R-AT.10: scopes are checked by the application, for example in its own verifier of access tokens.
 #[test]
-fn an_insufficient_scope_gets_403_and_the_required_scope() {
-    let verifier = |error| Verifier::new(common::rules(), RejectingTokens(error));
-    let insufficient = verifier(TokenError::InsufficientScope)
-        .with_scope("orders.read orders.write".parse().unwrap());
+fn a_token_verifier_can_reject_an_insufficient_scope() {
+    let tokens = RejectingTokens(TokenError::InsufficientScope);
+    let layer = DpopLayer::new(
+        Verifier::new(common::rules(), tokens)
+            .with_scope("orders.read orders.write".parse().unwrap()),
+    );
+    let description = "the access token does not allow this request";
+    let challenge = format!(
+        r#"DPoP error="insufficient_scope", error_description="{description}", scope="orders.read orders.write", {ALGS}"#
+    );
     assert_eq!(
-        respond(&DpopLayer::new(insufficient), &Attempt::good()),
-        status_and_fields(
-            403,
-            &[(
-                "www-authenticate",
-                concat!(
-                    r#"DPoP error="insufficient_scope", error_description="the access token does not allow this request", "#,
-                    r#"scope="orders.read orders.write", "#,
-                    algs!()
-                )
-            )]
-        ),
+        respond(&layer, &Attempt::good()),
+        status_and_fields(403, &[("www-authenticate", &challenge)]),
         "O5"
     );
-}
-
-struct UnreachableKeys;
-
-impl KeySource for UnreachableKeys {
-    async fn key_set(&self, _now: Timestamp) -> Result<KeySet, KeySourceError> {
-        Err(KeySourceError)
-    }
-
-    async fn newer_key_set(
-        &self,
-        _known: &KeySet,
-        _now: Timestamp,
-    ) -> Result<Option<KeySet>, KeySourceError> {
-        Err(KeySourceError)
-    }
-}
-
-struct UnreachableStore;
-
-impl ReplayStore for UnreachableStore {
-    async fn claim(
-        &self,
-        _key: ReplayKey,
-        _now: Timestamp,
-        _expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
-        Err(ReplayStoreError::Unavailable)
-    }
+    Attempt::good()
+        .outcome_by(&layer)
+        .assert_reason("O5", TokenError::InsufficientScope);
 }
 
 #[test]
 fn a_server_error_has_no_challenge() {
     let unavailable = status_and_fields(503, &[("retry-after", "1")]);
     let full = verifier_by(|rules| rules.with_replay_store(MemoryReplayStore::with_limit(0)));
-    let unreachable = verifier_by(|rules| rules.with_replay_store(UnreachableStore));
+    let unreachable =
+        verifier_by(|rules| rules.with_replay_store(FailingStore(ReplayStoreError::Unavailable)));
     let no_keys = Verifier::new(
         common::rules(),
         JwtVerifier::new(ISSUER, AUDIENCE, UnreachableKeys),
@@ -329,7 +241,7 @@ fn a_server_error_has_no_challenge() {
     let undecided = Verifier::new(common::rules(), RejectingTokens(TokenError::Unavailable));
     let unreachable_with_nonces = verifier_by(|rules| {
         rules
-            .with_replay_store(UnreachableStore)
+            .with_replay_store(FailingStore(ReplayStoreError::Unavailable))
             .with_nonces(nonces())
     });
     let good = Attempt::good;
@@ -373,94 +285,5 @@ fn a_server_error_has_no_challenge() {
         .assert_reason("O6 T-18", replay(ReplayStoreError::Unavailable));
     for outcome in [good().outcome_by(&no_keys), good().outcome_by(&undecided)] {
         outcome.assert_reason("O6", Rejection::Unavailable(Unavailable::Token));
-    }
-}
-
-/// Figures 15 and 16 of RFC 9449 exactly. Figure 24 has no `algs`, which this crate always adds.
-#[test]
-fn challenges_match_figures_15_16_and_24() {
-    let vectors: Value = serde_json::from_str(include_str!("../../../vectors.json")).unwrap();
-    let figure = |name: &str| {
-        vectors["rfc9449"]["challenges"][name][0]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
-    let es256 = Algorithms::only(Algorithm::Es256);
-    let challenge = |verifier: tower_dpop::Verifier, attempt: Attempt| {
-        attempt
-            .outcome_by(&DpopLayer::new(verifier))
-            .challenges
-            .clone()
-    };
-    assert_eq!(
-        challenge(
-            verifier_by(|rules| rules.with_algorithms(es256.add(Algorithm::Ps256))),
-            with_authorization(&[])
-        ),
-        [figure("fig15")],
-        "O0"
-    );
-    assert_eq!(
-        challenge(
-            verifier_by(|rules| rules.with_algorithms(es256)),
-            Attempt::but(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()))
-        ),
-        [figure("fig16")],
-        "O3"
-    );
-    assert_eq!(
-        challenge(
-            verifier_by(|rules| rules.with_algorithms(es256).with_nonces(nonces())),
-            Attempt::good()
-        ),
-        [figure("fig24") + r#", algs="ES256""#],
-        "O2"
-    );
-}
-
-/// R-7.1.8, P-8: each parameter once, always in the same order.
-#[test]
-fn every_challenge_contains_the_configured_parameters() {
-    let metadata = "https://api.example.com/.well-known/oauth-protected-resource";
-    let layer = DpopLayer::new(
-        verifier()
-            .with_realm("orders".parse().unwrap())
-            .with_scope("orders.read".parse().unwrap())
-            .with_resource_metadata(metadata.parse().unwrap()),
-    );
-    let configured = format!(
-        r#"scope="orders.read", {}, resource_metadata="{metadata}""#,
-        algs!()
-    );
-    assert_eq!(
-        with_authorization(&[]).outcome_by(&layer).challenges,
-        [format!(r#"DPoP realm="orders", {configured}"#)],
-        "O0 R-7.1.8 P-8"
-    );
-    assert_eq!(
-        with_authorization(&["DPoP"]).outcome_by(&layer).challenges,
-        [format!(
-            r#"DPoP realm="orders", error="invalid_request", error_description="the Authorization field is malformed", {configured}"#
-        )],
-        "O4 R-7.1.8 P-8"
-    );
-}
-
-/// R-7.1.14: proxies do not use the scheme.
-#[test]
-fn a_rejection_has_no_proxy_fields() {
-    let layer = DpopLayer::new(verifier());
-    for attempt in [
-        with_authorization(&[]),
-        Attempt::but(|a| {
-            a.authorization = Some(Vec::new());
-            a.extra_headers = vec![("proxy-authorization", field(b"DPoP token"))];
-        }),
-        Attempt::but(|a| a.dpop = Some(Vec::new())),
-    ] {
-        let (status, fields) = respond(&layer, &attempt);
-        assert_eq!(status, 401);
-        assert!(!fields.iter().any(|(name, _)| name.starts_with("proxy-")));
     }
 }

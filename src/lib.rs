@@ -51,6 +51,7 @@
 //! are an allow-list that cannot contain `none` or a MAC. If a request cannot be checked, because the replay store or
 //! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_http", feature = "_signing"))))]
 
 pub(crate) mod time;
 pub(crate) mod sync;

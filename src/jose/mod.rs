@@ -36,7 +36,9 @@ pub(crate) mod signing_key;
 pub use crate::jose::algorithm::{InvalidAlgorithm, InvalidAlgorithms};
 pub use crate::jose::jwk::{InvalidJwk, Jwk, SignatureRejected};
 #[cfg(feature = "_signing")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "client", feature = "introspection"))))]
 pub use crate::jose::key_documents::SigningKeyError;
 #[cfg(feature = "_signing")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "client", feature = "introspection"))))]
 pub use crate::jose::signing_key::{SecretBytes, SecretText, SigningError, SigningKey};
 pub use crate::jose::thumbprint::InvalidThumbprint;

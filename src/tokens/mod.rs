@@ -19,6 +19,7 @@ pub use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, Confirma
 pub use crate::tokens::cache::TokenCache;
 pub use crate::tokens::claims::{HasAuthentication, HasScopes};
 #[cfg(feature = "_http")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
 pub use crate::tokens::http::{
     EndpointUrl, HttpClient, HttpClientBuilder, HttpClientError, InvalidEndpointUrl,
 };

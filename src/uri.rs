@@ -11,10 +11,11 @@
 //! | `https://api.example` | `https://api.example/` |
 //! | `/%7Ejoe/%2e%2e/a/./b%2fc` | `/a/b%2Fc` |
 //! | `/a?x=1#y` | `/a` |
+//! | `/a[b]\c%` in a request or a proof | `/a%5Bb%5D%5Cc%25` |
 //!
-//! Characters that RFC 3986 does not allow in a path, such as `[`, `]` and `|`, are rejected on both
-//! sides; clients percent-encode them. The following remain different: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and
-//! `/`, `api.example.` and `api.example`, upper and lower case in a path.
+//! RFC 3986 does not allow the characters of the last row in a path, but browsers and other WHATWG parsers send some
+//! of them as they are. The following remain different: `/a` and `/a/`, `/a//b` and `/a/b`, `%2F` and
+//! `/`, `%5C` and `/`, `api.example.` and `api.example`, upper and lower case in a path.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -151,10 +152,20 @@ pub(crate) fn split(url: &str) -> Result<(Origin<'_>, &str), InvalidHttpUrl> {
     Ok((origin, path))
 }
 
+/// Which characters a path may contain unencoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathSyntax {
+    /// Those of RFC 3986 section 3.3, and complete percent-encodings: configured URLs, and URLs that we sign.
+    Rfc3986,
+    /// Also the other visible ASCII characters, and a `%` that begins no percent-encoding. Each
+    /// is equal to its own percent-encoding: what others send and sign.
+    AsSent,
+}
+
 /// Normalises a path by RFC 3986 section 6.2.2: decodes percent-encoded unreserved characters, writes
 /// other percent-encodings in upper case, then removes dot segments (section 5.2.4). An empty path
-/// becomes `/` (section 6.2.3). `None` if the text is not an absolute path by RFC 3986.
-pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
+/// becomes `/` (section 6.2.3). `None` if the text is not an absolute path by this syntax.
+pub(crate) fn normalise_path(path: &str, syntax: PathSyntax) -> Option<Cow<'_, str>> {
     if path.is_empty() {
         return Some("/".into());
     }
@@ -165,7 +176,7 @@ pub(crate) fn normalise_path(path: &str) -> Option<Cow<'_, str>> {
     let decoded = if path.bytes().all(is_path_character) {
         Cow::Borrowed(path)
     } else {
-        Cow::Owned(decode_unreserved(path)?)
+        Cow::Owned(decode_unreserved(path, syntax)?)
     };
     Some(if decoded.contains("/.") {
         remove_dot_segments(&decoded).into()
@@ -191,35 +202,43 @@ const IS_PATH_CHARACTER: [bool; 256] = {
     table
 };
 
-/// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that a path may not contain, and for
-/// an incomplete percent-encoding.
-fn decode_unreserved(path: &str) -> Option<String> {
-    let mut decoded = String::with_capacity(path.len() + 1);
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let high = char::from(bytes.next()?).to_digit(16)?;
-            let low = char::from(bytes.next()?).to_digit(16)?;
-            // Two hexadecimal digits are one byte.
-            let value = u8::try_from(high * 16 + low).ok()?;
+/// RFC 3986 sections 6.2.2.1 and 6.2.2.2. `None` for a character that the syntax does not allow.
+fn decode_unreserved(path: &str, syntax: PathSyntax) -> Option<String> {
+    let mut decoded = String::with_capacity(path.len() + 2);
+    let mut rest = path.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if let (b'%', [high, low, after @ ..]) = (byte, after)
+            && let Some(value) = hexadecimal_byte(*high, *low)
+        {
+            rest = after;
             if is_unreserved(value) {
                 decoded.push(char::from(value));
             } else {
-                decoded.push('%');
-                decoded.extend(
-                    [high, low]
-                        .into_iter()
-                        .filter_map(|digit| char::from_digit(digit, 16))
-                        .map(|digit| digit.to_ascii_uppercase()),
-                );
+                push_encoded(&mut decoded, value);
             }
-        } else if is_path_character(byte) {
-            decoded.push(char::from(byte));
+        } else if is_path_character(*byte) {
+            decoded.push(char::from(*byte));
+        } else if syntax == PathSyntax::AsSent && byte.is_ascii_graphic() {
+            push_encoded(&mut decoded, *byte);
         } else {
             return None;
         }
     }
     Some(decoded)
+}
+
+fn push_encoded(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    text.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+}
+
+/// The byte that two hexadecimal digits stand for.
+pub(crate) fn hexadecimal_byte(high: u8, low: u8) -> Option<u8> {
+    let high = char::from(high).to_digit(16)?;
+    let low = char::from(low).to_digit(16)?;
+    u8::try_from(high * 16 + low).ok()
 }
 
 /// RFC 3986 section 5.2.4, for a path that starts with a slash.

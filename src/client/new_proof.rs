@@ -16,7 +16,7 @@ use crate::jose::jws;
 use crate::jose::signing_key::SigningError;
 use crate::proof::nonce::Nonce;
 use crate::time::Timestamp;
-use crate::uri::{Origin, normalise_path};
+use crate::uri::{Origin, PathSyntax, normalise_path};
 
 /// An unsigned proof for one request. The layers make proofs themselves; this type is for clients
 /// without them.
@@ -66,7 +66,8 @@ pub(crate) struct Htu {
 impl Htu {
     pub(crate) fn of(uri: &Uri) -> Result<Self, InvalidRequestUrl> {
         let origin = Self::origin_of(uri)?;
-        let path = normalise_path(uri.path()).ok_or(InvalidRequestUrl::Path)?;
+        let path =
+            normalise_path(uri.path(), PathSyntax::Rfc3986).ok_or(InvalidRequestUrl::Path)?;
         Ok(Self {
             origin: origin.into_owned(),
             path: path.into_owned(),

@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{Method, Uri, Version};
 
 use crate::uri::{
-    Host, InvalidHttpUrl, Origin, UrlScheme, normalise_path, split, without_userinfo,
+    Host, InvalidHttpUrl, Origin, PathSyntax, UrlScheme, normalise_path, split, without_userinfo,
 };
 
 /// A URL under which clients reach the service: scheme, host, port, and the path prefix that a
@@ -105,7 +105,7 @@ impl PublicUrl {
         if path.contains(['?', '#']) {
             return Err(InvalidPublicUrl::QueryOrFragment(url.to_owned()));
         }
-        let path = normalise_path(path).ok_or_else(malformed)?;
+        let path = normalise_path(path, PathSyntax::Rfc3986).ok_or_else(malformed)?;
         Ok(Self {
             origin: origin.into_owned(),
             prefix: path.trim_end_matches('/').to_owned(),
@@ -307,7 +307,8 @@ impl<'t> Path<'t> {
             // RFC 9112 section 3.2.4: the asterisk is for OPTIONS only.
             Ok(Self::Asterisk)
         } else {
-            let path = normalise_path(uri.path()).ok_or(TargetError::NotRfc3986)?;
+            let path =
+                normalise_path(uri.path(), PathSyntax::AsSent).ok_or(TargetError::NotRfc3986)?;
             Ok(Self::Normal(path))
         }
     }
@@ -334,7 +335,7 @@ impl Target<'_> {
             .map_or(without_fragment, |(before, _)| before);
         let (origin, path) =
             split(without_query).map_err(|InvalidHttpUrl| UrlMismatch::Malformed)?;
-        let normalised = normalise_path(path).ok_or(UrlMismatch::Malformed)?;
+        let normalised = normalise_path(path, PathSyntax::AsSent).ok_or(UrlMismatch::Malformed)?;
         let mut nearest = UrlMismatch::Scheme;
         for url in self
             .public_urls
@@ -404,7 +405,7 @@ pub enum TargetError {
     /// target (RFC 9110 section 7.4).
     #[error("the request is for another server")]
     Misdirected,
-    /// The path contains characters that RFC 3986 does not allow.
+    /// The path contains a character that is not visible ASCII: clients percent-encode it.
     #[error("the path of the request is malformed")]
     NotRfc3986,
     /// The [`TargetResolver`] returned no target.

@@ -1,5 +1,6 @@
 //! The comparison of two URLs, normalised by RFC 3986 sections 6.2.2 and 6.2.3.
 
+use http::Uri;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -383,10 +384,6 @@ fn rejects_an_htu_that_is_not_an_http_url() {
             "https:\\\\api.example.com/orders",
         ),
         (
-            "H-17: a backslash in the path",
-            "https://api.example.com/a\\orders",
-        ),
-        (
             "H-17: a TAB in the path",
             "https://api.example.com/or\tders",
         ),
@@ -413,37 +410,64 @@ fn rejects_an_htu_that_is_not_an_http_url() {
             "H-17: a soft hyphen in the host",
             "https://api\u{ad}.example.com/orders",
         ),
-        ("H-17: %zz", "https://api.example.com/%zz"),
-        (
-            "H-17: a percent sign at the end",
-            "https://api.example.com/orders%",
-        ),
-        (
-            "H-17: a percent-encoding with one digit",
-            "https://api.example.com/orders%4",
-        ),
-        (
-            "H-17: a percent-encoding with an invalid digit",
-            "https://api.example.com/%4grders",
-        ),
-        (
-            "H-17: a plus sign instead of a digit",
-            "https://api.example.com/%+1rders",
-        ),
-        ("H-17: a quote", "https://api.example.com/\"orders\""),
-        ("H-17: angle brackets", "https://api.example.com/<orders>"),
-        ("H-17: braces", "https://api.example.com/{orders}"),
-        ("H-17: a vertical bar", "https://api.example.com/orders|"),
-        ("H-17: a caret", "https://api.example.com/orders^"),
-        ("H-17: a backtick", "https://api.example.com/`orders`"),
-        (
-            "H-17 H-13: brackets in the path",
-            "https://api.example.com/[orders]",
-        ),
     ];
     let layer = layer_at(&[API]);
     for (name, htu) in rows {
         assert_comparison(name, &outcome_for(&layer, "/orders", htu), MALFORMED);
+    }
+}
+
+/// H-17: browsers and WHATWG parsers send some of these characters as they are.
+#[test]
+fn a_character_that_rfc_3986_does_not_allow_is_equal_to_its_percent_encoding() {
+    let rows = [
+        ("a quote", "/a\"b", "/a%22b", "/ab"),
+        ("angle brackets", "/<a>", "/%3Ca%3E", "/%3Ea%3C"),
+        ("brackets", "/a[b]", "/a%5Bb%5D", "/a(b)"),
+        ("a backslash", "/a\\b", "/a%5Cb", "/a/b"),
+        ("a backslash and dots", "/a\\..\\b", "/a%5C..%5Cb", "/b"),
+        ("dots and a backslash", "/a/..\\b", "/a/..%5Cb", "/b"),
+        ("a caret", "/a^", "/a%5E", "/a"),
+        ("a backtick", "/`a`", "/%60a%60", "/'a'"),
+        ("braces", "/{a}", "/%7Ba%7D", "/(a)"),
+        ("a vertical bar", "/a|b", "/a%7Cb", "/a%5Cb"),
+        ("a percent sign at the end", "/a%", "/a%25", "/a"),
+        ("a percent sign and one digit", "/a%4", "/a%254", "/a4"),
+        ("%zz", "/%zz", "/%25zz", "/zz"),
+        ("an invalid digit", "/%4grders", "/%254grders", "/%25grders"),
+        ("a plus sign instead of a digit", "/%+1", "/%25+1", "/%1"),
+        (
+            "a percent sign before an encoding",
+            "/%%41",
+            "/%25A",
+            "/%2541",
+        ),
+        (
+            "a percent sign before encoded digits",
+            "/%%34%31",
+            "/%2541",
+            "/A",
+        ),
+    ];
+    let layer = layer_at(&[API]);
+    for (name, raw, encoded, different) in rows {
+        let compare = |uri: &str, path: &str, expected| {
+            // The `http` crate rejects some of them in requests.
+            if uri.parse::<Uri>().is_ok() {
+                let outcome = outcome_for(&layer, uri, &format!("{API}{path}"));
+                assert_comparison(
+                    &format!("H-17: {name}: {path} for {uri}"),
+                    &outcome,
+                    expected,
+                );
+            }
+        };
+        for one in [raw, encoded] {
+            compare(one, raw, EQUAL);
+            compare(one, encoded, EQUAL);
+            compare(one, different, PATH);
+            compare(different, one, PATH);
+        }
     }
 }
 

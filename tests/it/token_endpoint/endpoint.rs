@@ -92,7 +92,7 @@ fn rejects_a_request_without_a_valid_target() {
         ),
         (
             "a malformed path",
-            |a| a.uri = "/token|".into(),
+            |a| a.uri = "/tokén".into(),
             TargetError::NotRfc3986,
         ),
     ];

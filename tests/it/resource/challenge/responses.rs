@@ -100,7 +100,7 @@ fn each_rejection_has_the_documented_response() {
         ),
         (
             "O1: a request that no proof can be made for",
-            Attempt::but(|a| a.uri = "/%zz".into()),
+            Attempt::but(|a| a.uri = "/ordérs".into()),
             error(
                 401,
                 "invalid_dpop_proof",

@@ -242,6 +242,11 @@ impl Targets {
                 path,
             });
         }
+        // RFC 9112 section 3.2.3: it opens a tunnel, whatever the form of its target. Only HTTP/2 and later have
+        // the extended CONNECT (RFC 8441), which addresses a resource.
+        if request.method == Method::CONNECT && request.version < Version::HTTP_2 {
+            return Err(TargetError::Connect);
+        }
         let uri = original_uri(request);
         let path = Path::of(&request.method, uri)?;
         // RFC 9112 section 3.2.2: an absolute-form names the target itself. HTTP/2 and later always
@@ -398,7 +403,8 @@ pub enum UrlMismatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// A plain CONNECT, which opens a tunnel and addresses no resource.
+    /// A plain CONNECT, which opens a tunnel and addresses no resource: every CONNECT below HTTP/2, and one without
+    /// `:scheme` and `:path`.
     #[error("a CONNECT request has no target URL")]
     Connect,
     /// An absolute-form target whose origin is not that of a public URL, or an authority-form

@@ -173,7 +173,7 @@ fn header_fields_do_not_change_the_expected_url() {
     }
 }
 
-/// H-17: the `http` crate accepts these paths.
+/// H-17: the `http` crate accepts this path.
 #[test]
 fn rejects_a_request_path_that_is_not_ascii() {
     outcome_for(
@@ -489,7 +489,14 @@ fn accepts_extended_connect_but_not_plain_connect() {
                 .assert_reason(name, TargetError::Connect);
         }
     }
+    for version in [Version::HTTP_10, Version::HTTP_11] {
+        connect(version, orders, "CONNECT", orders)
+            .assert_reason("H-22: in absolute-form below HTTP/2", TargetError::Connect);
+        connect(version, "/orders", "CONNECT", orders)
+            .assert_reason("H-22: in origin-form below HTTP/2", TargetError::Connect);
+    }
     connect(Version::HTTP_2, orders, "CONNECT", orders).assert_passed("H-22: an extended CONNECT");
+    connect(Version::HTTP_3, orders, "CONNECT", orders).assert_passed("H-22: over HTTP/3");
     connect(Version::HTTP_2, orders, "GET", orders)
         .assert_reason("H-22: htm must be CONNECT", ProofError::Method);
     assert_comparison(

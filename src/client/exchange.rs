@@ -124,7 +124,9 @@ impl<K, P> Exchange<K, P> {
         // A path that no proof can name is not an error at other origins, which get no proof.
         let destination = if self.servers.at(&origin).is_some() {
             let htu = Htu::of(&head.uri).map_err(ClientError::Url)?;
-            self.servers.of(&htu).map(|server| (server, htu))
+            self.servers
+                .of(&htu, head.uri.path())
+                .map(|server| (server, htu))
         } else {
             None
         };

@@ -59,8 +59,6 @@ pub struct NewProof {
 pub(crate) struct Htu {
     pub(crate) origin: Origin<'static>,
     pub(crate) path: String,
-    /// Whether a server may read another path in the URL as sent: dot segments, encoded slashes.
-    pub(crate) is_ambiguous: bool,
 }
 
 impl Htu {
@@ -71,7 +69,6 @@ impl Htu {
         Ok(Self {
             origin: origin.into_owned(),
             path: path.into_owned(),
-            is_ambiguous: is_ambiguous(uri.path()),
         })
     }
 
@@ -81,23 +78,6 @@ impl Htu {
             .and_then(|(scheme, authority)| Origin::parse(scheme, authority.as_str()))
             .ok_or(InvalidRequestUrl::NotHttp)
     }
-}
-
-/// Whether servers may interpret the path in different ways: the URL's normal form is signed, but
-/// the URL is sent unchanged. Some servers decode slashes, some decode twice, some first remove the
-/// parameters (`;`) of a segment.
-fn is_ambiguous(path: &str) -> bool {
-    let mut path = path.to_ascii_lowercase();
-    while path.contains("%25") {
-        path = path.replace("%25", "%");
-    }
-    let path = path.replace("%2e", ".").replace("%3b", ";");
-    ["%2f", "%5c", "%00"]
-        .iter()
-        .any(|encoded| path.contains(encoded))
-        || path
-            .split('/')
-            .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 #[derive(Serialize)]

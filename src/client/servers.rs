@@ -18,7 +18,7 @@ use crate::proof::nonce::{DPOP_NONCE, Nonce};
 use crate::proof::target::PublicUrl;
 use crate::sync::Mutex;
 use crate::time::Timestamp;
-use crate::uri::Origin;
+use crate::uri::{Origin, hexadecimal_byte};
 
 /// The servers to which requests may be signed. Clones share what they learn.
 #[derive(Clone)]
@@ -47,10 +47,10 @@ impl Servers {
         self.urls.push(url);
     }
 
-    /// The server that a request goes to, if it is one of these.
-    pub(crate) fn of(&self, htu: &Htu) -> Option<&Server> {
+    /// The server that a request goes to, if it is one of these: `sent` is its path as it is sent.
+    pub(crate) fn of(&self, htu: &Htu, sent: &str) -> Option<&Server> {
         let covered = self.urls.iter().any(|url| {
-            url.covers(&htu.origin, &htu.path) && (url.is_origin() || !htu.is_ambiguous)
+            url.covers(&htu.origin, &htu.path) && (url.is_origin() || !is_ambiguous(sent))
         });
         self.at(&htu.origin).filter(|_| covered)
     }
@@ -211,6 +211,32 @@ impl ClockOffset {
     }
 }
 
+/// Whether servers may interpret the path in different ways: the URL's normal form is signed, but
+/// the URL is sent unchanged. Some servers decode slashes, some decode twice, some first remove the
+/// parameters (`;`) of a segment.
+///
+/// The path is decoded until nothing is left to decode, in one pass.
+fn is_ambiguous(path: &str) -> bool {
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        decoded.push(byte);
+        // A decoded byte may complete another percent-encoding, as the `%` of `%252f` does.
+        while let [before @ .., b'%', high, low] = &decoded[..]
+            && let Some(byte) = hexadecimal_byte(*high, *low)
+        {
+            if matches!(byte, b'/' | b'\\' | b'\0') {
+                return true;
+            }
+            decoded.truncate(before.len());
+            decoded.push(byte);
+        }
+    }
+    decoded.split(|byte| *byte == b'/').any(|segment| {
+        let name = segment.split(|byte| *byte == b';').next();
+        matches!(name, Some(b"." | b".."))
+    })
+}
+
 /// The nonce of a response. Several nonces are ignored, and so is a nonce that violates the grammar
 /// (RFC 9449 sections 8 and 8.1).
 fn nonce_in(headers: &HeaderMap) -> Option<Nonce> {
@@ -227,4 +253,45 @@ fn date_in(headers: &HeaderMap) -> Option<SystemTime> {
         return None;
     }
     httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same question, decoded level by level. It takes no account of encoded digits.
+    fn is_ambiguous_by_levels(path: &str) -> bool {
+        let mut path = path.to_ascii_lowercase();
+        while path.contains("%25") {
+            path = path.replace("%25", "%");
+        }
+        let path = path.replace("%2e", ".").replace("%3b", ";");
+        ["%2f", "%5c", "%00"]
+            .iter()
+            .any(|encoded| path.contains(encoded))
+            || path
+                .split('/')
+                .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    }
+
+    #[test]
+    fn decoding_in_one_pass_gives_the_result_of_decoding_level_by_level() {
+        const PIECES: [&str; 13] = [
+            "/", ".", ";", "a", "%", "%25", "25", "2e", "2F", "3b", "5C", "00", "2",
+        ];
+        let mut paths = vec![String::new()];
+        let mut ambiguous = 0;
+        for _ in 0..4 {
+            paths = paths
+                .iter()
+                .flat_map(|path| PIECES.map(|piece| format!("{path}{piece}")))
+                .collect();
+            for path in &paths {
+                let expected = is_ambiguous_by_levels(path);
+                assert_eq!(is_ambiguous(path), expected, "{path}");
+                ambiguous += usize::from(expected);
+            }
+        }
+        assert!(ambiguous > 1_000 && ambiguous < paths.len() - 1_000);
+    }
 }

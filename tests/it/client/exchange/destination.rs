@@ -114,6 +114,8 @@ fn an_ambiguous_path_is_not_below_a_path_prefix() {
         "/v1/..%3Bx/evil",
         "/v1/%252e%252e/evil",
         "/v1/..%25252fevil",
+        "/v1/..%25%32%66evil",
+        "/v1/%25%32%65%25%32%65/evil",
         "/v1/..%00/evil",
     ] {
         let request = || {

@@ -27,9 +27,9 @@ use crate::time::Clock;
 /// Sends a proof and the access token with every request ([RFC 9449 section
 /// 7](https://www.rfc-editor.org/rfc/rfc9449#section-7)).
 ///
-/// - On a demand for a nonce (`use_dpop_nonce`), the layer sends the request again with a new
-///   proof, once per new nonce and at most twice. It stores the nonce of every response, successful
-///   or not, per origin.
+/// - On a demand for a nonce (a 401 or 400 with `use_dpop_nonce` in a DPoP challenge), the layer sends
+///   the request again with a new proof, once per new nonce and at most twice. It stores the nonce of
+///   every response, successful or not, per origin.
 /// - If a proof is rejected and the server's `Date` shows that our clock is wrong, by one day at
 ///   most, the layer tries once more, with the server's time in the proof. If that proof is accepted,
 ///   further proofs have the server's time, too.
@@ -215,13 +215,16 @@ impl<D: Send> Reads<D> for ResourceServer {
     }
 }
 
+/// The status of a demand for a nonce is 401, but some servers send 400, as at a token endpoint.
 fn demand<D>(response: &Response<D>) -> Demand {
-    if response.status() != StatusCode::UNAUTHORIZED {
+    let status = response.status();
+    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST) {
         return Demand::Other;
     }
     Challenge::from_headers(response.headers())
         .iter()
         .filter(|challenge| challenge.is_scheme("DPoP"))
         .find_map(|challenge| Demand::of_error(challenge.parameter("error")?))
+        .filter(|demand| status == StatusCode::UNAUTHORIZED || *demand == Demand::UseNonce)
         .unwrap_or(Demand::Other)
 }

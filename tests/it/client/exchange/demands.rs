@@ -74,6 +74,15 @@ fn recognizes_a_demand_in_every_valid_form() {
             resource(&[("www-authenticate", &format!("DPoP, {challenge}"))]),
         ),
         (
+            "with the status 400",
+            ServerKind::Resource,
+            response_with(
+                400,
+                &[("www-authenticate", challenge), ("dpop-nonce", "n")],
+                "",
+            ),
+        ),
+        (
             "the longest allowed nonce",
             ServerKind::Resource,
             ServerKind::Resource.nonce_demand(&long),
@@ -116,7 +125,17 @@ fn does_not_retry_other_responses() {
         (
             "another status",
             ServerKind::Resource,
-            resource(400, challenge),
+            resource(403, challenge),
+        ),
+        (
+            "another error with the status 400",
+            ServerKind::Resource,
+            resource(400, r#"DPoP error="invalid_dpop_proof""#),
+        ),
+        (
+            "the status 400 and another scheme",
+            ServerKind::Resource,
+            resource(400, r#"Bearer error="use_dpop_nonce""#),
         ),
         ("a success", ServerKind::Resource, resource(200, challenge)),
         (

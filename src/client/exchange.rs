@@ -6,6 +6,8 @@
 //!      ─▶ rejected with invalid_dpop_proof and a Date that shows our clock is wrong ─▶ send again, once
 //!      ─▶ anything else ─▶ that is the response
 //! ```
+//!
+//! A response may arrive while the body is still being sent. A retry sends the body from its beginning.
 
 use std::error::Error;
 use std::fmt;
@@ -367,7 +369,13 @@ pub enum ClientError {
     /// There is no access token to present.
     #[error(transparent)]
     Token(#[from] TokenSourceError),
-    /// The inner service failed.
+    /// The inner service failed. The request is not sent again, because the server may have acted on
+    /// it.
+    ///
+    /// If a server rejects a request in the middle of its body and closes the connection at once, the
+    /// response can be lost, and with it a nonce: a write fails before the client reads. Another attempt
+    /// is likely to end in the same way. Send a request without a body first: the layer keeps the nonce
+    /// of its response.
     #[error("the request could not be sent")]
     Transport(#[source] Box<dyn Error + Send + Sync>),
     /// No proof can be made for the request's URL.

@@ -465,3 +465,99 @@ fn the_server_layer_accepts_requests_of_the_client_layer() {
         }
     });
 }
+
+/// Longer than what the sockets of both sides hold, so the client is still sending when the server responds.
+const LONG_BODY: usize = 32 * 1024 * 1024;
+
+/// How much of a body a server reads before it rejects the request.
+const BEGINNING: usize = 64 * 1024;
+
+/// How a server ends the connection after its response to a request whose body it has not read.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// RFC 9112 section 9.6: it closes its side, and reads until the client closes too.
+    Lingering,
+    /// At once, without a response. The kernel resets the connection, because data was not read.
+    Reset,
+}
+
+/// A server that rejects the first request after the beginning of its body, and reads the whole body of the
+/// others. Returns the nonce and the body length of each request.
+async fn reject_early(ending: Ending) -> (SocketAddr, Arc<Mutex<Vec<(Option<String>, usize)>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests: Arc<Mutex<Vec<_>>> = Arc::default();
+    let recorded = Arc::clone(&requests);
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = read_head(&mut stream).await;
+            let nonce = proof_of(&head).nonce().map(str::to_owned);
+            let length: usize = field_of(&head, "content-length").unwrap().parse().unwrap();
+            let mut body = vec![0; if number == 0 { BEGINNING } else { length }];
+            stream.read_exact(&mut body).await.unwrap();
+            recorded.lock().unwrap().push((nonce, body.len()));
+            if number > 0 {
+                let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(ok).await.unwrap();
+            } else if let Ending::Lingering = ending {
+                let rejection =
+                    demand(&["early"]).replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+                stream.write_all(rejection.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                // Until the client closes the connection, or resets it.
+                while let Ok(1..) = stream.read(&mut body).await {}
+            }
+        }
+    });
+    (address, requests)
+}
+
+async fn send_long_body(
+    method: &str,
+    address: SocketAddr,
+) -> Result<Response<Incoming>, ClientError> {
+    let url = PublicUrl::http_on_loopback(&format!("http://{address}")).unwrap();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{address}/orders"))
+        .body(Full::from(vec![b'x'; LONG_BODY]))
+        .unwrap();
+    DpopClientLayer::new(key(), token(), url)
+        .layer(http())
+        .oneshot(request)
+        .await
+}
+
+/// C-21: the demand arrives while the body is being sent.
+#[test]
+fn a_demand_in_the_middle_of_a_body_is_met_with_the_whole_body() {
+    block_on(async {
+        for method in ["POST", "PUT"] {
+            let (address, requests) = reject_early(Ending::Lingering).await;
+            let response = send_long_body(method, address).await.unwrap();
+            assert_eq!(response.status(), 200, "{method}");
+            assert_eq!(
+                *requests.lock().unwrap(),
+                [(None, BEGINNING), (Some("early".into()), LONG_BODY)],
+                "{method}"
+            );
+        }
+    });
+}
+
+/// C-21: the server may have acted on the part of the body that it read.
+#[test]
+fn a_request_whose_connection_breaks_off_is_not_sent_again() {
+    block_on(async {
+        for method in ["POST", "PUT"] {
+            let (address, requests) = reject_early(Ending::Reset).await;
+            let error = send_long_body(method, address).await.unwrap_err();
+            assert!(
+                matches!(error, ClientError::Transport(_)),
+                "{method}: {error:?}"
+            );
+            assert_eq!(*requests.lock().unwrap(), [(None, BEGINNING)], "{method}");
+        }
+    });
+}

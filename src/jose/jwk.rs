@@ -161,6 +161,19 @@ impl Jwk {
         .map(|jwk| Self { declared, ..jwk })
     }
 
+    /// The key, if it may be a stranger's: anyone can make the server verify a proof, and the largest
+    /// RSA keys cost many times what others do.
+    pub(crate) fn of_a_proof(self) -> Result<Self, InvalidJwk> {
+        match &self.material {
+            Material::Rsa { n, e }
+                if bits(n) > MAX_MODULUS_BITS_OF_A_PROOF || (e.len() > 2 && **e != [1, 0, 1]) =>
+            {
+                Err(InvalidJwk::RsaTooLarge)
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// A key without its own `alg`, from the parameters that its thumbprint covers.
     pub(crate) fn from_parameters(parameters: &Parameters<'_>) -> Result<Self, InvalidJwk> {
         Ok(Self {
@@ -225,8 +238,11 @@ pub(crate) struct Parameters<'a> {
     pub(crate) e: Option<&'a str>,
 }
 
-/// 8192 bits. With a longer modulus, one proof could cost the server seconds.
+/// 8192 bits. With a longer modulus, one signature could cost the server seconds.
 const MAX_MODULUS_BYTES: usize = 1024;
+
+/// Clients' libraries make keys of 2048 to 4096 bits, with the exponent 65537.
+const MAX_MODULUS_BITS_OF_A_PROOF: usize = 4096;
 
 impl Material {
     fn from_parameters(jwk: &Parameters<'_>) -> Result<Self, InvalidJwk> {
@@ -400,6 +416,10 @@ pub enum InvalidJwk {
     /// An RSA key outside 2048 to 8192 bits, or with an exponent of more than 33 bits.
     #[error("the size of the RSA key is not accepted")]
     RsaSize,
+    /// In a proof: an RSA key of more than 4096 bits, or with an exponent above 65537. Issuers' keys may be
+    /// larger.
+    #[error("the RSA key has more than 4096 bits, or an exponent above 65537")]
+    RsaTooLarge,
     /// `use` or `key_ops` states that the key is not for verifying signatures.
     #[error("the use, key_ops or alg of the key does not allow this signature")]
     Use,

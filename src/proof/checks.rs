@@ -24,7 +24,7 @@ use crate::proof::target::{Target, UrlMismatch};
 use crate::telemetry::ProofFacts;
 use crate::time::{OutOfTime, Timestamp, Validity};
 
-/// Longer proofs are not decoded. A proof signed by an 8192-bit RSA key takes about 3.3 KiB.
+/// Longer proofs are not decoded. A proof signed by a 4096-bit RSA key takes about 2 KiB.
 const MAX_LENGTH: usize = 8 * 1024;
 
 /// RFC 9449 section 11.1: "reject unnecessarily large" identifiers.
@@ -226,7 +226,9 @@ fn check_header(
         .and_then(|alg| alg.as_str().parse().ok())
         .filter(|algorithm| algorithms.contains(*algorithm))
         .ok_or(ProofError::Algorithm)?;
-    let jwk = Jwk::from_members(members).map_err(ProofError::Key)?;
+    let jwk = Jwk::from_members(members)
+        .and_then(Jwk::of_a_proof)
+        .map_err(ProofError::Key)?;
     if jwk.goes_with(algorithm) {
         Ok((algorithm, jwk))
     } else {

@@ -338,6 +338,7 @@ mod tests {
         ProofError::Key(InvalidJwk::Missing) => "Key(Missing)",
         ProofError::Key(InvalidJwk::Private) => "Key(Private)",
         ProofError::Key(InvalidJwk::RsaSize) => "Key(RsaSize)",
+        ProofError::Key(InvalidJwk::RsaTooLarge) => "Key(RsaTooLarge)",
         ProofError::Key(InvalidJwk::Use) => "Key(Use)",
         ProofError::Method => "Method",
         ProofError::Url(UrlMismatch::Malformed) => "Url(Malformed)",
@@ -426,6 +427,7 @@ mod tests {
                 "Key(Integer)",
                 "Key(Json)",
                 "Key(RsaSize)",
+                "Key(RsaTooLarge)",
                 "Replayed",
             ],
         );

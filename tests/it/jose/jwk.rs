@@ -505,6 +505,7 @@ fn rsa_numbers_must_be_minimal_and_within_bounds() {
     let bytes = decode_base64url(key.public_jwk()["n"].as_str().unwrap());
     let integer = InvalidJwk::Integer;
     let size = InvalidJwk::RsaSize;
+    let too_large = InvalidJwk::RsaTooLarge;
     let ones = |bytes: usize| vec![0xff; bytes];
     let with_first = |first: u8, mut bytes: Vec<u8>| {
         bytes[0] = first;
@@ -540,6 +541,10 @@ fn rsa_numbers_must_be_minimal_and_within_bounds() {
         ("J-22: 2047 bits", "n", with_first(0x7f, ones(256)), size),
         ("J-22: 8193 bits", "n", with_first(1, ones(1025)), size),
         ("J-22: 16384 bits", "n", ones(2048), size),
+        ("J-22: 4097 bits", "n", with_first(1, ones(513)), too_large),
+        ("J-22: 8192 bits", "n", ones(1024), too_large),
+        ("J-23: e is 65539", "e", vec![1, 0, 3], too_large),
+        ("J-23: e of 33 bits", "e", vec![1, 0, 0, 0, 1], too_large),
     ];
     for (name, member, number, error) in rows {
         let mut attempt = Attempt::with_key(key.clone());
@@ -551,9 +556,9 @@ fn rsa_numbers_must_be_minimal_and_within_bounds() {
     // These keys are accepted; the request fails later, because the token is bound to another key.
     for (name, member, number) in [
         ("J-22: 2048 bits", "n", with_first(0x80, ones(256))),
-        ("J-22: 8192 bits", "n", ones(1024)),
+        ("J-22: 4096 bits", "n", ones(512)),
         ("J-23: e is 3", "e", vec![3]),
-        ("J-23: e of 33 bits", "e", vec![1, 0, 0, 0, 1]),
+        ("J-23: e is 65535", "e", vec![0xff, 0xff]),
     ] {
         let mut attempt = Attempt::with_key(key.clone());
         attempt.proof_header["jwk"][member] = json!(base64url(number));

@@ -17,6 +17,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::jose::base64url;
 use crate::proof::freshness::{Freshness, NonceAge, NonceAgeError};
@@ -225,9 +226,9 @@ impl NonceSecret {
     ///
     /// Panics if the operating system provides no randomness.
     pub fn generate() -> Self {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).expect("the operating system gives randomness");
-        Self::from_bytes(&secret).expect("32 bytes are enough")
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(secret.as_mut()).expect("the operating system gives randomness");
+        Self::from_bytes(secret.as_ref()).expect("32 bytes are enough")
     }
 
     fn mac(&self, issued: [u8; 8]) -> Hmac<Sha256> {

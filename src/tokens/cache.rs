@@ -34,6 +34,13 @@ use derive_where::derive_where;
 /// revoked, use introspection, and choose the lifetime of a cached token as the time for which a
 /// revoked token may still be accepted.
 ///
+/// # Concurrency
+///
+/// Requests do not wait for each other: if many requests with one new token arrive at once, the inner
+/// verifier is called for each of them until the first call returns. For a JWT that is one signature per
+/// request, and only once per token, which costs less than making requests wait. A verifier that asks
+/// another server should combine concurrent calls itself, as introspection does.
+///
 /// # Security
 ///
 /// While a token is cached, the inner verifier is not called for it: neither revocations nor

@@ -218,7 +218,8 @@ impl AuthorizationRequest {
     fn client(&self) -> Option<&'static str> {
         CLIENTS.iter().find_map(|client| match client.kind {
             ClientKind::Public { redirect_uri }
-                if client.id == self.client_id && redirect_uri == self.redirect_uri =>
+                if client.id == self.client_id
+                    && is_registered(&self.redirect_uri, redirect_uri) =>
             {
                 Some(client.id)
             }
@@ -231,6 +232,32 @@ impl AuthorizationRequest {
             && self.code_challenge_method == "S256"
             && self.code_challenge.len() == 43
     }
+}
+
+/// An exact match (RFC 9700 section 2.1), except for the port of a loopback address: a native app
+/// takes any that is free (RFC 8252 section 7.3).
+fn is_registered(requested: &str, registered: &str) -> bool {
+    ["http://127.0.0.1", "http://[::1]"]
+        .into_iter()
+        .find_map(|loopback| {
+            let requested = without_port(requested.strip_prefix(loopback)?)?;
+            let registered = without_port(registered.strip_prefix(loopback)?)?;
+            Some(requested == registered)
+        })
+        .unwrap_or(requested == registered)
+}
+
+/// What follows an optional port, if it is a path.
+fn without_port(after_host: &str) -> Option<&str> {
+    let path = match after_host.strip_prefix(':') {
+        None => after_host,
+        Some(port) => {
+            let path = port.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            let _: u16 = port[..port.len() - path.len()].parse().ok()?;
+            path
+        }
+    };
+    path.starts_with('/').then_some(path)
 }
 
 /// RFC 9126 section 2: the request comes from the client itself, with its proof.

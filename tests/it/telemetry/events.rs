@@ -8,7 +8,9 @@ use std::fmt::{self, Write as _};
 use http::{Request, Response, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::{DpopLayer, MemoryReplayStore, RequireScopesLayer};
+use tower_dpop::testing::{TestClient, TestClock};
+use tower_dpop::token_endpoint::TokenEndpoint;
+use tower_dpop::{DpopLayer, MemoryReplayStore, ProofRules, RequireScopesLayer};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber, span};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -17,8 +19,8 @@ use tracing_subscriber::registry::LookupSpan;
 use super::as_bearer;
 use common::metrics::recorded;
 use common::{
-    Attempt, AttemptExt as _, KeyExt as _, NOW, block_on, enable_tracing_callsites, verifier,
-    verifier_by,
+    Attempt, AttemptExt as _, ISSUER, KeyExt as _, NOW, at, block_on, enable_tracing_callsites,
+    verifier, verifier_by,
 };
 
 /// An event, and the spans that it is in.
@@ -280,6 +282,36 @@ fn every_decision_is_one_event() {
         assert_eq!(events_of_this_crate(&captured), [expected], "{name}");
         let span = ("dpop", "tower_dpop".to_owned(), Level::DEBUG, 0);
         assert_eq!(captured.spans, [span], "{name}");
+    }
+}
+
+/// D21: with the same target and the same names of reasons.
+#[test]
+fn every_decision_of_a_token_endpoint_is_one_event() {
+    let endpoint =
+        TokenEndpoint::new(ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW)));
+    let client = TestClient::without_issuer(TestClock::at(NOW));
+    let request = client.token_request("https://as.example.com/token");
+    let (head, ()) = request.build::<()>().into_parts();
+    let rows = [
+        ("token request accepted", Level::DEBUG, None),
+        (
+            "token request rejected",
+            Level::INFO,
+            Some("proof_replayed"),
+        ),
+    ];
+    for (message, level, reason) in rows {
+        let (_, captured) = logged(|| {
+            let outcome = block_on(endpoint.verify(&head));
+            outcome.err().map(|error| endpoint.reject::<String>(error))
+        });
+        let [event] = events_of_this_crate(&captured).try_into().unwrap();
+        assert_eq!(event.fields["message"], message);
+        assert_eq!(event.level, level, "{message}");
+        assert_eq!(event.target, "tower_dpop", "{message}");
+        let named = event.fields.get("reason").map(String::as_str);
+        assert_eq!(named, reason, "{message}");
     }
 }
 

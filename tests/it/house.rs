@@ -289,6 +289,19 @@ fn only_listed_files_use_cryptography_crates_or_read_a_clock() {
     );
 }
 
+/// A request's credentials are parsed once, whichever schemes are allowed.
+#[test]
+fn only_listed_files_read_the_authorization_field() {
+    assert_eq!(
+        files_with(&["get_all(AUTHORIZATION)", "get(AUTHORIZATION)"]),
+        ["credentials.rs", "client/exchange.rs"]
+    );
+    assert_eq!(
+        files_with(&["Presented::from_headers"]),
+        ["resource/verifier.rs"]
+    );
+}
+
 /// The functions in text formatted by rustfmt: name and number of lines.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<&str> = text.lines().collect();

@@ -6,11 +6,12 @@ use std::fmt::{Debug, Write as _};
 use std::io;
 use std::sync::Once;
 
-use http::Request;
+use http::{Request, Response};
 use serde_json::{Value, json};
-use tower::{Layer as _, Service as _, service_fn};
+use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_dpop::jose::Jwk;
 use tower_dpop::proof::{Nonce, NonceSource as _, ReplayKey};
+use tower_dpop::resource::ProblemDetailsLayer;
 use tower_dpop::tokens::{AccessToken, Confirmation, PresentedToken};
 use tower_dpop::{
     DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, StatelessNonces,
@@ -19,8 +20,8 @@ use tower_dpop::{
 
 use common::proofs::assert_shows_nothing;
 use common::{
-    Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome, ask, issuer_jwks,
-    jwt_verifier, verifier, verifier_by,
+    Attempt, AttemptExt as _, ISSUER_KEY, Key, KeyExt as _, NOW, Outcome, ask, block_on,
+    issuer_jwks, jwt_verifier, verifier, verifier_by,
 };
 
 /// The parts of an attempt that no output may contain.
@@ -213,6 +214,17 @@ fn rejections() -> Vec<(&'static str, Change)> {
     ]
 }
 
+/// The parts of a request that no output may contain.
+fn secrets_in(attempt: &Attempt, request: &Request<()>) -> Vec<String> {
+    let mut secrets = secrets_of(attempt, "marker-nonce-marker");
+    for field in request.headers().values() {
+        let text = String::from_utf8_lossy(field.as_bytes()).into_owned();
+        secrets.push(text.chars().skip(30).take(4_000).collect());
+    }
+    secrets.retain(|secret| secret.len() >= 8);
+    secrets
+}
+
 /// D21, R-7.1.10: the log has the reason and by how much a value is off, the response has the reason, and neither
 /// echoes anything.
 #[test]
@@ -229,12 +241,7 @@ fn a_rejection_echoes_no_part_of_the_request_in_log_or_response() {
             let mut attempt = marked();
             change(&mut attempt);
             let request = attempt.request();
-            let mut secrets = secrets_of(&attempt, "marker-nonce-marker");
-            for field in request.headers().values() {
-                let text = String::from_utf8_lossy(field.as_bytes()).into_owned();
-                secrets.push(text.chars().skip(30).take(4_000).collect());
-            }
-            secrets.retain(|secret| secret.len() >= 8);
+            let mut secrets = secrets_in(&attempt, &request);
             let mut outcome: Option<Outcome> = None;
             let log = logged(|| outcome = Some(ask(&layer, request)));
             let outcome = outcome.unwrap();
@@ -263,6 +270,28 @@ fn a_rejection_echoes_no_part_of_the_request_in_log_or_response() {
                 &secrets,
             );
         }
+    }
+}
+
+/// D21: nor does the body, which does not have the server's nonce either.
+#[test]
+fn problem_details_echo_no_part_of_the_request() {
+    for (name, change) in rejections() {
+        let nonces = StatelessNonces::new(NonceSecret::generate());
+        let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces)));
+        let service = service_fn(async |_: Request<()>| {
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        });
+        let service = ProblemDetailsLayer::new().layer(layer.layer(service));
+        let mut attempt = marked();
+        change(&mut attempt);
+        let request = attempt.request();
+        let mut secrets = secrets_in(&attempt, &request);
+        let response = block_on(service.oneshot(request)).unwrap();
+        let nonce = response.headers().get("dpop-nonce");
+        secrets.extend(nonce.map(|nonce| nonce.to_str().unwrap().to_owned()));
+        assert!(response.body().contains(r#""reason":""#), "{name}");
+        assert_shows_nothing(name, response.body(), &secrets);
     }
 }
 

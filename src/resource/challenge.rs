@@ -71,14 +71,7 @@ impl Challenges {
             .filter(|_| self.is_reported_in(rejection, scheme))
         {
             challenge.add("error", &code);
-            match rejection {
-                // The text of RFC 9449 section 9. The log says what was wrong with the nonce.
-                Rejection::Nonce(_) => challenge.add(
-                    "error_description",
-                    &"Resource server requires nonce in DPoP proof",
-                ),
-                rejection => challenge.add("error_description", rejection),
-            }
+            challenge.add("error_description", rejection.description());
             match rejection.authorization() {
                 Some(AuthorizationError::Scope { required }) => scope = Some(required),
                 Some(AuthorizationError::Authentication {

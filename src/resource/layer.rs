@@ -44,6 +44,7 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// hyper and axum, or a `String`: a rejected request's body
 /// [is read and discarded](DpopLayer::with_discard_limits). For other requests, call [`Verifier::verify`], which
 /// takes their head. The response's body is `Default`: a rejected request gets the default body, which is empty.
+/// For JSON bodies, put a [`ProblemDetailsLayer`](crate::resource::ProblemDetailsLayer) outside.
 ///
 /// # Example
 ///

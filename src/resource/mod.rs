@@ -16,6 +16,7 @@ pub(crate) mod access;
 pub(crate) mod layer;
 pub(crate) mod authorization;
 pub(crate) mod metadata;
+pub(crate) mod problem_details;
 
 pub use crate::credentials::{CredentialsError, Scheme};
 pub use crate::resource::access::{Access, Denied};
@@ -28,6 +29,9 @@ pub use crate::resource::guard::ReportedRejection;
 pub use crate::resource::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture};
 pub use crate::resource::metadata::{
     Metadata, MetadataFuture, MetadataLayer, MetadataService, ResourceMetadata,
+};
+pub use crate::resource::problem_details::{
+    ProblemDetails, ProblemDetailsFuture, ProblemDetailsLayer,
 };
 pub use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 pub use crate::resource::rejection::Unavailable;

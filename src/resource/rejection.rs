@@ -1,5 +1,7 @@
 //! Why a request was rejected, whose fault it is, and what the client learns.
 
+use std::fmt;
+
 use http::StatusCode;
 
 use crate::credentials::{CredentialsError, Scheme};
@@ -15,8 +17,9 @@ use crate::telemetry::Fault;
 use crate::tokens::access_token::TokenError;
 
 /// Why a request was rejected. It is in the extensions of every response to a rejected request, for
-/// logs, metrics and bodies. The variants are roughly in the order of the checks:
-/// the signature and the replay check of a proof come after its token and nonce.
+/// logs, metrics and bodies ([`ProblemDetailsLayer`](crate::resource::ProblemDetailsLayer)). The
+/// variants are roughly in the order of the checks: the signature and the replay check of a proof come
+/// after its token and nonce.
 ///
 /// | cause | status | `error` |
 /// |---|---|---|
@@ -211,6 +214,15 @@ impl Rejection {
             Self::Authorization(error) => error.reason(),
             Self::Unavailable(Unavailable::Replay(error)) => error.reason(),
             Self::Unavailable(Unavailable::Token) => "unavailable_token",
+        }
+    }
+
+    /// The text for the client, in the challenge and in a body. It contains no request data.
+    pub(crate) fn description(&self) -> &dyn fmt::Display {
+        match self {
+            // The text of RFC 9449 section 9. The log says what was wrong with the nonce.
+            Self::Nonce(_) => &"Resource server requires nonce in DPoP proof",
+            rejection => rejection,
         }
     }
 

@@ -5,6 +5,7 @@ mod bound_token;
 mod challenge;
 mod layer;
 mod metadata;
+mod problem_details;
 mod quoted_text;
 mod rejection;
 mod requirement;

@@ -1,2 +1,3 @@
 mod layer;
 mod metadata;
+mod problem_details;

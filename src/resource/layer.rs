@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use derive_where::derive_where;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -18,23 +18,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Span;
 
-use crate::credentials::DPOP;
 use crate::discard::{Discard, DiscardLimits, Unread};
-use crate::proof::nonce::{DPOP_NONCE, Nonce};
+use crate::proof::nonce::Nonce;
 use crate::resource::bearer::AcceptedToken;
 use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
 use crate::resource::rejection::Rejection;
 use crate::resource::verifier::Verifier;
 use crate::telemetry::Consequence;
 use crate::tokens::claims::Claims;
-
-/// The response header fields that a browser must be allowed to read (RFC 9449 sections 7.1 and 8),
-/// for `Access-Control-Expose-Headers`. A wildcard does not cover requests with credentials.
-pub const CORS_EXPOSE_HEADERS: [HeaderName; 2] = [WWW_AUTHENTICATE, DPOP_NONCE];
-
-/// The request header fields that a browser must be allowed to send, for
-/// `Access-Control-Allow-Headers`. A wildcard does not cover `Authorization`.
-pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 
 /// Accepts a request only if its DPoP proof is valid and bound to its access token. An accepted request
 /// has a [`BoundToken`](crate::BoundToken) in its extensions or, if the verifier allows Bearer, possibly a
@@ -66,9 +57,10 @@ pub const CORS_ALLOW_HEADERS: [HeaderName; 2] = [AUTHORIZATION, DPOP];
 /// # With other layers
 ///
 /// - **CORS** goes outside this layer: the CORS layer responds to preflights (`OPTIONS` without
-///   `Authorization`), and must also add its header fields to responses to rejected requests. Let it
-///   expose [`CORS_EXPOSE_HEADERS`] and allow [`CORS_ALLOW_HEADERS`]. If that order is not possible,
-///   [`DpopLayer::with_preflight_pass_through`] lets preflights through.
+///   `Authorization`), and must also add its header fields to responses to rejected requests.
+///   [`cors_allow_headers`](crate::resource::cors_allow_headers) and
+///   [`cors_expose_headers`](crate::resource::cors_expose_headers) are the lists for it, with an example.
+///   If that order is not possible, [`DpopLayer::with_preflight_pass_through`] lets preflights through.
 /// - **Logging and metrics** go outside, too: they find the [`Rejection`] in the response's extensions.
 /// - **Authorization** goes inside: [`RequireScopesLayer`](crate::RequireScopesLayer) and similar layers
 ///   respond with the challenges of this one.

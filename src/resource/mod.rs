@@ -13,6 +13,7 @@ pub(crate) mod policy;
 pub(crate) mod verifier;
 pub(crate) mod guard;
 pub(crate) mod access;
+pub(crate) mod cors;
 pub(crate) mod layer;
 pub(crate) mod authorization;
 pub(crate) mod metadata;
@@ -25,8 +26,9 @@ pub use crate::resource::authorization::{
 };
 pub use crate::resource::bearer::BearerError;
 pub use crate::resource::bound_token::BindingError;
+pub use crate::resource::cors::{cors_allow_headers, cors_expose_headers};
 pub use crate::resource::guard::ReportedRejection;
-pub use crate::resource::layer::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, Dpop, DpopFuture};
+pub use crate::resource::layer::{Dpop, DpopFuture};
 pub use crate::resource::metadata::{
     Metadata, MetadataFuture, MetadataLayer, MetadataService, ResourceMetadata,
 };

@@ -92,10 +92,10 @@
 //! - **Introspection** responses have `cnf` at the top level and, if they have a `token_type`,
 //!   [`TOKEN_TYPE`] ([section 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)). The
 //!   resource server checks the proof; an introspection request has none.
-//! - **Browsers** must be allowed to read the nonce: add [`CORS_EXPOSE_HEADERS`] in a CORS layer
+//! - **Browsers** must be allowed to read the nonce: add [`cors_expose_headers`] in a CORS layer
 //!   outside this one, which also handles preflight requests.
 //!
-//! [`CORS_EXPOSE_HEADERS`]: crate::resource::layer::CORS_EXPOSE_HEADERS
+//! [`cors_expose_headers`]: crate::resource::cors::cors_expose_headers
 
 pub(crate) mod proven_key;
 pub(crate) mod rejection;

@@ -3,6 +3,7 @@ mod authorization;
 mod bearer;
 mod bound_token;
 mod challenge;
+mod cors;
 mod layer;
 mod metadata;
 mod problem_details;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_dpop::proof::{NonceError, ProofError};
-use tower_dpop::resource::CORS_EXPOSE_HEADERS;
+use tower_dpop::resource::cors_expose_headers;
 use tower_dpop::token_endpoint::{TokenEndpointLayer, TokenRequestRejection};
 
 use common::token_endpoint::{Attempt, Outcome, Server, endpoint};
@@ -168,7 +168,7 @@ fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
     let cors = tower_http::cors::CorsLayer::new()
         .allow_origin(HeaderValue::from_static("https://app.example"))
         .allow_methods([Method::POST])
-        .expose_headers(CORS_EXPOSE_HEADERS);
+        .expose_headers(cors_expose_headers());
     let layer = TokenEndpointLayer::new(endpoint_with_nonces(&TestClock::at(NOW)));
     let send = |request: Request<String>| {
         let service = service_fn(async |_: Request<String>| {
@@ -185,7 +185,7 @@ fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
     outcome.assert_rejected("A-17", NonceError::Missing, Some("use_dpop_nonce"));
     assert_eq!(
         outcome.values("access-control-expose-headers"),
-        ["www-authenticate,dpop-nonce"],
+        ["dpop-nonce,retry-after,www-authenticate"],
         "A-17"
     );
     let preflight = Request::options("/token")

@@ -2,7 +2,6 @@
 
 mod bodies;
 mod cancellation;
-mod cors;
 mod nonces;
 mod preflight;
 mod report_only;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_dpop::proof::{NonceError, ProofError};
-use tower_dpop::resource::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CredentialsError};
+use tower_dpop::resource::{CredentialsError, cors_allow_headers, cors_expose_headers};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{DpopLayer, NonceSecret, Rejection, StatelessNonces};
 use tower_http::cors::CorsLayer;
@@ -19,13 +19,13 @@ use common::{Attempt, AttemptExt as _, NOW, TestClock, required_nonce, verifier,
 
 const ORIGIN: &str = "https://app.example";
 
-/// The configuration that the documentation of `DpopLayer` recommends.
+/// The configuration that the documentation of `cors_allow_headers` recommends.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(HeaderValue::from_static(ORIGIN))
         .allow_methods([Method::GET])
-        .allow_headers(CORS_ALLOW_HEADERS)
-        .expose_headers(CORS_EXPOSE_HEADERS)
+        .allow_headers(cors_allow_headers())
+        .expose_headers(cors_expose_headers())
 }
 
 fn layer() -> DpopLayer {
@@ -76,7 +76,10 @@ fn preflight() -> Request<String> {
     Request::options("/orders")
         .header("origin", ORIGIN)
         .header("access-control-request-method", "GET")
-        .header("access-control-request-headers", "authorization,dpop")
+        .header(
+            "access-control-request-headers",
+            "authorization,content-type,dpop",
+        )
         .body(String::new())
         .unwrap()
 }
@@ -118,7 +121,7 @@ fn an_outer_cors_layer_responds_to_preflights() {
         assert_eq!(headers["access-control-allow-origin"], ORIGIN, "{name}");
         assert_eq!(
             listed(headers, "access-control-allow-headers"),
-            ["authorization", "dpop"],
+            ["authorization", "content-type", "dpop"],
             "X-2: {name}"
         );
     }
@@ -172,7 +175,7 @@ fn a_script_can_read_the_challenge_and_the_nonce() {
         assert_eq!(headers["access-control-allow-origin"], ORIGIN, "{name}");
         assert_eq!(
             listed(headers, "access-control-expose-headers"),
-            ["dpop-nonce", "www-authenticate"],
+            ["dpop-nonce", "retry-after", "www-authenticate"],
             "{name}"
         );
         assert_eq!(
@@ -231,7 +234,7 @@ fn a_script_is_accepted_with_the_nonce_from_a_rejection() {
     assert_eq!(cache_control, ["no-store"], "X-3: a success with a nonce");
     assert_eq!(
         listed(accepted.headers(), "access-control-expose-headers"),
-        ["dpop-nonce", "www-authenticate"],
+        ["dpop-nonce", "retry-after", "www-authenticate"],
         "X-1: a success with a nonce"
     );
 
@@ -263,7 +266,7 @@ fn an_inner_cors_layer_needs_the_preflight_pass_through() {
     assert_eq!(response.status(), 200, "T-4: with the pass-through");
     assert_eq!(
         listed(response.headers(), "access-control-allow-headers"),
-        ["authorization", "dpop"]
+        ["authorization", "content-type", "dpop"]
     );
     assert_eq!(orders.calls(), 0);
 
@@ -291,11 +294,27 @@ fn an_inner_cors_layer_needs_the_preflight_pass_through() {
 
 /// applications cannot use `*` instead: it covers neither requests with credentials nor `Authorization`.
 #[test]
-fn the_constants_list_the_header_fields() {
-    let names = |fields: [HeaderName; 2]| fields.map(|name| name.to_string());
+fn the_lists_can_be_extended() {
+    let mut allow = cors_allow_headers();
+    assert_eq!(allow, ["authorization", "content-type", "dpop"]);
+    let mut expose = cors_expose_headers();
+    assert_eq!(expose, ["dpop-nonce", "retry-after", "www-authenticate"]);
+
+    allow.push(HeaderName::from_static("idempotency-key"));
+    expose.push(HeaderName::from_static("etag"));
+    let cors = cors().allow_headers(allow).expose_headers(expose);
+    let layer = layer();
+    let send = |request| {
+        let service = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        common::block_on(cors.clone().layer(layer.layer(service)).oneshot(request)).unwrap()
+    };
     assert_eq!(
-        names(CORS_EXPOSE_HEADERS),
-        ["www-authenticate", "dpop-nonce"]
+        listed(send(preflight()).headers(), "access-control-allow-headers"),
+        ["authorization", "content-type", "dpop", "idempotency-key"]
     );
-    assert_eq!(names(CORS_ALLOW_HEADERS), ["authorization", "dpop"]);
+    let accepted = send(from_a_script(&Attempt::good()));
+    assert_eq!(
+        listed(accepted.headers(), "access-control-expose-headers"),
+        ["dpop-nonce", "etag", "retry-after", "www-authenticate"]
+    );
 }

@@ -70,15 +70,16 @@ impl HttpClient {
     /// Fetches a JSON document of at most this many bytes.
     #[cfg(feature = "jwks")]
     pub(crate) async fn get(&self, url: &Url, max: usize) -> Result<HttpResponse, FetchError> {
-        fetch(self.client.get(url.clone()), max).await
+        fetch(self.client.get(url.clone()), JSON, max).await
     }
 
-    /// Sends a form, and reads a JSON document of at most this many bytes.
+    /// Sends a form, and reads a document of this media type and of at most this many bytes.
     #[cfg(feature = "introspection")]
     pub(crate) async fn post(
         &self,
         url: &Url,
         authorization: Option<HeaderValue>,
+        accept: &'static str,
         form: String,
         max: usize,
     ) -> Result<HttpResponse, FetchError> {
@@ -94,12 +95,19 @@ impl HttpClient {
             authorization.set_sensitive(true);
             request = request.header(AUTHORIZATION, authorization);
         }
-        fetch(request, max).await
+        fetch(request, accept, max).await
     }
 }
 
-async fn fetch(request: RequestBuilder, max: usize) -> Result<HttpResponse, FetchError> {
-    let request = request.header(ACCEPT, HeaderValue::from_static("application/json"));
+/// The media type of every document but signed introspection responses.
+pub(crate) const JSON: &str = "application/json";
+
+async fn fetch(
+    request: RequestBuilder,
+    accept: &'static str,
+    max: usize,
+) -> Result<HttpResponse, FetchError> {
+    let request = request.header(ACCEPT, HeaderValue::from_static(accept));
     let mut response = request.send().await.map_err(|error| failed(&error))?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {

@@ -17,7 +17,7 @@ use crate::tokens::access_token::{
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
 use crate::tokens::claims::Claims;
-use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
+use crate::tokens::key_set::{KeySet, KeySource, KeySourceError, verifying_keys};
 
 /// Verifies access tokens that are signed by their issuer.
 ///
@@ -277,7 +277,8 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         }
         // The source is asked for every request: it renews its keys only when it is asked for them,
         // and only it knows whether they have changed.
-        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
+        let keys = self.keys.key_set(now).await;
+        let keys = keys.map_err(|KeySourceError| TokenError::Unavailable)?;
         if !keys.is(&cached.keys) {
             cached_tokens.forget(token);
             telemetry::token_cache(Cached::Miss);
@@ -287,7 +288,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
         Ok(Some(cached.token))
     }
 
-    /// The keys that verify the signature: the current ones or, if they do not, newer ones.
+    /// The keys that verify the signature.
     async fn verify_signature(
         &self,
         jws: &CompactJws<'_>,
@@ -305,19 +306,8 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> JwtVerifier<K, C
                 key.verify(message, signature)
             })
         };
-        let keys = self.keys.key_set(now).await.map_err(unavailable)?;
-        let Err(error) = verify(&keys) else {
-            return Ok(keys);
-        };
-        let newer = self.keys.newer_key_set(&keys, now).await;
-        let newer = newer.map_err(unavailable)?.ok_or(error)?;
-        verify(&newer)?;
-        Ok(newer)
+        verifying_keys(&self.keys, now, verify).await
     }
-}
-
-fn unavailable(KeySourceError: KeySourceError) -> TokenError {
-    TokenError::Unavailable
 }
 
 impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier

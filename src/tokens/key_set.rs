@@ -260,6 +260,23 @@ impl KeySource for KeySet {
     }
 }
 
+/// The keys that verify a signature: the current ones or, if they do not, newer ones.
+pub(crate) async fn verifying_keys(
+    source: &impl KeySource,
+    now: Timestamp,
+    verify: impl Fn(&KeySet) -> Result<(), TokenError>,
+) -> Result<KeySet, TokenError> {
+    let unavailable = |KeySourceError: KeySourceError| TokenError::Unavailable;
+    let keys = source.key_set(now).await.map_err(unavailable)?;
+    let Err(error) = verify(&keys) else {
+        return Ok(keys);
+    };
+    let newer = source.newer_key_set(&keys, now).await;
+    let newer = newer.map_err(unavailable)?.ok_or(error)?;
+    verify(&newer)?;
+    Ok(newer)
+}
+
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeySet")

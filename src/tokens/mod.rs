@@ -28,6 +28,8 @@ pub use crate::tokens::introspection::claims::IntrospectedClaims;
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::client_authentication::ClientAuthentication;
 #[cfg(feature = "introspection")]
+pub use crate::tokens::introspection::signed_responses::SignedResponses;
+#[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::verifier::IntrospectionVerifier;
 #[cfg(feature = "jwks")]
 pub use crate::tokens::jwks::documents::{IssuerDocument, RemoteKeysError};

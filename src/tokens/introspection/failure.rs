@@ -6,6 +6,7 @@ use crate::jose::json::{Text, object, read};
 use crate::telemetry;
 use crate::tokens::http::{EndpointUrl, FetchError};
 use crate::tokens::introspection::client_authentication::NoAssertion;
+use crate::tokens::introspection::signed_responses::InvalidSignedResponse;
 
 object! {
     /// RFC 6749 section 5.2.
@@ -32,6 +33,8 @@ pub(crate) enum Failure {
     TooManyInFlight,
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Signed(#[from] InvalidSignedResponse),
     #[error("the response is not an introspection response")]
     Malformed,
     #[error("the response has status {0}")]

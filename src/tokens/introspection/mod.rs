@@ -5,7 +5,9 @@
 //! 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)): the binding is checked here.
 
 pub(crate) mod client_authentication;
+pub(crate) mod signed_responses;
 pub(crate) mod failure;
+pub(crate) mod response;
 pub(crate) mod in_flight;
 pub(crate) mod claims;
 pub(crate) mod verifier;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use derive_where::derive_where;
 use form_urlencoded::Serializer;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time;
@@ -18,11 +18,13 @@ use crate::tokens::access_token::{
     AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
-use crate::tokens::http::{EndpointUrl, HttpClient, HttpResponse};
+use crate::tokens::http::{EndpointUrl, HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
-use crate::tokens::introspection::failure::{Failure, is_unsupported_token_type};
+use crate::tokens::introspection::failure::Failure;
 use crate::tokens::introspection::in_flight::InFlight;
+use crate::tokens::introspection::response::{MAX_RESPONSE, read_response};
+use crate::tokens::introspection::signed_responses::{SIGNED, SignedResponses};
 
 /// Verifies access tokens by asking the authorization server about them.
 ///
@@ -58,7 +60,7 @@ use crate::tokens::introspection::in_flight::InFlight;
 /// | `"active": true`, and the other members allow it | accepted, if its proof is signed with the key of `cnf.jkt` |
 /// | `"active": false`, or 400 with the error `unsupported_token_type` | rejected with 401: [`TokenError::Invalid`] |
 /// | `"active": true`, but another `aud`, a past `exp`, a malformed `cnf`, … | rejected with 401: the other [`TokenError`]s |
-/// | none in time; a status other than 200; not a JSON object without duplicate members of at most 64 KiB; no `active`, or one that is not a JSON boolean | rejected with 503: [`TokenError::Unavailable`] |
+/// | none in time; a status other than 200; not a JSON object without duplicate members of at most 64 KiB; no `active`, or one that is not a JSON boolean; not [signed](Self::with_signed_responses), if it must be | rejected with 503: [`TokenError::Unavailable`] |
 ///
 /// In the last row, this service or the server is at fault, even if the status is 401: the server then
 /// rejects this service's own credentials. It is logged at `error` for 401 and 403, at `warn` otherwise. The
@@ -84,6 +86,7 @@ pub struct IntrospectionVerifier<C = IntrospectedClaims> {
     audiences: Vec<String>,
     missing_audience: MissingAudience,
     issuer: Option<String>,
+    signed_responses: Option<SignedResponses>,
     http: HttpClient,
     places: Semaphore,
     /// In whole seconds. Zero disables the cache.
@@ -106,9 +109,6 @@ struct IntrospectedToken<C> {
     validity: Validity,
     since: Timestamp,
 }
-
-/// The maximum length of a response, in bytes.
-const MAX_RESPONSE: usize = 64 * 1024;
 
 /// How far the server's clock may be off: as for [`JwtVerifier`](crate::JwtVerifier).
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -133,6 +133,7 @@ impl IntrospectionVerifier {
             audiences: vec![audience.into()],
             missing_audience: MissingAudience::Reject,
             issuer: None,
+            signed_responses: None,
             http,
             places: Semaphore::new(DEFAULT_CONCURRENCY),
             cache_lifetime: DEFAULT_CACHE_LIFETIME,
@@ -173,6 +174,17 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     pub fn with_issuer(self, issuer: impl Into<String>) -> Self {
         Self {
             issuer: Some(issuer.into()),
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Asks for signed responses ([RFC 9701](https://www.rfc-editor.org/rfc/rfc9701)), and requires them: with an
+    /// unsigned one, the request is rejected with 503. The default is unsigned JSON.
+    #[must_use]
+    pub fn with_signed_responses(self, responses: SignedResponses) -> Self {
+        Self {
+            signed_responses: Some(responses),
             ..self
         }
         .renewed()
@@ -243,6 +255,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
             audiences: self.audiences,
             missing_audience: self.missing_audience,
             issuer: self.issuer,
+            signed_responses: self.signed_responses,
             http: self.http,
             places: self.places,
             cache_lifetime: self.cache_lifetime,
@@ -263,7 +276,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         lives.then_some(introspected)
     }
 
-    /// Sends an introspection request. Returns the response body if the token is active.
+    /// Sends an introspection request. Returns the members of the response if the token is active.
     async fn introspect(
         &self,
         token: &PresentedToken<'_>,
@@ -272,20 +285,12 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let place = time::timeout(self.http.timeout(), self.places.acquire());
         let _place = place.await.map_err(|_| Failure::TooManyInFlight)?;
         let (authorization, form) = self.request(token, now)?;
-        let HttpResponse { status, body, .. } = self
+        let (url, signed) = (self.endpoint.url(), self.signed_responses.as_ref());
+        let accept = signed.map_or(JSON, |_| SIGNED);
+        let response = self
             .http
-            .post(self.endpoint.url(), authorization, form, MAX_RESPONSE)
-            .await?;
-        match status {
-            StatusCode::OK => {}
-            // Not in RFC 7662, but some servers respond this way to a token of a kind that they do not
-            // introspect: a made-up JWT, for example.
-            StatusCode::BAD_REQUEST if is_unsupported_token_type(&body) => return Ok(None),
-            status => return Err(Failure::Status(status)),
-        }
-        let activity: Activity<'_> = read(&body).map_err(|InvalidJson| Failure::Malformed)?;
-        let active = activity.active.ok_or(Failure::Malformed)?;
-        Ok(active.then_some(body))
+            .post(url, authorization, accept, form, MAX_RESPONSE);
+        read_response(response.await?, signed, now).await
     }
 
     /// The `Authorization` header field and the form (RFC 7662 section 2.1).
@@ -423,15 +428,9 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
             .field("audiences", &self.audiences)
             .field("missing_audience", &self.missing_audience)
             .field("issuer", &self.issuer)
+            .field("signed_responses", &self.signed_responses)
             .field("cache_lifetime", &Duration::from_secs(self.cache_lifetime))
             .finish_non_exhaustive()
-    }
-}
-
-object! {
-    /// The only member that every response must have (RFC 7662 section 2.2).
-    struct Activity<'de> {
-        active: bool = "active",
     }
 }
 

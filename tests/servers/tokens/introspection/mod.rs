@@ -5,6 +5,7 @@ mod claims;
 mod client_authentication;
 mod failure;
 mod in_flight;
+mod signed_responses;
 mod verifier;
 
 use std::collections::HashSet;
@@ -67,6 +68,8 @@ struct Server {
 
 struct EndpointState {
     client: RegisteredClient,
+    /// What the introspection requests accept.
+    accept: &'static str,
     reply: Mutex<Reply>,
     /// The number of introspection requests so far.
     request_count: watch::Sender<usize>,
@@ -84,8 +87,13 @@ struct EndpointState {
 
 impl Server {
     fn start(client: RegisteredClient) -> Self {
+        Self::start_for(client, "application/json")
+    }
+
+    fn start_for(client: RegisteredClient, accept: &'static str) -> Self {
         let state = Arc::new(EndpointState {
             client,
+            accept,
             reply: Mutex::new(Reply {
                 status: StatusCode::OK,
                 location: None,
@@ -277,7 +285,7 @@ impl EndpointState {
             &uri.path_and_query().unwrap().as_str(),
             &"/introspect?tenant=1",
         )?;
-        is("Accept", &field(ACCEPT)?, &Some("application/json"))?;
+        is("Accept", &field(ACCEPT)?, &Some(self.accept))?;
         is(
             "Content-Type",
             &field(CONTENT_TYPE)?,

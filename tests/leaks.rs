@@ -215,7 +215,7 @@ fn rejections() -> Vec<(&'static str, Change)> {
 }
 
 /// The parts of a request that no output may contain.
-fn secrets_in(attempt: &Attempt, request: &Request<()>) -> Vec<String> {
+fn secrets_in(attempt: &Attempt, request: &Request<String>) -> Vec<String> {
     let mut secrets = secrets_of(attempt, "marker-nonce-marker");
     for field in request.headers().values() {
         let text = String::from_utf8_lossy(field.as_bytes()).into_owned();
@@ -279,7 +279,7 @@ fn problem_details_echo_no_part_of_the_request() {
     for (name, change) in rejections() {
         let nonces = StatelessNonces::new(NonceSecret::generate());
         let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces)));
-        let service = service_fn(async |_: Request<()>| {
+        let service = service_fn(async |_: Request<String>| {
             Ok::<_, std::convert::Infallible>(Response::new(String::new()))
         });
         let service = ProblemDetailsLayer::new().layer(layer.layer(service));

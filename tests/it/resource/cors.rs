@@ -305,7 +305,7 @@ fn the_lists_can_be_extended() {
     let cors = cors().allow_headers(allow).expose_headers(expose);
     let layer = layer();
     let send = |request| {
-        let service = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let service = service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(())));
         common::block_on(cors.clone().layer(layer.layer(service)).oneshot(request)).unwrap()
     };
     assert_eq!(

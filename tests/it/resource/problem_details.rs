@@ -41,9 +41,9 @@ fn app(layer: DpopLayer, problems: Option<ProblemDetailsLayer>) -> Router {
     }
 }
 
-fn send(app: Router, request: Request<()>) -> Response<String> {
+fn send(app: Router, request: Request<String>) -> Response<String> {
     block_on(async {
-        let response = app.oneshot(request.map(|()| Body::empty())).await.unwrap();
+        let response = app.oneshot(request.map(|_| Body::empty())).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Response::from_parts(head, String::from_utf8(bytes.into()).unwrap())
@@ -315,11 +315,12 @@ fn the_response_to_a_rejected_request_describes_the_problem() {
 #[test]
 fn the_response_to_a_head_request_has_no_body() {
     let reject = |method: Method| {
-        let service =
-            service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+        let service = service_fn(async |_: Request<String>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
         let layers = ProblemDetailsLayer::new().layer(DpopLayer::new(verifier()).layer(service));
         let request = Request::builder().method(method).uri("/orders");
-        block_on(layers.oneshot(request.body(()).unwrap())).unwrap()
+        block_on(layers.oneshot(request.body(String::new()).unwrap())).unwrap()
     };
     let (get, head) = (reject(Method::GET), reject(Method::HEAD));
     assert_eq!((head.status(), head.body().as_str()), (get.status(), ""));
@@ -387,7 +388,7 @@ fn other_responses_are_untouched() {
         ),
     ];
     for (name, rejection, content_type) in rows {
-        let service = service_fn(async |_: Request<()>| {
+        let service = service_fn(async |_: Request<String>| {
             let mut response = Response::new("another body".to_owned());
             *response.status_mut() = StatusCode::UNAUTHORIZED;
             if let Some(rejection) = rejection.clone() {
@@ -400,7 +401,7 @@ fn other_responses_are_untouched() {
             Ok::<_, Infallible>(response)
         });
         let service = ProblemDetailsLayer::new().layer(service);
-        let response = block_on(service.oneshot(Request::new(()))).unwrap();
+        let response = block_on(service.oneshot(Request::new(String::new()))).unwrap();
         assert_eq!(response.body(), "another body", "{name}");
         let found = response.headers().get("content-type");
         assert_eq!(
@@ -415,7 +416,7 @@ fn other_responses_are_untouched() {
 /// A layer in between may choose the status.
 #[test]
 fn the_status_is_that_of_the_response() {
-    let service = service_fn(async |_: Request<()>| {
+    let service = service_fn(async |_: Request<String>| {
         let mut response = Response::new(String::new());
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         let rejection = Rejection::from(Unavailable::Token);
@@ -423,7 +424,7 @@ fn the_status_is_that_of_the_response() {
         Ok::<_, Infallible>(response)
     });
     let service = ProblemDetailsLayer::new().layer(service);
-    let response = block_on(service.oneshot(Request::new(()))).unwrap();
+    let response = block_on(service.oneshot(Request::new(String::new()))).unwrap();
     let body: Value = serde_json::from_str(response.body()).unwrap();
     assert_eq!(
         (&body["status"], &body["title"], &body["type"]),

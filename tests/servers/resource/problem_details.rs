@@ -110,7 +110,7 @@ fn request(version: Version, method: &Method) -> Request<Empty<Bytes>> {
         a.proof_claims["htm"] = json!(method.as_str());
         a.token_claims["exp"] = json!(0);
     });
-    let mut request = attempt.request().map(|()| Empty::new());
+    let mut request = attempt.request().map(|_| Empty::new());
     if version == Version::HTTP_2 {
         *request.uri_mut() = "http://api.example.com/orders".parse().unwrap();
         *request.version_mut() = version;

@@ -49,6 +49,7 @@ usage: client --issuer URL --client-id ID --resource URL [OPTION]...
   --resource-indicator URI  whom the token is for (RFC 8707)
   --alg ALG                 what to sign proofs with (default: the first that both sides know)
   --count N                 how often to call the resource (default: 1)
+  --post BYTES              call it with POST and a body of this length, instead of GET
 ";
 
 #[tokio::main]
@@ -102,7 +103,10 @@ async fn run(options: Options) -> Result<bool> {
 
     let mut all_succeeded = true;
     for _ in 0..options.count {
-        let request = Request::get(resource.clone()).body(Full::default())?;
+        let request = match options.post {
+            None => Request::get(resource.clone()).body(Full::default())?,
+            Some(length) => Request::post(resource.clone()).body(vec![b'x'; length].into())?,
+        };
         let response = client.clone().oneshot(request).await?;
         let status = response.status();
         let body = text(response).await?;
@@ -215,6 +219,7 @@ struct Options {
     resource_indicator: Option<String>,
     alg: Option<String>,
     count: usize,
+    post: Option<usize>,
 }
 
 impl Options {
@@ -222,7 +227,7 @@ impl Options {
         let (mut issuer, mut client_id, mut resource) = (None, None, None);
         let (mut client_secret, mut scope, mut resource_indicator, mut alg) =
             (None, None, None, None);
-        let mut count = 1;
+        let (mut count, mut post) = (1, None);
         while let Some(name) = arguments.next() {
             let value = arguments.next()?;
             match name.as_str() {
@@ -234,6 +239,7 @@ impl Options {
                 "--resource-indicator" => resource_indicator = Some(value),
                 "--alg" => alg = Some(value),
                 "--count" => count = value.parse().ok()?,
+                "--post" => post = Some(value.parse().ok()?),
                 _ => return None,
             }
         }
@@ -246,6 +252,7 @@ impl Options {
             resource_indicator,
             alg,
             count,
+            post,
         })
     }
 

@@ -8,6 +8,7 @@ import { providerTokens } from './provider.mjs';
 import { proxies } from './proxies.mjs';
 import { conclude } from './table.mjs';
 import { tokens } from './tokens.mjs';
+import { uploads } from './uploads.mjs';
 
 await tokens();
 await clients();
@@ -16,4 +17,5 @@ await issuers();
 await coexistence();
 await ours();
 await proxies();
+await uploads();
 process.exitCode = conclude() ? 0 : 1;

@@ -153,13 +153,14 @@ async function accepts(port) {
 }
 
 /** Runs our client to its end: its exit code, and what it printed of its key and of each call. */
-export async function ourClient({ issuer, resource, alg, count = 1, indicator, scope }) {
+export async function ourClient({ issuer, resource, alg, count = 1, post, indicator, scope }) {
   const child = run(join(examples, 'client'), [
     '--issuer', issuer,
     '--client-id', 'service',
     '--client-secret', 'service-secret',
     '--resource', resource,
     '--count', `${count}`,
+    ...(post ? ['--post', `${post}`] : []),
     ...(alg ? ['--alg', alg] : []),
     ...(indicator ? ['--resource-indicator', indicator] : []),
     ...(scope ? ['--scope', scope] : []),

@@ -6,9 +6,15 @@ import { isDeepStrictEqual } from 'node:util';
 
 const rows = [];
 
-/** The installed version of nginx or a package. */
+/** The installed version of a program or a package. */
 export function version(name) {
   if (name === 'nginx') return /nginx\/(\S+)/.exec(spawnSync('nginx', ['-v']).stderr)[1];
+  if (name === 'node') return process.versions.node;
+  if (name === 'curl') return /curl (\S+)/.exec(spawnSync('curl', ['--version']).stdout)[1];
+  if (name === 'httpx' || name === 'requests') {
+    const text = readFileSync(new URL('requirements.txt', import.meta.url), 'utf8');
+    return new RegExp(`^${name}==(.*)$`, 'm').exec(text)[1];
+  }
   const file = new URL(`node_modules/${name}/package.json`, import.meta.url);
   return JSON.parse(readFileSync(file, 'utf8')).version;
 }

@@ -7,6 +7,8 @@ pub(crate) mod cache;
 pub(crate) mod key_set;
 pub(crate) mod jwt;
 #[cfg(feature = "_http")]
+pub(crate) mod endpoint_url;
+#[cfg(feature = "_http")]
 pub(crate) mod http;
 #[cfg(feature = "jwks")]
 pub(crate) mod jwks;
@@ -20,9 +22,10 @@ pub use crate::tokens::cache::TokenCache;
 pub use crate::tokens::claims::{HasAuthentication, HasScopes};
 #[cfg(feature = "_http")]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
-pub use crate::tokens::http::{
-    EndpointUrl, HttpClient, HttpClientBuilder, HttpClientError, InvalidEndpointUrl,
-};
+pub use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+#[cfg(feature = "_http")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
+pub use crate::tokens::http::{HttpClient, HttpClientBuilder, HttpClientError};
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::claims::IntrospectedClaims;
 #[cfg(feature = "introspection")]

@@ -4,7 +4,8 @@ use http::StatusCode;
 
 use crate::jose::json::{Text, object, read};
 use crate::telemetry;
-use crate::tokens::http::{EndpointUrl, FetchError};
+use crate::tokens::endpoint_url::EndpointUrl;
+use crate::tokens::http::FetchError;
 use crate::tokens::introspection::client_authentication::NoAssertion;
 use crate::tokens::introspection::signed_responses::InvalidSignedResponse;
 

@@ -18,7 +18,8 @@ use crate::tokens::access_token::{
     AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
-use crate::tokens::http::{EndpointUrl, HttpClient, JSON};
+use crate::tokens::endpoint_url::EndpointUrl;
+use crate::tokens::http::{HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
 use crate::tokens::introspection::failure::Failure;

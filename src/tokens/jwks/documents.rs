@@ -10,7 +10,8 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::tokens::http::{EndpointUrl, FetchError, HttpClient, HttpResponse, InvalidEndpointUrl};
+use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+use crate::tokens::http::{FetchError, HttpClient, HttpResponse};
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
 const MAX_DOCUMENT: usize = 256 * 1024;

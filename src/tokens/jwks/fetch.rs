@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
-use crate::tokens::http::EndpointUrl;
+use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::jwks::documents::{
     Issuer, IssuerDocument, KeyLocation, RemoteKeysError, max_age, read_key_set,
 };

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use crate::sync::Mutex;
 use crate::time::{Clock, Timestamp};
-use crate::tokens::http::{EndpointUrl, HttpClient};
+use crate::tokens::endpoint_url::EndpointUrl;
+use crate::tokens::http::HttpClient;
 use crate::tokens::jwks::documents::{Issuer, KeyLocation, RemoteKeysError};
 use crate::tokens::jwks::fetch::{Cause, Fetch, ended, launch};
 use crate::tokens::jwks::schedule::{OUTAGE, Pending, Phase, Settings, State, is_within};

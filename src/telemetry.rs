@@ -25,6 +25,10 @@
 //! a resource server) and, if there was a proof, `algorithm` and `skew_seconds`. The layer's events are in the span
 //! `dpop` (level `debug`). The detail contains no request data, except how many seconds a timestamp is off and which
 //! part of the URL differs.
+//!
+//! An issuer's key that cannot be used is one event with the same target and the level `warn`, when its key set is
+//! read ([`KeySet`](crate::KeySet)). It has the fields `kid`, `index` (its place in the set, from 0), `reason` and, if
+//! the set was fetched, `issuer`.
 #![cfg_attr(
     not(feature = "metrics"),
     allow(unused_variables, reason = "every function is empty then")
@@ -207,8 +211,8 @@ impl Decision<'_> {
     }
 }
 
-/// The target of every event about a decision.
-const TARGET: &str = "tower_dpop";
+/// The target of every event about a decision, and about an issuer's key that cannot be used.
+pub(crate) const TARGET: &str = "tower_dpop";
 
 fn accepted(server: Server, proof: Option<ProofFacts>) {
     let scheme = scheme(server);

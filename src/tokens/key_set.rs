@@ -5,15 +5,15 @@ use std::future::{self, Future};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, KeyOperations, PublicKeyUse};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::jose::algorithm::Algorithm;
-use crate::jose::jwk::{Jwk, Parameters, SignatureRejected};
+use crate::jose::jwk::SignatureRejected;
 use crate::jose::recurring_key::LastingKey;
+use crate::telemetry::TARGET;
 use crate::time::Timestamp;
 use crate::tokens::access_token::TokenError;
+use crate::tokens::issuer_key::{IssuerKey, Unusable, shown_kid};
 
 /// Where the issuer's keys come from. A [`KeySet`] is a source that never changes; other sources
 /// fetch the keys.
@@ -74,10 +74,14 @@ pub struct KeySourceError;
 
 /// The public keys of an issuer, parsed once. Cloning is cheap.
 ///
-/// It is parsed from a JWK Set (`{"keys":[…]}`) or from a single JWK. Keys that cannot verify
-/// access tokens (encryption keys, unknown types, RSA below 2048 bits) are ignored, as [RFC 7517
-/// section 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says; a set without any other key
-/// is an error.
+/// It is parsed from a JWK Set (`{"keys":[…]}`) or from a single JWK. The issuer is trusted, so its keys are read as
+/// issuers write them: in base64url or standard base64, padded or not; integers with leading zeros, and coordinates
+/// without them; members that are `null` are absent, and unknown members are ignored.
+///
+/// Keys that cannot verify access tokens (unknown types, RSA below 2048 bits) are skipped, as [RFC 7517
+/// section 5](https://www.rfc-editor.org/rfc/rfc7517#section-5) says. Each causes one event of the level `warn` with
+/// its `kid` and the reason; of the level `debug` if `use` or `key_ops` says that it is for something else (an
+/// encryption key). A set without any other key is an error.
 ///
 /// A token names its key by `kid`. A token without `kid` is tried with the first four keys that fit
 /// its algorithm. A token whose `kid` matches no key is tried in the same way with the keys that
@@ -85,14 +89,12 @@ pub struct KeySourceError;
 #[derive(Clone)]
 pub struct KeySet(Arc<[IssuerKey]>);
 
-struct IssuerKey {
-    kid: Option<String>,
-    verifying: Vec<(Algorithm, LastingKey)>,
-}
-
 /// A token without `kid` is tried with at most this many keys, so that it cannot cause a
 /// verification with every key of a large set.
 const MAX_CANDIDATES: usize = 4;
+
+/// An error lists at most this many keys.
+const MAX_REASONS: usize = 8;
 
 impl KeySet {
     /// Whether `other` is the same set: this value, or a clone of it.
@@ -109,6 +111,37 @@ impl KeySet {
     /// Whether a key of the set has this `kid`.
     pub fn has_kid(&self, kid: &str) -> bool {
         self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    /// Reads a JWK Set or a JWK of this issuer, if it is known, and logs which keys are skipped.
+    pub(crate) fn read(
+        json: &str,
+        issuer: Option<&dyn fmt::Display>,
+    ) -> Result<Self, InvalidKeySet> {
+        let document: Value = serde_json::from_str(json).map_err(|_| InvalidKeySet::Malformed)?;
+        let published = match document.get("keys") {
+            Some(Value::Array(keys)) => keys,
+            Some(_) => return Err(InvalidKeySet::Malformed),
+            None => std::slice::from_ref(&document),
+        };
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (index, json) in published.iter().enumerate() {
+            match IssuerKey::read(json) {
+                Ok(key) => keys.push(key),
+                Err(reason) => skipped.push(Skipped {
+                    index,
+                    kid: shown_kid(json),
+                    reason,
+                }),
+            }
+        }
+        if keys.is_empty() {
+            return Err(InvalidKeySet::NoUsableKey(reasons(&skipped)));
+        }
+        for key in &skipped {
+            key.report(issuer);
+        }
+        Ok(Self(keys.into()))
     }
 
     /// Calls `verify` with the keys that may have signed the token, until one verifies its
@@ -152,94 +185,54 @@ impl KeySet {
     }
 }
 
+/// A key that cannot verify access tokens.
+struct Skipped {
+    /// Its place in the set, from 0: some keys have no `kid`.
+    index: usize,
+    kid: Option<String>,
+    reason: Unusable,
+}
+
+impl Skipped {
+    fn report(&self, issuer: Option<&dyn fmt::Display>) {
+        let Self { index, kid, reason } = self;
+        let issuer = issuer.map(tracing::field::display);
+        let kid = kid.as_ref().map(tracing::field::debug);
+        if reason.is_intended() {
+            tracing::debug!(target: TARGET, issuer, index, kid, %reason, "a key of the issuer is for something else, and is skipped");
+        } else {
+            tracing::warn!(target: TARGET, issuer, index, kid, %reason, "a key of the issuer cannot be used, and is skipped: tokens signed with it are rejected");
+        }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kid {
+            Some(kid) => write!(f, "kid {kid:?}: {}", self.reason),
+            None => write!(f, "key {} without kid: {}", self.index, self.reason),
+        }
+    }
+}
+
+/// The reasons why no key of a set can be used.
+fn reasons(skipped: &[Skipped]) -> String {
+    if skipped.is_empty() {
+        return "it is empty".to_owned();
+    }
+    let shown = skipped.iter().take(MAX_REASONS);
+    let mut reasons: Vec<_> = shown.map(Skipped::to_string).collect();
+    if skipped.len() > MAX_REASONS {
+        reasons.push(format!("and {} more", skipped.len() - MAX_REASONS));
+    }
+    reasons.join("; ")
+}
+
 impl FromStr for KeySet {
     type Err = InvalidKeySet;
 
     fn from_str(json: &str) -> Result<Self, InvalidKeySet> {
-        let document: Value = serde_json::from_str(json).map_err(|_| InvalidKeySet::Malformed)?;
-        let keys: Vec<_> = match document.get("keys") {
-            Some(Value::Array(keys)) => keys.iter().filter_map(IssuerKey::from_json).collect(),
-            Some(_) => return Err(InvalidKeySet::Malformed),
-            None => IssuerKey::from_json(&document).into_iter().collect(),
-        };
-        if keys.is_empty() {
-            Err(InvalidKeySet::NoUsableKey)
-        } else {
-            Ok(Self(keys.into()))
-        }
-    }
-}
-
-impl IssuerKey {
-    fn from_json(json: &Value) -> Option<Self> {
-        // The issuer's documents are trusted and vary widely, so they are read by a lenient parser,
-        // one key at a time.
-        let key = jsonwebtoken::jwk::Jwk::deserialize(json).ok()?;
-        let verifies = key
-            .common
-            .public_key_use
-            .is_none_or(|usage| usage == PublicKeyUse::Signature)
-            && key
-                .common
-                .key_operations
-                .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-        // A private key in a public document is known to everyone.
-        if !verifies || json.get("d").is_some() {
-            return None;
-        }
-        let jwk = match &key.algorithm {
-            AlgorithmParameters::EllipticCurve(ec) => Jwk::from_parameters(&Parameters {
-                kty: Some("EC"),
-                crv: curve_name(&ec.curve),
-                x: Some(&ec.x),
-                y: Some(&ec.y),
-                ..Parameters::default()
-            }),
-            AlgorithmParameters::OctetKeyPair(okp) => Jwk::from_parameters(&Parameters {
-                kty: Some("OKP"),
-                crv: curve_name(&okp.curve),
-                x: Some(&okp.x),
-                ..Parameters::default()
-            }),
-            AlgorithmParameters::RSA(rsa) => Jwk::from_parameters(&Parameters {
-                kty: Some("RSA"),
-                n: Some(&rsa.n),
-                e: Some(&rsa.e),
-                ..Parameters::default()
-            }),
-            _ => return None,
-        }
-        .ok()?;
-        // jsonwebtoken knows neither `Ed25519` nor `ES512` by name, so `alg` is read from the
-        // document.
-        let declared: Option<Option<Algorithm>> = json
-            .get("alg")
-            .map(|alg| alg.as_str().and_then(|alg| alg.parse().ok()));
-        let usable = Algorithm::ALL
-            .into_iter()
-            .filter(|algorithm| match declared {
-                None => true,
-                Some(declared) => {
-                    declared.is_some_and(|declared| declared.same_computation(*algorithm))
-                }
-            });
-        let verifying: Vec<_> = usable
-            .filter_map(|algorithm| Some((algorithm, LastingKey::parse(&jwk, algorithm).ok()?)))
-            .collect();
-        (!verifying.is_empty()).then_some(Self {
-            kid: key.common.key_id,
-            verifying,
-        })
-    }
-}
-
-fn curve_name(curve: &EllipticCurve) -> Option<&'static str> {
-    match curve {
-        EllipticCurve::P256 => Some("P-256"),
-        EllipticCurve::P384 => Some("P-384"),
-        EllipticCurve::P521 => Some("P-521"),
-        EllipticCurve::Ed25519 => Some("Ed25519"),
-        _ => None,
+        Self::read(json, None)
     }
 }
 
@@ -286,13 +279,13 @@ impl fmt::Debug for KeySet {
 }
 
 /// Why a document is not a usable key set. A configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeySet {
     /// Neither a JWK Set nor a JWK.
     #[error("neither a JWK Set nor a JWK")]
     Malformed,
-    /// No key in it can verify access tokens.
-    #[error("the key set holds no key that can verify access tokens")]
-    NoUsableKey,
+    /// No key in it can verify access tokens. Holds the reason for each key, by its `kid`.
+    #[error("the key set holds no key that can verify access tokens: {0}")]
+    NoUsableKey(String),
 }

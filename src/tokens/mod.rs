@@ -4,6 +4,7 @@
 pub(crate) mod access_token;
 pub(crate) mod claims;
 pub(crate) mod cache;
+pub(crate) mod issuer_key;
 pub(crate) mod key_set;
 pub(crate) mod jwt;
 #[cfg(feature = "_http")]

@@ -114,7 +114,7 @@ fn metadata_urls(issuer: &Url) -> [Url; 2] {
     })
 }
 
-pub(super) fn read_key_set(body: &[u8]) -> Result<KeySet, RemoteKeysError> {
+pub(super) fn read_key_set(body: &[u8], issuer: &EndpointUrl) -> Result<KeySet, RemoteKeysError> {
     const MALFORMED: RemoteKeysError = RemoteKeysError::Malformed(IssuerDocument::KeySet);
 
     let document: Value = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
@@ -123,9 +123,9 @@ pub(super) fn read_key_set(body: &[u8]) -> Result<KeySet, RemoteKeysError> {
         return Err(RemoteKeysError::TooManyKeys);
     }
     let text = std::str::from_utf8(body).map_err(|_| MALFORMED)?;
-    text.parse().map_err(|error| match error {
+    KeySet::read(text, Some(issuer)).map_err(|error| match error {
         InvalidKeySet::Malformed => MALFORMED,
-        InvalidKeySet::NoUsableKey => RemoteKeysError::NoUsableKey,
+        InvalidKeySet::NoUsableKey(reasons) => RemoteKeysError::NoUsableKey(reasons),
     })
 }
 
@@ -185,9 +185,9 @@ pub enum RemoteKeysError {
     /// The call was made outside of a tokio runtime.
     #[error("there is no tokio runtime to fetch in")]
     NoRuntime,
-    /// No key of the set can verify access tokens, or the set is empty.
-    #[error("the issuer's key set holds no key that can verify access tokens")]
-    NoUsableKey,
+    /// No key of the set can verify access tokens, or the set is empty. Holds the reason for each key, by its `kid`.
+    #[error("the issuer's key set holds no key that can verify access tokens: {0}")]
+    NoUsableKey(String),
     /// No connection, or no complete response.
     #[error("the issuer's {document} is unreachable: {reason}")]
     Unreachable {

@@ -126,7 +126,7 @@ impl Fetch {
         let sha256 = Sha256::digest(&response.body).into();
         let keys = match &self.held {
             Some(held) if held.sha256 == sha256 => held.keys.clone(),
-            _ => read_key_set(&response.body)?,
+            _ => read_key_set(&response.body, self.issuer.location.url())?,
         };
         let held = Held {
             keys,

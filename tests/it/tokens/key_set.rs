@@ -138,6 +138,7 @@ fn keys_with_the_kid_of_the_token_are_tried_first() {
 
 #[test]
 fn a_document_without_usable_keys_is_an_error() {
+    let no_usable_key = |reasons: &str| InvalidKeySet::NoUsableKey(reasons.to_owned());
     let rows = [
         ("not JSON", "keys", InvalidKeySet::Malformed),
         (
@@ -145,17 +146,27 @@ fn a_document_without_usable_keys_is_an_error() {
             r#"{"keys":{}}"#,
             InvalidKeySet::Malformed,
         ),
-        ("an empty set", r#"{"keys":[]}"#, InvalidKeySet::NoUsableKey),
-        ("an array", "[]", InvalidKeySet::NoUsableKey),
+        (
+            "an empty set",
+            r#"{"keys":[]}"#,
+            no_usable_key("it is empty"),
+        ),
+        (
+            "an array",
+            "[]",
+            no_usable_key("key 0 without kid: not a JSON object"),
+        ),
         (
             "a symmetric key",
             r#"{"kty":"oct","k":"AAAA"}"#,
-            InvalidKeySet::NoUsableKey,
+            no_usable_key(r#"key 0 without kid: kty "oct" is not supported"#),
         ),
         (
             "a point off the curve",
             r#"{"kty":"EC","crv":"P-256","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","y":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
-            InvalidKeySet::NoUsableKey,
+            no_usable_key(
+                "key 0 without kid: its numbers are not a key, for example a point off the curve",
+            ),
         ),
     ];
     for (name, document, error) in rows {

@@ -8,6 +8,7 @@ use tower_dpop::tokens::{InvalidEndpointUrl, IssuerDocument, KeySource as _, Rem
 
 use super::{Fixture, at};
 use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, Server, http};
+use common::log::logged;
 use common::{AUDIENCE, Key, KeyExt as _, block_on};
 
 /// R-AT.4: "the AS's keys" are those that its metadata names. The URLs of the metadata are those of
@@ -295,6 +296,52 @@ fn keys_may_be_on_another_origin_or_at_a_configured_url() {
     });
 }
 
+/// D8a, for fetched keys: one usable key is enough, and the others are named once per document.
+#[test]
+fn a_key_that_cannot_be_used_is_skipped_and_named_once_per_document() {
+    let skipped = |log: &str| {
+        log.lines()
+            .filter(|line| line.contains("is skipped"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let (url, log) = logged(|| {
+        block_on(async {
+            let fixture = Fixture::new().await;
+            let mut usable = Key::rsa("PS256").public_jwk();
+            let n = usable["n"]
+                .as_str()
+                .unwrap()
+                .replace('-', "+")
+                .replace('_', "/");
+            usable["n"] = json!(n + "==");
+            let weak = json!({ "kty": "RSA", "kid": "2019", "n": "AQAB", "e": "AQAB" });
+            let document = |first| json!({ "keys": [first, usable.clone(), weak] }).to_string();
+            fixture.server.set(KEYS, Reply::text(document(json!(null))));
+            let keys = fixture.keys().await;
+            assert_eq!(keys.status().keys, 1);
+            for second in [600, 1200] {
+                keys.key_set(at(second)).await.unwrap();
+                assert_eq!(keys.status().fetched, Some(at(second)));
+            }
+            fixture.server.set(KEYS, Reply::text(document(json!(7))));
+            keys.key_set(at(1800)).await.unwrap();
+            fixture.server.url()
+        })
+    });
+    let lines = skipped(&log);
+    assert_eq!(lines.len(), 4, "two keys of two documents: {lines:#?}");
+    let expected = [
+        "index=0 reason=not a JSON object",
+        r#"index=2 kid="2019" reason=n has 17 bits (2048 to 8192 are accepted)"#,
+    ];
+    for (line, expected) in lines.iter().zip(expected.iter().cycle()) {
+        for part in ["WARN tower_dpop: ", &format!("issuer={url} "), expected] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+}
+
 /// An unusable key set counts as a failed fetch: at start-up there are no keys, later the previous
 /// keys are kept.
 #[test]
@@ -308,6 +355,7 @@ fn rejects_unusable_key_sets() {
         let document = keys(1);
         document.clone() + &" ".repeat(bytes - document.len())
     };
+    let no_usable_key = |reasons: &str| Some(Error::NoUsableKey(reasons.to_owned()));
     let status = |status| Error::Status {
         document: Document,
         status: StatusCode::from_u16(status).unwrap(),
@@ -324,12 +372,12 @@ fn rejects_unusable_key_sets() {
         (
             "an empty key set",
             Reply::text(keys(0)),
-            Some(Error::NoUsableKey),
+            no_usable_key("it is empty"),
         ),
         (
             "no usable key",
             Reply::text(json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }).to_string()),
-            Some(Error::NoUsableKey),
+            no_usable_key(r#"key 0 without kid: kty "oct" is not supported"#),
         ),
         (
             "a single key",

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use http::header::{ACCEPT, HeaderMap};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap};
 #[cfg(feature = "introspection")]
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
@@ -20,7 +20,8 @@ use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
 /// TLS is rustls. It uses the process's default `CryptoProvider` if one is installed and AWS-LC
 /// otherwise, regardless of the engine with which this crate verifies, and the roots of the
 /// operating system, read once. Redirects are followed only within one origin, at most three.
-/// Proxies from environment variables are not used.
+/// Proxies from environment variables are not used. Responses are not decompressed: requests ask for none
+/// (`Accept-Encoding: identity`), and a response with another content coding is an error.
 ///
 /// # Example
 ///
@@ -64,10 +65,17 @@ impl HttpClient {
         self.timeout
     }
 
-    /// Fetches a JSON document of at most this many bytes.
+    /// Fetches a JSON document of at most this many bytes, of one of these media types.
     #[cfg(feature = "jwks")]
-    pub(crate) async fn get(&self, url: &Url, max: usize) -> Result<HttpResponse, FetchError> {
-        fetch(self.client.get(url.clone()), JSON, max).await
+    pub(crate) async fn get(
+        &self,
+        url: &Url,
+        media_types: &'static str,
+        max: usize,
+    ) -> Result<HttpResponse, FetchError> {
+        let media_types = HeaderValue::from_static(media_types);
+        let request = self.client.get(url.clone()).header(ACCEPT, media_types);
+        fetch(request, &[StatusCode::OK], max).await
     }
 
     /// Sends a form, and reads a document of this media type and of at most this many bytes.
@@ -83,6 +91,7 @@ impl HttpClient {
         let mut request = self
             .client
             .post(url.clone())
+            .header(ACCEPT, HeaderValue::from_static(accept))
             .header(
                 CONTENT_TYPE,
                 HeaderValue::from_static("application/x-www-form-urlencoded"),
@@ -92,20 +101,28 @@ impl HttpClient {
             authorization.set_sensitive(true);
             request = request.header(AUTHORIZATION, authorization);
         }
-        fetch(request, accept, max).await
+        let understood = [StatusCode::OK, StatusCode::BAD_REQUEST];
+        fetch(request, &understood, max).await
     }
 }
 
-/// The media type of every document but signed introspection responses.
+/// The media type of every document but key sets and signed introspection responses.
+#[cfg(feature = "introspection")]
 pub(crate) const JSON: &str = "application/json";
 
+/// `understood`: the statuses whose body the caller reads. With any other, the status is the error.
 async fn fetch(
     request: RequestBuilder,
-    accept: &'static str,
+    understood: &[StatusCode],
     max: usize,
 ) -> Result<HttpResponse, FetchError> {
-    let request = request.header(ACCEPT, HeaderValue::from_static(accept));
+    let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let mut response = request.send().await.map_err(|error| failed(&error))?;
+    if understood.contains(&response.status())
+        && let Some(coding) = content_coding(response.headers())
+    {
+        return Err(FetchError::Encoded(coding));
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
         if body.len() + chunk.len() > max {
@@ -118,6 +135,27 @@ async fn fetch(
         headers: std::mem::take(response.headers_mut()),
         body,
     })
+}
+
+/// The content coding of a response, if it is not `identity`. At most 64 characters of it: any server may have sent
+/// the response.
+fn content_coding(headers: &HeaderMap) -> Option<String> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let codings: Vec<_> = codings
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let is_identity = |coding: &str| {
+        let coding = coding.trim();
+        coding.is_empty() || coding.eq_ignore_ascii_case("identity")
+    };
+    if codings
+        .iter()
+        .flat_map(|value| value.split(','))
+        .all(is_identity)
+    {
+        return None;
+    }
+    Some(codings.join(", ").chars().take(64).collect())
 }
 
 /// The error for the log, with its causes and without the URL.
@@ -182,6 +220,11 @@ pub(crate) struct HttpResponse {
 /// Why there is no response. For logs, not for clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
+    #[error(
+        "the response has the content coding {0:?}, although the request asks for none (Accept-Encoding: identity): \
+         switch compression off for this URL, at the server or at the proxy in front of it"
+    )]
+    Encoded(String),
     #[error("redirected to another origin, or too many times")]
     Redirected,
     #[error("the response took too long")]

@@ -83,8 +83,10 @@ impl Issuer {
         url: &Url,
         document: IssuerDocument,
     ) -> Result<HttpResponse, RemoteKeysError> {
-        let response = self.http.get(url, MAX_DOCUMENT).await;
+        let media_types = document.media_types();
+        let response = self.http.get(url, media_types, MAX_DOCUMENT).await;
         let response = response.map_err(|error| match error {
+            FetchError::Encoded(coding) => RemoteKeysError::Encoded { document, coding },
             FetchError::Redirected => RemoteKeysError::Redirected(document),
             FetchError::TimedOut => RemoteKeysError::TimedOut,
             FetchError::TooLong => RemoteKeysError::TooLong(document),
@@ -155,6 +157,16 @@ pub enum IssuerDocument {
     Metadata,
 }
 
+impl IssuerDocument {
+    const fn media_types(self) -> &'static str {
+        match self {
+            // RFC 7517 section 8.5.1. Kubernetes offers nothing else, and rejects a request for JSON alone with 406.
+            Self::KeySet => "application/json, application/jwk-set+json",
+            Self::Metadata => "application/json",
+        }
+    }
+}
+
 impl fmt::Display for IssuerDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -169,6 +181,17 @@ impl fmt::Display for IssuerDocument {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteKeysError {
+    /// The response has a content coding, although the request asks for none. Nothing is decompressed.
+    #[error(
+        "the issuer's {document} has the content coding {coding:?}, although the request asks for none \
+         (Accept-Encoding: identity): switch compression off for this URL, at the server or at the proxy in front of it"
+    )]
+    Encoded {
+        /// The requested document.
+        document: IssuerDocument,
+        /// The `Content-Encoding` of the response.
+        coding: String,
+    },
     /// The runtime has shut down, or has no I/O or timers.
     #[error("the fetch was cancelled")]
     Interrupted,

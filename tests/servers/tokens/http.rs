@@ -87,7 +87,8 @@ fn sends_only_the_required_headers() {
         let host = format!("host: {address}");
         let agent = concat!("user-agent: tower-dpop/", env!("CARGO_PKG_VERSION"));
         let expected = [
-            "accept: application/json",
+            "accept-encoding: identity",
+            "accept: application/json, application/jwk-set+json",
             "get /jwks?version=2 http/1.1",
             &host,
             agent,
@@ -167,21 +168,65 @@ fn rejects_an_incomplete_or_oversized_response() {
     });
 }
 
-/// An encoded response is not the document.
+/// Nothing is decompressed. The request says so, and the error names the coding and the remedy.
 #[test]
-fn does_not_decode_a_content_encoding() {
+fn a_response_with_a_content_coding_is_an_error() {
+    let long = "x".repeat(10_000);
+    let rows: [(&str, &[&str], Option<&str>); 10] = [
+        ("no coding", &[], None),
+        ("identity", &["identity"], None),
+        ("capitals", &["Identity"], None),
+        ("an empty list", &[" , "], None),
+        ("gzip", &["gzip"], Some("gzip")),
+        ("Brotli", &["br"], Some("br")),
+        ("two codings", &["gzip, br"], Some("gzip, br")),
+        ("two fields", &["identity", "zstd"], Some("identity, zstd")),
+        ("an unknown coding", &["x-\"a\""], Some("x-\"a\"")),
+        ("a long name", &[&long], Some(&long[..64])),
+    ];
     block_on(async {
         let server = Server::start().await;
-        // `{"keys":[]}` in gzip, without checksum and length: the crate must not decode it.
-        let gzip: &[u8] =
-            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff\xabV\xcaN\xad,V\xb2\x8a\x8e\xad\x05\x00";
-        server.set(
-            KEYS,
-            Reply::text(gzip).with_header("content-encoding", "gzip"),
-        );
-        let error = fetch(http(), &server.url_of(KEYS)).await.unwrap_err();
-        assert_eq!(error, RemoteKeysError::Malformed(IssuerDocument::KeySet));
+        for (name, fields, coding) in rows {
+            let encoded = |reply| {
+                let add = |reply: Reply, field: &&str| reply.with_header("content-encoding", field);
+                fields.iter().fold(reply, add)
+            };
+            let expected = |document| {
+                coding.map(|coding| RemoteKeysError::Encoded {
+                    document,
+                    coding: coding.to_owned(),
+                })
+            };
+            server.set(KEYS, encoded(Reply::text(issuer_jwks())));
+            let error = fetch(http(), &server.url_of(KEYS)).await.err();
+            assert_eq!(error, expected(IssuerDocument::KeySet), "{name}");
+
+            let metadata = Reply::metadata(&server.url(), &server.url_of("/plain"));
+            server.set(OAUTH, encoded(metadata));
+            server.set("/plain", Reply::text(issuer_jwks()));
+            let keys = RemoteKeys::discover(server.url().parse().unwrap(), http());
+            let error = in_time(keys.fetched()).await.err();
+            assert_eq!(error, expected(IssuerDocument::Metadata), "{name}");
+        }
+        for status in [400, 404, 503] {
+            let reply = Reply::status(status).with_header("content-encoding", "gzip");
+            server.set(KEYS, reply);
+            let error = fetch(http(), &server.url_of(KEYS)).await.unwrap_err();
+            assert!(
+                matches!(error, RemoteKeysError::Status { .. }),
+                "{status}: {error}"
+            );
+        }
     });
+    let error = RemoteKeysError::Encoded {
+        document: IssuerDocument::KeySet,
+        coding: "gzip".into(),
+    };
+    assert_eq!(
+        error.to_string(),
+        "the issuer's key set has the content coding \"gzip\", although the request asks for none (Accept-Encoding: \
+         identity): switch compression off for this URL, at the server or at the proxy in front of it"
+    );
 }
 
 /// The timeout covers the connection, the head and the body.

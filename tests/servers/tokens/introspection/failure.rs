@@ -146,6 +146,34 @@ fn an_unsupported_token_type_is_an_invalid_token() {
     });
 }
 
+/// Nothing is decompressed. The request says so, and the log names the coding and the remedy.
+#[test]
+fn a_response_with_a_content_coding_is_a_server_error() {
+    let server = Server::with_basic();
+    let rows = [
+        (200, "identity", true),
+        (200, "gzip", false),
+        (200, "identity, br", false),
+        (400, "gzip", false),
+    ];
+    for (status, coding, passes) in rows {
+        let name = format!("{status} {coding}");
+        server.set_content_coding(StatusCode::from_u16(status).unwrap(), coding);
+        let (outcome, log) = logged(|| block_on(send(&layer(server.verifier()), TOKEN)));
+        if passes {
+            outcome.assert_passed(&name);
+            continue;
+        }
+        outcome.assert_unavailable(&name);
+        let reason = format!(
+            "reason=the response has the content coding {coding:?}, although the request asks for none \
+             (Accept-Encoding: identity): switch compression off for this URL, at the server or at the proxy in front of it"
+        );
+        assert!(log.contains(&reason), "{name}: {log}");
+    }
+    server.assert_no_errors("each coding");
+}
+
 /// RFC 7662 does not mention redirects. Neither the token nor the credentials may be sent to
 /// another server.
 #[test]

@@ -19,8 +19,10 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION,
+};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
@@ -54,7 +56,7 @@ enum RegisteredClient {
 #[derive(Clone)]
 struct Reply {
     status: StatusCode,
-    location: Option<String>,
+    field: Option<(HeaderName, String)>,
     body: Vec<u8>,
 }
 
@@ -96,7 +98,7 @@ impl Server {
             accept,
             reply: Mutex::new(Reply {
                 status: StatusCode::OK,
-                location: None,
+                field: None,
                 body: good_response().to_string().into(),
             }),
             request_count: watch::Sender::new(0),
@@ -156,7 +158,7 @@ impl Server {
     fn set_response_with_status(&self, status: StatusCode, body: impl Into<Vec<u8>>) {
         *self.state.reply.lock().unwrap() = Reply {
             status,
-            location: None,
+            field: None,
             body: body.into(),
         };
     }
@@ -164,8 +166,17 @@ impl Server {
     fn set_redirect(&self, status: StatusCode, to: impl Into<String>) {
         *self.state.reply.lock().unwrap() = Reply {
             status,
-            location: Some(to.into()),
+            field: Some((LOCATION, to.into())),
             body: Vec::new(),
+        };
+    }
+
+    /// The good response, with a `Content-Encoding` that is not true.
+    fn set_content_coding(&self, status: StatusCode, coding: &str) {
+        *self.state.reply.lock().unwrap() = Reply {
+            status,
+            field: Some((CONTENT_ENCODING, coding.to_owned())),
+            body: good_response().to_string().into(),
         };
     }
 
@@ -235,10 +246,8 @@ async fn handle(
     drop(state.permits.acquire().await.unwrap());
     let reply = state.reply.lock().unwrap().clone();
     let mut response = (reply.status, reply.body).into_response();
-    if let Some(location) = reply.location {
-        response
-            .headers_mut()
-            .insert(LOCATION, location.parse().unwrap());
+    if let Some((name, value)) = reply.field {
+        response.headers_mut().insert(name, value.parse().unwrap());
     }
     response
 }
@@ -286,6 +295,11 @@ impl EndpointState {
             &"/introspect?tenant=1",
         )?;
         is("Accept", &field(ACCEPT)?, &Some(self.accept))?;
+        is(
+            "Accept-Encoding",
+            &field(ACCEPT_ENCODING)?,
+            &Some("identity"),
+        )?;
         is(
             "Content-Type",
             &field(CONTENT_TYPE)?,

@@ -16,6 +16,8 @@ use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
 const MAX_DOCUMENT: usize = 256 * 1024;
 const MAX_KEYS: usize = 128;
+/// An error shows at most this many characters of a text in a document.
+const MAX_SHOWN: usize = 256;
 
 /// Which issuer to ask, and with which client.
 pub(super) struct Issuer {
@@ -71,7 +73,11 @@ impl Issuer {
             .map_err(|_| RemoteKeysError::Malformed(IssuerDocument::Metadata))?;
         // RFC 8414 section 3.3: "The "issuer" value returned MUST be identical".
         if metadata.issuer != issuer.as_str() {
-            return Err(RemoteKeysError::Issuer);
+            return Err(RemoteKeysError::Issuer {
+                configured: issuer.as_str().to_owned(),
+                // The document may have any length.
+                found: metadata.issuer.chars().take(MAX_SHOWN).collect(),
+            });
         }
         issuer
             .refers_to(&metadata.jwks_uri)
@@ -177,7 +183,7 @@ impl fmt::Display for IssuerDocument {
 }
 
 /// Why keys could not be fetched. For logs and for the code that starts the service: clients do not
-/// see it, and it contains no URL.
+/// see it. It contains no URL except the issuer's, and the one that its metadata should not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteKeysError {
@@ -196,9 +202,18 @@ pub enum RemoteKeysError {
     #[error("the fetch was cancelled")]
     Interrupted,
     /// The metadata names an issuer other than the configured one. A difference of one slash is
-    /// enough (RFC 8414 section 3.3).
-    #[error("the issuer's metadata name another issuer")]
-    Issuer,
+    /// enough ([RFC 8414 section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
+    #[error(
+        "the issuer's metadata name another issuer: {configured:?} is configured, {found:?} was found{}: configure \
+         the issuer exactly as its metadata and its tokens spell it",
+        difference(configured, found)
+    )]
+    Issuer {
+        /// The configured issuer.
+        configured: String,
+        /// The `issuer` in the metadata, at most 256 characters of it.
+        found: String,
+    },
     /// The `jwks_uri` in the metadata is not an acceptable URL.
     #[error("the issuer's jwks_uri is rejected: {0}")]
     JwksUri(InvalidEndpointUrl),
@@ -248,5 +263,33 @@ impl RemoteKeysError {
             self,
             Self::Unreachable { .. } | Self::Status { .. } | Self::TimedOut
         )
+    }
+
+    /// Whether someone has to change a configuration before another attempt can succeed. An issuer that is starting up
+    /// may respond with anything else.
+    pub(super) const fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::Encoded { .. }
+                | Self::Issuer { .. }
+                | Self::JwksUri(_)
+                | Self::NoRuntime
+                | Self::TooManyKeys
+        )
+    }
+}
+
+/// A difference between two issuers that is easily overlooked.
+fn difference(configured: &str, found: &str) -> &'static str {
+    let without_slash = |issuer: &str| issuer.strip_suffix('/').unwrap_or(issuer).to_owned();
+    let without_scheme = |issuer: &str| issuer.split_once("://").map(|(_, rest)| rest.to_owned());
+    if without_slash(configured) == without_slash(found) {
+        " (they differ by the trailing slash)"
+    } else if configured.eq_ignore_ascii_case(found) {
+        " (they differ in upper and lower case)"
+    } else if without_scheme(configured) == without_scheme(found) {
+        " (they differ in the scheme)"
+    } else {
+        ""
     }
 }

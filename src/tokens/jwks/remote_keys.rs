@@ -146,7 +146,8 @@ impl RemoteKeys {
     ///
     /// # Errors
     ///
-    /// The reason why the last attempt failed.
+    /// The reason why the last attempt failed. A failure that only another configuration can end is returned at once:
+    /// metadata of another issuer, a `jwks_uri` that is not `https`, a compressed document, too many keys.
     ///
     /// # Panics
     ///
@@ -157,13 +158,17 @@ impl RemoteKeys {
         }
         let attempts = async {
             let mut pause = Duration::from_millis(250);
-            while self.attempt().await.is_err() {
+            while let Err(error) = self.attempt().await {
+                if error.is_permanent() {
+                    return Err(error);
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
+            Ok(())
         };
         match tokio::time::timeout(timeout, attempts).await {
-            Ok(()) => Ok(self),
+            Ok(outcome) => outcome.map(|()| self),
             Err(_) => Err(self.status().failure.unwrap_or(RemoteKeysError::TimedOut)),
         }
     }

@@ -89,6 +89,50 @@ fn fetched_within_returns_the_last_failure() {
     });
 }
 
+/// Waiting helps an issuer that is starting up, not a wrong configuration.
+#[test]
+fn fetched_within_returns_at_once_what_only_a_change_of_configuration_can_heal() {
+    type Change = fn(&Fixture);
+    let rows: [(&str, Change); 4] = [
+        ("metadata of another issuer", |fixture| {
+            let issuer = fixture.server.url_of("/");
+            let metadata = Reply::metadata(&issuer, &fixture.server.url_of(KEYS));
+            fixture.server.set(OAUTH, metadata);
+        }),
+        ("a jwks_uri that is not https", |fixture| {
+            let metadata = Reply::metadata(&fixture.server.url(), "http://as.example.com/jwks");
+            fixture.server.set(OAUTH, metadata);
+        }),
+        ("a compressed document", |fixture| {
+            let keys = Reply::text(fixture.issuer.jwks()).with_header("content-encoding", "gzip");
+            fixture.server.set(KEYS, keys);
+        }),
+        ("129 keys", |fixture| {
+            let keys = json!({ "keys": vec![7; 129] }).to_string();
+            fixture.server.set(KEYS, Reply::text(keys));
+        }),
+    ];
+    for (name, change) in rows {
+        block_on(async {
+            let fixture = Fixture::new().await;
+            change(&fixture);
+            let at_once = in_time(fixture.remote().fetched_within(secs(3600)));
+            let error = at_once.await.unwrap_err();
+            assert_eq!(fixture.server.requests_to(OAUTH), 1, "{name}: {error}");
+
+            let keys = fixture.remote();
+            assert!(keys.key_set(at(0)).await.is_err(), "{name}: a request");
+            assert_eq!(keys.status().failure, Some(error), "{name}");
+            let before = fixture.server.requests().len();
+            assert!(
+                keys.key_set(at(4)).await.is_err(),
+                "{name}: within the cooldown"
+            );
+            assert_eq!(fixture.server.requests().len(), before, "{name}");
+        });
+    }
+}
+
 /// Clones share the keys, and each clone may have its own settings.
 #[test]
 fn clones_share_the_keys() {

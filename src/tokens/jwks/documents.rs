@@ -28,29 +28,41 @@ pub(super) struct Issuer {
 pub(super) enum KeyLocation {
     /// The URL of the keys.
     Given(EndpointUrl),
-    /// The URL of the issuer.
-    Discovered(EndpointUrl),
+    /// The metadata has it.
+    Discovered {
+        issuer: EndpointUrl,
+        /// Where the metadata is, if not at the well-known URLs of the issuer.
+        metadata: Option<EndpointUrl>,
+    },
 }
 
 impl KeyLocation {
+    /// The URL by which logs name the issuer.
     pub(super) const fn url(&self) -> &EndpointUrl {
         match self {
-            Self::Given(url) | Self::Discovered(url) => url,
+            Self::Given(url) | Self::Discovered { issuer: url, .. } => url,
         }
     }
 }
 
 impl Issuer {
-    pub(super) async fn discover(&self, issuer: &EndpointUrl) -> Result<Url, RemoteKeysError> {
+    pub(super) async fn discover(
+        &self,
+        issuer: &EndpointUrl,
+        metadata: Option<&EndpointUrl>,
+    ) -> Result<Url, RemoteKeysError> {
+        if let Some(metadata) = metadata {
+            return self.jwks_uri(issuer, metadata, metadata.url()).await;
+        }
         let [oauth, openid] = metadata_urls(issuer.url());
-        let first = match self.jwks_uri(issuer, &oauth).await {
+        let first = match self.jwks_uri(issuer, issuer, &oauth).await {
             Ok(url) => return Ok(url),
             Err(error @ (RemoteKeysError::Unreachable { .. } | RemoteKeysError::TimedOut)) => {
                 return Err(error);
             }
             Err(error) => error,
         };
-        let second = self.jwks_uri(issuer, &openid).await;
+        let second = self.jwks_uri(issuer, issuer, &openid).await;
         second.map_err(|second| match second {
             RemoteKeysError::Status {
                 status: StatusCode::NOT_FOUND,
@@ -60,8 +72,14 @@ impl Issuer {
         })
     }
 
-    /// The `jwks_uri` in the metadata at this URL, if it is the metadata of this issuer.
-    async fn jwks_uri(&self, issuer: &EndpointUrl, place: &Url) -> Result<Url, RemoteKeysError> {
+    /// The `jwks_uri` in the metadata at this place, if it is the metadata of this issuer, and if the URL is no less
+    /// secure than `configured`.
+    async fn jwks_uri(
+        &self,
+        issuer: &EndpointUrl,
+        configured: &EndpointUrl,
+        place: &Url,
+    ) -> Result<Url, RemoteKeysError> {
         #[derive(Deserialize)]
         struct Metadata {
             issuer: String,
@@ -79,7 +97,7 @@ impl Issuer {
                 found: metadata.issuer.chars().take(MAX_SHOWN).collect(),
             });
         }
-        issuer
+        configured
             .refers_to(&metadata.jwks_uri)
             .map_err(RemoteKeysError::JwksUri)
     }

@@ -144,8 +144,8 @@ impl Fetch {
             (_, Some((url, since))) if is_within(self.max_lifetime, Some(*since), self.began) => {
                 Ok((url.clone(), *since))
             }
-            (KeyLocation::Discovered(issuer), known) => {
-                let found = self.issuer.discover(issuer).await;
+            (KeyLocation::Discovered { issuer, metadata }, known) => {
+                let found = self.issuer.discover(issuer, metadata.as_ref()).await;
                 match (found, known) {
                     (Ok(url), _) => Ok((url, self.began)),
                     // The keys may still be at the same URL.

@@ -104,7 +104,40 @@ impl RemoteKeys {
     /// host, and must be `https` if the issuer is.
     pub fn discover(issuer: EndpointUrl, http: HttpClient) -> Self {
         Self::new(Issuer {
-            location: KeyLocation::Discovered(issuer),
+            location: KeyLocation::Discovered {
+                issuer,
+                metadata: None,
+            },
+            http,
+        })
+    }
+
+    /// As [`discover`](Self::discover), but the metadata is at this URL and nowhere else: for an issuer whose public
+    /// name is not reachable from here, such as one in the same cluster.
+    ///
+    /// The metadata must still name exactly this issuer. Its `jwks_uri` is used as it is, and must be `https` if
+    /// `metadata_url` is. If it is not reachable either, use [`at`](Self::at) with a URL that is.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use tower_dpop::RemoteKeys;
+    /// use tower_dpop::tokens::HttpClient;
+    ///
+    /// let keys = RemoteKeys::discover_at(
+    ///     "https://login.example.com/realms/shop".parse()?, // `iss` of the tokens
+    ///     "https://keycloak.auth.svc/realms/shop/.well-known/openid-configuration".parse()?,
+    ///     HttpClient::new()?,
+    /// );
+    /// # let _ = keys;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn discover_at(issuer: EndpointUrl, metadata_url: EndpointUrl, http: HttpClient) -> Self {
+        Self::new(Issuer {
+            location: KeyLocation::Discovered {
+                issuer,
+                metadata: Some(metadata_url),
+            },
             http,
         })
     }

@@ -2,14 +2,14 @@
 
 use http::StatusCode;
 use serde_json::json;
-use tower_dpop::RemoteKeys;
 use tower_dpop::testing::TestIssuer;
 use tower_dpop::tokens::{InvalidEndpointUrl, IssuerDocument, KeySource as _, RemoteKeysError};
+use tower_dpop::{JwtVerifier, RemoteKeys};
 
-use super::{Fixture, at};
+use super::{Fixture, at, verify};
 use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, Server, http};
 use common::log::logged;
-use common::{AUDIENCE, Key, KeyExt as _, block_on};
+use common::{AUDIENCE, Key, KeyExt as _, block_on, keys};
 
 /// R-AT.4: "the AS's keys" are those that its metadata names. The URLs of the metadata are those of
 /// RFC 8414 section 3.1 and OpenID Connect Discovery section 4.1.
@@ -328,6 +328,63 @@ fn keys_may_be_on_another_origin_or_at_a_configured_url() {
         let keys = RemoteKeys::at(fixture.server.url_of(KEYS).parse().unwrap(), http());
         keys.fetched().await.unwrap();
         assert_eq!(fixture.server.requests(), [KEYS], "no request for metadata");
+    });
+}
+
+/// An issuer in the same cluster: its public name is not reachable from here.
+#[test]
+fn metadata_may_be_at_another_address_than_the_issuers_name() {
+    const PLACE: &str = "/realms/shop/metadata";
+    const ISSUER: &str = "https://login.example.com/realms/shop";
+    block_on(async {
+        let server = Server::start().await;
+        let issuer = TestIssuer::new(ISSUER, AUDIENCE);
+        server.set("/keys", Reply::text(issuer.jwks()));
+        let discover = async || {
+            let place = server.url_of(PLACE) + "?version=2";
+            let keys =
+                RemoteKeys::discover_at(ISSUER.parse().unwrap(), place.parse().unwrap(), http());
+            let keys = keys.with_clock(issuer.clock().read()).fetched().await?;
+            Ok::<_, RemoteKeysError>(keys)
+        };
+        server.set(PLACE, Reply::metadata(ISSUER, &server.url_of("/keys")));
+        let keys = discover().await.unwrap();
+        assert_eq!(server.requests(), [PLACE, "/keys"]);
+        let tokens = JwtVerifier::new(ISSUER, AUDIENCE, keys);
+        let token = issuer.token_for(keys::client().thumbprint()).to_text();
+        assert_eq!(verify(&tokens, &token, at(0)).await, Ok(()));
+
+        let another = RemoteKeysError::Issuer {
+            configured: ISSUER.to_owned(),
+            found: server.url(),
+        };
+        server.set(
+            PLACE,
+            Reply::metadata(&server.url(), &server.url_of("/keys")),
+        );
+        assert_eq!(
+            discover().await.unwrap_err(),
+            another,
+            "it names its own address"
+        );
+
+        let public = "http://login.example.com/keys";
+        server.set(PLACE, Reply::metadata(ISSUER, public));
+        let plain = InvalidEndpointUrl::NotHttps(public.to_owned());
+        assert_eq!(
+            discover().await.unwrap_err(),
+            RemoteKeysError::JwksUri(plain)
+        );
+
+        server.clear_requests();
+        server.set(PLACE, Reply::status(404));
+        server.set(OAUTH, Reply::metadata(ISSUER, &server.url_of("/keys")));
+        server.set(OPENID, Reply::metadata(ISSUER, &server.url_of("/keys")));
+        assert!(matches!(
+            discover().await.unwrap_err(),
+            RemoteKeysError::Status { .. }
+        ));
+        assert_eq!(server.requests(), [PLACE], "and nowhere else");
     });
 }
 

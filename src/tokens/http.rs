@@ -5,14 +5,18 @@
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap};
 #[cfg(feature = "introspection")]
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
+
+use crate::tokens::endpoint_url::EndpointUrl;
 
 /// The HTTP client of [`RemoteKeys`](crate::RemoteKeys) and introspection. Clones share their
 /// connections.
@@ -43,6 +47,33 @@ use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
 pub struct HttpClient {
     client: Client,
     timeout: Duration,
+    authorization: Option<Authorization>,
+}
+
+/// The `Authorization` of the requests to one origin.
+#[derive(Clone)]
+struct Authorization {
+    /// A URL of the origin.
+    place: Url,
+    value: Arc<dyn Fn() -> io::Result<String> + Send + Sync>,
+}
+
+impl Authorization {
+    fn covers(&self, url: &Url) -> bool {
+        self.place.origin() == url.origin()
+    }
+
+    /// The value at this moment. Errors show nothing of it.
+    fn value(&self) -> Result<HeaderValue, FetchError> {
+        let unavailable = |reason: &dyn fmt::Display| {
+            FetchError::Transport(format!("no authorization: {reason}"))
+        };
+        let value = (self.value)().map_err(|error| unavailable(&error))?;
+        value
+            .trim()
+            .parse()
+            .map_err(|_| unavailable(&"not the value of a header field"))
+    }
 }
 
 impl HttpClient {
@@ -57,6 +88,7 @@ impl HttpClient {
             timeout: Duration::from_secs(5),
             roots: Vec::new(),
             proxy: None,
+            authorization: None,
         }
     }
 
@@ -75,10 +107,12 @@ impl HttpClient {
     ) -> Result<HttpResponse, FetchError> {
         let media_types = HeaderValue::from_static(media_types);
         let request = self.client.get(url.clone()).header(ACCEPT, media_types);
-        fetch(request, &[StatusCode::OK], max).await
+        let authorization = self.authorization_for(url)?;
+        fetch(request, authorization, &[StatusCode::OK], max).await
     }
 
-    /// Sends a form, and reads a document of this media type and of at most this many bytes.
+    /// Sends a form, and reads a document of this media type and of at most this many bytes. An authorization of the
+    /// form's own goes before that of the origin.
     #[cfg(feature = "introspection")]
     pub(crate) async fn post(
         &self,
@@ -88,7 +122,11 @@ impl HttpClient {
         form: String,
         max: usize,
     ) -> Result<HttpResponse, FetchError> {
-        let mut request = self
+        let authorization = match authorization {
+            Some(own) => Some(own),
+            None => self.authorization_for(url)?,
+        };
+        let request = self
             .client
             .post(url.clone())
             .header(ACCEPT, HeaderValue::from_static(accept))
@@ -97,12 +135,16 @@ impl HttpClient {
                 HeaderValue::from_static("application/x-www-form-urlencoded"),
             )
             .body(form);
-        if let Some(mut authorization) = authorization {
-            authorization.set_sensitive(true);
-            request = request.header(AUTHORIZATION, authorization);
-        }
         let understood = [StatusCode::OK, StatusCode::BAD_REQUEST];
-        fetch(request, &understood, max).await
+        fetch(request, authorization, &understood, max).await
+    }
+
+    fn authorization_for(&self, url: &Url) -> Result<Option<HeaderValue>, FetchError> {
+        let authorization = self.authorization.as_ref();
+        authorization
+            .filter(|authorization| authorization.covers(url))
+            .map(Authorization::value)
+            .transpose()
     }
 }
 
@@ -112,10 +154,15 @@ pub(crate) const JSON: &str = "application/json";
 
 /// `understood`: the statuses whose body the caller reads. With any other, the status is the error.
 async fn fetch(
-    request: RequestBuilder,
+    mut request: RequestBuilder,
+    authorization: Option<HeaderValue>,
     understood: &[StatusCode],
     max: usize,
 ) -> Result<HttpResponse, FetchError> {
+    if let Some(mut authorization) = authorization {
+        authorization.set_sensitive(true);
+        request = request.header(AUTHORIZATION, authorization);
+    }
     let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let mut response = request.send().await.map_err(|error| failed(&error))?;
     if understood.contains(&response.status())
@@ -187,13 +234,18 @@ fn causes(error: &reqwest::Error) -> String {
     text
 }
 
-/// RFC 8414, RFC 7517 and RFC 7662 define no redirects; those within one origin are harmless.
-fn within_one_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+/// RFC 8414, RFC 7517 and RFC 7662 define no redirects; those within one origin are harmless, unless they would take
+/// an authorization to another path.
+fn within_one_origin(
+    attempt: Attempt<'_>,
+    authorization: Option<&Authorization>,
+) -> reqwest::redirect::Action {
     let same_origin = attempt
         .previous()
         .last()
         .is_some_and(|from| from.origin() == attempt.url().origin());
-    if same_origin && attempt.previous().len() <= 3 {
+    let authorized = authorization.is_some_and(|authorization| authorization.covers(attempt.url()));
+    if same_origin && !authorized && attempt.previous().len() <= 3 {
         attempt.follow()
     } else {
         attempt.error("not followed")
@@ -225,7 +277,9 @@ pub(crate) enum FetchError {
          switch compression off for this URL, at the server or at the proxy in front of it"
     )]
     Encoded(String),
-    #[error("redirected to another origin, or too many times")]
+    #[error(
+        "redirected to another origin, or too many times, or from an origin that requires an authorization"
+    )]
     Redirected,
     #[error("the response took too long")]
     TimedOut,
@@ -241,6 +295,7 @@ pub struct HttpClientBuilder {
     timeout: Duration,
     roots: Vec<Certificate>,
     proxy: Option<Proxy>,
+    authorization: Option<Authorization>,
 }
 
 impl HttpClientBuilder {
@@ -273,12 +328,62 @@ impl HttpClientBuilder {
         Ok(self)
     }
 
+    /// Sends an `Authorization` header field with every request to the origin (scheme, host and port) of this URL, for
+    /// keys that are not public. An introspection request with [`basic`](crate::tokens::ClientAuthentication::basic)
+    /// authentication keeps its own.
+    ///
+    /// The function is called for each request, so the value can change. It should return quickly. If it fails, so does
+    /// the request, and the log shows the error.
+    ///
+    /// # Example
+    ///
+    /// The keys of a Kubernetes cluster, which replaces the token of a pod every hour:
+    ///
+    /// ```no_run
+    /// use std::fs;
+    /// use tower_dpop::RemoteKeys;
+    /// use tower_dpop::tokens::{EndpointUrl, HttpClient};
+    ///
+    /// let mounted = "/var/run/secrets/kubernetes.io/serviceaccount";
+    /// let keys: EndpointUrl = "https://kubernetes.default.svc/openid/v1/jwks".parse()?;
+    /// let http = HttpClient::builder()
+    ///     .add_root_certificates_pem(&fs::read(format!("{mounted}/ca.crt"))?)?
+    ///     .with_authorization(&keys, move || {
+    ///         let token = fs::read_to_string(format!("{mounted}/token"))?;
+    ///         Ok(format!("Bearer {token}"))
+    ///     })
+    ///     .build()?;
+    /// let keys = RemoteKeys::at(keys, http);
+    /// # let _ = keys;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// No other origin gets the value, and no log or `Debug` shows it. Requests to this origin follow no redirect. If
+    /// the URL is plain `http` ([`EndpointUrl::insecure_http`]), anyone on the way can read the value.
+    #[must_use]
+    pub fn with_authorization(
+        mut self,
+        origin: &EndpointUrl,
+        value: impl Fn() -> io::Result<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.authorization = Some(Authorization {
+            place: origin.url().clone(),
+            value: Arc::new(value),
+        });
+        self
+    }
+
     /// Builds the client.
     pub fn build(self) -> Result<HttpClient, HttpClientError> {
+        let authorization = self.authorization.clone();
+        let policy =
+            Policy::custom(move |attempt| within_one_origin(attempt, authorization.as_ref()));
         let mut builder = Client::builder()
             .no_proxy()
             .timeout(self.timeout)
-            .redirect(Policy::custom(within_one_origin))
+            .redirect(policy)
             .tls_certs_merge(self.roots)
             .user_agent(concat!("tower-dpop/", env!("CARGO_PKG_VERSION")));
         if let Some(proxy) = self.proxy {
@@ -290,6 +395,7 @@ impl HttpClientBuilder {
         Ok(HttpClient {
             client,
             timeout: self.timeout,
+            authorization: self.authorization,
         })
     }
 }

@@ -252,8 +252,12 @@ pub enum RemoteKeysError {
         /// The reason, as reported by the network.
         reason: String,
     },
-    /// Redirected to another origin, or too often.
-    #[error("the issuer's {0} was redirected to another origin, or too many times")]
+    /// Redirected to another origin, or too often, or from an origin with an
+    /// [authorization](crate::tokens::HttpClientBuilder::with_authorization).
+    #[error(
+        "the issuer's {0} was redirected to another origin, or too many times, or from an origin that requires an \
+         authorization"
+    )]
     Redirected(IssuerDocument),
     /// The status of the response was not 200.
     #[error("the request for the issuer's {document} failed with status {}", status.as_u16())]

@@ -1,11 +1,13 @@
 //! Requests to issuers: over which connections, and which responses are rejected. The
 //! requests are made by [`RemoteKeys`].
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -18,7 +20,8 @@ use tower_dpop::tokens::{
     EndpointUrl, HttpClient, HttpClientError, InvalidEndpointUrl, IssuerDocument, RemoteKeysError,
 };
 
-use crate::tokens::server::{KEYS, OAUTH, Reply, Server, http, in_time};
+use crate::tokens::server::{KEYS, OAUTH, OPENID, Reply, Server, http, in_time};
+use common::log::logged;
 use common::{block_on, issuer_jwks};
 
 /// Fetches the keys at this URL.
@@ -519,4 +522,147 @@ fn rejects_invalid_settings() {
         invalid.unwrap().build().unwrap_err(),
         HttpClientError::Tls(_)
     ));
+}
+
+/// A client that sends this value to the origin of this URL.
+fn authorized(
+    url: &str,
+    value: impl Fn() -> io::Result<String> + Send + Sync + 'static,
+) -> HttpClient {
+    let origin = EndpointUrl::insecure_http(url).unwrap();
+    let builder = HttpClient::builder().with_authorization(&origin, value);
+    builder.build().unwrap()
+}
+
+/// Kubernetes replaces the token of a pod every hour.
+#[test]
+fn an_authorization_is_made_for_each_request_to_its_origin() {
+    block_on(async {
+        let (server, other) = (Server::start().await, Server::start().await);
+        let count = AtomicUsize::new(0);
+        let http = authorized(&server.url_of("/any/path?query"), move || {
+            Ok(format!(
+                "Bearer {}\n",
+                count.fetch_add(1, Ordering::Relaxed)
+            ))
+        });
+        let field = |text: &str| Some(HeaderValue::from_str(text).unwrap());
+        server.set(OPENID, Reply::metadata(&server.url(), &server.url_of(KEYS)));
+        server.set(KEYS, Reply::text(issuer_jwks()));
+        let discover = || RemoteKeys::discover(server.url().parse().unwrap(), http.clone());
+        in_time(discover().fetched()).await.unwrap();
+        let expected = [
+            (OAUTH.to_owned(), field("Bearer 0")),
+            (OPENID.to_owned(), field("Bearer 1")),
+            (KEYS.to_owned(), field("Bearer 2")),
+        ];
+        assert_eq!(server.authorizations(), expected);
+
+        // Other origins: another port, and another name of the same server.
+        server.clear_requests();
+        other.set(KEYS, Reply::text(issuer_jwks()));
+        let localhost = format!("http://localhost:{}{KEYS}", server.address().port());
+        for jwks_uri in [other.url_of(KEYS), localhost] {
+            server.set(OPENID, Reply::metadata(&server.url(), &jwks_uri));
+            in_time(discover().fetched()).await.unwrap();
+        }
+        let without = |server: &Server| {
+            let all = server.authorizations().into_iter();
+            all.filter(|(_, field)| field.is_none())
+                .map(|(path, _)| path)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(without(&other), [KEYS]);
+        assert_eq!(without(&server), [KEYS], "by its other name");
+    });
+}
+
+#[test]
+fn a_redirect_takes_no_authorization_with_it() {
+    block_on(async {
+        let (server, other) = (Server::start().await, Server::start().await);
+        let http = authorized(&server.url(), || Ok("Bearer marker".to_owned()));
+        for target in [&server, &other] {
+            target.set("/here", Reply::text(issuer_jwks()));
+        }
+        for (name, to) in [
+            ("another path", "/here".to_owned()),
+            ("another origin", other.url_of("/here")),
+        ] {
+            server.set(KEYS, Reply::redirect(307, &to));
+            let error = fetch(http.clone(), &server.url_of(KEYS)).await.unwrap_err();
+            assert_eq!(
+                error,
+                RemoteKeysError::Redirected(IssuerDocument::KeySet),
+                "{name}"
+            );
+        }
+        assert_eq!(server.requests(), [KEYS, KEYS]);
+        assert_eq!(other.requests(), [""; 0]);
+
+        other.set(KEYS, Reply::redirect(307, &server.url_of("/here")));
+        let error = fetch(http.clone(), &other.url_of(KEYS)).await.unwrap_err();
+        assert_eq!(
+            error,
+            RemoteKeysError::Redirected(IssuerDocument::KeySet),
+            "to the origin"
+        );
+        other.set(KEYS, Reply::redirect(307, "/here"));
+        fetch(http, &other.url_of(KEYS)).await.unwrap();
+    });
+}
+
+#[test]
+fn no_request_is_sent_without_the_configured_authorization() {
+    type MakeValue = fn() -> io::Result<String>;
+    block_on(async {
+        let server = Server::start().await;
+        server.set(KEYS, Reply::text(issuer_jwks()));
+        let rows: [(&str, MakeValue, &str); 2] = [
+            (
+                "no value",
+                || Err(io::Error::new(io::ErrorKind::NotFound, "no token file")),
+                "no authorization: no token file",
+            ),
+            (
+                "two lines",
+                || Ok("Bearer marker\r\nx: y".into()),
+                "no authorization: not the value of a header field",
+            ),
+        ];
+        for (name, value, expected) in rows {
+            let result = fetch(authorized(&server.url(), value), &server.url_of(KEYS)).await;
+            assert_eq!(reason(name, result), expected, "{name}");
+        }
+        assert_eq!(server.requests(), [""; 0]);
+    });
+}
+
+#[test]
+fn an_authorization_is_shown_nowhere() {
+    let (shown, log) = logged(|| {
+        block_on(async {
+            let server = Server::start().await;
+            server.set(KEYS, Reply::text(issuer_jwks()));
+            let url = server.url_of(KEYS);
+            let value = || Ok("Bearer marker".to_owned());
+            let builder = HttpClient::builder().with_authorization(&url.parse().unwrap(), value);
+            let mut shown = vec![format!("{builder:?}")];
+            let http = builder.build().unwrap();
+            shown.push(format!("{http:?}"));
+            let keys = fetch(http.clone(), &url).await.unwrap();
+            shown.push(format!("{keys:?} {:?}", keys.status()));
+            server.set(KEYS, Reply::status(401));
+            shown.push(format!("{:?}", fetch(http.clone(), &url).await));
+            server.hang_up();
+            shown.push(format!("{:?}", fetch(http, &url).await));
+            shown.concat()
+        })
+    });
+    assert!(
+        log.contains("tower_dpop") && log.contains("could not be fetched"),
+        "{log}"
+    );
+    assert!(!shown.contains("marker"), "{shown}");
+    assert!(!log.contains("marker"), "{log}");
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -77,6 +78,8 @@ pub struct Server {
     scheme: &'static str,
     replies: Arc<Mutex<HashMap<String, Reply>>>,
     requests: watch::Sender<Vec<String>>,
+    /// The `Authorization` of each of them.
+    authorizations: Arc<Mutex<Vec<Option<HeaderValue>>>>,
     mode: watch::Sender<Mode>,
 }
 
@@ -96,6 +99,7 @@ impl Server {
             scheme: if tls.is_some() { "https" } else { "http" },
             replies: Arc::default(),
             requests: watch::Sender::default(),
+            authorizations: Arc::default(),
             mode: watch::Sender::new(Mode::Responds),
         };
         let serving = server.clone();
@@ -122,6 +126,8 @@ impl Server {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request: Request<Incoming>| {
             let server = self.clone();
+            let authorization = request.headers().get(AUTHORIZATION).cloned();
+            server.authorizations.lock().unwrap().push(authorization);
             async move { server.reply(request.uri().path().to_owned()).await }
         });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -190,7 +196,14 @@ impl Server {
             .count()
     }
 
+    /// The path and the `Authorization` of each request, in order.
+    pub fn authorizations(&self) -> Vec<(String, Option<HeaderValue>)> {
+        let authorizations = self.authorizations.lock().unwrap().clone();
+        self.requests().into_iter().zip(authorizations).collect()
+    }
+
     pub fn clear_requests(&self) {
+        self.authorizations.lock().unwrap().clear();
         self.requests.send_replace(Vec::new());
     }
 

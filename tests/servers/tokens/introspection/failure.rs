@@ -9,7 +9,8 @@ use tower_dpop::Rejection;
 use tower_dpop::tokens::{ClientAuthentication, HttpClient, IntrospectionVerifier, TokenError};
 
 use super::{
-    CLIENT_ID, SECRET, Server, TOKEN, changed_response, clients, good_response, layer, send,
+    CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, changed_response, clients, good_response,
+    layer, send,
 };
 use common::log::logged;
 use common::proofs::assert_shows_nothing;
@@ -172,6 +173,41 @@ fn a_response_with_a_content_coding_is_a_server_error() {
         assert!(log.contains(&reason), "{name}: {log}");
     }
     server.assert_no_errors("each coding");
+}
+
+/// An introspection endpoint may want a bearer token instead of client authentication (RFC 7662 section 2.1). Two
+/// `Authorization` fields would be malformed.
+#[test]
+fn the_authorization_of_the_client_goes_before_that_of_the_origin() {
+    let server = Server::with_basic();
+    let http = HttpClient::builder()
+        .with_authorization(&server.origin.parse().unwrap(), || {
+            Ok("Bearer another".to_owned())
+        })
+        .build()
+        .unwrap();
+    let verifier = |server: &Server, client, http| {
+        let endpoint = format!("{}/introspect?tenant=1", server.origin);
+        IntrospectionVerifier::new(endpoint.parse().unwrap(), client, AUDIENCE, http)
+    };
+    let basic = ClientAuthentication::basic(CLIENT_ID, SECRET);
+    let tokens = verifier(&server, basic, http);
+    block_on(send(&layer(tokens), TOKEN)).assert_passed("Basic");
+    server.assert_no_errors("Basic");
+
+    // This server expects no `Authorization`, and reports the one that it gets.
+    let server = Server::start(RegisteredClient::Post(CLIENT_ID.into(), SECRET.into()));
+    let http = HttpClient::builder().with_authorization(&server.origin.parse().unwrap(), || {
+        Ok("Bearer of the origin".to_owned())
+    });
+    let post = ClientAuthentication::post(CLIENT_ID, SECRET);
+    let tokens = verifier(&server, post, http.build().unwrap());
+    block_on(send(&layer(tokens), TOKEN)).assert_unavailable("in the form");
+    let errors = server.state.errors.lock().unwrap();
+    assert_eq!(
+        errors[..],
+        [r#"Authorization is Some("Bearer of the origin")"#.to_owned()]
+    );
 }
 
 /// RFC 7662 does not mention redirects. Neither the token nor the credentials may be sent to

@@ -129,14 +129,19 @@ impl<'de> Names<'de> {
     }
 }
 
-/// Defines a struct of optional members and its strict reader: `null` and wrong types are rejected,
-/// and unknown members are ignored.
+/// Defines a struct of optional members and its strict reader: wrong types are rejected, and unknown
+/// members are ignored. A member that is `null` is absent, as some serializers write it. A
+/// `forbidden` member is present whatever its value.
 macro_rules! object {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident<$de:lifetime> { $($field:ident: $type:ty = $member:literal,)* }) => {
+    (
+        $(#[$meta:meta])* $vis:vis struct $name:ident<$de:lifetime> { $($field:ident: $type:ty = $member:literal,)* }
+        $(forbidden { $($forbidden:ident = $forbidden_member:literal,)* })?
+    ) => {
         $(#[$meta])*
         #[derive(Default)]
         $vis struct $name<$de> {
             $($field: Option<$type>,)*
+            $($($forbidden: Option<$crate::jose::json::Ignored>,)*)?
             marker: std::marker::PhantomData<&$de str>,
         }
 
@@ -152,22 +157,31 @@ macro_rules! object {
                     }
 
                     fn visit_map<A: serde::de::MapAccess<$de>>(self, mut members: A) -> Result<$name<$de>, A::Error> {
-                        let mut object = $name::default();
+                        // The outer `Option` says whether the member was seen, `null` or not.
+                        $(let mut $field: Option<Option<$type>> = None;)*
+                        $($(let mut $forbidden = None;)*)?
                         let mut unknown = $crate::jose::json::Names::default();
                         while let Some(name) = members.next_key::<$crate::jose::json::Text<$de>>()? {
-                            match name.as_str() {
-                                $($member => {
-                                    if object.$field.replace(members.next_value()?).is_some() {
-                                        return Err(serde::de::Error::custom("duplicate member"));
-                                    }
-                                })*
+                            let repeated = match name.as_str() {
+                                $($member => $field.replace(members.next_value()?).is_some(),)*
+                                $($($forbidden_member => {
+                                    $forbidden.replace(members.next_value::<$crate::jose::json::Ignored>()?).is_some()
+                                })*)?
                                 _ => {
                                     unknown.add(name)?;
                                     members.next_value::<$crate::jose::json::Ignored>()?;
+                                    false
                                 }
+                            };
+                            if repeated {
+                                return Err(serde::de::Error::custom("duplicate member"));
                             }
                         }
-                        Ok(object)
+                        Ok($name {
+                            $($field: $field.flatten(),)*
+                            $($($forbidden,)*)?
+                            marker: std::marker::PhantomData,
+                        })
                     }
                 }
 
@@ -186,6 +200,9 @@ mod tests {
         struct Sample<'de> {
             known: Text<'de> = "known",
             number: f64 = "number",
+        }
+        forbidden {
+            private = "private",
         }
     }
 
@@ -209,7 +226,14 @@ mod tests {
                 "a duplicate inside an unknown member",
                 r#"{"x":[{"y":{"z":1,"z":2}}]}"#,
             ),
-            ("null for a string", r#"{"known":null}"#),
+            ("a duplicate of null", r#"{"known":null,"known":"a"}"#),
+            ("null as a duplicate", r#"{"known":"a","known":null}"#),
+            ("null twice", r#"{"known":null,"known":null}"#),
+            (
+                "a duplicate forbidden member",
+                r#"{"private":null,"private":1}"#,
+            ),
+            ("null in an object of its own", "null"),
             ("a number for a string", r#"{"known":1}"#),
             ("a string for a number", r#"{"number":"1"}"#),
             ("a number beyond range", r#"{"number":1e400}"#),
@@ -240,5 +264,16 @@ mod tests {
             (object.known.unwrap().as_str(), object.number),
             ("key", Some(1500.0))
         );
+    }
+
+    /// D9
+    #[test]
+    fn null_is_absent_unless_the_member_is_forbidden() {
+        let object: Sample<'_> =
+            read(br#"{"known":null,"number":null,"private":null,"x":null}"#).unwrap();
+        assert!(object.known.is_none() && object.number.is_none());
+        assert!(object.private.is_some());
+        let object: Sample<'_> = read(b"{}").unwrap();
+        assert!(object.private.is_none());
     }
 }

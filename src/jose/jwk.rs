@@ -11,7 +11,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::jose::algorithm::{Algorithm, KeyType};
-use crate::jose::json::{Ignored, InvalidJson, Text, object, read};
+use crate::jose::json::{InvalidJson, Text, object, read};
 use crate::jose::thumbprint::Thumbprint;
 use crate::jose::{base64url, ed25519};
 
@@ -75,21 +75,23 @@ object! {
         alg: Text<'de> = "alg",
         usage: Text<'de> = "use",
         key_ops: Vec<Text<'de>> = "key_ops",
-        d: Ignored = "d",
-        p: Ignored = "p",
-        q: Ignored = "q",
-        dp: Ignored = "dp",
-        dq: Ignored = "dq",
-        qi: Ignored = "qi",
-        oth: Ignored = "oth",
-        k: Ignored = "k",
-        private: Ignored = "priv",
+    }
+    forbidden {
+        d = "d",
+        p = "p",
+        q = "q",
+        dp = "dp",
+        dq = "dq",
+        qi = "qi",
+        oth = "oth",
+        k = "k",
+        private = "priv",
     }
 }
 
 impl JwkMembers<'_> {
     /// Whether there is a member that only private and symmetric keys have, regardless of `kty` (RFC
-    /// 7518 section 6, RFC 8037 section 2).
+    /// 7518 section 6, RFC 8037 section 2) and of its value, `null` included.
     pub(crate) fn is_private(&self) -> bool {
         [
             &self.d,

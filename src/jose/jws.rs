@@ -89,10 +89,12 @@ macro_rules! jws_header {
         $crate::jose::json::object! {
             struct $name<$de> {
                 $($field: $type = $member,)*
-                crit: $crate::jose::json::Ignored = "crit",
-                b64: $crate::jose::json::Ignored = "b64",
-                enc: $crate::jose::json::Ignored = "enc",
-                zip: $crate::jose::json::Ignored = "zip",
+            }
+            forbidden {
+                crit = "crit",
+                b64 = "b64",
+                enc = "enc",
+                zip = "zip",
             }
         }
 

@@ -203,17 +203,17 @@ impl<C> fmt::Debug for AccessToken<C> {
 /// 7800](https://www.rfc-editor.org/rfc/rfc7800), [RFC 9449 section
 /// 6](https://www.rfc-editor.org/rfc/rfc9449#section-6)).
 ///
-/// It can be deserialized from a `cnf` object. In a claims type with a `cnf`, write
+/// It can be deserialized from a `cnf` object, or from `null`, which is as if there were no `cnf`. In a claims type with a `cnf`, write
 /// `#[serde(default)] cnf: Confirmation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Confirmation {
     /// `cnf` names a key by its thumbprint (`jkt`). Other members of `cnf` are not checked here.
     Thumbprint(Thumbprint),
-    /// There is no `cnf`.
+    /// There is no `cnf`, or it is `null`.
     #[default]
     Unbound,
-    /// There is a `cnf` without `jkt`: another confirmation method, which this crate cannot check.
+    /// There is a `cnf` without `jkt` (or with one that is `null`): another confirmation method, which this crate cannot check.
     Unconfirmable,
 }
 
@@ -225,13 +225,14 @@ object! {
 
 impl<'de> Deserialize<'de> for Confirmation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Cnf::deserialize(deserializer)?.jkt {
-            Some(jkt) => jkt
+        match Option::<Cnf<'_>>::deserialize(deserializer)? {
+            None => Ok(Self::Unbound),
+            Some(Cnf { jkt: None, .. }) => Ok(Self::Unconfirmable),
+            Some(Cnf { jkt: Some(jkt), .. }) => jkt
                 .as_str()
                 .parse()
                 .map(Self::Thumbprint)
                 .map_err(serde::de::Error::custom),
-            None => Ok(Self::Unconfirmable),
         }
     }
 }

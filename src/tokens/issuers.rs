@@ -6,7 +6,7 @@ use std::fmt;
 use crate::cache::Cache;
 use crate::credentials::PresentedToken;
 use crate::jose::base64url;
-use crate::jose::json::{Ignored, Text, object, read};
+use crate::jose::json::{Text, object, read};
 use crate::jose::jws::CompactJws;
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, AnyTokenVerifier, TokenError};
@@ -117,7 +117,9 @@ fn begins_as_jws(token: &str) -> bool {
 object! {
     struct Header<'de> {
         alg: Text<'de> = "alg",
-        enc: Ignored = "enc",
+    }
+    forbidden {
+        enc = "enc",
     }
 }
 

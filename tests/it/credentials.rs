@@ -504,7 +504,6 @@ fn ath_must_be_the_hash_of_the_token() {
         .assert_reason(name, ProofError::TokenHash);
     }
     for (name, ath) in [
-        ("F-17: null", json!(null)),
         ("F-17: a number", json!(1)),
         ("F-17: an array", json!(["auto"])),
     ] {
@@ -512,6 +511,9 @@ fn ath_must_be_the_hash_of_the_token() {
             .outcome()
             .assert_reason(name, ProofError::PayloadNotJson);
     }
+    Attempt::but(|a| a.proof_claims["ath"] = json!(null))
+        .outcome()
+        .assert_reason("F-17: null", ProofError::ClaimMissing);
     Attempt::but(|a| {
         a.proof_claims.as_object_mut().unwrap().remove("ath");
     })

@@ -100,6 +100,23 @@ fn rejects_a_private_member_in_any_key() {
     .assert_reason("J-3: an escaped d", ProofError::Key(InvalidJwk::Private));
 }
 
+/// D9
+#[test]
+fn an_optional_member_of_the_key_or_the_header_may_be_null() {
+    let attempt = Attempt::but(|a| {
+        for member in ["alg", "use", "key_ops", "n", "e", "kid", "x5c"] {
+            a.proof_header["jwk"][member] = json!(null);
+        }
+        for member in ["cty", "kid", "jku"] {
+            a.proof_header[member] = json!(null);
+        }
+    });
+    attempt.outcome().assert_passed("null");
+    Attempt::but(|a| a.proof_header["jwk"]["x"] = json!(null))
+        .outcome()
+        .assert_reason("a required member", ProofError::Key(InvalidJwk::Coordinate));
+}
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn the_key_must_be_public_and_of_a_known_type() {
@@ -138,7 +155,7 @@ fn the_key_must_be_public_and_of_a_known_type() {
         (
             "J-4: kty is null",
             |a| a.proof_header["jwk"]["kty"] = json!(null),
-            Some(ProofError::HeaderNotJson),
+            key(InvalidJwk::Missing),
         ),
         (
             "J-4: an empty object",
@@ -148,7 +165,7 @@ fn the_key_must_be_public_and_of_a_known_type() {
         (
             "J-4: jwk is null",
             |a| a.proof_header["jwk"] = json!(null),
-            Some(ProofError::HeaderNotJson),
+            Some(ProofError::NoKey),
         ),
         (
             "J-4: jwk is an array",

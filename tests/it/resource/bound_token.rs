@@ -71,7 +71,11 @@ fn cnf_must_contain_the_thumbprint_of_the_proofs_key() {
             json!({ "JKT": jkt }),
             Some(unconfirmable()),
         ),
-        ("F-15: cnf is null", json!(null), Some(malformed())),
+        (
+            "F-12: cnf is null",
+            json!(null),
+            Some(BindingError::Unbound.into()),
+        ),
         ("F-15: cnf is true", json!(true), Some(malformed())),
         ("F-15: cnf is a number", json!(0), Some(malformed())),
         ("F-15: cnf is a string", json!(jkt), Some(malformed())),
@@ -83,9 +87,9 @@ fn cnf_must_contain_the_thumbprint_of_the_proofs_key() {
         ),
         ("F-15: cnf is an empty array", json!([]), Some(malformed())),
         (
-            "F-15: jkt is null",
+            "F-13: jkt is null",
             json!({ "jkt": null }),
-            Some(malformed()),
+            Some(unconfirmable()),
         ),
         (
             "F-15: jkt is false",

@@ -149,6 +149,41 @@ fn rejects_a_token_that_breaks_a_rule() {
             TokenError::Expired,
         ),
         (
+            "R-AT.1: typ is null",
+            |a| a.token_header["typ"] = json!(null),
+            TokenError::Type,
+        ),
+        (
+            "R-AT.2: iss is null",
+            |a| a.token_claims["iss"] = json!(null),
+            TokenError::Issuer,
+        ),
+        (
+            "R-AT.3: aud is null",
+            |a| a.token_claims["aud"] = json!(null),
+            TokenError::Audience,
+        ),
+        (
+            "R-AT.3: an audience is null",
+            |a| a.token_claims["aud"] = json!([null, AUDIENCE]),
+            TokenError::Malformed,
+        ),
+        (
+            "R-AT.4: alg is null",
+            |a| a.token_header["alg"] = json!(null),
+            TokenError::Algorithm,
+        ),
+        (
+            "R-AT.4: crit is null",
+            |a| a.token_header["crit"] = json!(null),
+            TokenError::Malformed,
+        ),
+        (
+            "R-AT.5: exp is null",
+            |a| a.token_claims["exp"] = json!(null),
+            TokenError::Expired,
+        ),
+        (
             "R-AT.5: exp is a string",
             |a| a.token_claims["exp"] = json!("never"),
             TokenError::Malformed,
@@ -159,8 +194,11 @@ fn rejects_a_token_that_breaks_a_rule() {
             TokenError::NotYetValid,
         ),
         (
-            "no sub",
-            |a| remove(&mut a.token_claims, "sub"),
+            "no subject and no client",
+            |a| {
+                remove(&mut a.token_claims, "sub");
+                remove(&mut a.token_claims, "client_id");
+            },
             TokenError::Claims,
         ),
         (
@@ -215,6 +253,12 @@ fn accepts_a_token_that_follows_the_rules() {
             a.token_claims["exp"] = json!(1_700_000_000.5);
         }),
         ("no kid", |a| remove(&mut a.token_header, "kid")),
+        ("D9: optional members are null", |a| {
+            a.token_header["kid"] = json!(null);
+            for claim in ["nbf", "scope", "client_id", "x"] {
+                a.token_claims[claim] = json!(null);
+            }
+        }),
         ("unknown members", |a| {
             a.token_header["x"] = json!({ "y": 1 });
             a.token_claims["x"] = json!([null]);
@@ -258,6 +302,16 @@ fn rejects_duplicate_members_in_a_token() {
             "a claim twice",
             header.clone(),
             claims.replacen('{', r#"{"sub":"mallory","#, 1),
+        ),
+        (
+            "a claim that is null, twice",
+            header.clone(),
+            claims.replacen('{', r#"{"nbf":null,"nbf":null,"#, 1),
+        ),
+        (
+            "a claim and null",
+            header.clone(),
+            claims.replacen('{', r#"{"exp":null,"#, 1),
         ),
         (
             "cnf twice",

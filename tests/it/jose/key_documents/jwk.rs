@@ -72,7 +72,7 @@ fn rejects_json_that_is_not_a_jwk_for_signing() {
             (
                 "d is null",
                 with_member(&ec, "d", Value::Null),
-                SigningKeyError::Json,
+                SigningKeyError::Missing,
             ),
             ("d has an escape", escaped, SigningKeyError::Json),
             (

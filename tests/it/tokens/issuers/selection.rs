@@ -233,7 +233,7 @@ fn a_token_of_an_unknown_issuer_is_rejected_before_keys_are_fetched() {
         (
             "null",
             |w| w.our_token().with_claim("iss", Value::Null).to_text(),
-            Err(TokenError::Malformed),
+            Err(TokenError::Issuer),
             NO_CALLS,
         ),
         (

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderValue;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::credentials::is_token68;
@@ -103,9 +104,27 @@ pub struct TokenResponse {
 struct Members {
     access_token: String,
     token_type: String,
-    expires_in: Option<f64>,
+    expires_in: Option<Seconds>,
     refresh_token: Option<String>,
     scope: Option<String>,
+}
+
+/// `expires_in`: a number, or a string of digits, as some servers write it.
+struct Seconds(f64);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = match Value::deserialize(deserializer)? {
+            Value::Number(seconds) => seconds.as_f64(),
+            Value::String(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+                digits.parse().ok()
+            }
+            _ => None,
+        };
+        seconds
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("neither a number nor a string of digits"))
+    }
 }
 
 impl TokenResponse {
@@ -124,7 +143,7 @@ impl TokenResponse {
             refresh_token: members.refresh_token,
             expires_in: members
                 .expires_in
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+                .and_then(|Seconds(seconds)| Duration::try_from_secs_f64(seconds).ok()),
             scope: members.scope,
         })
     }
@@ -140,7 +159,7 @@ impl TokenResponse {
         self.refresh_token.as_deref()
     }
 
-    /// The lifetime of the access token.
+    /// The lifetime of the access token. A server may also have written the seconds as a string.
     pub const fn expires_in(&self) -> Option<Duration> {
         self.expires_in
     }

@@ -63,7 +63,7 @@ fn accepts_only_bound_tokens_from_a_token_response() {
     use InvalidTokenResponse::{Malformed, NotBound};
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     let bare = ("t", None, None, None);
-    let rows: [(&str, &str, Result<Granted, InvalidTokenResponse>); 34] = [
+    let rows: [(&str, &str, Result<Granted, InvalidTokenResponse>); 43] = [
         (
             "C-13: RFC 9449, Figure 6",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":2677,"refresh_token":"Q..Zkm","scope":"a b"}"#,
@@ -187,8 +187,53 @@ fn accepts_only_bound_tokens_from_a_token_response() {
             Err(Malformed),
         ),
         (
-            "expires_in is a string",
+            "expires_in is a string of digits",
             r#"{"access_token":"t","token_type":"DPoP","expires_in":"300"}"#,
+            Ok(("t", seconds(300), None, None)),
+        ),
+        (
+            "expires_in is a string of digits that does not fit into a Duration",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":"99999999999999999999"}"#,
+            Ok(bare),
+        ),
+        (
+            "expires_in is an empty string",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":""}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is a string with a sign",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":"-300"}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is a string with a fraction",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":"1.5"}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is a string with a space",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":" 300"}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is infinite",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":"inf"}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is true",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":true}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in is an array",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":[300]}"#,
+            Err(Malformed),
+        ),
+        (
+            "expires_in twice",
+            r#"{"access_token":"t","token_type":"DPoP","expires_in":300,"expires_in":"300"}"#,
             Err(Malformed),
         ),
         (

@@ -101,5 +101,8 @@ impl Service {
 }
 
 async fn orders(Extension(token): Extension<BoundToken>) -> String {
-    format!("the orders of {}\n", token.claims().subject())
+    format!(
+        "the orders of {}\n",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }

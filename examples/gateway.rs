@@ -350,7 +350,7 @@ fn field_value(
     let claims = token.claims();
     let value = match claim {
         "jkt" => Some(token.thumbprint().to_string().into()),
-        "sub" => Some(claims.subject().into()),
+        "sub" => claims.subject().map(Value::from),
         "client_id" => claims.client_id().map(Value::from),
         "scope" => {
             let scopes: Vec<_> = claims.scopes().collect();

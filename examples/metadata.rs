@@ -57,9 +57,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn orders(Extension(token): Extension<BoundToken>) -> String {
-    format!("the orders of {}\n", token.claims().subject())
+    format!(
+        "the orders of {}\n",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }
 
 async fn new_order(Extension(token): Extension<BoundToken>) -> String {
-    format!("an order by {}\n", token.claims().subject())
+    format!(
+        "an order by {}\n",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }

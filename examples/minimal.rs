@@ -45,5 +45,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn orders(Extension(token): Extension<BoundToken>) -> String {
-    format!("the orders of {}\n", token.claims().subject())
+    format!(
+        "the orders of {}\n",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }

@@ -59,7 +59,7 @@ async fn orders(Extension(token): Extension<BoundToken>) -> String {
     let issuer: Option<String> = token.claims().claim("iss");
     format!(
         "the orders of {}, whom {} identified\n",
-        token.claims().subject(),
+        token.claims().subject().unwrap_or("a machine"),
         issuer.as_deref().unwrap_or("unknown"),
     )
 }

@@ -50,7 +50,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn orders(Extension(token): Extension<BoundToken>) -> String {
-    format!("the orders of {}\n", token.claims().subject())
+    format!(
+        "the orders of {}\n",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }
 
 fn nonce_secret() -> Result<NonceSecret, InvalidNonceSecret> {

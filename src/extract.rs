@@ -6,7 +6,7 @@
 //! # use tower_dpop::{JwtVerifier, KeySet, Verifier};
 //!
 //! async fn orders(token: BoundToken) -> String {
-//!     format!("hello {}", token.claims().subject())
+//!     format!("hello {}", token.claims().subject().unwrap_or("a machine"))
 //! }
 //!
 //! # fn example(verifier: Verifier) {

@@ -21,7 +21,7 @@
 //!
 //! // With the feature `axum`, write `token: BoundToken` instead.
 //! async fn orders(Extension(token): Extension<BoundToken>) -> String {
-//!     format!("hello {}", token.claims().subject())
+//!     format!("hello {}", token.claims().subject().unwrap_or("a machine"))
 //! }
 //! ```
 //!

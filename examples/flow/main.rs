@@ -108,7 +108,10 @@ async fn resource_server(story: &Narrator, api: &str, issuer: &str) -> Result<Ro
 }
 
 async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {
-    format!("the orders of {}", token.claims().subject())
+    format!(
+        "the orders of {}",
+        token.claims().subject().unwrap_or("a machine")
+    )
 }
 
 /// Steps 1 to 6: from a key to a token that is bound to it.

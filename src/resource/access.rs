@@ -26,7 +26,7 @@ use crate::tokens::claims::Claims;
 ///         unreachable!("the layer has put it there");
 ///     };
 ///     match access.check(needed) {
-///         Ok(()) => Response::new(format!("hello {}", access.token().claims().subject())),
+///         Ok(()) => Response::new(format!("hello {}", access.token().claims().subject().unwrap_or("a machine"))),
 ///         Err(denied) => denied.into_response(), // 403, in the scheme that was used
 ///     }
 /// }

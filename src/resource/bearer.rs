@@ -95,8 +95,8 @@ impl<C> fmt::Debug for BearerToken<C> {
 /// fn greeting(request: &http::request::Parts) -> Option<String> {
 ///     let token = AcceptedToken::<Claims>::of(&request.extensions)?;
 ///     Some(match &token {
-///         AcceptedToken::Bound(token) => format!("{}, by {}", token.claims().subject(), token.thumbprint()),
-///         AcceptedToken::Bearer(token) => format!("{}, or a thief", token.claims().subject()),
+///         AcceptedToken::Bound(token) => format!("{}, by {}", token.claims().subject().unwrap_or("a machine"), token.thumbprint()),
+///         AcceptedToken::Bearer(token) => format!("{}, or a thief", token.claims().subject().unwrap_or("a machine")),
 ///     })
 /// }
 /// # let _ = greeting;

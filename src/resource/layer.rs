@@ -48,7 +48,7 @@ use crate::tokens::claims::Claims;
 /// # fn example(verifier: Verifier) {
 /// let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(async |request: Request<String>| {
 ///     let token: &BoundToken = request.extensions().get().expect("the layer has put it there");
-///     Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject())))
+///     Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", token.claims().subject().unwrap_or("a machine"))))
 /// }));
 /// # let _ = service;
 /// # }

@@ -40,7 +40,7 @@ use crate::tokens::claims::Claims;
 /// let (head, _body) = Request::get("/orders").body(())?.into_parts();
 /// let response: Response<String> = match verifier.verify(&head).await {
 ///     Ok(verified) => {
-///         let mut response = Response::new(verified.token.claims().subject().to_owned());
+///         let mut response = Response::new(verified.token.claims().subject().unwrap_or("a machine").to_owned());
 ///         if let Some(nonce) = verified.next_nonce {
 ///             nonce.write_to(response.headers_mut());
 ///         }

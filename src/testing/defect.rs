@@ -257,8 +257,8 @@ defects! {
     TokenKey, "a token of an unknown key", TokenOfIssuer, TokenError::Key;
     /// A token whose signature has one bit changed.
     TokenSignature, "a token with a wrong signature", TokenOfIssuer, TokenError::Signature;
-    /// A token without `sub`. A service whose claims type has no `sub` accepts it.
-    TokenWithoutSubject, "a token without sub", TokenOfIssuer, TokenError::Claims;
+    /// A token with neither a subject nor a client. A service whose claims type needs no `sub` accepts it.
+    TokenWithoutSubject, "a token without a subject and a client", TokenOfIssuer, TokenError::Claims;
 
     /// A stolen token: the proof is valid, but signed with the thief's key (check 12).
     StolenToken, "a stolen token", Token, BindingError::OtherKey;

@@ -178,7 +178,11 @@ impl TestRequest {
             Defect::TokenNotYetValid => token_claims["nbf"] = json!(future),
             Defect::TokenKey => token_header["kid"] = json!(fresh_id()),
             Defect::TokenSignature => spoiled.token = with_wrong_signature,
-            Defect::TokenWithoutSubject => remove(token_claims, "sub"),
+            Defect::TokenWithoutSubject => {
+                for claim in ["sub", "client_id", "azp", "appid", "cid"] {
+                    remove(token_claims, claim);
+                }
+            }
 
             Defect::StolenToken => {
                 self.key = thiefs_key(self.key.algorithm());

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use derive_where::derive_where;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::credentials::PresentedToken;
@@ -232,30 +234,48 @@ impl<'de> Deserialize<'de> for Confirmation {
                 .as_str()
                 .parse()
                 .map(Self::Thumbprint)
-                .map_err(serde::de::Error::custom),
+                .map_err(D::Error::custom),
         }
     }
 }
 
-/// `aud` (RFC 7519 section 4.1.3): one string, or an array of them.
-#[derive(Deserialize)]
-#[serde(untagged, bound(deserialize = "'de: 'a"))]
-pub(crate) enum Audience<'a> {
-    One(Text<'a>),
-    Several(Vec<Text<'a>>),
+/// One string, or an array of them: `aud` (RFC 7519 section 4.1.3), and the scopes of some issuers.
+#[derive(Clone)]
+pub(crate) enum Strings {
+    One(String),
+    Several(Vec<String>),
 }
 
-impl Audience<'_> {
-    pub(crate) fn names_one_of(&self, expected: &[String]) -> bool {
-        let is_expected = |audience: &Text<'_>| {
-            expected
-                .iter()
-                .any(|expected| expected == audience.as_str())
-        };
+impl Strings {
+    pub(crate) fn has_one_of(&self, expected: &[String]) -> bool {
         match self {
-            Self::One(audience) => is_expected(audience),
-            Self::Several(audiences) => audiences.iter().any(is_expected),
+            Self::One(text) => expected.contains(text),
+            Self::Several(texts) => texts.iter().any(|text| expected.contains(text)),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringsVisitor;
+
+        impl<'de> Visitor<'de> for StringsVisitor {
+            type Value = Strings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Strings, E> {
+                Ok(Strings::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Strings, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(elements)).map(Strings::Several)
+            }
+        }
+
+        deserializer.deserialize_any(StringsVisitor)
     }
 }
 
@@ -269,7 +289,7 @@ pub enum TokenError {
     /// `aud` does not name this resource server (RFC 9068 section 4).
     #[error("the access token is for another audience")]
     Audience,
-    /// The claims are not those that the application expects.
+    /// The claims are not those that the application expects. The log of the verifiers of this crate names the claim.
     #[error("the claims of the access token do not have the expected form")]
     Claims,
     /// `exp` has passed, or is missing (RFC 9068 section 4).

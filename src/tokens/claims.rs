@@ -2,53 +2,116 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::time::Timestamp;
+use crate::tokens::access_token::Strings;
 
-/// The claims of an RFC 9068 access token.
+/// The claims of an access token, as RFC 9068 and many products write them.
 ///
-/// A token is rejected if it has no `sub`, or if its `scope` is not a single string. For an issuer
-/// with tokens of another form, use [a type of your own](crate::JwtVerifier::with_claims).
+/// | method | claims |
+/// |---|---|
+/// | [`subject`](Self::subject) | `sub` |
+/// | [`client_id`](Self::client_id) | `client_id`, or else `azp`, `appid` or `cid` |
+/// | [`scopes`](Self::scopes) | `scope`, or else `scp`; each a space-separated string or an array of strings |
+/// | [`claim`](Self::claim) | any other, and `azp`, `appid`, `cid` and `scp` again |
+///
+/// A claim that is `null` is absent. A token is rejected if one of the claims in the table has another type, or
+/// if it names neither a subject nor a client; the log names the claim. For tokens of another form, use [a type
+/// of your own](crate::JwtVerifier::with_claims).
 ///
 /// `Debug` shows none of the claims, because they are about a person.
-#[derive(Clone, Deserialize)]
+#[derive(Clone)]
 pub struct Claims {
-    sub: String,
-    #[serde(default)]
+    subject: Option<String>,
     client_id: Option<String>,
-    #[serde(default)]
-    scope: Option<String>,
-    #[serde(flatten)]
+    scopes: Option<Strings>,
     others: Map<String, Value>,
 }
 
 impl Claims {
-    /// `sub`: the subject of the token.
-    pub fn subject(&self) -> &str {
-        &self.sub
+    /// `sub`: the subject of the token. Every token of RFC 9068 has one; some issuers omit it if there is no
+    /// user, so if a client got the token for itself.
+    ///
+    /// # Security
+    ///
+    /// Do not replace a missing subject by the client's identifier: if clients can choose it, they can choose a
+    /// user's ([RFC 9068 section 5](https://www.rfc-editor.org/rfc/rfc9068#section-5)).
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 
-    /// `client_id`: the client that the token was issued to.
+    /// The client that the token was issued to.
     pub fn client_id(&self) -> Option<&str> {
         self.client_id.as_deref()
     }
 
-    /// The scopes in the `scope` claim.
+    /// The scopes that the token was granted.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        scopes(self.scope.as_deref())
+        scopes(self.scopes.as_ref())
     }
 
-    /// Whether the `scope` claim contains this scope.
+    /// Whether the token was granted this scope.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes().any(|held| held == scope)
     }
 
-    /// Any claim other than those above, if it is present and of this type.
+    /// Any claim other than `sub`, `client_id` and `scope`, if it is present and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         claim(&self.others, name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Members {
+            sub: Option<String>,
+            client_id: Option<String>,
+            azp: Option<String>,
+            appid: Option<String>,
+            cid: Option<String>,
+            scope: Option<Strings>,
+            scp: Option<Strings>,
+            #[serde(flatten)]
+            others: Map<String, Value>,
+        }
+
+        let mut members = Members::deserialize(deserializer)?;
+        for (name, client) in [
+            ("azp", &members.azp),
+            ("appid", &members.appid),
+            ("cid", &members.cid),
+        ] {
+            if let Some(client) = client {
+                members
+                    .others
+                    .insert(name.to_owned(), client.as_str().into());
+            }
+        }
+        if let Some(scopes) = &members.scp {
+            let scopes = match scopes {
+                Strings::One(scopes) => scopes.as_str().into(),
+                Strings::Several(scopes) => scopes.as_slice().into(),
+            };
+            members.others.insert("scp".to_owned(), scopes);
+        }
+        let client_id = members
+            .client_id
+            .or(members.azp)
+            .or(members.appid)
+            .or(members.cid);
+        if members.sub.is_none() && client_id.is_none() {
+            return Err(D::Error::missing_field("sub"));
+        }
+        Ok(Self {
+            subject: members.sub,
+            client_id,
+            scopes: members.scope.or(members.scp),
+            others: members.others,
+        })
     }
 }
 
@@ -62,31 +125,32 @@ impl fmt::Debug for Claims {
 ///
 /// # Example
 ///
-/// For an issuer that writes the scopes as an array named `scp`:
+/// [`Claims`] reads `scope` and `scp`. For Auth0, which writes the permissions of an API as an array named
+/// `permissions`:
 ///
 /// ```
 /// use tower_dpop::tokens::HasScopes;
 /// use tower_dpop::{JwtVerifier, KeySet, RequireScopesLayer};
 ///
 /// #[derive(serde::Deserialize)]
-/// struct OktaClaims {
+/// struct Auth0Claims {
 ///     sub: String,
 ///     #[serde(default)]
-///     scp: Vec<String>,
+///     permissions: Vec<String>,
 /// }
 ///
-/// impl HasScopes for OktaClaims {
+/// impl HasScopes for Auth0Claims {
 ///     fn has_scope(&self, scope: &str) -> bool {
-///         self.scp.iter().any(|held| held == scope)
+///         self.permissions.iter().any(|held| held == scope)
 ///     }
 /// }
 ///
 /// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
 /// // Both need the type.
-/// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
+/// let tokens = JwtVerifier::new("https://example.auth0.com/", "https://api.example.com", keys)
 ///     .with_lenient_typ()
-///     .with_claims::<OktaClaims>();
-/// let layer = RequireScopesLayer::all_of("orders.read".parse()?).with_claims::<OktaClaims>();
+///     .with_claims::<Auth0Claims>();
+/// let layer = RequireScopesLayer::all_of("orders:read".parse()?).with_claims::<Auth0Claims>();
 /// # let _ = (tokens, layer);
 /// # Ok(())
 /// # }
@@ -122,12 +186,17 @@ impl HasAuthentication for Claims {
     }
 }
 
-/// The scopes in a `scope` claim ([RFC 6749 section
-/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
-pub(crate) fn scopes(claim: Option<&str>) -> impl Iterator<Item = &str> {
-    claim
-        .into_iter()
-        .flat_map(|scope| scope.split(' '))
+/// The scopes in a space-separated string ([RFC 6749 section
+/// 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)), or in an array with one scope in each string.
+pub(crate) fn scopes(claim: Option<&Strings>) -> impl Iterator<Item = &str> {
+    let (joined, listed) = match claim {
+        None => ("", [].as_slice()),
+        Some(Strings::One(scopes)) => (scopes.as_str(), [].as_slice()),
+        Some(Strings::Several(scopes)) => ("", scopes.as_slice()),
+    };
+    joined
+        .split(' ')
+        .chain(listed.iter().map(String::as_str))
         .filter(|scope| !scope.is_empty())
 }
 

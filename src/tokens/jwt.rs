@@ -13,9 +13,10 @@ use crate::jose::jws::{CompactJws, InvalidJws, jws_header};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
-    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
+    AccessToken, AccessTokenVerifier, Confirmation, Strings, TokenError,
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
+use crate::tokens::claim_fault::{read_claims, read_registered};
 use crate::tokens::claims::Claims;
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError, verifying_keys};
 
@@ -97,8 +98,8 @@ impl<K: KeySource> JwtVerifier<K> {
 }
 
 impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
-    /// Parses the token's claims into a type of your own. A token that does not fit is rejected. Handlers
-    /// and layers must name the same type (`BoundToken<OrderClaims>`), or they find no token.
+    /// Parses the token's claims into a type of your own. A token that does not fit is rejected, and the log names
+    /// the claim. Handlers and layers must name the same type (`BoundToken<OrderClaims>`), or they find no token.
     ///
     /// # Example
     ///
@@ -242,7 +243,7 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         if !claims
             .aud
             .as_ref()
-            .is_some_and(|audience| audience.names_one_of(&self.audiences))
+            .is_some_and(|audience| audience.has_one_of(&self.audiences))
         {
             return Err(TokenError::Audience);
         }
@@ -328,12 +329,11 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         let jws = CompactJws::parse(token.as_str()).map_err(|InvalidJws| TokenError::Malformed)?;
         let header: Header<'_> = read(jws.header()).map_err(|_| TokenError::Malformed)?;
         let algorithm = self.check_header(&header)?;
-        let registered: RegisteredClaims<'_> =
-            read(jws.payload()).map_err(|_| TokenError::Malformed)?;
+        let registered: RegisteredClaims<'_> = read_registered(jws.payload())?;
         let validity = self.check_claims(&registered, now)?;
         let kid = header.kid.as_ref().map(Text::as_str);
         let keys = self.verify_signature(&jws, kid, algorithm, now).await?;
-        let claims = serde_json::from_slice(jws.payload()).map_err(|_| TokenError::Claims)?;
+        let claims = read_claims(jws.payload())?;
         let confirmation = registered.cnf.unwrap_or(Confirmation::Unbound);
         let mut good = AccessToken::new(confirmation, claims);
         good.expires = validity.expires.map(Timestamp::from_numeric_date);
@@ -376,7 +376,7 @@ jws_header! {
 object! {
     struct RegisteredClaims<'de> {
         iss: Text<'de> = "iss",
-        aud: Audience<'de> = "aud",
+        aud: Strings = "aud",
         exp: f64 = "exp",
         nbf: f64 = "nbf",
         cnf: Confirmation = "cnf",

@@ -3,6 +3,7 @@
 
 pub(crate) mod access_token;
 pub(crate) mod claims;
+pub(crate) mod claim_fault;
 pub(crate) mod cache;
 pub(crate) mod issuer_key;
 pub(crate) mod key_set;

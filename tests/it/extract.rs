@@ -24,12 +24,12 @@ fn layer() -> DpopLayer {
 }
 
 async fn subject(token: BoundToken<Claims>) -> String {
-    token.claims().subject().to_owned()
+    token.claims().subject().unwrap().to_owned()
 }
 
 async fn optional_subject(token: Option<BoundToken<Claims>>) -> String {
     token.map_or("anonymous".to_owned(), |token| {
-        token.claims().subject().to_owned()
+        token.claims().subject().unwrap().to_owned()
     })
 }
 
@@ -123,7 +123,7 @@ fn a_handler_takes_the_token_as_an_argument() {
 }
 
 async fn order(Path(id): Path<u64>, token: BoundToken<Claims>) -> String {
-    format!("{}'s {id}", token.claims().subject())
+    format!("{}'s {id}", token.claims().subject().unwrap())
 }
 
 #[test]

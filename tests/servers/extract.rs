@@ -12,7 +12,7 @@ use serde_json::json;
 use tower_dpop::{BoundToken, Claims, DpopLayer};
 
 async fn subject(token: BoundToken<Claims>) -> String {
-    token.claims().subject().to_owned()
+    token.claims().subject().unwrap().to_owned()
 }
 
 #[test]

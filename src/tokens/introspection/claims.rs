@@ -7,13 +7,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::time::Timestamp;
+use crate::tokens::access_token::Strings;
 use crate::tokens::claims::{HasAuthentication, HasScopes, claim, scopes};
 
 /// The members of an introspection response about an access token ([RFC 7662 section
 /// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). The server may omit any of them.
 ///
-/// A token is rejected if its `scope` is not a single string. For a server with another format, use
-/// [a type of your own](crate::tokens::IntrospectionVerifier::with_claims).
+/// A member that is `null` is absent. A token is rejected if `sub`, `client_id` or `username` is not a string, or
+/// if `scope` is neither a space-separated string nor an array of strings; the log names the member. For a server
+/// with another format, use [a type of your own](crate::tokens::IntrospectionVerifier::with_claims).
 ///
 /// `Debug` shows none of the members, because they are about a person.
 #[derive(Clone, Deserialize)]
@@ -21,7 +23,7 @@ pub struct IntrospectedClaims {
     sub: Option<String>,
     client_id: Option<String>,
     username: Option<String>,
-    scope: Option<String>,
+    scope: Option<Strings>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -44,7 +46,7 @@ impl IntrospectedClaims {
 
     /// The scopes in the `scope` member.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        scopes(self.scope.as_deref())
+        scopes(self.scope.as_ref())
     }
 
     /// Whether the `scope` member contains this scope.

@@ -15,9 +15,10 @@ use crate::jose::json::{InvalidJson, Text, object, read};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{
-    AccessToken, AccessTokenVerifier, Audience, Confirmation, TokenError,
+    AccessToken, AccessTokenVerifier, Confirmation, Strings, TokenError,
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
+use crate::tokens::claim_fault::{read_claims, read_registered};
 use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::http::{HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
@@ -316,7 +317,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         }
         match (&claims.aud, self.missing_audience) {
             (None, MissingAudience::Accept) => {}
-            (Some(audience), _) if audience.names_one_of(&self.audiences) => {}
+            (Some(audience), _) if audience.has_one_of(&self.audiences) => {}
             _ => return Err(TokenError::Audience),
         }
         // RFC 9449 section 6.2: "If the token_type member is included in the introspection
@@ -373,10 +374,9 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         response: &[u8],
         now: Timestamp,
     ) -> Result<IntrospectedToken<C>, TokenError> {
-        let registered: Registered<'_> =
-            read(response).map_err(|InvalidJson| TokenError::Malformed)?;
+        let registered: Registered<'_> = read_registered(response)?;
         self.check(&registered)?;
-        let claims = serde_json::from_slice(response).map_err(|_| TokenError::Claims)?;
+        let claims = read_claims(response)?;
         let mut token = AccessToken::new(registered.cnf.unwrap_or(Confirmation::Unbound), claims);
         token.expires = registered.exp.map(Timestamp::from_numeric_date);
         Ok(IntrospectedToken {
@@ -438,7 +438,7 @@ impl<C> fmt::Debug for IntrospectionVerifier<C> {
 object! {
     struct Registered<'de> {
         iss: Text<'de> = "iss",
-        aud: Audience<'de> = "aud",
+        aud: Strings = "aud",
         exp: f64 = "exp",
         nbf: f64 = "nbf",
         cnf: Confirmation = "cnf",

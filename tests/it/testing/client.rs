@@ -32,7 +32,7 @@ fn the_claims_of_a_client_are_in_its_tokens() {
     )
     .unwrap();
     assert!(verified.claims().has_scope("orders.read"));
-    assert_eq!(verified.claims().subject(), "bob");
+    assert_eq!(verified.claims().subject(), Some("bob"));
 }
 
 /// Accepts one opaque token, bound to this key. The test issuer makes no opaque tokens.

@@ -220,7 +220,7 @@ fn fails_for_a_service_that_is_not_protected() {
         (
             "claims without sub",
             app(any_claims),
-            "a token without sub: ",
+            "a token without a subject and a client: ",
         ),
     ];
     for (name, app, expected) in rows {

@@ -64,11 +64,11 @@ async fn admins(access: Access<Claims>) -> Result<&'static str, Denied> {
 }
 
 async fn bound(token: BoundToken<Claims>) -> String {
-    token.claims().subject().to_owned()
+    token.claims().subject().unwrap().to_owned()
 }
 
 async fn only_bearer(token: BearerToken<Claims>) -> String {
-    token.claims().subject().to_owned()
+    token.claims().subject().unwrap().to_owned()
 }
 
 async fn optional(token: Option<AcceptedToken<Claims>>) -> &'static str {

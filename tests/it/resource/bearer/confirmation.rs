@@ -239,7 +239,7 @@ fn the_service_can_read_the_confirmation() {
     let confirmation_of = |layer: DpopLayer, attempt: Attempt| {
         let service = layer.layer(service_fn(async |request: Request<String>| {
             let token: &BearerToken<Claims> = request.extensions().get().unwrap();
-            assert_eq!(token.claims().subject(), "alice");
+            assert_eq!(token.claims().subject(), Some("alice"));
             assert_eq!(token.expires(), Some(Timestamp::from_unix(NOW + 600)));
             let shown = format!("{token:?} {:?}", AcceptedToken::Bearer(token.clone()));
             assert!(!shown.contains("alice"), "{shown}");

@@ -126,7 +126,7 @@ fn the_service_gets_the_unchanged_request_with_the_token_in_its_extensions() {
     assert_eq!(received.extensions.get(), Some(&OuterExtension(7)));
 
     let token: &BoundToken<Claims> = received.extensions.get().unwrap();
-    assert_eq!(token.claims().subject(), "alice");
+    assert_eq!(token.claims().subject(), Some("alice"));
     assert_eq!(token.thumbprint().to_string(), attempt.key.jkt());
     assert_eq!(token.algorithm().name(), attempt.key.alg());
     assert_eq!(token.expires(), Some(Timestamp::from_unix(NOW + 600)));

@@ -528,7 +528,7 @@ fn the_tokens_of_each_issuer_are_bound_to_their_keys() {
         let claims = outcome.token.as_ref().unwrap().claims().clone();
         subjects.push((
             claims.claim::<String>("iss").unwrap(),
-            claims.subject().to_owned(),
+            claims.subject().unwrap().to_owned(),
         ));
 
         let mut stolen = Attempt::with_key(Key::es256());

@@ -164,7 +164,7 @@ impl Health for SubjectService {
         request: Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
-        let subject = token.claims().subject().parse().unwrap();
+        let subject = token.claims().subject().unwrap().parse().unwrap();
         let mut response = tonic::Response::new(HealthCheckResponse::default());
         response.metadata_mut().insert("x-subject", subject);
         Ok(response)

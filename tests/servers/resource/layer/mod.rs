@@ -35,7 +35,7 @@ type ResponseBody = BoxBody<Bytes, hyper::Error>;
 async fn application(mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
     let token: &BoundToken<Claims> = request.extensions().get().expect("set by the layer");
     let mut response = Response::builder()
-        .header("x-subject", token.claims().subject())
+        .header("x-subject", token.claims().subject().unwrap())
         .header("x-target", request.uri().to_string());
     if request.headers().contains_key("upgrade") {
         let upgrade = hyper::upgrade::on(&mut request);

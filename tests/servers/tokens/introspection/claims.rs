@@ -5,6 +5,7 @@ use serde_json::json;
 use tower_dpop::tokens::TokenError;
 
 use super::{Change, Server, changed_response, good_response, layer, send};
+use common::log::logged;
 use common::remove;
 use common::{AUDIENCE, NOW, block_on};
 
@@ -29,6 +30,17 @@ fn the_claims_are_those_of_the_response() {
         assert_eq!(token.expires().unwrap().as_unix(), NOW + 600);
 
         let cnf = good_response()["cnf"].clone();
+        server.set_response(&changed_response(|r| {
+            r["sub"] = json!(null);
+            r["scope"] = json!(["orders.read", "orders.write"]);
+        }));
+        let token = send(&layer, "spellings").await.token.unwrap();
+        assert_eq!(token.claims().subject(), None);
+        assert_eq!(
+            token.claims().scopes().collect::<Vec<_>>(),
+            ["orders.read", "orders.write"]
+        );
+
         server.set_response(&json!({ "active": true, "aud": AUDIENCE, "cnf": cnf }));
         let token = send(&layer, "bare").await.token.unwrap();
         let claims = token.claims();
@@ -39,6 +51,46 @@ fn the_claims_are_those_of_the_response() {
         assert_eq!(claims.scopes().count(), 0);
         assert_eq!(token.expires(), None);
     });
+}
+
+/// D21
+#[test]
+fn a_member_that_cannot_be_read_is_named_in_the_log() {
+    let server = Server::with_basic();
+    let layer = layer(server.verifier());
+    let rows: [(&str, Change, &str, TokenError); 4] = [
+        (
+            "sub",
+            |r| r["sub"] = json!(7_654_321),
+            r#"claim "sub": expected a string"#,
+            TokenError::Claims,
+        ),
+        (
+            "scope",
+            |r| r["scope"] = json!({ "x": 7_654_321 }),
+            r#"claim "scope": expected a string or an array of strings"#,
+            TokenError::Claims,
+        ),
+        (
+            "exp",
+            |r| r["exp"] = json!("7654321"),
+            r#"claim "exp": expected f64"#,
+            TokenError::Malformed,
+        ),
+        (
+            "token_type",
+            |r| r["token_type"] = json!(7_654_321),
+            r#"claim "token_type": expected a string"#,
+            TokenError::Malformed,
+        ),
+    ];
+    for (token, change, line, reason) in rows {
+        server.set_response(&changed_response(change));
+        let (outcome, log) = logged(|| block_on(send(&layer, token)));
+        outcome.assert_reason(token, reason);
+        assert!(log.contains(line), "{token}: {log}");
+        assert!(!log.contains("7654321"), "{token}: {log}");
+    }
 }
 
 #[test]

@@ -368,6 +368,11 @@ fn rows() -> Vec<Row> {
         (
             "a scope that is an array",
             |r| r["scope"] = json!(["orders.read"]),
+            Ok(()),
+        ),
+        (
+            "a scope that is an array of numbers",
+            |r| r["scope"] = json!([1]),
             rejected(TokenError::Claims),
         ),
         (

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::time::Timestamp;
 use crate::tokens::access_token::Strings;
 
-/// The claims of an access token, as RFC 9068 and many products write them.
+/// The claims of an access token, as RFC 9068 and the products in [`Profile`] write them.
 ///
 /// | method | claims |
 /// |---|---|
@@ -23,6 +23,8 @@ use crate::tokens::access_token::Strings;
 /// of your own](crate::JwtVerifier::with_claims).
 ///
 /// `Debug` shows none of the claims, because they are about a person.
+///
+/// [`Profile`]: crate::tokens::Profile
 #[derive(Clone)]
 pub struct Claims {
     subject: Option<String>,
@@ -129,7 +131,7 @@ impl fmt::Debug for Claims {
 /// `permissions`:
 ///
 /// ```
-/// use tower_dpop::tokens::HasScopes;
+/// use tower_dpop::tokens::{HasScopes, Profile};
 /// use tower_dpop::{JwtVerifier, KeySet, RequireScopesLayer};
 ///
 /// #[derive(serde::Deserialize)]
@@ -148,7 +150,7 @@ impl fmt::Debug for Claims {
 /// # fn example(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
 /// // Both need the type.
 /// let tokens = JwtVerifier::new("https://example.auth0.com/", "https://api.example.com", keys)
-///     .with_lenient_typ()
+///     .with_profile(Profile::Auth0)
 ///     .with_claims::<Auth0Claims>();
 /// let layer = RequireScopesLayer::all_of("orders:read".parse()?).with_claims::<Auth0Claims>();
 /// # let _ = (tokens, layer);

@@ -19,6 +19,7 @@ use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
 use crate::tokens::claim_fault::{read_claims, read_registered};
 use crate::tokens::claims::Claims;
 use crate::tokens::key_set::{KeySet, KeySource, KeySourceError, verifying_keys};
+use crate::tokens::profile::Profile;
 
 /// Verifies access tokens that are signed by their issuer.
 ///
@@ -75,6 +76,7 @@ struct CachedToken<C> {
 enum TypCheck {
     AtJwt,
     Lenient,
+    Profile(Profile),
 }
 
 impl<K: KeySource> JwtVerifier<K> {
@@ -157,7 +159,8 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         .renewed()
     }
 
-    /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them.
+    /// Also accepts tokens whose `typ` is `JWT` or missing, as many issuers write them. If there is a [`Profile`]
+    /// for the issuer, it is the stricter choice ([`with_profile`](Self::with_profile)).
     ///
     /// # Security
     ///
@@ -168,6 +171,29 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
     pub fn with_lenient_typ(self) -> Self {
         Self {
             typ: TypCheck::Lenient,
+            ..self
+        }
+        .renewed()
+    }
+
+    /// Reads tokens as this product writes them. See [`Profile`] for what it sets.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_dpop::tokens::Profile;
+    /// # use tower_dpop::{JwtVerifier, KeySet};
+    ///
+    /// # fn example(keys: KeySet) {
+    /// let tokens = JwtVerifier::new("https://example.okta.com/oauth2/default", "api://default", keys)
+    ///     .with_profile(Profile::Okta);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_profile(self, profile: Profile) -> Self {
+        Self {
+            issuer: profile.issuer(self.issuer),
+            typ: TypCheck::Profile(profile),
             ..self
         }
         .renewed()
@@ -213,13 +239,23 @@ impl<K, C: Send + Sync + 'static> JwtVerifier<K, C> {
         self
     }
 
-    fn check_header(&self, header: &Header<'_>) -> Result<Algorithm, TokenError> {
+    /// RFC 9068 section 4. If `typ` does not say that this is an access token, the claims may have to.
+    fn check_typ(&self, header: &Header<'_>, claims: &[u8]) -> Result<(), TokenError> {
         let typ = header.typ.as_ref().map(Text::as_str);
-        match (typ, self.typ) {
-            (Some("at+jwt" | "application/at+jwt"), _) | (None, TypCheck::Lenient) => {}
-            (Some(typ), TypCheck::Lenient) if typ.eq_ignore_ascii_case("JWT") => {}
-            _ => return Err(TokenError::Type),
+        let accepted = match self.typ {
+            _ if matches!(typ, Some("at+jwt" | "application/at+jwt")) => true,
+            TypCheck::AtJwt => false,
+            TypCheck::Lenient => typ.is_none_or(|typ| typ.eq_ignore_ascii_case("JWT")),
+            TypCheck::Profile(profile) => profile.has_typ(typ) && profile.marks(claims),
+        };
+        if accepted {
+            Ok(())
+        } else {
+            Err(TokenError::Type)
         }
+    }
+
+    fn check_header(&self, header: &Header<'_>) -> Result<Algorithm, TokenError> {
         if header.is_extended() {
             return Err(TokenError::Malformed);
         }
@@ -328,6 +364,7 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
         }
         let jws = CompactJws::parse(token.as_str()).map_err(|InvalidJws| TokenError::Malformed)?;
         let header: Header<'_> = read(jws.header()).map_err(|_| TokenError::Malformed)?;
+        self.check_typ(&header, jws.payload())?;
         let algorithm = self.check_header(&header)?;
         let registered: RegisteredClaims<'_> = read_registered(jws.payload())?;
         let validity = self.check_claims(&registered, now)?;

@@ -4,6 +4,7 @@
 pub(crate) mod access_token;
 pub(crate) mod claims;
 pub(crate) mod claim_fault;
+pub(crate) mod profile;
 pub(crate) mod cache;
 pub(crate) mod issuer_key;
 pub(crate) mod key_set;
@@ -41,3 +42,4 @@ pub use crate::tokens::jwks::documents::{IssuerDocument, RemoteKeysError};
 #[cfg(feature = "jwks")]
 pub use crate::tokens::jwks::remote_keys::RemoteKeysStatus;
 pub use crate::tokens::key_set::{InvalidKeySet, KeySource, KeySourceError};
+pub use crate::tokens::profile::Profile;

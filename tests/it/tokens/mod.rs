@@ -5,3 +5,4 @@ mod issuer_key;
 mod issuers;
 mod jwt;
 mod key_set;
+mod profile;

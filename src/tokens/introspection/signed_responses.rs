@@ -14,7 +14,7 @@ use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::json::{InvalidJson, Text, object, read};
 use crate::jose::jws::{CompactJws, InvalidJws, jws_header};
 use crate::time::{OutOfTime, Timestamp, Validity};
-use crate::tokens::access_token::{Audience, TokenError};
+use crate::tokens::access_token::{Strings, TokenError};
 use crate::tokens::key_set::{KeySource, verifying_keys};
 
 /// Who signs introspection responses, and for whom ([RFC 9701 section
@@ -147,7 +147,7 @@ impl SignedResponses {
         if claims.iss.as_ref().map(Text::as_str) != Some(self.issuer.as_str()) {
             return Err(InvalidSignedResponse::Issuer(self.issuer.clone()));
         }
-        let is_for_us = |aud: &Audience<'_>| aud.names_one_of(std::slice::from_ref(&self.audience));
+        let is_for_us = |aud: &Strings| aud.has_one_of(std::slice::from_ref(&self.audience));
         if !claims.aud.as_ref().is_some_and(is_for_us) {
             return Err(InvalidSignedResponse::Audience(self.audience.clone()));
         }
@@ -288,7 +288,7 @@ jws_header! {
 object! {
     struct ResponseClaims<'de> {
         iss: Text<'de> = "iss",
-        aud: Audience<'de> = "aud",
+        aud: Strings = "aud",
         iat: f64 = "iat",
         exp: f64 = "exp",
         nbf: f64 = "nbf",

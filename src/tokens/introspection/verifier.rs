@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use crate::credentials::PresentedToken;
-use crate::jose::json::{InvalidJson, Text, object, read};
+use crate::jose::json::{Text, object};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
 use crate::tokens::access_token::{

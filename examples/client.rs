@@ -124,7 +124,7 @@ fn server_of(url: &Uri) -> Result<PublicUrl> {
         url.scheme_str().ok_or("the URL must be absolute")?,
         url.authority().ok_or("the URL must be absolute")?
     );
-    Ok(PublicUrl::http_on_loopback(&origin)?)
+    Ok(origin.parse()?)
 }
 
 /// RFC 8414 section 3.2, only the members that this client needs.

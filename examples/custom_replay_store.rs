@@ -20,8 +20,7 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, replay_contract};
 use tower_dpop::{
-    BoundToken, DpopLayer, JwtVerifier, KeySet, ProofRules, PublicUrl, ReplayStore, Timestamp,
-    Verifier,
+    BoundToken, DpopLayer, JwtVerifier, KeySet, ProofRules, ReplayStore, Timestamp, Verifier,
 };
 
 /// The used proofs, each with the last second at which it would be accepted.
@@ -68,10 +67,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
-    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    // How clients reach us. On loopback it may be plain http; elsewhere it is https.
     let url = format!("http://{}", listener.local_addr()?);
 
-    let rules = ProofRules::new(PublicUrl::http_on_loopback(&url)?);
+    let rules = ProofRules::new(url.parse()?);
     let rules = match env::args().nth(2).as_deref() {
         Some("built-in") => rules,
         _ => rules.with_replay_store(UsedProofs::default()),

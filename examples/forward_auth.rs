@@ -192,9 +192,10 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let url = &options.public_url;
-    let url = PublicUrl::http_on_loopback(url)
-        .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
+    let url: PublicUrl = options
+        .public_url
+        .parse()
+        .map_err(|error| format!("--public-url {error}"))?;
     let keys = remote_keys(&options.issuer, options.jwks.as_deref()).await?;
     let audience = options.audience.unwrap_or_else(|| url.to_string());
     let mut rules = ProofRules::new(url).with_target_resolver(options.proxy);

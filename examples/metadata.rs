@@ -31,12 +31,12 @@ const JWKS: &str = r#"{"keys":[
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
-    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    // How clients reach us. On loopback it may be plain http; elsewhere it is https.
     let url = format!("http://{}", listener.local_addr()?);
 
     let keys: KeySet = JWKS.parse()?;
     let verifier = Verifier::new(
-        PublicUrl::http_on_loopback(&url)?,
+        url.parse::<PublicUrl>()?,
         JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
     )
     .with_scope("orders.read orders.write".parse()?)

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let address = arguments.next().unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
-    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    // How clients reach us. On loopback it may be plain http; elsewhere it is https.
     let url = format!("http://{}", listener.local_addr()?);
 
     let http = HttpClient::new()?;
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .add_issuer(JwtVerifier::new(ours, "https://api.example.com", our_keys))
         // The partner uses another audience for us, and does not set `typ` to `at+jwt`.
         .add_issuer(JwtVerifier::new(partner, "urn:orders", their_keys).with_lenient_typ());
-    let verifier = Verifier::new(PublicUrl::http_on_loopback(&url)?, tokens);
+    let verifier = Verifier::new(url.parse::<PublicUrl>()?, tokens);
     let app = Router::new()
         .route("/orders", get(orders))
         .layer(DpopLayer::new(verifier));

@@ -17,8 +17,7 @@ use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tower_dpop::proof::InvalidNonceSecret;
 use tower_dpop::{
-    BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
-    StatelessNonces, Verifier,
+    BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, ProofRules, StatelessNonces, Verifier,
 };
 
 /// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
@@ -31,13 +30,12 @@ const JWKS: &str = r#"{"keys":[
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
-    // How clients reach us. On loopback it may be plain http; elsewhere, parse an https URL.
+    // How clients reach us. On loopback it may be plain http; elsewhere it is https.
     let url = format!("http://{}", listener.local_addr()?);
 
     let keys: KeySet = JWKS.parse()?;
     let verifier = Verifier::new(
-        ProofRules::new(PublicUrl::http_on_loopback(&url)?)
-            .with_nonces(StatelessNonces::new(nonce_secret()?)),
+        ProofRules::new(url.parse()?).with_nonces(StatelessNonces::new(nonce_secret()?)),
         JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
     );
     let app = Router::new()

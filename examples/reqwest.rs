@@ -14,7 +14,6 @@ use std::fs;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_dpop::PublicUrl;
 use tower_dpop::client::{AccessTokenText, DpopClientLayer};
 use tower_dpop::jose::SigningKey;
 
@@ -28,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let token: AccessTokenText = token.parse()?;
     let url: Uri = url.parse()?;
 
-    let layer = DpopClientLayer::new(key, token, PublicUrl::http_on_loopback(&origin(&url)?)?);
+    let layer = DpopClientLayer::new(key, token, origin(&url)?.parse()?);
     let client = layer.layer(http_service()?);
 
     let request = Request::get(url).body(Bytes::new())?;

@@ -95,8 +95,9 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(&options.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let url = options.public_url.as_deref().unwrap_or(&address);
-    let url = PublicUrl::http_on_loopback(url)
-        .map_err(|error| format!("--public-url {url}: {error}, or http on loopback"))?;
+    let url: PublicUrl = url
+        .parse()
+        .map_err(|error| format!("--public-url {error}"))?;
     let audience = options.audience.clone().unwrap_or_else(|| url.to_string());
 
     let opaque = introspection(&options, &audience)?;

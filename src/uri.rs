@@ -19,7 +19,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A text that should be a URL, for an error message. Userinfo may hold a password, and a malformed URL does
 /// not show where it ends: everything before the last `@` is left out, except the scheme.
@@ -93,6 +93,17 @@ impl<'u> Origin<'u> {
         };
         let port = parse_port(port, scheme)?;
         Some(Self { scheme, host, port })
+    }
+
+    /// Whether nothing that is sent there can be read on the way: `https`, or a host that is this
+    /// machine (`localhost`, `127.0.0.0/8`, `[::1]`).
+    pub(crate) fn is_https_or_loopback(&self) -> bool {
+        self.scheme == UrlScheme::Https
+            || match &self.host {
+                Host::Name(name) if name == "localhost" => true,
+                Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
+                Host::Ipv6(address) => address.is_loopback(),
+            }
     }
 
     pub(crate) fn into_owned(self) -> Origin<'static> {

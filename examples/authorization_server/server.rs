@@ -28,8 +28,8 @@ use tower_dpop::token_endpoint::{
 };
 use tower_dpop::tokens::{AccessTokenVerifier, Confirmation, PresentedToken};
 use tower_dpop::{
-    Algorithms, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl, StatelessNonces,
-    Thumbprint, Timestamp,
+    Algorithms, JwtVerifier, KeySet, NonceSecret, ProofRules, StatelessNonces, Thumbprint,
+    Timestamp,
 };
 
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
@@ -123,8 +123,7 @@ struct Refresh {
 }
 
 pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send + Sync>> {
-    let mut rules = ProofRules::new(PublicUrl::http_on_loopback(&settings.issuer)?)
-        .with_algorithms(settings.algorithms);
+    let mut rules = ProofRules::new(settings.issuer.parse()?).with_algorithms(settings.algorithms);
     if settings.nonces {
         rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
     }

@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
     attack(&story, &api, &token, &key, overheard).await?;
 
     println!("\nMeanwhile the client, with a new proof, is served as before:");
-    let layer = DpopClientLayer::new(key, token, PublicUrl::http_on_loopback(&api)?);
+    let layer = DpopClientLayer::new(key, token, api.parse()?);
     let client = layer.layer(story.http.clone());
     let request = Request::get(orders).body(String::new())?;
     let response = client.oneshot(request).await?;
@@ -99,7 +99,7 @@ fn serve(listener: TcpListener, router: Router) {
 async fn resource_server(story: &Narrator, api: &str, issuer: &str) -> Result<Router> {
     let keys: KeySet = story.fetch(&format!("{issuer}/jwks")).await?.parse()?;
     let verifier = Verifier::new(
-        PublicUrl::http_on_loopback(api)?,
+        api.parse::<PublicUrl>()?,
         JwtVerifier::new(issuer, api, keys),
     );
     Ok(Router::new()

@@ -9,19 +9,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Uri, Version};
 
-use crate::uri::{
-    Host, InvalidHttpUrl, Origin, PathSyntax, UrlScheme, normalise_path, split, without_userinfo,
-};
+use crate::uri::{InvalidHttpUrl, Origin, PathSyntax, normalise_path, split, without_userinfo};
 
 /// A URL under which clients reach the service: scheme, host, port, and the path prefix that a
-/// proxy strips, if any.
+/// proxy strips, if any. It is `https`, or `http` on this machine: `localhost`, `127.0.0.0/8` or
+/// `[::1]`.
 ///
 /// A trailing slash is dropped: behind `https://example.com/api`, a request for `/` was sent to
 /// `https://example.com/api/`. A proxy that also forwards `/api` (without the slash) as `/` turns
@@ -35,7 +33,7 @@ use crate::uri::{
 /// let plain: PublicUrl = "https://api.example.com".parse()?;
 /// let behind_a_prefix: PublicUrl = "https://example.com/orders-api".parse()?;
 /// assert!("http://api.example.com".parse::<PublicUrl>().is_err()); // RFC 9449 section 2: always HTTPS
-/// let in_tests = PublicUrl::http_on_loopback("http://127.0.0.1:8080")?;
+/// let in_tests: PublicUrl = "http://127.0.0.1:8080".parse()?;
 /// # let _ = (plain, behind_a_prefix, in_tests);
 /// # Ok::<(), tower_dpop::proof::InvalidPublicUrl>(())
 /// ```
@@ -47,22 +45,6 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Parses a URL that may be `http` if its host is this machine: `localhost`, `127.0.0.0/8` or
-    /// `[::1]`.
-    pub fn http_on_loopback(url: &str) -> Result<Self, InvalidPublicUrl> {
-        let parsed = Self::parse(url)?;
-        let is_loopback = match &parsed.origin.host {
-            Host::Name(name) if name == "localhost" => true,
-            Host::Name(name) => name.parse().is_ok_and(|v4: Ipv4Addr| v4.is_loopback()),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
-        if is_loopback || parsed.origin.scheme == UrlScheme::Https {
-            Ok(parsed)
-        } else {
-            Err(InvalidPublicUrl::NotHttps(url.to_owned()))
-        }
-    }
-
     /// Parses a URL that may be `http` on any host.
     ///
     /// # Security
@@ -118,7 +100,7 @@ impl FromStr for PublicUrl {
 
     fn from_str(url: &str) -> Result<Self, InvalidPublicUrl> {
         let parsed = Self::parse(url)?;
-        if parsed.origin.scheme == UrlScheme::Https {
+        if parsed.origin.is_https_or_loopback() {
             Ok(parsed)
         } else {
             Err(InvalidPublicUrl::NotHttps(url.to_owned()))
@@ -140,8 +122,8 @@ pub enum InvalidPublicUrl {
     /// Not an absolute `http` or `https` URL according to RFC 3986, or a URL with userinfo.
     #[error("{0:?}: must be an absolute URL of the form https://host[:port][/prefix]")]
     Malformed(String),
-    /// The scheme is `http`. In tests, use [`PublicUrl::http_on_loopback`].
-    #[error("{0:?}: must be https (PublicUrl::http_on_loopback accepts http on loopback)")]
+    /// The scheme is `http`, and the host is not this machine.
+    #[error("{0:?}: must be https (plain http is accepted on loopback only)")]
     NotHttps(String),
     /// The URL has a query or a fragment, which `htu` never has.
     #[error("{0:?}: must have no query and no fragment")]

@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use reqwest::Url;
 
-use crate::uri::without_userinfo;
+use crate::uri::{split, without_userinfo};
 
-/// The URL of an issuer or of one of its endpoints: `https`, or `http` on this machine.
+/// The URL of an issuer or of one of its endpoints: `https`, or `http` on this machine (`localhost`,
+/// `127.0.0.0/8` or `[::1]`).
 ///
 /// # Example
 ///
@@ -85,7 +86,9 @@ impl EndpointUrl {
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err(malformed());
         }
-        let may_be_plain = plain == PlainHttp::Everywhere || is_loopback(&url);
+        // By the text and not by `url`, in which `127.1` has become an address.
+        let is_loopback = split(text).is_ok_and(|(origin, _)| origin.is_https_or_loopback());
+        let may_be_plain = plain == PlainHttp::Everywhere || is_loopback;
         match url.scheme() {
             "https" => {}
             "http" if may_be_plain => {}
@@ -98,16 +101,6 @@ impl EndpointUrl {
             plain,
         })
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost"
-            || address
-                .parse()
-                .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-    })
 }
 
 impl FromStr for EndpointUrl {

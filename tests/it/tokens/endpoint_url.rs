@@ -11,7 +11,7 @@ fn an_endpoint_is_https_or_on_loopback() {
     type Expected = Result<(), fn(String) -> InvalidEndpointUrl>;
 
     // The URL, the result of `parse`, and the result of `insecure_http`.
-    let rows: [(&str, Expected, Expected); 52] = [
+    let rows: [(&str, Expected, Expected); 54] = [
         ("https://as.example.com", Ok(()), Ok(())),
         ("https://as.example.com/", Ok(()), Ok(())),
         ("https://as.example.com:8443/tenant/1", Ok(()), Ok(())),
@@ -29,7 +29,9 @@ fn an_endpoint_is_https_or_on_loopback() {
         ("http://[::]", Err(NotHttps), Ok(())),
         ("http://localhost.example.com", Err(NotHttps), Ok(())),
         ("http://127.0.0.1.example.com", Err(NotHttps), Ok(())),
-        ("http://127.0.0.1.", Ok(()), Ok(())),
+        ("http://127.0.0.1.", Err(NotHttps), Ok(())),
+        ("http://127.1", Err(NotHttps), Ok(())),
+        ("http://LOCALHOST", Ok(()), Ok(())),
         (
             "https://user@as.example.com",
             Err(Malformed),

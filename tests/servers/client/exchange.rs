@@ -59,7 +59,7 @@ impl RawServer {
     }
 
     fn url(&self) -> PublicUrl {
-        PublicUrl::http_on_loopback(&format!("http://{}", self.address)).unwrap()
+        format!("http://{}", self.address).parse().unwrap()
     }
 
     fn request(&self, method: &str) -> Request<Full<Bytes>> {
@@ -408,7 +408,7 @@ fn the_server_layer_accepts_requests_of_the_client_layer() {
     block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let public_url = PublicUrl::http_on_loopback(&format!("http://{address}")).unwrap();
+        let public_url: PublicUrl = format!("http://{address}").parse().unwrap();
         let server = DpopLayer::new(verifier_by(|rules| {
             rules
                 .add_public_url(public_url.clone())

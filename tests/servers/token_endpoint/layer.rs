@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tower_dpop::token_endpoint::{
     ProvenKey, TokenEndpoint, TokenEndpointLayer, authorization_request_key, check_code_binding,
 };
-use tower_dpop::{ProofRules, PublicUrl, StatelessNonces};
+use tower_dpop::{ProofRules, StatelessNonces};
 
 use common::token_endpoint::{Attempt, Outcome, Server, nonce_secret};
 use common::{Key, KeyExt as _, NOW, at, keys};
@@ -85,7 +85,7 @@ async fn redeems_a_code_that_a_pushed_request_bound_to_a_key() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let endpoint = TokenEndpoint::new(
-        ProofRules::new(PublicUrl::http_on_loopback(&base).unwrap())
+        ProofRules::new(base.parse().unwrap())
             .with_clock(|| at(NOW))
             .with_nonces(StatelessNonces::new(nonce_secret(1))),
     );

@@ -91,8 +91,44 @@ fn public_urls_are_parsed_strictly() {
         ),
         ("R-2.1: http", "http://api.example.com", Err(NotHttps)),
         (
-            "R-2.1: http on loopback, too",
+            "R-2.1: http on loopback",
             "http://127.0.0.1:8080",
+            Ok("http://127.0.0.1:8080"),
+        ),
+        (
+            "R-2.1: http on another address of loopback",
+            "http://127.1.2.3/api",
+            Ok("http://127.1.2.3/api"),
+        ),
+        (
+            "R-2.1: http on loopback, IPv6",
+            "http://[0:0::1]",
+            Ok("http://[::1]"),
+        ),
+        (
+            "R-2.1: http on localhost",
+            "http://LocalHost:8080",
+            Ok("http://localhost:8080"),
+        ),
+        ("R-2.1: http everywhere", "http://0.0.0.0", Err(NotHttps)),
+        (
+            "R-2.1: http on IPv6 everywhere",
+            "http://[::]",
+            Err(NotHttps),
+        ),
+        (
+            "R-2.1: a name that begins as loopback",
+            "http://127.0.0.1.example.com",
+            Err(NotHttps),
+        ),
+        (
+            "R-2.1: a subdomain of localhost",
+            "http://api.localhost",
+            Err(NotHttps),
+        ),
+        (
+            "R-2.1: an abbreviated address",
+            "http://127.1",
             Err(NotHttps),
         ),
         (
@@ -184,7 +220,7 @@ fn the_error_shows_the_url_without_its_userinfo() {
     let rows = [
         (
             "http://api.example.com",
-            r#""http://api.example.com": must be https (PublicUrl::http_on_loopback accepts http on loopback)"#,
+            r#""http://api.example.com": must be https (plain http is accepted on loopback only)"#,
         ),
         (
             "https://api.example.com/a?b=c",

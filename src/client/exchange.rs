@@ -123,12 +123,15 @@ impl<K, P> Exchange<K, P> {
     /// Whether the request is to be signed.
     pub(crate) fn destination(&self, head: &Parts) -> Result<Destination<'_>, ClientError> {
         let origin = Htu::origin_of(&head.uri).map_err(ClientError::Url)?;
+        let mut unsigned = ClientError::OtherServer;
         // A path that no proof can name is not an error at other origins, which get no proof.
         let destination = if self.servers.at(&origin).is_some() {
             let htu = Htu::of(&head.uri).map_err(ClientError::Url)?;
-            self.servers
-                .of(&htu, head.uri.path())
-                .map(|server| (server, htu))
+            let server = self.servers.of(&htu, head.uri.path());
+            if server.is_none() && self.servers.cover(&htu) {
+                unsigned = ClientError::AmbiguousPath;
+            }
+            server.map(|server| (server, htu))
         } else {
             None
         };
@@ -136,7 +139,7 @@ impl<K, P> Exchange<K, P> {
             (Some(_), _) if !names_only(&head.headers, &origin) => Err(ClientError::OtherHost),
             (Some((server, htu)), _) => Ok(Destination::Server(server, htu)),
             (None, OtherOrigins::PassUnsigned) => Ok(Destination::OtherOrigin),
-            (None, OtherOrigins::Reject) => Err(ClientError::OtherServer),
+            (None, OtherOrigins::Reject) => Err(unsigned),
         }
     }
 }
@@ -352,6 +355,13 @@ impl<K: ProofSigner, P> fmt::Debug for Exchange<K, P> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
+    /// The request is for a server that is configured with a path prefix, and servers interpret its path
+    /// in different ways: it has dot segments, or encoded slashes, backslashes or NULs. Nothing was sent.
+    /// If the whole origin may receive the token, configure the origin without a path.
+    #[error(
+        "the path of the request may be outside the configured URL: avoid dot segments and encoded slashes in it, or configure the origin without a path"
+    )]
+    AmbiguousPath,
     /// The request must be sent again, with a nonce or with the server's time, but its body cannot
     /// be copied. Send it again yourself: the next request to that server uses the nonce or the time.
     #[error("the request must be sent again, but its body cannot be sent twice")]

@@ -67,8 +67,8 @@ impl<K: ProofSigner, T: TokenSource> DpopClientLayer<K, T> {
     /// at the server at this URL and at no other.
     ///
     /// If the URL has a path, only requests below it are signed. Paths that servers could read in
-    /// different ways are not: those with `.` or `..` segments, or with an encoded slash, backslash or
-    /// NUL, however often encoded.
+    /// different ways are not ([`ClientError::AmbiguousPath`]): those with `.` or `..` segments, or with
+    /// an encoded slash, backslash or NUL, however often encoded.
     pub fn new(key: K, tokens: T, server: PublicUrl) -> Self {
         Self {
             exchange: Exchange::new(key, server, CloneBody),

@@ -55,6 +55,13 @@ impl Servers {
         self.at(&htu.origin).filter(|_| covered)
     }
 
+    /// Whether the normal form of the URL is below one of the configured ones.
+    pub(crate) fn cover(&self, htu: &Htu) -> bool {
+        self.urls
+            .iter()
+            .any(|url| url.covers(&htu.origin, &htu.path))
+    }
+
     pub(crate) fn at(&self, origin: &Origin<'_>) -> Option<&Server> {
         self.servers
             .iter()

@@ -117,6 +117,7 @@ fn an_ambiguous_path_is_not_below_a_path_prefix() {
         "/v1/..%25%32%66evil",
         "/v1/%25%32%65%25%32%65/evil",
         "/v1/..%00/evil",
+        "/v1/a%2Fb",
     ] {
         let request = || {
             Request::get(format!("https://api.example.com{path}"))
@@ -127,8 +128,12 @@ fn an_ambiguous_path_is_not_below_a_path_prefix() {
         let prefix = DpopClientLayer::new(key(), token(), url("https://api.example.com/v1"));
         let error = block_on(prefix.layer(server.clone()).oneshot(request())).unwrap_err();
         assert!(
-            matches!(error, ClientError::OtherServer),
+            matches!(error, ClientError::AmbiguousPath),
             "{path}: {error:?}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "the path of the request may be outside the configured URL: avoid dot segments and encoded slashes in it, or configure the origin without a path"
         );
         assert_eq!(server.request_count(), 0, "{path}");
         let origin = DpopClientLayer::new(key(), token(), url(AUDIENCE));

@@ -115,7 +115,8 @@
 //! `ignore_invalid_headers` is changed. If a proxy cannot drop them, use `--forward sub=Subject`: a
 //! name of letters and digits has no other spelling.
 //!
-//! `RUST_LOG=tower_dpop=info` logs on standard error why requests are rejected.
+//! `RUST_LOG=tower_dpop=info` logs on standard error what requests must meet, why they are rejected, and why this
+//! server responds with 500.
 
 use std::env;
 use std::error::Error;
@@ -141,6 +142,9 @@ use tower_dpop::{
     StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
+
+/// The target of this server's own events: `RUST_LOG=tower_dpop=info` shows them, too.
+const LOG: &str = "tower_dpop::forward_auth";
 
 const USAGE: &str = "\
 usage: forward_auth --proxy PROXY --public-url URL --issuer URL [OPTION]...
@@ -206,6 +210,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let app = Router::new()
         .fallback(forward)
         .with_state(options.forwarded.into())
+        // Not `route_layer`: there are no routes, and everything is behind the layer.
         .layer(DpopLayer::new(verifier))
         // Outside of the layer: no one else can use up a proof, or learn whether a proof is valid.
         .layer(from_fn_with_state(options.from.into(), only_from));
@@ -254,7 +259,7 @@ async fn forward(
     let mut headers = HeaderMap::new();
     for Forwarded { claim, field } in forwarded.iter() {
         let value = field_value(&token, claim).map_err(|Inexpressible| {
-            tracing::error!(claim, "the claim cannot be a header field");
+            tracing::error!(target: LOG, claim, status = 500, "the claim cannot be a header field");
             StatusCode::INTERNAL_SERVER_ERROR
         })?;
         if let Some(value) = value {

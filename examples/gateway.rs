@@ -29,7 +29,8 @@
 //! }
 //! ```
 //!
-//! `RUST_LOG=tower_dpop=info` logs on standard error why requests are rejected.
+//! `RUST_LOG=tower_dpop=info` logs on standard error what requests must meet, why they are rejected, and why the
+//! gateway responds with 500, 502 or 504.
 
 use std::convert::Infallible;
 use std::env;
@@ -64,6 +65,9 @@ use tower_dpop::{
     StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
+
+/// The target of the gateway's own events: `RUST_LOG=tower_dpop=info` shows them, too.
+const LOG: &str = "tower_dpop::gateway";
 
 const USAGE: &str = "\
 usage: gateway --public-url URL --upstream URL --issuer URL [OPTION]...
@@ -161,7 +165,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
             }
             // The process may have no file descriptors left for a moment.
             Err(error) => {
-                tracing::error!(%error, "no connection");
+                tracing::error!(target: LOG, %error, "no connection was accepted");
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -249,7 +253,7 @@ impl Gateway {
         });
         for Forwarded { claim, field } in &self.forwarded {
             let value = field_value(&token, claim).map_err(|Inexpressible| {
-                tracing::error!(claim, "not forwarded: the claim cannot be a header field");
+                tracing::error!(target: LOG, claim, status = 500, "request not forwarded: the claim cannot be a header field");
                 StatusCode::INTERNAL_SERVER_ERROR
             })?;
             if let Some(value) = value {
@@ -278,17 +282,22 @@ impl Gateway {
             tokio::select! {
                 upstream = &mut upstream => break upstream,
                 moved = progress.changed(), if moving => moving = moved.is_ok(),
-                () = sleep(self.patience) => return Err(StatusCode::GATEWAY_TIMEOUT),
+                () = sleep(self.patience) => {
+                    let seconds = self.patience.as_secs();
+                    tracing::error!(target: LOG, upstream = %self.upstream, seconds, status = 504, "no response from the upstream within --timeout");
+                    return Err(StatusCode::GATEWAY_TIMEOUT);
+                }
             }
         };
         let (mut head, body) = upstream
             .map_err(|error| {
-                tracing::error!(?error, "no response from the upstream");
+                tracing::error!(target: LOG, upstream = %self.upstream, ?error, status = 502, "no response from the upstream");
                 StatusCode::BAD_GATEWAY
             })?
             .into_parts();
         // `Upgrade` was not forwarded, so there is nothing to switch to.
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            tracing::error!(target: LOG, upstream = %self.upstream, status = 502, "the upstream switched protocols, which the gateway did not ask for");
             return Err(StatusCode::BAD_GATEWAY);
         }
         head.version = Version::HTTP_11;

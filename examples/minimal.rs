@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     let app = Router::new()
         .route("/orders", get(orders))
-        .layer(DpopLayer::new(verifier));
+        .route_layer(DpopLayer::new(verifier));
 
     println!("listening on {url}");
     axum::serve(listener, app).await?;

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let verifier = Verifier::new(url.parse::<PublicUrl>()?, tokens);
     let app = Router::new()
         .route("/orders", get(orders))
-        .layer(DpopLayer::new(verifier));
+        .route_layer(DpopLayer::new(verifier));
 
     println!("listening on {url}");
     axum::serve(listener, app).await?;

@@ -104,7 +104,7 @@ async fn resource_server(story: &Narrator, api: &str, issuer: &str) -> Result<Ro
     );
     Ok(Router::new()
         .route("/orders", get(orders))
-        .layer(DpopLayer::new(verifier)))
+        .route_layer(DpopLayer::new(verifier)))
 }
 
 async fn orders(Extension(token): Extension<BoundToken<Claims>>) -> String {

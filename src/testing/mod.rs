@@ -25,7 +25,7 @@
 //! let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com");
 //! let rules = ProofRules::new("https://api.example.com".parse()?).with_clock(issuer.clock().read());
 //! let verifier = Verifier::new(rules, issuer.jwt_verifier());
-//! let app = Router::new().route("/orders", get(async || "orders")).layer(DpopLayer::new(verifier));
+//! let app = Router::new().route("/orders", get(async || "orders")).route_layer(DpopLayer::new(verifier));
 //!
 //! let request = TestClient::new(&issuer).request(Method::GET, "https://api.example.com/orders");
 //! assert_protected(&request, async |request: Request<Body>| {

@@ -35,19 +35,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = format!("http://{}", listener.local_addr()?);
 
     let keys: KeySet = JWKS.parse()?;
-    let verifier = Verifier::new(
+    let mut verifier = Verifier::new(
         url.parse::<PublicUrl>()?,
         JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
     )
-    .with_scope("orders.read orders.write".parse()?)
-    .with_well_known_metadata();
-    // Made from the verifier, so it states what is checked.
-    let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
+    .with_scope("orders.read orders.write".parse()?);
+    // Made from the verifier, so it states what is checked. Challenges point to it from now on.
+    let metadata = ResourceMetadata::of(&mut verifier).with_name("Orders");
     let writing = RequireScopesLayer::all_of("orders.write".parse()?);
     let app = Router::new()
         .route("/orders", get(orders))
         .route("/orders/new", get(new_order).layer(writing))
-        .layer(DpopLayer::new(verifier))
+        .route_layer(DpopLayer::new(verifier))
         // The last layer is the outermost: clients can read the metadata without a token.
         .layer(MetadataLayer::new(&metadata));
 

@@ -196,10 +196,9 @@ where
     if let Some(scopes) = &options.scopes {
         verifier = verifier.with_scope(scopes.clone());
     }
-    if options.metadata {
-        verifier = verifier.with_well_known_metadata();
-    }
-    let metadata = ResourceMetadata::of(&verifier);
+    let metadata = options
+        .metadata
+        .then(|| ResourceMetadata::of(&mut verifier));
     let mut layer = DpopLayer::new(verifier);
     if options.report_only {
         layer = layer.with_insecure_report_only();
@@ -211,11 +210,11 @@ where
         .route("/protected/{*below}", any(protected));
     if let Some(scopes) = &options.scopes {
         let required = RequireScopesLayer::all_of(scopes.clone());
-        app = app.layer(required.with_claims::<TokenClaims>());
+        app = app.route_layer(required.with_claims::<TokenClaims>());
     }
     // Routes that are added after the layer are not behind it.
-    app = app.layer(layer).route("/health", get(StatusCode::OK));
-    if options.metadata {
+    app = app.route_layer(layer).route("/health", get(StatusCode::OK));
+    if let Some(metadata) = metadata {
         app = app.route_service(metadata.path(), metadata.service());
     }
     app

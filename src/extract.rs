@@ -10,7 +10,7 @@
 //! }
 //!
 //! # fn example(verifier: Verifier) {
-//! let app: Router = Router::new().route("/orders", get(orders)).layer(DpopLayer::new(verifier));
+//! let app: Router = Router::new().route("/orders", get(orders)).route_layer(DpopLayer::new(verifier));
 //! # }
 //! ```
 //!
@@ -30,6 +30,8 @@
 //! With this feature enabled, the layer also finds the original path of a request inside `Router::nest`,
 //! which shortens it ([`OriginalUri`](axum::extract::OriginalUri)).
 
+use std::any;
+
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use ::axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -38,6 +40,7 @@ use http::request::Parts;
 use crate::resource::access::{self, Access, Denied};
 use crate::resource::bearer::{AcceptedToken, BearerToken};
 use crate::resource::bound_token::BoundToken;
+use crate::telemetry::short_type_name;
 use crate::token_endpoint::proven_key::ProvenKey;
 
 /// If the verifier allows Bearer, a request with that scheme is rejected: 401, with challenges that
@@ -46,10 +49,11 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BoundToken<C> {
     type Rejection = NoBoundToken;
 
     async fn from_request_parts(request: &mut Parts, _state: &S) -> Result<Self, NoBoundToken> {
+        let missing = || NoBoundToken::NotBehindDpopLayer(NotBehindDpopLayer::of::<Self>());
         match request.extensions.get::<Self>() {
             Some(token) => Ok(token.clone()),
             None => Err(access::deny_bearer::<C>(&request.extensions)
-                .map_or(NoBoundToken::NotBehindDpopLayer, NoBoundToken::Bearer)),
+                .map_or_else(missing, NoBoundToken::Bearer)),
         }
     }
 }
@@ -80,7 +84,7 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for BearerToken<C> {
             .extensions
             .get::<Self>()
             .cloned()
-            .ok_or(NotBehindDpopLayer)
+            .ok_or_else(NotBehindDpopLayer::of::<Self>)
     }
 }
 
@@ -92,7 +96,7 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for AcceptedToken<C>
         request: &mut Parts,
         _state: &S,
     ) -> Result<Self, NotBehindDpopLayer> {
-        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+        Self::of(&request.extensions).ok_or_else(NotBehindDpopLayer::of::<Self>)
     }
 }
 
@@ -118,7 +122,7 @@ impl<S: Sync, C: Send + Sync + 'static> FromRequestParts<S> for Access<C> {
         request: &mut Parts,
         _state: &S,
     ) -> Result<Self, NotBehindDpopLayer> {
-        Self::of(&request.extensions).ok_or(NotBehindDpopLayer)
+        Self::of(&request.extensions).ok_or_else(NotBehindDpopLayer::of::<Self>)
     }
 }
 
@@ -140,7 +144,7 @@ fn optional<T>(found: Option<T>, request: &Parts) -> Result<Option<T>, NotBehind
     if found.is_some() || access::may_lack_token(&request.extensions) {
         Ok(found)
     } else {
-        Err(NotBehindDpopLayer)
+        Err(NotBehindDpopLayer::of::<T>())
     }
 }
 
@@ -190,15 +194,15 @@ impl<S: Sync> OptionalFromRequestParts<S> for ProvenKey {
 pub enum NoBoundToken {
     /// The request used the Bearer scheme, with a token that is not bound: 401.
     Bearer(Denied),
-    /// See [`NotBehindDpopLayer`].
-    NotBehindDpopLayer,
+    /// No layer has verified a token of this type: 500.
+    NotBehindDpopLayer(NotBehindDpopLayer),
 }
 
 impl IntoResponse for NoBoundToken {
     fn into_response(self) -> Response {
         match self {
             Self::Bearer(denied) => denied.into_response(),
-            Self::NotBehindDpopLayer => NotBehindDpopLayer.into_response(),
+            Self::NotBehindDpopLayer(error) => error.into_response(),
         }
     }
 }
@@ -208,9 +212,21 @@ impl IntoResponse for NoBoundToken {
 /// the handler does not take an `Option`. A configuration error: the client gets a plain 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the handler takes an access token, but found no verified one: add DpopLayer outside it, with the same claims type"
+    "the handler takes {}, but found none: add DpopLayer outside it, with the same claims type",
+    short_type_name(.argument)
 )]
-pub struct NotBehindDpopLayer;
+pub struct NotBehindDpopLayer {
+    /// The type of the handler's argument.
+    argument: &'static str,
+}
+
+impl NotBehindDpopLayer {
+    fn of<T>() -> Self {
+        Self {
+            argument: any::type_name::<T>(),
+        }
+    }
+}
 
 impl IntoResponse for NotBehindDpopLayer {
     fn into_response(self) -> Response {

@@ -19,15 +19,31 @@
 //!
 //! # `tracing`
 //!
-//! Each decision is one event with the target `tower_dpop`. No feature is required. A rejection has the level `info`
-//! (`error` if the server could not decide) and the fields `reason` (as in the metric), `description` (a sentence),
-//! `detail` and, at a resource server, `scheme`. An accepted request has the level `debug` and the fields `scheme` (at
-//! a resource server) and, if there was a proof, `algorithm` and `skew_seconds`. The layer's events are in the span
-//! `dpop` (level `debug`). The detail contains no request data, except how many seconds a timestamp is off and which
-//! part of the URL differs.
+//! The target of every event is `tower_dpop`, or begins with `tower_dpop::`. No feature is required. Each decision is one
+//! event with the target `tower_dpop`. An accepted request has the level `debug` and the fields `scheme` (at a resource
+//! server) and, if there was a proof, `algorithm` and `skew_seconds`. A rejection has the level `info` (`error` if the
+//! server could not decide) and these fields, each only where it is known:
 //!
-//! An issuer's key that cannot be used is one event with the same target and the level `warn`, when its key set is
-//! read ([`KeySet`](crate::KeySet)). It has the fields `kid`, `index` (its place in the set, from 0), `reason` and, if
+//! | field | value |
+//! |---|---|
+//! | `reason` | as in the metric |
+//! | `description` | a sentence |
+//! | `expected` | the configuration that the request does not meet: the public URLs, the issuer, the audience, algorithms, scopes, … |
+//! | `detail` | which part of the URL differs, by how many seconds a timestamp is off |
+//! | `hint` | what to look at |
+//! | `scheme` | at a resource server: `dpop`, `bearer`, `none` |
+//! | `method` | `GET`, `POST`, …; `_OTHER` for methods that are not in [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-9.3) or [RFC 5789](https://www.rfc-editor.org/rfc/rfc5789) |
+//! | `route` | with the feature `axum`: the route that matched, as it was given to the router |
+//! | `jkt` | the thumbprint of the client's key, once a signature by it was verified |
+//!
+//! Apart from the `jkt` and the values of `detail`, no event has request data. Method, route and `jkt` are known if a
+//! [`DpopLayer`](crate::DpopLayer) decided. Its events are in the span `dpop` (level `debug`).
+//!
+//! A [`DpopLayer`](crate::DpopLayer) also logs once per verifier, when it first wraps a service, what requests must meet
+//! (`info`), and each check that is off (`warn`).
+//!
+//! An issuer's key that cannot be used is one event with the target `tower_dpop` and the level `warn`, when its key set
+//! is read ([`KeySet`](crate::KeySet)). It has the fields `kid`, `index` (its place in the set, from 0), `reason` and, if
 //! the set was fetched, `issuer`.
 #![cfg_attr(
     not(feature = "metrics"),
@@ -35,6 +51,9 @@
 )]
 
 use std::error::Error;
+use std::fmt;
+
+use http::Method;
 
 /// Decisions about requests.
 pub const REQUESTS: &str = "tower_dpop_requests_total";
@@ -123,7 +142,28 @@ pub(crate) enum Decision<'d> {
         fault: Fault,
         /// How far `iat` is behind the clock, if that is the reason.
         skew_seconds: Option<f64>,
+        /// Called only if the event is logged.
+        explain: &'d dyn Fn() -> Explanation,
     },
+}
+
+/// What the log says about a rejection besides its reason.
+#[derive(Default)]
+pub(crate) struct Explanation {
+    /// The configuration that the request does not meet.
+    pub(crate) expected: Option<String>,
+    /// No request data, except how many seconds a timestamp is off and which part of the URL differs.
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<&'static str>,
+}
+
+impl Explanation {
+    pub(crate) fn expected(expected: Option<String>) -> Self {
+        Self {
+            expected,
+            ..Self::default()
+        }
+    }
 }
 
 /// What is reported about an accepted proof.
@@ -135,12 +175,59 @@ pub(crate) struct ProofFacts {
 }
 
 /// The server that decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Server {
-    /// A resource server, about a request under this scheme.
-    Resource { scheme: &'static str },
+#[derive(Clone, Copy)]
+pub(crate) enum Server<'r> {
+    /// A resource server, about this request.
+    Resource(ResourceRequest<'r>),
     /// A token endpoint, or an endpoint for pushed authorization requests.
     Token,
+}
+
+/// What is reported about a request to a resource server. Nothing that its client chose freely.
+#[derive(Clone, Copy)]
+pub(crate) struct ResourceRequest<'r> {
+    pub(crate) scheme: &'static str,
+    pub(crate) method: Option<&'static str>,
+    pub(crate) route: Option<&'r str>,
+    pub(crate) jkt: Option<&'r dyn fmt::Display>,
+}
+
+impl Server<'_> {
+    /// A resource server, about an accepted request.
+    pub(crate) const fn accepting(scheme: &'static str) -> Self {
+        Self::Resource(ResourceRequest {
+            scheme,
+            method: None,
+            route: None,
+            jkt: None,
+        })
+    }
+}
+
+/// The name of a method in events. Clients can invent methods, so only the standard ones have a name.
+pub(crate) fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::CONNECT => "CONNECT",
+        Method::DELETE => "DELETE",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::TRACE => "TRACE",
+        // The name that OpenTelemetry's conventions give to all others.
+        _ => "_OTHER",
+    }
+}
+
+/// The name of a type, without the paths of its modules.
+pub(crate) fn short_type_name(name: &str) -> String {
+    name.split("::").fold(String::new(), |before, part| {
+        let path = before.rfind(|c: char| !c.is_alphanumeric() && c != '_');
+        let kept = path.map_or(0, |at| at + 1);
+        format!("{}{part}", &before[..kept])
+    })
 }
 
 /// The consequence of a decision against a request.
@@ -169,7 +256,7 @@ impl Consequence {
 
 impl Decision<'_> {
     /// Counts the decision, and emits one event.
-    pub(crate) fn report(&self, server: Server) {
+    pub(crate) fn report(&self, server: Server<'_>) {
         match *self {
             Self::Accepted(proof) => {
                 count(server, "accepted", "none");
@@ -184,42 +271,99 @@ impl Decision<'_> {
                 error,
                 fault,
                 skew_seconds,
+                explain,
             } => {
                 count(server, consequence.name(), reason);
                 if let Some(skew_seconds) = skew_seconds {
                     clock_skew(consequence.name(), skew_seconds);
                 }
-                let subject = match server {
-                    Server::Resource { .. } => "request",
-                    Server::Token => "token request",
+                let event = RejectionEvent {
+                    server,
+                    consequence,
+                    reason,
+                    error,
                 };
-                let what = match consequence {
-                    Consequence::Rejected => "rejected",
-                    Consequence::Reported => "would be rejected, and passes",
-                };
-                let scheme = scheme(server);
                 match fault {
-                    Fault::Server => {
-                        tracing::error!(target: TARGET, reason, description = %error, scheme, detail = ?error, "{subject} {what}: cannot decide");
+                    Fault::Server => event.emit_as_error(),
+                    Fault::Client if tracing::enabled!(target: TARGET, tracing::Level::INFO) => {
+                        event.emit(explain());
                     }
-                    Fault::Client => {
-                        tracing::info!(target: TARGET, reason, description = %error, scheme, detail = ?error, "{subject} {what}");
-                    }
+                    Fault::Client => {}
                 }
             }
         }
     }
 }
 
+/// The event about a rejection.
+struct RejectionEvent<'e> {
+    server: Server<'e>,
+    consequence: Consequence,
+    reason: &'static str,
+    error: &'e (dyn Error + 'e),
+}
+
+impl RejectionEvent<'_> {
+    fn emit(&self, explanation: Explanation) {
+        let Self { reason, error, .. } = *self;
+        let (scheme, method, route, jkt) = self.request();
+        let Explanation {
+            expected,
+            detail,
+            hint,
+        } = explanation;
+        let message = self.message();
+        tracing::info!(target: TARGET, reason, description = %error, expected, detail, hint, scheme, method, route, jkt, "{message}");
+    }
+
+    fn emit_as_error(&self) {
+        let Self { reason, error, .. } = *self;
+        let (scheme, method, route, jkt) = self.request();
+        let message = self.message();
+        tracing::error!(target: TARGET, reason, description = %error, scheme, method, route, jkt, "{message}: cannot decide");
+    }
+
+    fn message(&self) -> String {
+        let subject = match self.server {
+            Server::Resource(_) => "request",
+            Server::Token => "token request",
+        };
+        let what = match self.consequence {
+            Consequence::Rejected => "rejected",
+            Consequence::Reported => "would be rejected, and passes",
+        };
+        format!("{subject} {what}")
+    }
+
+    /// Scheme, method, route and `jkt`. Token requests have no scheme: they present only a proof.
+    fn request(&self) -> RequestFields<'_> {
+        match self.server {
+            Server::Resource(request) => (
+                Some(request.scheme),
+                request.method,
+                request.route,
+                request.jkt.map(tracing::field::display),
+            ),
+            Server::Token => (None, None, None, None),
+        }
+    }
+}
+
+type RequestFields<'e> = (
+    Option<&'static str>,
+    Option<&'static str>,
+    Option<&'e str>,
+    Option<tracing::field::DisplayValue<&'e dyn fmt::Display>>,
+);
+
 /// The target of every event about a decision, and about an issuer's key that cannot be used.
 pub(crate) const TARGET: &str = "tower_dpop";
 
-fn accepted(server: Server, proof: Option<ProofFacts>) {
-    let scheme = scheme(server);
+fn accepted(server: Server<'_>, proof: Option<ProofFacts>) {
     let algorithm = proof.map(|proof| tracing::field::display(proof.algorithm));
     let skew_seconds = proof.map(|proof| proof.skew_seconds);
     match server {
-        Server::Resource { .. } => {
+        Server::Resource(ResourceRequest { scheme, .. }) => {
             tracing::debug!(target: TARGET, scheme, algorithm, skew_seconds, "request accepted");
         }
         Server::Token => {
@@ -228,23 +372,15 @@ fn accepted(server: Server, proof: Option<ProofFacts>) {
     }
 }
 
-/// Token requests have no scheme: they present only a proof.
-const fn scheme(server: Server) -> Option<&'static str> {
-    match server {
-        Server::Resource { scheme } => Some(scheme),
-        Server::Token => None,
-    }
-}
-
-fn count(server: Server, decision: &'static str, reason: &'static str) {
+fn count(server: Server<'_>, decision: &'static str, reason: &'static str) {
     #[cfg(feature = "metrics")]
     {
         // Literal labels in the macro are not allocated, so the most frequent case uses them.
         let counter = match (server, decision) {
-            (Server::Resource { scheme: "dpop" }, "accepted") => {
+            (Server::Resource(ResourceRequest { scheme: "dpop", .. }), "accepted") => {
                 metrics::counter!(REQUESTS, "decision" => "accepted", "scheme" => "dpop", "reason" => "none")
             }
-            (Server::Resource { scheme }, _) => {
+            (Server::Resource(ResourceRequest { scheme, .. }), _) => {
                 metrics::counter!(REQUESTS, "decision" => decision, "scheme" => scheme, "reason" => reason)
             }
             (Server::Token, _) => {

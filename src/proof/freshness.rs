@@ -140,6 +140,12 @@ impl Freshness {
         }
     }
 
+    /// What `iat` must be, for the log.
+    pub(crate) fn expected_iat(&self) -> String {
+        let (window, leeway) = (self.window(), self.leeway);
+        format!("iat from {window} s before to {leeway} s after the time of this server")
+    }
+
     /// How far a client's clock may be off.
     pub(crate) const fn leeway(&self) -> Duration {
         Duration::from_secs(self.leeway)
@@ -253,6 +259,16 @@ pub enum IatError {
         /// Seconds beyond the end of the window.
         by: u64,
     },
+}
+
+impl IatError {
+    /// By how much the window was missed, for the log.
+    pub(crate) fn detail(self) -> String {
+        match self {
+            Self::InTheFuture { by } => format!("{by} s too far ahead"),
+            Self::TooOld { by } => format!("{by} s too old"),
+        }
+    }
 }
 
 /// The age of a nonce within its lifetime.

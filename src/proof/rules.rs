@@ -18,7 +18,8 @@ use crate::proof::replay::memory::MemoryReplayStore;
 use crate::proof::replay::store::{
     AnyReplayStore, Claim, ReplayKey, ReplayStore, ReplayStoreError,
 };
-use crate::proof::target::{PublicUrl, Target, TargetError, TargetResolver, Targets};
+use crate::proof::target::{PublicUrl, Target, TargetError, TargetResolver, Targets, UrlMismatch};
+use crate::telemetry::Explanation;
 use crate::time::{Clock, Timestamp};
 
 /// The requirements for every proof: the public URLs, the algorithms, the freshness, whether a
@@ -228,9 +229,58 @@ impl ProofRules {
         }
     }
 
+    /// What the log says about a proof that was rejected for this reason.
+    pub(crate) fn explain(&self, error: &ProofError) -> Explanation {
+        match error {
+            ProofError::Algorithm => Explanation::expected(Some(self.algorithms.to_string())),
+            ProofError::ClaimMissing => {
+                let required = "jti htm htu iat, and ath with an access token";
+                Explanation::expected(Some(required.into()))
+            }
+            ProofError::Iat(error) => Explanation {
+                expected: Some(self.freshness.expected_iat()),
+                detail: Some(error.detail()),
+                hint: None,
+            },
+            ProofError::Type => Explanation::expected(Some("dpop+jwt".into())),
+            ProofError::Url(mismatch) => Explanation {
+                expected: Some(self.targets.to_string()),
+                detail: Some(difference(*mismatch).into()),
+                hint: (*mismatch == UrlMismatch::PathPrefix)
+                    .then_some("is a proxy in front stripping or adding a prefix? see PublicUrl"),
+            },
+            _ => Explanation::default(),
+        }
+    }
+
+    pub(crate) const fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    pub(crate) fn requires_nonces(&self) -> bool {
+        self.nonces.are_required()
+    }
+
+    /// The type of the replay store.
+    pub(crate) fn replay_store(&self) -> &'static str {
+        self.replays.type_name()
+    }
+
     /// The nonce to send now, if nonces are required.
     pub(crate) fn issue_nonce(&self) -> Option<Nonce> {
         self.nonces.issue(&self.freshness, self.now())
+    }
+}
+
+/// Which part of a URL differs, for the log.
+const fn difference(mismatch: UrlMismatch) -> &'static str {
+    match mismatch {
+        UrlMismatch::Malformed => "htu is malformed",
+        UrlMismatch::Scheme => "the scheme differs",
+        UrlMismatch::Host => "the host differs",
+        UrlMismatch::Port => "the port differs",
+        UrlMismatch::Path => "the path differs",
+        UrlMismatch::PathPrefix => "the path differs in its prefix",
     }
 }
 

@@ -185,6 +185,14 @@ impl fmt::Debug for Targets {
     }
 }
 
+impl fmt::Display for Targets {
+    /// The public URLs, separated by spaces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<_> = self.public_urls.iter().map(ToString::to_string).collect();
+        f.write_str(&urls.join(" "))
+    }
+}
+
 impl Targets {
     pub(crate) fn new(public_url: PublicUrl) -> Self {
         Self {
@@ -196,6 +204,19 @@ impl Targets {
     /// The first public URL.
     pub(crate) fn public_url(&self) -> &PublicUrl {
         &self.public_urls[0]
+    }
+
+    /// Whether a token that is sent to one of the public URLs can be read on the way.
+    pub(crate) fn are_insecure(&self) -> bool {
+        !self
+            .public_urls
+            .iter()
+            .all(|url| url.origin.is_https_or_loopback())
+    }
+
+    /// The method that proofs of this request must name, unless only a resolver knows it.
+    pub(crate) fn received_method<'m>(&self, method: &'m Method) -> Option<&'m Method> {
+        self.resolver.is_none().then_some(method)
     }
 
     pub(crate) fn replace(&mut self, public_url: PublicUrl) {
@@ -309,6 +330,10 @@ impl<'t> Path<'t> {
 }
 
 impl Target<'_> {
+    pub(crate) const fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// RFC 9449 section 4.3, check 8: an exact match, as methods are case-sensitive (RFC 9110 section 9.1).
     pub(crate) fn is_method(&self, htm: &str) -> bool {
         self.method.as_str() == htm
@@ -359,8 +384,24 @@ impl Target<'_> {
                 normalised.strip_prefix(url.prefix.as_str()) == Some(expected)
             }
         };
-        if same { Ok(()) } else { Err(UrlMismatch::Path) }
+        match &self.path {
+            _ if same => Ok(()),
+            Path::Normal(expected) if differ_in_prefix(normalised, expected) => {
+                Err(UrlMismatch::PathPrefix)
+            }
+            _ => Err(UrlMismatch::Path),
+        }
     }
+}
+
+/// Whether one path is the end of the other, apart from slashes at its start.
+fn differ_in_prefix(one: &str, other: &str) -> bool {
+    let is_end_of = |end: &str, path: &str| {
+        let end = end.trim_start_matches('/');
+        let before = path.strip_suffix(end).filter(|_| !end.is_empty());
+        before.is_some_and(|before| before.ends_with('/'))
+    };
+    is_end_of(one, other) || is_end_of(other, one)
 }
 
 /// The first part in which `htu` differs from the closest public URL (RFC 9449 section 4.3, check 9).
@@ -379,6 +420,8 @@ pub enum UrlMismatch {
     Port,
     /// Another path.
     Path,
+    /// Another path with the same end: a proxy may strip or add a prefix.
+    PathPrefix,
 }
 
 /// Why a request has no target that a proof could name.

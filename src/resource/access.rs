@@ -9,7 +9,6 @@ use crate::resource::bearer::{AcceptedToken, BearerError};
 use crate::resource::guard::{Enforcement, Guard};
 use crate::resource::rejection::Rejection;
 use crate::resource::requirement::{AuthorizationError, Requirement};
-use crate::telemetry::Consequence;
 use crate::tokens::claims::Claims;
 
 /// The access token of a request. A handler that decides for itself can also reject the request with it.
@@ -65,7 +64,7 @@ impl<C> Access<C> {
             (Ok(()), _) => Ok(()),
             (Err(rejection), Enforcement::Enforced) => Err(Denied::by(&self.guard, rejection)),
             (Err(rejection), _) => {
-                self.guard.policy.report(&rejection, Consequence::Reported);
+                self.guard.report(&rejection);
                 Ok(())
             }
         }
@@ -111,7 +110,7 @@ pub struct Denied {
 impl Denied {
     fn by(guard: &Guard, rejection: Rejection) -> Self {
         Self {
-            response: guard.policy.reject(rejection.clone()),
+            response: guard.reject(rejection.clone()),
             rejection: Box::new(rejection),
         }
     }

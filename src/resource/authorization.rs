@@ -1,5 +1,6 @@
 //! Layers behind [`DpopLayer`](crate::DpopLayer): whether an accepted token is sufficient for a route.
 
+use std::any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -21,7 +22,7 @@ use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
 use crate::resource::requirement::{
     AcrValues, AuthenticationRequirement, Requirement, ScopeRequirement, Scopes,
 };
-use crate::telemetry::Consequence;
+use crate::telemetry::short_type_name;
 use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 
 /// Accepts a request only if its access token has the required scopes. It goes inside
@@ -244,16 +245,20 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     extensions: &mut Extensions,
 ) -> Result<Option<ReportedRejection>, Response<()>> {
     let Some(guard) = extensions.get::<Guard>() else {
-        return Err(missing_layer());
+        log_missing_token::<Q, C>(None);
+        return Err(server_error());
     };
     let reported_before = extensions.get::<ReportedRejection>().is_some();
     let Some(access) = Access::<C>::of(extensions) else {
         // The outer layer lets requests through without a token only if it is configured to.
         return match guard.enforcement {
-            Enforcement::Enforced => Err(missing_layer()),
+            Enforcement::Enforced => {
+                log_missing_token::<Q, C>(Some(guard));
+                Err(server_error())
+            }
             Enforcement::ReportOnly => {
                 if !reported_before {
-                    log_missing_layer();
+                    log_missing_token::<Q, C>(Some(guard));
                 }
                 Ok(None)
             }
@@ -263,10 +268,10 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     match access.evaluate(requirement) {
         Ok(()) => Ok(None),
         Err(rejection) if guard.enforcement == Enforcement::Enforced => {
-            Err(guard.policy.reject(rejection))
+            Err(guard.reject(rejection))
         }
         Err(rejection) => {
-            guard.policy.report(&rejection, Consequence::Reported);
+            guard.report(&rejection);
             let reported = ReportedRejection(rejection);
             // The client would have received the first rejection.
             if !reported_before {
@@ -277,19 +282,28 @@ fn admit<Q: Requirement<C>, C: Send + Sync + 'static>(
     }
 }
 
-/// There is no outer layer, or its claims have another type: a configuration error. The client gets a
-/// plain 500.
-fn missing_layer() -> Response<()> {
-    log_missing_layer();
+/// The response to a configuration error.
+fn server_error() -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response
 }
 
-fn log_missing_layer() {
-    tracing::error!(
-        "an authorization layer found no verified token: add DpopLayer outside it, with the same claims type"
-    );
+/// There is no outer layer, or its claims have another type: a configuration error.
+fn log_missing_token<Q, C>(guard: Option<&Guard>) {
+    let [requirement, claims] = [any::type_name::<Q>(), any::type_name::<C>()].map(short_type_name);
+    let layer = format!("RequireLayer<{requirement}, {claims}>");
+    match guard.map(|guard| guard.claims) {
+        Some(claims) if claims != any::type_name::<C>() => {
+            let theirs = short_type_name(claims);
+            tracing::error!(
+                "{layer} found no verified token: the claims of DpopLayer outside it have the type {theirs}, call with_claims on one of them"
+            );
+        }
+        _ => tracing::error!(
+            "{layer} found no verified token: add DpopLayer outside it, with the same claims type (in axum, after it)"
+        ),
+    }
 }
 
 pin_project! {

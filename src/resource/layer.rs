@@ -21,6 +21,7 @@ use tracing::Span;
 use crate::discard::{Discard, DiscardLimits, Unread};
 use crate::proof::nonce::Nonce;
 use crate::resource::bearer::AcceptedToken;
+use crate::resource::facts::RequestFacts;
 use crate::resource::guard::{Enforcement, Guard, ReportedRejection};
 use crate::resource::rejection::Rejection;
 use crate::resource::verifier::Verifier;
@@ -66,6 +67,8 @@ use crate::tokens::claims::Claims;
 ///   respond with the challenges of this one.
 /// - **Inside axum's `nest`**, which shortens the path, enable the feature `axum`; for other routers, set
 ///   a [target resolver](crate::ProofRules::with_target_resolver). A proof names the whole path.
+/// - **axum's `Router::layer`** also rejects requests for paths that do not exist. With `Router::route_layer`
+///   they get the router's 404. Routes that are added later are behind neither.
 /// - **One layer per request.** Clones of a layer share one replay store, so a second one inside the
 ///   first rejects every proof as a replay.
 /// - **Long-lived requests** (WebSocket, server-sent events, streaming gRPC) are verified when opened;
@@ -156,6 +159,7 @@ impl<S, C> Layer<S> for DpopLayer<C> {
     type Service = Dpop<S, C>;
 
     fn layer(&self, inner: S) -> Dpop<S, C> {
+        self.verifier.announce(self.enforcement.consequence());
         Dpop {
             inner,
             verifier: Arc::clone(&self.verifier),
@@ -209,7 +213,11 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         if let (Preflights::PassThrough, true) = (self.preflights, is_preflight(&request)) {
             AcceptedToken::<C>::remove_from(request.extensions_mut());
-            let guard = self.guard(Enforcement::Waived);
+            let facts = self
+                .verifier
+                .policy()
+                .facts(request.method(), request.extensions());
+            let guard = Guard::new(&self.verifier, Enforcement::Waived, self.discard, facts);
             request.extensions_mut().insert(guard);
             return DpopFuture {
                 state: State::Responding {
@@ -220,8 +228,12 @@ where
         }
         let (head, body) = request.into_parts();
         let unread = Unread::of(&head, self.discard);
-        let guard = self.guard(self.enforcement);
-        let deciding = decide(Arc::clone(&self.verifier), guard, head);
+        let deciding = decide(
+            Arc::clone(&self.verifier),
+            self.enforcement,
+            self.discard,
+            head,
+        );
         DpopFuture {
             state: State::Verifying {
                 future: Box::pin(deciding),
@@ -234,16 +246,6 @@ where
     }
 }
 
-impl<S, C> Dpop<S, C> {
-    fn guard(&self, enforcement: Enforcement) -> Guard {
-        Guard {
-            policy: Arc::clone(self.verifier.policy()),
-            enforcement,
-            discard: self.discard,
-        }
-    }
-}
-
 fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS
         && request
@@ -252,7 +254,7 @@ fn is_preflight<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key(AUTHORIZATION)
 }
 
-type Outcome = Result<(Parts, Note), Rejection>;
+type Outcome = Result<(Parts, Note), (Rejection, RequestFacts)>;
 
 /// What remains to be added to the response to a request that was let through.
 #[derive(Default)]
@@ -265,12 +267,13 @@ struct Note {
 /// that the inner services look for.
 async fn decide<C: Send + Sync + 'static>(
     verifier: Arc<Verifier<C>>,
-    guard: Guard,
+    enforcement: Enforcement,
+    discard: DiscardLimits,
     mut head: Parts,
 ) -> Outcome {
     let mut note = Note::default();
-    let decision = verifier.verify_either(&head).await;
-    let enforcement = guard.enforcement;
+    let mut facts = verifier.policy().facts_of(&head);
+    let decision = verifier.decide(&head, &mut facts).await;
     let outer = head.extensions.get::<Guard>();
     let decided_outside = outer.is_some_and(|outer| outer.enforcement == Enforcement::Enforced);
     // The services behind this layer must only find a token that it accepted. But a report-only layer
@@ -286,16 +289,18 @@ async fn decide<C: Send + Sync + 'static>(
             }
             note.next_nonce = verified.next_nonce;
         }
-        Err(rejection) if enforcement == Enforcement::Enforced => return Err(rejection),
+        Err(rejection) if enforcement == Enforcement::Enforced => return Err((rejection, facts)),
         Err(rejection) => {
-            note.next_nonce = verifier.policy().report(&rejection, Consequence::Reported);
+            let policy = verifier.policy();
+            note.next_nonce = policy.report(&rejection, &facts, Consequence::Reported);
             let reported = ReportedRejection(rejection);
             head.extensions.insert(reported.clone());
             note.reported = Some(reported);
         }
     }
     if is_in_charge {
-        head.extensions.insert(guard);
+        head.extensions
+            .insert(Guard::new(&verifier, enforcement, discard, facts));
     }
     Ok((head, note))
 }
@@ -396,8 +401,8 @@ where
                                 note,
                             }
                         }
-                        Err(rejection) => State::Rejecting {
-                            response: Some(verifier.reject(rejection)),
+                        Err((rejection, facts)) => State::Rejecting {
+                            response: Some(verifier.policy().reject(rejection, &facts)),
                             body: Discard::new(body, *unread),
                         },
                     }

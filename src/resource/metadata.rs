@@ -31,11 +31,9 @@ use crate::resource::verifier::{Verifier, WELL_KNOWN};
 /// use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
 /// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, Verifier};
 ///
-/// # fn example(verifier: Verifier) {
-/// // Challenges point to the document …
-/// let verifier = verifier.with_well_known_metadata();
-/// // … which says what the verifier checks.
-/// let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
+/// # fn example(mut verifier: Verifier) {
+/// // It says what the verifier checks, and from now on the verifier's challenges point to it.
+/// let metadata = ResourceMetadata::of(&mut verifier).with_name("Orders");
 /// assert_eq!(metadata.path(), "/.well-known/oauth-protected-resource");
 ///
 /// // Outermost, so that it can be read without a token.
@@ -61,10 +59,22 @@ pub struct ResourceMetadata {
 impl ResourceMetadata {
     /// What this verifier checks, and the issuers that it knows. The `resource` is its first public
     /// URL.
-    pub fn of<C>(verifier: &Verifier<C>) -> Self {
+    ///
+    /// The verifier's challenges point to the document from now on ([RFC 9728 section
+    /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)), unless
+    /// [`with_resource_metadata`](Verifier::with_resource_metadata) names another one. So call it last, when
+    /// the verifier is complete.
+    #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
+    pub fn of<C>(verifier: &mut Verifier<C>) -> Self {
+        let resource = verifier.policy().rules.public_url();
+        let path = resource.well_known_path(WELL_KNOWN);
+        let url = format!("{}{path}", resource.origin());
+        let quoted = url
+            .parse()
+            .expect("a URL by RFC 3986 holds no quotes and no backslashes");
+        verifier.name_metadata(quoted);
         let policy = verifier.policy();
         let resource = policy.rules.public_url();
-        let path = resource.well_known_path(WELL_KNOWN);
         let mut members = Map::new();
         members.insert("resource".into(), json!(resource.to_string()));
         // RFC 9728 section 2: an empty list says that no bearer method is supported.
@@ -87,11 +97,7 @@ impl ResourceMetadata {
         if let Some(scopes) = &policy.challenges.scope {
             members.insert("scopes_supported".into(), json!(scopes.list()));
         }
-        let mut metadata = Self {
-            url: format!("{}{path}", resource.origin()),
-            path,
-            members,
-        };
+        let mut metadata = Self { url, path, members };
         for issuer in verifier.issuers() {
             metadata = metadata.add_authorization_server(issuer);
         }

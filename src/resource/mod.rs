@@ -9,6 +9,7 @@ pub(crate) mod bound_token;
 pub(crate) mod bearer;
 pub(crate) mod rejection;
 pub(crate) mod challenge;
+pub(crate) mod facts;
 pub(crate) mod policy;
 pub(crate) mod verifier;
 pub(crate) mod guard;

@@ -244,6 +244,23 @@ pub enum AuthorizationError {
 }
 
 impl AuthorizationError {
+    /// What the route requires, for the log.
+    pub(crate) fn expected(&self) -> Option<String> {
+        match self {
+            Self::Authentication {
+                acr_values,
+                max_age,
+            } => {
+                let acr = acr_values.as_ref().map(|values| format!("acr {values}"));
+                let age = max_age.map(|age| format!("auth_time at most {age} s ago"));
+                let parts: Vec<_> = acr.into_iter().chain(age).collect();
+                Some(parts.join(", "))
+            }
+            Self::NotMet => None,
+            Self::Scope { required } => Some(required.to_string()),
+        }
+    }
+
     /// A name for the reason, for metrics and logs: one of a fixed set.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {

@@ -1,23 +1,24 @@
 //! Start reading here: how one request is verified, from its header fields to a bound token.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use http::Response;
 use http::request::Parts;
 
-use crate::credentials::{CredentialsError, Presented, ProofField};
+use crate::credentials::{CredentialsError, Presented, ProofField, Scheme};
 use crate::jose::key_cache::KeyCache;
 use crate::proof::nonce::Nonce;
 use crate::proof::rules::ProofRules;
 use crate::resource::bearer::{self, AcceptedToken, BearerError, BearerPolicy, BearerToken};
 use crate::resource::bound_token::{BoundToken, check_binding_early};
 use crate::resource::challenge::Challenges;
+use crate::resource::facts::RequestFacts;
 use crate::resource::policy::Policy;
 use crate::resource::quoted_text::QuotedText;
 use crate::resource::rejection::Rejection;
 use crate::resource::requirement::Scopes;
-use crate::telemetry::{Decision, Server};
+use crate::telemetry::{Consequence, Decision, Server};
 use crate::tokens::access_token::{AccessTokenVerifier, AnyTokenVerifier};
 use crate::tokens::claims::Claims;
 
@@ -70,6 +71,13 @@ pub struct Verifier<C = Claims> {
     tokens: AnyTokenVerifier<C>,
     /// The keys of clients whose requests were accepted.
     keys: KeyCache,
+    announced: Announced,
+}
+
+/// What was logged already.
+struct Announced {
+    policy: Once,
+    report_only: Once,
 }
 
 /// The well-known name of a protected resource's metadata (RFC 9728 section 3).
@@ -89,10 +97,20 @@ impl<C: Send + Sync + 'static> Verifier<C> {
             scope: None,
             resource_metadata: None,
         };
+        let tokens = AnyTokenVerifier::new(tokens);
+        let policy = Policy {
+            rules,
+            challenges,
+            tokens: tokens.expectations(),
+        };
         Self {
-            policy: Arc::new(Policy { rules, challenges }),
-            tokens: AnyTokenVerifier::new(tokens),
+            policy: Arc::new(policy),
+            tokens,
             keys: KeyCache::default(),
+            announced: Announced {
+                policy: Once::new(),
+                report_only: Once::new(),
+            },
         }
     }
 }
@@ -108,8 +126,11 @@ impl<C> Verifier<C> {
     ///
     /// The first check that fails. [`Verifier::reject`] turns it into the response.
     pub async fn verify(&self, request: &Parts) -> Result<Verified<BoundToken<C>>, Rejection> {
+        let mut facts = RequestFacts::default();
         match Presented::from_headers(&request.headers)? {
-            Presented::Dpop { token, proof } => self.verify_dpop(request, token, proof).await,
+            Presented::Dpop { token, proof } => {
+                self.verify_dpop(request, (token, proof), &mut facts).await
+            }
             Presented::Bearer { .. } => Err(CredentialsError::Bearer.into()),
         }
     }
@@ -118,27 +139,26 @@ impl<C> Verifier<C> {
     async fn verify_dpop(
         &self,
         request: &Parts,
-        token: &str,
-        proof: ProofField<'_>,
+        (token, proof): (&str, ProofField<'_>),
+        facts: &mut RequestFacts,
     ) -> Result<Verified<BoundToken<C>>, Rejection> {
         let rules = &self.policy.rules;
         let now = rules.now();
         let target = rules.target(request)?;
+        facts.set_method(target.method());
         let unverified = rules.read(proof, &target, now)?.for_token(token)?;
         let token = self.tokens.verify(unverified.token(), now).await?;
         check_binding_early(&token, &unverified)?;
         // After the token: a client whose token has expired needs another token, not a nonce.
         let nonce = rules.check_nonce(&unverified, now)?;
         let proof = unverified.verify_signature_with(&self.keys)?;
+        facts.jkt = Some(proof.thumbprint());
         let token = BoundToken::bind(token, &proof)?;
         rules.record_use(&proof, nonce.issued, now).await?;
         // Only after acceptance: other keys must not evict those of clients.
         proof.remember_key(&self.keys);
-        Decision::Accepted(Some(proof.facts(now))).report(Server::Resource { scheme: "dpop" });
-        Ok(Verified {
-            token,
-            next_nonce: nonce.next,
-        })
+        Decision::Accepted(Some(proof.facts(now))).report(Server::accepting("dpop"));
+        Ok(Verified::new(token, nonce.next))
     }
 
     /// Verifies one request under either scheme if Bearer is allowed; if not, the same as
@@ -151,19 +171,30 @@ impl<C> Verifier<C> {
         &self,
         request: &Parts,
     ) -> Result<Verified<AcceptedToken<C>>, Rejection> {
+        self.decide(request, &mut RequestFacts::default()).await
+    }
+
+    /// The same, and notes what the log says about the request.
+    pub(crate) async fn decide(
+        &self,
+        request: &Parts,
+        facts: &mut RequestFacts,
+    ) -> Result<Verified<AcceptedToken<C>>, Rejection> {
         match Presented::from_headers(&request.headers)? {
             Presented::Dpop { token, proof } => {
-                let verified = self.verify_dpop(request, token, proof).await?;
-                Ok(Verified {
-                    token: AcceptedToken::Bound(verified.token),
-                    next_nonce: verified.next_nonce,
-                })
+                facts.scheme = Some(Scheme::Dpop);
+                let verified = self.verify_dpop(request, (token, proof), facts).await?;
+                let token = AcceptedToken::Bound(verified.token);
+                Ok(Verified::new(token, verified.next_nonce))
             }
-            Presented::Bearer { token } if self.policy.allows_bearer() => Ok(Verified {
-                token: AcceptedToken::Bearer(self.verify_bearer(token).await?),
-                next_nonce: None,
-            }),
-            Presented::Bearer { .. } => Err(CredentialsError::Bearer.into()),
+            Presented::Bearer { token } => {
+                facts.scheme = Some(Scheme::Bearer);
+                if !self.policy.allows_bearer() {
+                    return Err(CredentialsError::Bearer.into());
+                }
+                let token = AcceptedToken::Bearer(self.verify_bearer(token).await?);
+                Ok(Verified::new(token, None))
+            }
         }
     }
 
@@ -172,15 +203,28 @@ impl<C> Verifier<C> {
         let token = bearer::presented(token)?;
         let token = self.tokens.verify(token, self.policy.now()).await?;
         let token = BearerToken::accept(token, self.policy.challenges.bearer)?;
-        Decision::Accepted(None).report(Server::Resource { scheme: "bearer" });
+        Decision::Accepted(None).report(Server::accepting("bearer"));
         Ok(token)
     }
 
     /// Makes the response to a rejected request: status and challenge as [`Rejection`] lists them, a
     /// nonce if one is demanded, the [`Rejection`] in its extensions, and an empty body. Also emits one
-    /// `tracing` event.
+    /// `tracing` event, which does not describe the request: only the layer knows it.
     pub fn reject<B: Default>(&self, rejection: Rejection) -> Response<B> {
-        self.policy.reject(rejection)
+        self.policy.reject(rejection, &RequestFacts::default())
+    }
+
+    /// Logs what requests must meet, and that a layer does not enforce it. Each is logged once, however
+    /// many layers and services share the verifier.
+    pub(crate) fn announce(&self, consequence: Consequence) {
+        self.announced.policy.call_once(|| self.policy.announce());
+        if consequence == Consequence::Reported {
+            self.announced.report_only.call_once(|| {
+                tracing::warn!(
+                    "a layer only reports: requests that are rejected reach the service (DpopLayer::with_insecure_report_only)"
+                );
+            });
+        }
     }
 
     /// The nonce to send now, if nonces are required. If another endpoint sends it
@@ -246,29 +290,16 @@ impl<C> Verifier<C> {
 
     /// Sets the `resource_metadata` of challenges: the URL of this service's metadata ([RFC 9728 section
     /// 5.1](https://www.rfc-editor.org/rfc/rfc9728#section-5.1)). The default is none;
-    /// [`with_well_known_metadata`](Self::with_well_known_metadata) computes the usual one.
+    /// [`ResourceMetadata::of`](crate::resource::ResourceMetadata::of) sets the document's well-known URL.
     #[must_use]
     pub fn with_resource_metadata(mut self, url: QuotedText) -> Self {
         self.challenges().resource_metadata = Some(url);
         self
     }
 
-    /// Makes challenges point to the well-known URL of this service's metadata ([RFC 9728 section
-    /// 3.1](https://www.rfc-editor.org/rfc/rfc9728#section-3.1)), where
-    /// [`ResourceMetadata`](crate::resource::ResourceMetadata) is served.
-    #[expect(clippy::missing_panics_doc, reason = "a URL by RFC 3986 can be quoted")]
-    #[must_use]
-    pub fn with_well_known_metadata(self) -> Self {
-        let resource = self.policy.rules.public_url();
-        let url = format!(
-            "{}{}",
-            resource.origin(),
-            resource.well_known_path(WELL_KNOWN)
-        );
-        let url = url
-            .parse()
-            .expect("a URL by RFC 3986 holds no quotes and no backslashes");
-        self.with_resource_metadata(url)
+    /// The `resource_metadata` of challenges, unless the application has set another one.
+    pub(crate) fn name_metadata(&mut self, url: QuotedText) {
+        self.challenges().resource_metadata.get_or_insert(url);
     }
 
     /// Sets the maximum memory, in bytes, for tables that make ES256 verification faster. The default
@@ -319,4 +350,10 @@ pub struct Verified<T> {
     /// ([RFC 9449 section 8.2](https://www.rfc-editor.org/rfc/rfc9449#section-8.2)). Send it with a
     /// successful response.
     pub next_nonce: Option<Nonce>,
+}
+
+impl<T> Verified<T> {
+    const fn new(token: T, next_nonce: Option<Nonce>) -> Self {
+        Self { token, next_nonce }
+    }
 }

@@ -346,6 +346,7 @@ mod tests {
         ProofError::Url(UrlMismatch::Host) => "Url(Host)",
         ProofError::Url(UrlMismatch::Port) => "Url(Port)",
         ProofError::Url(UrlMismatch::Path) => "Url(Path)",
+        ProofError::Url(UrlMismatch::PathPrefix) => "Url(PathPrefix)",
         ProofError::Iat(IatError::TooOld { .. }) => "Iat(TooOld)",
         ProofError::Iat(IatError::InTheFuture { .. }) => "Iat(InTheFuture)",
         ProofError::Expired => "Expired",
@@ -421,7 +422,7 @@ mod tests {
                 Rejection::Proof(error) => Some(error),
                 _ => None,
             },
-            // A replay needs a second request; the others depend on the type of the key.
+            // A replay needs a second request, a prefix a proxy; the others depend on the type of the key.
             &[
                 "Key(Coordinate)",
                 "Key(Integer)",
@@ -429,6 +430,7 @@ mod tests {
                 "Key(RsaSize)",
                 "Key(RsaTooLarge)",
                 "Replayed",
+                "Url(PathPrefix)",
             ],
         );
         assert_shown(

@@ -13,7 +13,8 @@ use crate::jose::thumbprint::Thumbprint;
 use crate::proof::checks::{NoToken, Proof, ProofError};
 use crate::proof::nonce::{AcceptedNonce, Nonce};
 use crate::proof::rules::ProofRules;
-use crate::telemetry::{Consequence, Decision, Server};
+use crate::proof::target::TargetError;
+use crate::telemetry::{Consequence, Decision, Explanation, Server};
 use crate::time::Timestamp;
 use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
@@ -149,8 +150,19 @@ impl TokenEndpoint {
             error: rejection,
             fault: rejection.fault(),
             skew_seconds,
+            explain: &|| self.explain(rejection),
         };
         decision.report(Server::Token);
+    }
+
+    fn explain(&self, rejection: &TokenRequestRejection) -> Explanation {
+        match rejection {
+            TokenRequestRejection::Proof(error) => self.rules.explain(error),
+            TokenRequestRejection::Target(TargetError::Misdirected) => {
+                Explanation::expected(Some(self.rules.targets().to_string()))
+            }
+            _ => Explanation::default(),
+        }
     }
 
     /// The nonce to send now, if nonces are required. If another endpoint sends it

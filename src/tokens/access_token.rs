@@ -58,6 +58,10 @@ use crate::time::{OutOfTime, Timestamp};
 ///     fn issuers(&self) -> Vec<&str> {
 ///         self.tokens.issuers()
 ///     }
+///
+///     fn expected(&self, error: &TokenError) -> Option<String> {
+///         self.tokens.expected(error)
+///     }
 /// }
 /// ```
 ///
@@ -81,6 +85,14 @@ pub trait AccessTokenVerifier: Send + Sync + 'static {
     /// The issuers of these tokens: issuer identifiers as in `iss`, for the metadata of the service
     /// and for [`Issuers`](crate::Issuers). Empty if they are not known.
     fn issuers(&self) -> Vec<&str>;
+
+    /// What a token must have instead if it is rejected with this error: the audiences for
+    /// [`TokenError::Audience`], for example. It comes from the configuration, never from the token, and is
+    /// only logged: at start-up for algorithm, audience and `typ`, later with rejections. `None`, the
+    /// default, if there is nothing to say. A verifier around another one returns what that one does.
+    fn expected(&self, _error: &TokenError) -> Option<String> {
+        None
+    }
 }
 
 /// For a verifier that is shared: with another [`Verifier`](crate::Verifier), or with code that
@@ -98,6 +110,10 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for Arc<V> {
 
     fn issuers(&self) -> Vec<&str> {
         V::issuers(self)
+    }
+
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        V::expected(self, error)
     }
 }
 
@@ -123,16 +139,49 @@ impl<C> AnyTokenVerifier<C> {
     pub(crate) fn issuers(&self) -> Vec<&str> {
         self.0.issuers()
     }
+
+    pub(crate) fn expected(&self, error: &TokenError) -> Option<String> {
+        self.0.expected(error)
+    }
 }
 
-trait ErasedTokenVerifier<C>: Send + Sync {
+impl<C: 'static> AnyTokenVerifier<C> {
+    pub(crate) fn expectations(&self) -> Arc<dyn TokenExpectations> {
+        Arc::<dyn ErasedTokenVerifier<C>>::clone(&self.0)
+    }
+}
+
+/// What a verifier requires of tokens, whatever the type of their claims.
+pub(crate) trait TokenExpectations: Send + Sync {
+    fn issuers(&self) -> Vec<&str>;
+
+    fn expected(&self, error: &TokenError) -> Option<String>;
+}
+
+impl<V: AccessTokenVerifier> TokenExpectations for V {
+    fn issuers(&self) -> Vec<&str> {
+        AccessTokenVerifier::issuers(self)
+    }
+
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        AccessTokenVerifier::expected(self, error)
+    }
+}
+
+impl fmt::Debug for dyn TokenExpectations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenExpectations")
+            .field("issuers", &self.issuers())
+            .finish_non_exhaustive()
+    }
+}
+
+trait ErasedTokenVerifier<C>: TokenExpectations {
     fn verify<'v>(
         &'v self,
         token: PresentedToken<'v>,
         now: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<AccessToken<C>, TokenError>> + Send + 'v>>;
-
-    fn issuers(&self) -> Vec<&str>;
 }
 
 impl<V: AccessTokenVerifier> ErasedTokenVerifier<V::Claims> for V {
@@ -142,10 +191,6 @@ impl<V: AccessTokenVerifier> ErasedTokenVerifier<V::Claims> for V {
         now: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<AccessToken<V::Claims>, TokenError>> + Send + 'v>> {
         Box::pin(AccessTokenVerifier::verify(self, token, now))
-    }
-
-    fn issuers(&self) -> Vec<&str> {
-        AccessTokenVerifier::issuers(self)
     }
 }
 

@@ -134,6 +134,10 @@ impl<V: AccessTokenVerifier> AccessTokenVerifier for TokenCache<V> {
     fn issuers(&self) -> Vec<&str> {
         self.verifier.issuers()
     }
+
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        self.verifier.expected(error)
+    }
 }
 
 impl<V: AccessTokenVerifier> fmt::Debug for TokenCache<V> {

@@ -149,6 +149,20 @@ impl<C: Send + Sync + 'static> AccessTokenVerifier for Issuers<C> {
     fn issuers(&self) -> Vec<&str> {
         self.names()
     }
+
+    /// What each issuer's tokens must have.
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        if let TokenError::Issuer = error {
+            return Some(self.names().join(" "));
+        }
+        let mut by_name: Vec<_> = self.by_name.iter().collect();
+        by_name.sort_unstable_by_key(|(name, _)| *name);
+        let of_each: Vec<_> = by_name
+            .into_iter()
+            .filter_map(|(name, tokens)| Some(format!("{name}: {}", tokens.expected(error)?)))
+            .collect();
+        (!of_each.is_empty()).then(|| of_each.join(", "))
+    }
 }
 
 impl<C: Send + Sync + 'static> Default for Issuers<C> {

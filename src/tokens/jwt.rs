@@ -79,6 +79,23 @@ enum TypCheck {
     Profile(Profile),
 }
 
+impl TypCheck {
+    const fn expected(self) -> &'static str {
+        match self {
+            Self::AtJwt => "at+jwt (with_profile and with_lenient_typ accept others)",
+            Self::Lenient => "at+jwt, JWT or none",
+            Self::Profile(Profile::Okta) => "at+jwt, or none with the claim cid (Profile::Okta)",
+            Self::Profile(Profile::Auth0) => "at+jwt, or JWT with the claim azp (Profile::Auth0)",
+            Self::Profile(Profile::EntraId) => {
+                "at+jwt, or JWT with the claim azp or appid (Profile::EntraId)"
+            }
+            Self::Profile(Profile::Keycloak) => {
+                "at+jwt, or JWT with a claim typ of Bearer or DPoP (Profile::Keycloak)"
+            }
+        }
+    }
+}
+
 impl<K: KeySource> JwtVerifier<K> {
     /// A verifier for tokens of this issuer for this audience, signed with one of these keys.
     ///
@@ -387,6 +404,16 @@ impl<K: KeySource, C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerif
 
     fn issuers(&self) -> Vec<&str> {
         vec![&self.issuer]
+    }
+
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        match error {
+            TokenError::Algorithm => Some(self.algorithms.to_string()),
+            TokenError::Audience => Some(self.audiences.join(" ")),
+            TokenError::Issuer => Some(self.issuer.clone()),
+            TokenError::Type => Some(self.typ.expected().into()),
+            _ => None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path};
+use axum::extract::{FromRequestParts as _, OriginalUri, Path};
 use axum::routing::{any, get, post};
 use common::{
     Attempt, AttemptExt as _, KeyExt as _, NOW, Outcome, at, block_on, jwt_verifier, keys,
@@ -12,12 +12,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_dpop::extract::{NotBehindDpopLayer, NotBehindTokenEndpointLayer};
+use tower_dpop::extract::NotBehindTokenEndpointLayer;
 use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
 use tower_dpop::resource::CredentialsError;
 use tower_dpop::token_endpoint::{ProvenKey, TokenEndpointLayer};
 use tower_dpop::tokens::TokenError;
-use tower_dpop::{BoundToken, Claims, DpopLayer, ProofRules, Rejection, Verifier};
+use tower_dpop::{AcceptedToken, BoundToken, Claims, DpopLayer, ProofRules, Rejection, Verifier};
 
 fn layer() -> DpopLayer {
     DpopLayer::new(verifier())
@@ -100,6 +100,8 @@ fn send_attempt(app: &Router, attempt: &Attempt) -> AppResponse {
     send(app, attempt.request().map(|_| Body::empty()))
 }
 
+/// The proof is for a path that differs in its prefix.
+const WRONG_PREFIX: Rejection = Rejection::Proof(ProofError::Url(UrlMismatch::PathPrefix));
 const WRONG_PATH: Rejection = Rejection::Proof(ProofError::Url(UrlMismatch::Path));
 const NO_TOKEN: Rejection = Rejection::Credentials(CredentialsError::Missing);
 
@@ -177,12 +179,18 @@ fn an_optional_token_is_none_for_a_preflight() {
 
 #[test]
 fn the_error_of_the_extractor_names_the_missing_layer() {
-    let response = axum::response::IntoResponse::into_response(NotBehindDpopLayer);
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let (mut head, ()) = Request::new(()).into_parts();
+    let error = block_on(AcceptedToken::<TenantClaims>::from_request_parts(
+        &mut head,
+        &(),
+    ))
+    .unwrap_err();
     assert_eq!(
-        NotBehindDpopLayer.to_string(),
-        "the handler takes an access token, but found no verified one: add DpopLayer outside it, with the same claims type"
+        error.to_string(),
+        "the handler takes AcceptedToken<TenantClaims>, but found none: add DpopLayer outside it, with the same claims type"
     );
+    let response = axum::response::IntoResponse::into_response(error);
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[derive(serde::Deserialize)]
@@ -297,7 +305,7 @@ fn fallbacks_are_behind_the_layer() {
     send_attempt(&nested, &good_at("/v1/any")).assert_served("H-19: a nested fallback", "alice");
     let stripped = attempt_at("/v1/any", "https://api.example.com/any");
     send_attempt(&nested, &stripped)
-        .assert_reason("H-19: a proof for the stripped path", WRONG_PATH);
+        .assert_reason("H-19: a proof for the stripped path", WRONG_PREFIX);
     send(&nested, without_credentials("/other")).assert_served("the outer fallback", "open");
 }
 
@@ -369,10 +377,16 @@ fn a_proof_must_name_the_path_that_the_client_requested() {
             "https://api.example.com/api/v1/orders",
         );
         send_attempt(&app, &with_query).assert_served(name, "alice");
-        for stripped in ["/orders", "/v1/orders", "/", "/api/v1", "/api/v1/orders/"] {
+        for (stripped, wrong) in [
+            ("/orders", WRONG_PREFIX),
+            ("/v1/orders", WRONG_PREFIX),
+            ("/", WRONG_PATH),
+            ("/api/v1", WRONG_PATH),
+            ("/api/v1/orders/", WRONG_PATH),
+        ] {
             let htu = format!("https://api.example.com{stripped}");
             let response = send_attempt(&app, &attempt_at("/api/v1/orders", &htu));
-            response.assert_reason(&format!("{name}, a proof for {stripped}"), WRONG_PATH);
+            response.assert_reason(&format!("{name}, a proof for {stripped}"), wrong);
         }
     }
 }
@@ -388,10 +402,15 @@ fn a_proof_must_name_the_prefix_that_a_proxy_strips() {
         let seen = "/api/v1/orders";
         let whole = attempt_at(seen, "https://api.example.com/shop/api/v1/orders");
         send_attempt(&app, &whole).assert_served(name, "alice");
-        for other in ["/shop/orders", "/api/v1/orders", "/orders", "/shop"] {
+        for (other, wrong) in [
+            ("/shop/orders", WRONG_PATH),
+            ("/api/v1/orders", WRONG_PREFIX),
+            ("/orders", WRONG_PREFIX),
+            ("/shop", WRONG_PATH),
+        ] {
             let htu = format!("https://api.example.com{other}");
             let response = send_attempt(&app, &attempt_at(seen, &htu));
-            response.assert_reason(&format!("{name}, a proof for {other}"), WRONG_PATH);
+            response.assert_reason(&format!("{name}, a proof for {other}"), wrong);
         }
     }
 }
@@ -419,7 +438,7 @@ fn a_header_field_does_not_replace_the_original_uri() {
     for name in ["x-original-uri", "original-uri", "x-forwarded-uri"] {
         let mut forged = attempt_at("/api/orders", "https://api.example.com/orders");
         forged.extra_headers = vec![(name, HeaderValue::from_static("/orders"))];
-        send_attempt(&app, &forged).assert_reason(&format!("H-18: {name}"), WRONG_PATH);
+        send_attempt(&app, &forged).assert_reason(&format!("H-18: {name}"), WRONG_PREFIX);
     }
 }
 
@@ -446,9 +465,9 @@ fn a_service_that_rewrites_the_path_must_keep_the_original_uri() {
 
     let app = rewriting(true);
     send(&app, request(original)).assert_served("H-19: as the client sent it", "alice");
-    send(&app, request(rewritten)).assert_reason("H-19: as rewritten", WRONG_PATH);
+    send(&app, request(rewritten)).assert_reason("H-19: as rewritten", WRONG_PREFIX);
     let app = rewriting(false);
-    send(&app, request(original)).assert_reason("H-19: the original is lost", WRONG_PATH);
+    send(&app, request(original)).assert_reason("H-19: the original is lost", WRONG_PREFIX);
 }
 
 #[test]
@@ -460,7 +479,7 @@ fn two_layers_check_the_same_request() {
     send_attempt(&app, &good).assert_served("two layers", "alice");
     send_attempt(&app, &good_at("/api/orders")).assert_served("two layers, again", "alice");
     let stripped = attempt_at("/api/orders", "https://api.example.com/orders");
-    send_attempt(&app, &stripped).assert_reason("H-19: two layers", WRONG_PATH);
+    send_attempt(&app, &stripped).assert_reason("H-19: two layers", WRONG_PREFIX);
 
     // clones of one layer share their replay store, so the inner one sees a replay.
     let shared = layer();

@@ -55,6 +55,11 @@ impl AnyReplayStore {
     ) -> Result<Claim, ReplayStoreError> {
         self.0.claim(key, now, expires).await
     }
+
+    /// The name of the store's type, for the log.
+    pub(crate) fn type_name(&self) -> &'static str {
+        self.0.type_name()
+    }
 }
 
 trait ErasedReplayStore: Send + Sync {
@@ -64,6 +69,8 @@ trait ErasedReplayStore: Send + Sync {
         now: Timestamp,
         expires: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>>;
+
+    fn type_name(&self) -> &'static str;
 }
 
 impl<S: ReplayStore> ErasedReplayStore for S {
@@ -74,6 +81,10 @@ impl<S: ReplayStore> ErasedReplayStore for S {
         expires: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>> {
         Box::pin(ReplayStore::claim(self, key, now, expires))
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<S>()
     }
 }
 

@@ -419,6 +419,14 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
     fn issuers(&self) -> Vec<&str> {
         self.issuer.as_deref().into_iter().collect()
     }
+
+    fn expected(&self, error: &TokenError) -> Option<String> {
+        match error {
+            TokenError::Audience => Some(self.audiences.join(" ")),
+            TokenError::Issuer => self.issuer.clone(),
+            _ => None,
+        }
+    }
 }
 
 impl<C> fmt::Debug for IntrospectionVerifier<C> {

@@ -58,12 +58,16 @@ fn the_document_states_what_the_verifier_checks() {
     type Make = fn() -> ResourceMetadata;
     type Change = fn(&mut Value);
     let rows: Vec<(&str, Make, Change)> = vec![
-        ("the defaults", || ResourceMetadata::of(&verifier()), |_| {}),
+        (
+            "the defaults",
+            || ResourceMetadata::of(&mut verifier()),
+            |_| {},
+        ),
         (
             "P-1: one algorithm",
             || {
                 let only = Algorithms::only(Algorithm::Es256);
-                ResourceMetadata::of(&verifier_by(|rules| rules.with_algorithms(only)))
+                ResourceMetadata::of(&mut verifier_by(|rules| rules.with_algorithms(only)))
             },
             |d| d["dpop_signing_alg_values_supported"] = json!(["ES256"]),
         ),
@@ -72,7 +76,7 @@ fn the_document_states_what_the_verifier_checks() {
             || {
                 let only = Algorithms::only(Algorithm::Es256);
                 let tokens = jwt_verifier().with_algorithms(only);
-                ResourceMetadata::of(&Verifier::new(
+                ResourceMetadata::of(&mut Verifier::new(
                     AUDIENCE.parse::<PublicUrl>().unwrap(),
                     tokens,
                 ))
@@ -81,7 +85,7 @@ fn the_document_states_what_the_verifier_checks() {
         ),
         (
             "P-2: Bearer is allowed",
-            || ResourceMetadata::of(&verifier().allow_bearer()),
+            || ResourceMetadata::of(&mut verifier().allow_bearer()),
             |d| {
                 d["bearer_methods_supported"] = json!(["header"]);
                 let members = d.as_object_mut().unwrap();
@@ -90,7 +94,7 @@ fn the_document_states_what_the_verifier_checks() {
         ),
         (
             "P-2: Bearer is allowed, with an unchecked cnf",
-            || ResourceMetadata::of(&verifier().allow_insecure_unchecked_cnf()),
+            || ResourceMetadata::of(&mut verifier().allow_insecure_unchecked_cnf()),
             |d| {
                 d["bearer_methods_supported"] = json!(["header"]);
                 let members = d.as_object_mut().unwrap();
@@ -99,51 +103,51 @@ fn the_document_states_what_the_verifier_checks() {
         ),
         (
             "P-3: a path prefix",
-            || ResourceMetadata::of(&at_url("https://example.com/orders-api")),
+            || ResourceMetadata::of(&mut at_url("https://example.com/orders-api")),
             |d| d["resource"] = json!("https://example.com/orders-api"),
         ),
         (
             "P-3: a trailing slash is removed",
-            || ResourceMetadata::of(&at_url("https://example.com/")),
+            || ResourceMetadata::of(&mut at_url("https://example.com/")),
             |d| d["resource"] = json!("https://example.com"),
         ),
         (
             "P-3: a port",
-            || ResourceMetadata::of(&at_url("https://example.com:8443")),
+            || ResourceMetadata::of(&mut at_url("https://example.com:8443")),
             |d| d["resource"] = json!("https://example.com:8443"),
         ),
         (
             "P-3: the default port is removed",
-            || ResourceMetadata::of(&at_url("https://example.com:443")),
+            || ResourceMetadata::of(&mut at_url("https://example.com:443")),
             |d| d["resource"] = json!("https://example.com"),
         ),
         (
             "P-3: an IP address",
-            || ResourceMetadata::of(&at_url("https://[2001:DB8:0::1]/a")),
+            || ResourceMetadata::of(&mut at_url("https://[2001:DB8:0::1]/a")),
             |d| d["resource"] = json!("https://[2001:db8::1]/a"),
         ),
         (
             "P-3: the first of several URLs",
             || {
                 let second = "https://second.example.com".parse().unwrap();
-                ResourceMetadata::of(&verifier_by(|rules| rules.add_public_url(second)))
+                ResourceMetadata::of(&mut verifier_by(|rules| rules.add_public_url(second)))
             },
             |_| {},
         ),
         (
             "P-4: scopes",
-            || ResourceMetadata::of(&verifier().with_scope("a b:c".parse().unwrap())),
+            || ResourceMetadata::of(&mut verifier().with_scope("a b:c".parse().unwrap())),
             |d| d["scopes_supported"] = json!(["a", "b:c"]),
         ),
         (
             "P-4: a name",
-            || ResourceMetadata::of(&verifier()).with_name("Örders \"API\""),
+            || ResourceMetadata::of(&mut verifier()).with_name("Örders \"API\""),
             |d| d["resource_name"] = json!("Örders \"API\""),
         ),
         (
             "P-4: the last of two names",
             || {
-                ResourceMetadata::of(&verifier())
+                ResourceMetadata::of(&mut verifier())
                     .with_name("a")
                     .with_name("b")
             },
@@ -152,7 +156,7 @@ fn the_document_states_what_the_verifier_checks() {
         (
             "P-4: URLs of pages",
             || {
-                ResourceMetadata::of(&verifier())
+                ResourceMetadata::of(&mut verifier())
                     .with_documentation("https://example.com/docs")
                     .with_policy("https://example.com/policy")
                     .with_terms_of_service("https://example.com/terms")
@@ -165,7 +169,7 @@ fn the_document_states_what_the_verifier_checks() {
         ),
         (
             "P-6: no issuer",
-            || ResourceMetadata::of(&without_issuers()),
+            || ResourceMetadata::of(&mut without_issuers()),
             |d| {
                 let members = d.as_object_mut().unwrap();
                 members.remove("authorization_servers").unwrap();
@@ -174,7 +178,7 @@ fn the_document_states_what_the_verifier_checks() {
         (
             "P-4: issuers added to the document",
             || {
-                ResourceMetadata::of(&without_issuers())
+                ResourceMetadata::of(&mut without_issuers())
                     .add_authorization_server("https://a.example.com")
                     .add_authorization_server("https://b.example.com")
             },
@@ -185,7 +189,10 @@ fn the_document_states_what_the_verifier_checks() {
         ),
         (
             "P-4: another issuer added to the document",
-            || ResourceMetadata::of(&verifier()).add_authorization_server("https://b.example.com"),
+            || {
+                ResourceMetadata::of(&mut verifier())
+                    .add_authorization_server("https://b.example.com")
+            },
             |d| d["authorization_servers"] = json!([ISSUER, "https://b.example.com"]),
         ),
         (
@@ -194,7 +201,7 @@ fn the_document_states_what_the_verifier_checks() {
                 let tokens = Issuers::new()
                     .add_issuer(JwtVerifier::new("https://b.example.com", AUDIENCE, keys()))
                     .add_issuer(JwtVerifier::new("https://a.example.com", "a", keys()));
-                ResourceMetadata::of(&Verifier::new(
+                ResourceMetadata::of(&mut Verifier::new(
                     AUDIENCE.parse::<PublicUrl>().unwrap(),
                     tokens,
                 ))
@@ -208,7 +215,7 @@ fn the_document_states_what_the_verifier_checks() {
             "P-4: the issuer of a cached token verifier",
             || {
                 let tokens = TokenCache::new(jwt_verifier(), Duration::from_secs(1));
-                ResourceMetadata::of(&Verifier::new(
+                ResourceMetadata::of(&mut Verifier::new(
                     AUDIENCE.parse::<PublicUrl>().unwrap(),
                     tokens,
                 ))
@@ -219,15 +226,16 @@ fn the_document_states_what_the_verifier_checks() {
             "nonces do not change the document",
             || {
                 let nonces = StatelessNonces::new(NonceSecret::generate());
-                ResourceMetadata::of(&verifier_by(|rules| rules.with_nonces(nonces)))
+                ResourceMetadata::of(&mut verifier_by(|rules| rules.with_nonces(nonces)))
             },
             |_| {},
         ),
         (
             "realm and URL of the challenges do not change the document",
             || {
+                let url = "https://docs.example.com".parse().unwrap();
                 let verifier = verifier().with_realm("orders".parse().unwrap());
-                ResourceMetadata::of(&verifier.with_well_known_metadata())
+                ResourceMetadata::of(&mut verifier.with_resource_metadata(url))
             },
             |_| {},
         ),
@@ -252,7 +260,7 @@ fn lists_the_issuer_of_an_introspection_endpoint_if_configured() {
         )
     };
     let document_of = |tokens: IntrospectionVerifier| {
-        document(&ResourceMetadata::of(&Verifier::new(
+        document(&ResourceMetadata::of(&mut Verifier::new(
             AUDIENCE.parse::<PublicUrl>().unwrap(),
             tokens,
         )))
@@ -282,8 +290,8 @@ fn document_challenge_and_verifier_have_the_same_algorithms() {
         "ES256 ES384 ES512 PS256 PS384 PS512 RS256 RS384 RS512 Ed25519 EdDSA",
     ] {
         let algorithms: Algorithms = list.parse().unwrap();
-        let verifier = verifier_by(|rules| rules.with_algorithms(algorithms));
-        let document = document(&ResourceMetadata::of(&verifier));
+        let mut verifier = verifier_by(|rules| rules.with_algorithms(algorithms));
+        let document = document(&ResourceMetadata::of(&mut verifier));
         let listed: Vec<&str> = document["dpop_signing_alg_values_supported"]
             .as_array()
             .unwrap()
@@ -337,8 +345,8 @@ fn computes_the_url_of_the_document_from_the_public_url() {
         ("https://[::1]:8443/a", "https://[::1]:8443", "/a"),
     ];
     for (public_url, origin, prefix) in rows {
-        let verifier = at_url(public_url).with_well_known_metadata();
-        let metadata = ResourceMetadata::of(&verifier);
+        let mut verifier = at_url(public_url);
+        let metadata = ResourceMetadata::of(&mut verifier);
         let path = format!("{WELL_KNOWN}{prefix}");
         let url = format!("{origin}{path}");
         assert_eq!(metadata.path(), path, "{public_url}");
@@ -372,9 +380,8 @@ fn every_valid_public_url_can_be_quoted_in_a_challenge() {
         assert!(bad.parse::<PublicUrl>().is_err(), "{bad}");
     }
     // All characters that a path can contain.
-    let special_characters = at_url("https://example.com/-._~!$&'()*+,;=:@%22%5C");
-    let verifier = special_characters.with_well_known_metadata();
-    let url = ResourceMetadata::of(&verifier).url().to_owned();
+    let mut verifier = at_url("https://example.com/-._~!$&'()*+,;=:@%22%5C");
+    let url = ResourceMetadata::of(&mut verifier).url().to_owned();
     let outcome =
         Attempt::but(|a| a.authorization = Some(vec![])).outcome_by(&DpopLayer::new(verifier));
     assert_eq!(outcome.parameter("resource_metadata"), Some(url));
@@ -382,7 +389,7 @@ fn every_valid_public_url_can_be_quoted_in_a_challenge() {
 
 #[test]
 fn the_layer_supports_every_body_type_that_converts_from_a_string() {
-    let metadata = ResourceMetadata::of(&verifier());
+    let metadata = ResourceMetadata::of(&mut verifier());
     let layers = ServiceBuilder::new()
         .layer(MetadataLayer::new(&metadata))
         .layer(DpopLayer::new(verifier()));
@@ -410,7 +417,7 @@ fn the_layer_supports_every_body_type_that_converts_from_a_string() {
 
 #[test]
 fn debug_shows_the_document_but_not_the_inner_service() {
-    let metadata = ResourceMetadata::of(&verifier());
+    let metadata = ResourceMetadata::of(&mut verifier());
     let layer = MetadataLayer::new(&metadata);
     let service = layer.layer("marker-service-marker");
     for shown in [

@@ -248,7 +248,7 @@ fn every_decision_is_counted_by_scheme_and_reason() {
             {
                 let [limit, records] = replay_store(0, 0);
                 vec![
-                    requests("rejected", "none", "unavailable_replay_full", 1),
+                    requests("rejected", "dpop", "unavailable_replay_full", 1),
                     cache_lookups("miss", 1),
                     limit,
                     records,

@@ -2,6 +2,7 @@
 
 mod events;
 mod metrics;
+mod operator;
 
 use common::Attempt;
 

@@ -167,8 +167,8 @@ fn only_the_document_is_served_without_a_token() {
     ];
     block_on(async {
         for (public_url, path, others) in rows {
-            let verifier = at_url(public_url);
-            let metadata = ResourceMetadata::of(&verifier).with_name("Orders");
+            let mut verifier = at_url(public_url);
+            let metadata = ResourceMetadata::of(&mut verifier).with_name("Orders");
             let server = Server::of(verifier, &metadata).await;
             server.get(path).await.assert_is_document(path, &metadata);
             let with_query = format!("{path}?a=/b&c");
@@ -193,7 +193,7 @@ fn only_the_document_is_served_without_a_token() {
 #[test]
 fn only_get_and_head_are_allowed() {
     block_on(async {
-        let metadata = ResourceMetadata::of(&verifier());
+        let metadata = ResourceMetadata::of(&mut verifier());
         let server = Server::of(verifier(), &metadata).await;
         let get = server.get(WELL_KNOWN).await;
         get.assert_is_document("GET", &metadata);
@@ -230,7 +230,7 @@ fn ignores_credentials_on_requests_for_the_document() {
         a.proof_claims["htu"] = json!(format!("{AUDIENCE}{WELL_KNOWN}"));
     });
     block_on(async {
-        let metadata = ResourceMetadata::of(&verifier());
+        let metadata = ResourceMetadata::of(&mut verifier());
         let server = Server::of(verifier(), &metadata).await;
         for name in ["a first request", "the same request again"] {
             let request = with_credentials.build_with(Empty::<Bytes>::new());
@@ -270,7 +270,7 @@ fn the_resource_is_the_identifier_that_the_client_used() {
         let path = rest.find('/').map_or("", |at| &rest[at..]);
         let path = format!("{WELL_KNOWN}{path}");
         block_on(async {
-            let metadata = ResourceMetadata::of(&at_url(identifier));
+            let metadata = ResourceMetadata::of(&mut at_url(identifier));
             let server = Server::of(at_url(identifier), &metadata).await;
             let found: Value = serde_json::from_str(&server.get(&path).await.body).unwrap();
             assert_eq!(found["resource"], json!(identifier));
@@ -281,7 +281,7 @@ fn the_resource_is_the_identifier_that_the_client_used() {
 /// Without the metadata layer: as the service of a route, over HTTP/1.1 and HTTP/2.
 #[test]
 fn an_axum_router_can_serve_the_document() {
-    let metadata = ResourceMetadata::of(&verifier());
+    let metadata = ResourceMetadata::of(&mut verifier());
     let router = Router::new()
         .route("/orders", any(async || "orders"))
         .layer(DpopLayer::new(verifier()))

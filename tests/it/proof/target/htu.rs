@@ -1,6 +1,6 @@
 //! The comparison of `htu` with the public URLs and the path of the request.
 
-use super::{API, EQUAL, HOST, PATH, PORT, assert_comparison, layer_at, outcome_for};
+use super::{API, EQUAL, HOST, PATH, PORT, PREFIX, assert_comparison, layer_at, outcome_for};
 
 #[test]
 fn query_and_fragment_are_ignored_on_both_sides() {
@@ -126,12 +126,12 @@ fn the_proof_may_name_any_of_several_public_urls() {
         (
             "H-18: the prefix of another URL",
             "https://api.example.com/api/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-18: the third URL without its prefix",
             "https://example.com/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-18: the scheme of another URL",
@@ -162,13 +162,13 @@ fn behind_a_path_prefix_the_proof_must_name_the_public_path() {
             "H-19: the internal URL",
             "/orders",
             "https://example.com/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: the prefix twice",
             "/orders",
             "https://example.com/api/api/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: the prefix encoded",
@@ -186,19 +186,19 @@ fn behind_a_path_prefix_the_proof_must_name_the_public_path() {
             "H-19: dot segments that remove the prefix",
             "/orders",
             "https://example.com/api/../orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: a longer segment that starts with the prefix",
             "/orders",
             "https://example.com/apiary/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: the prefix in upper case",
             "/orders",
             "https://example.com/API/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: the root below the prefix",
@@ -222,13 +222,13 @@ fn behind_a_path_prefix_the_proof_must_name_the_public_path() {
             "H-19: a double slash after the prefix",
             "/orders",
             "https://example.com/api//orders",
-            PATH,
+            PREFIX,
         ),
         (
             "H-19: an internal path that starts with the prefix",
             "/api/orders",
             "https://example.com/api/orders",
-            PATH,
+            PREFIX,
         ),
     ];
     for public_url in ["https://example.com/api", "https://example.com/api/"] {
@@ -237,4 +237,30 @@ fn behind_a_path_prefix_the_proof_must_name_the_public_path() {
             assert_comparison(name, &outcome_for(&layer, uri, htu), expected);
         }
     }
+}
+
+/// What differs is the part that a proxy strips or adds, not what a client wrote wrong.
+#[test]
+fn a_path_that_differs_in_its_prefix_only_is_told_apart() {
+    let rows = [
+        ("stripped", "/orders/7", "/api/orders/7", PREFIX),
+        ("stripped by two segments", "/7", "/api/orders/7", PREFIX),
+        ("added", "/internal/orders/7", "/orders/7", PREFIX),
+        ("a slash left over", "//orders/7", "/api/orders/7", PREFIX),
+        ("a slash added", "//orders/7", "/orders/7", PREFIX),
+        ("stripped down to the root", "/", "/api/", PATH),
+        ("within a segment", "/orders", "/myorders", PATH),
+        ("another end", "/api/orders/8", "/api/orders/7", PATH),
+        ("a trailing slash", "/orders/", "/orders", PATH),
+        ("another prefix", "/a/orders", "/b/orders", PATH),
+    ];
+    let layer = layer_at(&[API]);
+    for (name, uri, path, expected) in rows {
+        let htu = format!("{API}{path}");
+        assert_comparison(name, &outcome_for(&layer, uri, &htu), expected);
+    }
+    // The proxy strips the configured prefix, but leaves a slash.
+    let layer = layer_at(&["https://example.com/api"]);
+    let outcome = outcome_for(&layer, "//orders/7", "https://example.com/api/orders/7");
+    assert_comparison("nginx", &outcome, PREFIX);
 }

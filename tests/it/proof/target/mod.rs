@@ -41,6 +41,7 @@ pub(crate) const SCHEME: Comparison = Err(UrlMismatch::Scheme);
 pub(crate) const HOST: Comparison = Err(UrlMismatch::Host);
 pub(crate) const PORT: Comparison = Err(UrlMismatch::Port);
 pub(crate) const PATH: Comparison = Err(UrlMismatch::Path);
+pub(crate) const PREFIX: Comparison = Err(UrlMismatch::PathPrefix);
 
 #[track_caller]
 pub(crate) fn assert_comparison(name: &str, outcome: &Outcome, expected: Comparison) {

@@ -6,7 +6,8 @@ use tower_dpop::proof::{ProofError, TargetError, UrlMismatch};
 use tower_dpop::{DpopLayer, Rejection};
 
 use super::{
-    API, EQUAL, HOST, MALFORMED, PATH, PORT, SCHEME, assert_comparison, layer_at, outcome_for,
+    API, EQUAL, HOST, MALFORMED, PATH, PORT, PREFIX, SCHEME, assert_comparison, layer_at,
+    outcome_for,
 };
 use common::{Attempt, AttemptExt as _, Outcome, ask};
 
@@ -136,7 +137,7 @@ fn header_fields_do_not_change_the_expected_url() {
             "x-forwarded-prefix",
             "/api",
             "https://api.example.com/api/orders",
-            PATH,
+            PREFIX,
         ),
         (
             "x-forwarded-uri",

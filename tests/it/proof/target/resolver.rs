@@ -5,7 +5,7 @@ use serde_json::json;
 use tower_dpop::DpopLayer;
 use tower_dpop::proof::{ProofError, RequestTarget, TargetError};
 
-use super::{API, PATH, SCHEME, assert_comparison};
+use super::{API, PATH, PREFIX, SCHEME, assert_comparison};
 use common::{Attempt, AttemptExt as _, ask, verifier_by};
 
 /// H-18, H-19: in forward authentication, a proxy describes the original request in header fields.
@@ -103,7 +103,7 @@ fn a_resolver_can_read_the_original_uri_from_an_extension() {
     assert_comparison(
         "H-19: the path after routing",
         &outcome_for("https://api.example.com/orders"),
-        PATH,
+        PREFIX,
     );
 }
 
@@ -133,7 +133,7 @@ fn inside_axums_nest_the_proof_must_name_the_original_path() {
         let response = common::block_on(app.clone().oneshot(request)).unwrap();
         response.extensions().get::<Rejection>().cloned()
     };
-    let other_path = Some(Rejection::Proof(ProofError::Url(UrlMismatch::Path)));
+    let other_path = Some(Rejection::Proof(ProofError::Url(UrlMismatch::PathPrefix)));
     assert_eq!(outcome_for("https://api.example.com/v1/orders"), None);
     assert_eq!(outcome_for("https://api.example.com/orders"), other_path);
 

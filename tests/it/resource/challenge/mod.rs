@@ -9,7 +9,9 @@ use std::time::Duration;
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, verifier, verifier_by};
 use http::{Request, Response};
 use serde_json::json;
-use tower_dpop::resource::{BearerError, RequireAuthenticationLayer, RequireLayer};
+use tower_dpop::resource::{
+    BearerError, RequireAuthenticationLayer, RequireLayer, ResourceMetadata,
+};
 use tower_dpop::tokens::{KeySource, KeySourceError, TokenError};
 use tower_dpop::{Algorithms, Claims, DpopLayer, KeySet, RequireScopesLayer, Timestamp, Verifier};
 
@@ -112,14 +114,20 @@ fn reports_an_insufficient_scope_only_under_the_scheme_used() {
     );
 }
 
+/// The verifier, whose metadata is served.
+fn with_metadata<C>(mut verifier: Verifier<C>) -> Verifier<C> {
+    let _ = ResourceMetadata::of(&mut verifier);
+    verifier
+}
+
 /// P-8, P-9
 #[test]
 fn both_challenges_contain_the_configured_parameters() {
     let configured = |verifier: Verifier| {
-        verifier
+        let verifier = verifier
             .with_realm("orders api".parse().unwrap())
-            .with_scope("orders.read".parse().unwrap())
-            .with_well_known_metadata()
+            .with_scope("orders.read".parse().unwrap());
+        with_metadata(verifier)
     };
     let layer = DpopLayer::new(configured(verifier()).allow_bearer());
     let metadata =
@@ -194,9 +202,8 @@ fn challenges_of_inner_layers_contain_the_configured_parameters() {
         let verifier = verifier()
             .allow_bearer()
             .with_realm("orders api".parse().unwrap())
-            .with_scope(scopes("orders.read"))
-            .with_well_known_metadata();
-        DpopLayer::new(verifier)
+            .with_scope(scopes("orders.read"));
+        DpopLayer::new(with_metadata(verifier))
     };
     let metadata =
         r#"resource_metadata="https://api.example.com/.well-known/oauth-protected-resource""#;

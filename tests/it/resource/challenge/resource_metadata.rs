@@ -8,7 +8,7 @@ use common::{
 use http::{HeaderValue, Request, Response};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::resource::RequireAuthenticationLayer;
+use tower_dpop::resource::{QuotedText, RequireAuthenticationLayer};
 use tower_dpop::testing::TestResponse;
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
@@ -16,7 +16,7 @@ use tower_dpop::{
     Timestamp, Verifier,
 };
 
-use super::UnreachableKeys;
+use super::{UnreachableKeys, with_metadata};
 use crate::credentials::set_authorization;
 use crate::resource::bearer::remove_cnf;
 
@@ -207,7 +207,7 @@ fn every_challenge_contains_the_metadata_url() {
             if let Setup::Nonces = setup {
                 rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
             }
-            let mut verifier = Verifier::new(rules, tokens).with_well_known_metadata();
+            let mut verifier = with_metadata(Verifier::new(rules, tokens));
             if bearer {
                 verifier = verifier.allow_bearer();
             }
@@ -250,14 +250,16 @@ fn challenges_contain_a_metadata_url_only_if_configured() {
     let outcome = no_token.outcome();
     assert_eq!(outcome.parameter("resource_metadata"), None);
     let other_url = "https://docs.example.com/resource";
-    let layer = DpopLayer::new(
-        verifier()
-            .with_well_known_metadata()
-            .with_resource_metadata(other_url.parse().unwrap()),
-    );
-    let outcome = no_token.again().outcome_by(&layer);
-    assert_eq!(
-        outcome.parameter("resource_metadata"),
-        Some(other_url.into())
-    );
+    let in_either_order: [fn(QuotedText) -> Verifier; 2] = [
+        |url| with_metadata(verifier()).with_resource_metadata(url),
+        |url| with_metadata(verifier().with_resource_metadata(url)),
+    ];
+    for make in in_either_order {
+        let layer = DpopLayer::new(make(other_url.parse().unwrap()));
+        let outcome = no_token.again().outcome_by(&layer);
+        assert_eq!(
+            outcome.parameter("resource_metadata"),
+            Some(other_url.into())
+        );
+    }
 }

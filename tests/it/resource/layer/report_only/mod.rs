@@ -124,10 +124,12 @@ fn passed(is_bound: bool) -> Outcome {
     }
 }
 
-/// The lines that this crate logs during the work.
+/// The lines about requests that this crate logs during the work.
 fn logged<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     let (result, lines) = common::log::logged(work);
-    let ours = lines.lines().filter(|line| line.contains("tower_dpop"));
+    let targets = [" tower_dpop: ", " tower_dpop::resource::authorization: "];
+    let is_ours = |line: &&str| targets.iter().any(|target| line.contains(target));
+    let ours = lines.lines().filter(is_ours);
     (result, ours.map(str::to_owned).collect())
 }
 
@@ -139,8 +141,8 @@ fn assert_one_event(name: &str, lines: &[String], message: &str, rejection: &Rej
     };
     let scheme = match rejection.scheme() {
         Some(tower_dpop::resource::Scheme::Bearer) => "bearer",
-        Some(_) => "dpop",
-        None => "none",
+        None if !matches!(rejection, Rejection::Unavailable(_)) => "none",
+        Some(_) | None => "dpop",
     };
     let is_server_error = matches!(rejection, Rejection::Unavailable(_));
     for part in [

@@ -1,0 +1,366 @@
+//! What an operator reads in the log: what was expected, of which request, what to do, and what applies at start.
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::any;
+use http::{Request, Response};
+use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_dpop::proof::RequestTarget;
+use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
+use tower_dpop::{
+    Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
+    RequireScopesLayer, StatelessNonces, Verifier,
+};
+
+use super::as_bearer;
+use common::log::logged;
+use common::{
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, KeyExt as _, NOW, at, block_on, issuer_jwks,
+    jwt_verifier, keys, verifier, verifier_by,
+};
+
+type Change = fn(&mut Attempt);
+
+/// The line about the decision, which must be the only one.
+#[track_caller]
+fn decision(name: &str, log: &str) -> String {
+    let mut lines = log.lines().filter(|line| line.contains(" tower_dpop: "));
+    let line = lines.next().unwrap_or_else(|| panic!("{name}: {log}"));
+    assert_eq!(lines.next(), None, "{name}: {log}");
+    line.to_owned()
+}
+
+/// D21
+#[test]
+fn a_rejection_says_what_the_configuration_expects() {
+    let api = r#"expected="https://api.example.com""#;
+    let rows: Vec<(&str, Change, &str)> = vec![
+        (
+            "htu",
+            |a| a.proof_claims["htu"] = json!("https://api.example.com:8443/orders"),
+            api,
+        ),
+        (
+            "another server in the target",
+            |a| a.uri = "https://other.example.com/orders".into(),
+            api,
+        ),
+        (
+            "iat",
+            |a| a.proof_claims["iat"] = json!(NOW - 91),
+            r#"expected="iat from 90 s before to 30 s after the time of this server" detail="1 s too old""#,
+        ),
+        (
+            "typ",
+            |a| a.proof_header["typ"] = json!("jwt"),
+            r#"expected="dpop+jwt""#,
+        ),
+        (
+            "alg",
+            |a| a.proof_header["alg"] = json!("RS256"),
+            r#"expected="ES256 ES384 PS256 Ed25519 EdDSA""#,
+        ),
+        (
+            "a missing claim",
+            |a| common::remove(&mut a.proof_claims, "ath"),
+            r#"expected="jti htm htu iat, and ath with an access token""#,
+        ),
+        (
+            "issuer",
+            |a| a.token_claims["iss"] = json!("https://as.example.com/"),
+            r#"expected="https://as.example.com" "#,
+        ),
+        (
+            "audience",
+            |a| a.token_claims["aud"] = json!("https://other.example.com"),
+            api,
+        ),
+        (
+            "typ of the token",
+            |a| a.token_header["typ"] = json!("JWT"),
+            r#"expected="at+jwt (with_profile and with_lenient_typ accept others)""#,
+        ),
+        (
+            "alg of the token",
+            |a| a.token_header["alg"] = json!("ES512"),
+            r#"expected="ES256 ES384 PS256 Ed25519 EdDSA RS256""#,
+        ),
+    ];
+    for (name, change, expected) in rows {
+        let (_, log) = logged(|| Attempt::but(change).outcome());
+        let line = decision(name, &log);
+        assert!(line.contains(expected), "{name}: {line}");
+    }
+}
+
+#[test]
+fn all_public_urls_and_the_audiences_of_all_issuers_are_named() {
+    let keys: KeySet = issuer_jwks().parse().unwrap();
+    let other = JwtVerifier::new("https://other.example", "urn:orders", keys);
+    let tokens: Issuers<Claims> = Issuers::new().add_issuer(jwt_verifier()).add_issuer(other);
+    let rules = common::rules().add_public_url("https://example.com/api".parse().unwrap());
+    let layer = DpopLayer::new(Verifier::new(rules, tokens));
+    let rows: [(&str, Change, &str); 3] = [
+        (
+            "public URLs",
+            |a| a.proof_claims["htu"] = json!("https://evil.example/orders"),
+            r#"expected="https://api.example.com https://example.com/api" detail="the host differs""#,
+        ),
+        (
+            "issuers",
+            |a| a.token_claims["iss"] = json!("https://evil.example"),
+            r#"expected="https://as.example.com https://other.example""#,
+        ),
+        (
+            "audiences",
+            |a| a.token_claims["aud"] = json!("urn:other"),
+            r#"expected="https://as.example.com: https://api.example.com, https://other.example: urn:orders""#,
+        ),
+    ];
+    for (name, change, expected) in rows {
+        let (_, log) = logged(|| Attempt::but(change).outcome_by(&layer));
+        let line = decision(name, &log);
+        assert!(line.contains(expected), "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_path_that_differs_in_its_prefix_has_a_hint() {
+    let hint = r#"detail="the path differs in its prefix" hint="is a proxy in front stripping or adding a prefix? see PublicUrl""#;
+    let with_hint = |uri: &'static str| {
+        let (_, log) = logged(|| Attempt::but(|a| a.uri = uri.into()).outcome());
+        decision(uri, &log).contains(hint)
+    };
+    assert!(with_hint("//orders"));
+    assert!(with_hint("/api/orders"));
+    assert!(!with_hint("/orders/7"));
+}
+
+/// A client can invent methods and paths, but not the routes of the application.
+#[test]
+fn a_rejection_names_the_standard_method_and_the_matched_route() {
+    let app = Router::new()
+        .route("/orders/{id}", any(async || "order"))
+        .route_layer(DpopLayer::new(verifier()));
+    let rows = [
+        ("GET", r#"method="GET" route="/orders/{id}""#),
+        ("DELETE", r#"method="DELETE" route="/orders/{id}""#),
+        ("get", r#"method="_OTHER" route="/orders/{id}""#),
+        ("PROPFIND", r#"method="_OTHER" route="/orders/{id}""#),
+    ];
+    for (method, expected) in rows {
+        let request = Request::builder().method(method).uri("/orders/marker-7");
+        let request = request.body(Body::empty()).unwrap();
+        let (response, log) = logged(|| block_on(app.clone().oneshot(request)).unwrap());
+        assert_eq!(response.status(), 401, "{method}");
+        let line = decision(method, &log);
+        assert!(line.contains(expected), "{line}");
+        assert!(
+            !line.contains("marker") && !line.contains("PROPFIND"),
+            "{line}"
+        );
+    }
+    let (_, log) = logged(|| Attempt::good().outcome_by(&DpopLayer::new(verifier())));
+    assert!(!log.contains("route="), "{log}");
+}
+
+/// The request that a proxy sends has a method of its own.
+#[test]
+fn behind_a_resolver_the_method_is_the_one_that_the_proof_must_name() {
+    let layer = DpopLayer::new(verifier_by(|rules| {
+        rules.with_target_resolver(|request: &http::request::Parts| {
+            let path = request.uri.path().parse().unwrap();
+            Some(RequestTarget::new(http::Method::PATCH, path))
+        })
+    }));
+    let (_, log) = logged(|| Attempt::good().outcome_by(&layer));
+    let line = decision("another method", &log);
+    assert!(line.contains(r#"method="PATCH""#), "{line}");
+    let no_token = Attempt::but(|a| a.authorization = Some(vec![]));
+    let (_, log) = logged(|| no_token.outcome_by(&layer));
+    assert!(!decision("no token", &log).contains("method="), "{log}");
+}
+
+#[test]
+fn the_thumbprint_is_logged_only_after_a_signature_was_verified() {
+    let jkt = format!("jkt={}", keys::client().jkt());
+    let layer = DpopLayer::new(verifier());
+    let used = Attempt::good();
+    used.outcome_by(&layer).assert_passed("first");
+    let (_, log) = logged(|| used.outcome_by(&layer));
+    let line = decision("a replay", &log);
+    assert!(
+        line.contains("proof_replayed") && line.contains(&jkt),
+        "{line}"
+    );
+    let forged: [(&str, Change); 3] = [
+        ("a forged signature", |a| {
+            a.edit_proof = |proof| {
+                let (signed, _) = proof.rsplit_once('.').unwrap();
+                format!("{signed}.{}", "A".repeat(86))
+            };
+        }),
+        ("expired", |a| a.token_claims["exp"] = json!(NOW - 100)),
+        ("htm", |a| a.proof_claims["htm"] = json!("POST")),
+    ];
+    for (name, change) in forged {
+        let (_, log) = logged(|| Attempt::but(change).outcome_by(&layer));
+        let line = decision(name, &log);
+        assert!(!line.contains("jkt"), "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_rejection_by_an_inner_layer_describes_the_request_and_its_requirement() {
+    let service = || service_fn(async |_: Request<()>| Ok::<_, Never>(Response::new(())));
+    let scopes = RequireScopesLayer::all_of("admin audit".parse().unwrap()).layer(service());
+    let acr = RequireAuthenticationLayer::by_acr("gold".parse().unwrap())
+        .with_max_age(std::time::Duration::from_secs(5))
+        .layer(service());
+    let jkt = format!(r#"scheme="dpop" method="GET" jkt={}"#, keys::client().jkt());
+    let send = |response: Result<Response<()>, Never>| response.unwrap().status().as_u16();
+    let layer = DpopLayer::new(verifier());
+    let request = || Attempt::good().request();
+    let (status, log) = logged(|| send(block_on(layer.layer(scopes).oneshot(request()))));
+    assert_eq!(status, 403);
+    assert!(
+        log.contains(r#"expected="admin audit""#) && log.contains(&jkt),
+        "{log}"
+    );
+    let (status, log) = logged(|| send(block_on(layer.layer(acr).oneshot(request()))));
+    assert_eq!(status, 401);
+    let expected = r#"expected="acr gold, auth_time at most 5 s ago""#;
+    assert!(log.contains(expected) && log.contains(&jkt), "{log}");
+}
+
+type Never = std::convert::Infallible;
+
+/// Layers in the wrong order, and layers for different claims.
+#[test]
+fn a_misplaced_authorization_layer_says_what_to_add_where() {
+    let service = service_fn(async |_: Request<()>| Ok::<_, Never>(Response::new(())));
+    let required = RequireScopesLayer::all_of("admin".parse().unwrap());
+    let wrong_order = required.layer(DpopLayer::new(verifier()).layer(service));
+    let (_, log) = logged(|| block_on(wrong_order.oneshot(Attempt::good().request())));
+    assert!(
+        log.contains("RequireLayer<ScopeRequirement, Claims> found no verified token: add DpopLayer outside it, with the same claims type (in axum, after it)"),
+        "{log}"
+    );
+    let others = Verifier::new(common::rules(), jwt_verifier().with_claims::<Value>());
+    let other_claims = DpopLayer::new(others).layer(required.layer(service));
+    let (_, log) = logged(|| block_on(other_claims.oneshot(Attempt::good().request())));
+    assert!(
+        log.contains("RequireLayer<ScopeRequirement, Claims> found no verified token: the claims of DpopLayer outside it have the type Value, call with_claims on one of them"),
+        "{log}"
+    );
+}
+
+fn start_of(layer: &DpopLayer) -> Vec<String> {
+    let (_, log) = logged(|| {
+        // Every route is a service of its own.
+        let routes = Router::<()>::new()
+            .route("/a", any(async || "a"))
+            .route("/b", any(async || "b"))
+            .route_layer(layer.clone());
+        drop(routes.layer(layer.clone()));
+        Attempt::good().outcome_by(layer)
+    });
+    let mut lines: Vec<_> = log.lines().map(str::to_owned).collect();
+    lines.retain(|line| line.contains("tower_dpop::resource"));
+    lines
+}
+
+#[test]
+fn what_requests_must_meet_is_logged_once_per_verifier() {
+    let lines = start_of(&DpopLayer::new(verifier()));
+    let [line] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    let expected = r#" INFO tower_dpop::resource::policy: requests must have an access token and a DPoP proof public_urls=https://api.example.com issuers="https://as.example.com" audience="https://api.example.com" token_typ="at+jwt (with_profile and with_lenient_typ accept others)" token_algorithms="ES256 ES384 PS256 Ed25519 EdDSA RS256" proof_algorithms=ES256 ES384 PS256 Ed25519 EdDSA proof_iat="iat from 90 s before to 30 s after the time of this server" nonces="off" replay_store="MemoryReplayStore" bearer="rejected""#;
+    assert!(line.ends_with(expected), "{line}");
+
+    let secret = [b's'; 32];
+    let rules = ProofRules::new(AUDIENCE.parse().unwrap())
+        .with_clock(|| at(NOW))
+        .with_freshness(Freshness::fapi2())
+        .with_nonces(StatelessNonces::new(
+            NonceSecret::from_bytes(&secret).unwrap(),
+        ))
+        .with_replay_store(std::sync::Arc::new(tower_dpop::MemoryReplayStore::default()));
+    let verifier = Verifier::new(rules, jwt_verifier().with_lenient_typ()).allow_bearer();
+    let lines = start_of(&DpopLayer::new(verifier));
+    for part in [
+        r#"token_typ="at+jwt, JWT or none""#,
+        r#"proof_iat="any: the nonce decides""#,
+        r#"nonces="required""#,
+        r#"replay_store="Arc<MemoryReplayStore>""#,
+        r#"bearer="unbound tokens are accepted""#,
+    ] {
+        assert!(lines[0].contains(part), "{part}: {lines:?}");
+    }
+    assert!(!lines[0].contains("sss") && lines.len() == 1, "{lines:?}");
+}
+
+#[test]
+fn each_insecure_option_is_a_warning_at_start() {
+    let insecure_url = PublicUrl::insecure_http("http://api.internal").unwrap();
+    let rows: [(&str, DpopLayer, &[&str]); 4] = [
+        (
+            "report-only",
+            DpopLayer::new(verifier()).with_insecure_report_only(),
+            &["DpopLayer::with_insecure_report_only"],
+        ),
+        (
+            "unchecked cnf",
+            DpopLayer::new(verifier().allow_insecure_unchecked_cnf()),
+            &["Verifier::allow_insecure_unchecked_cnf"],
+        ),
+        (
+            "plain http",
+            DpopLayer::new(verifier_by(|rules| rules.add_public_url(insecure_url))),
+            &["PublicUrl::insecure_http"],
+        ),
+        (
+            "http on loopback",
+            DpopLayer::new(verifier_by(|rules| {
+                rules.add_public_url("http://127.0.0.1:8080".parse().unwrap())
+            })),
+            &[],
+        ),
+    ];
+    for (name, layer, expected) in rows {
+        let lines = start_of(&layer);
+        let warnings: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains(" WARN "))
+            .collect();
+        assert_eq!(warnings.len(), expected.len(), "{name}: {lines:?}");
+        assert_eq!(lines.len(), 1 + expected.len(), "{name}: {lines:?}");
+        for (warning, expected) in warnings.iter().zip(expected) {
+            assert!(warning.contains(expected), "{name}: {warning}");
+        }
+    }
+}
+
+/// A layer that only reports does not hide behind one that was announced before.
+#[test]
+fn a_report_only_layer_is_a_warning_though_its_verifier_was_announced() {
+    let shared = std::sync::Arc::new(verifier());
+    assert_eq!(start_of(&DpopLayer::new(shared.clone())).len(), 1);
+    let reporting = DpopLayer::new(shared).with_insecure_report_only();
+    let lines = start_of(&reporting);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("WARN"), "{lines:?}");
+}
+
+/// P-8: a served document that no challenge names helps no client.
+#[test]
+fn challenges_name_the_metadata_once_they_exist() {
+    let mut verifier = verifier();
+    let metadata = ResourceMetadata::of(&mut verifier);
+    let outcome = Attempt::but(as_bearer).outcome_by(&DpopLayer::new(verifier));
+    let named = outcome.parameter("resource_metadata");
+    assert_eq!(named.as_deref(), Some(metadata.url()));
+    assert!(metadata.to_json().contains(ISSUER));
+}

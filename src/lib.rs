@@ -57,6 +57,7 @@ pub(crate) mod time;
 pub(crate) mod sync;
 pub(crate) mod cache;
 pub mod telemetry;
+pub(crate) mod outage;
 pub(crate) mod credentials;
 pub(crate) mod uri;
 pub(crate) mod discard;

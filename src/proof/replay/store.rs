@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::jose::thumbprint::Thumbprint;
+use crate::outage::{Outage, QUIET};
 use crate::time::Timestamp;
 
 /// Remembers which proofs were used.
@@ -40,11 +41,17 @@ pub trait ReplayStore: Send + Sync + 'static {
 
 /// A store of any type. Clones are handles to the same store.
 #[derive(Clone)]
-pub(crate) struct AnyReplayStore(Arc<dyn ErasedReplayStore>);
+pub(crate) struct AnyReplayStore {
+    store: Arc<dyn ErasedReplayStore>,
+    outage: Arc<Outage>,
+}
 
 impl AnyReplayStore {
     pub(crate) fn new(store: impl ReplayStore) -> Self {
-        Self(Arc::new(store))
+        Self {
+            store: Arc::new(store),
+            outage: Arc::new(Outage::new()),
+        }
     }
 
     pub(crate) async fn claim(
@@ -53,12 +60,27 @@ impl AnyReplayStore {
         now: Timestamp,
         expires: Timestamp,
     ) -> Result<Claim, ReplayStoreError> {
-        self.0.claim(key, now, expires).await
+        let result = self.store.claim(key, now, expires).await;
+        match &result {
+            Ok(_) => {
+                if let Some(seconds) = self.outage.succeeded(QUIET, now) {
+                    tracing::info!(seconds, "the replay store records proofs again");
+                }
+            }
+            Err(error) if self.outage.failed(error.to_string(), now) => {
+                tracing::warn!(
+                    reason = error.reason(),
+                    "{error}: requests are rejected with 503 until it records proofs again"
+                );
+            }
+            Err(_) => {}
+        }
+        result
     }
 
     /// The name of the store's type, for the log.
     pub(crate) fn type_name(&self) -> &'static str {
-        self.0.type_name()
+        self.store.type_name()
     }
 }
 

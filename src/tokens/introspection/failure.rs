@@ -3,7 +3,9 @@
 use http::StatusCode;
 
 use crate::jose::json::{Text, object, read};
+use crate::outage::{Outage, QUIET};
 use crate::telemetry;
+use crate::time::Timestamp;
 use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::http::FetchError;
 use crate::tokens::introspection::client_authentication::NoAssertion;
@@ -42,15 +44,41 @@ pub(crate) enum Failure {
     Status(StatusCode),
 }
 
-impl Failure {
-    pub(crate) fn report(&self, endpoint: &EndpointUrl) {
+/// An introspection endpoint, and whether it works.
+pub(crate) struct Endpoint {
+    pub(crate) url: EndpointUrl,
+    outage: Outage,
+}
+
+impl Endpoint {
+    pub(crate) const fn new(url: EndpointUrl) -> Self {
+        Self {
+            url,
+            outage: Outage::new(),
+        }
+    }
+
+    /// Counts a failure, and logs it if it is the first for its cause: each request is logged as rejected.
+    pub(crate) fn failed(&self, failure: &Failure, now: Timestamp) {
         telemetry::introspection("failed");
-        let host = endpoint.url().host_str();
+        if !self.outage.failed(failure.to_string(), now) {
+            return;
+        }
+        let host = self.url.url().host_str();
         // Other 4xx responses may be about the token, which may come from anyone.
-        if let Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = self {
-            tracing::error!(host, reason = %self, "the introspection endpoint does not accept this service's credentials");
+        if let Failure::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) = failure {
+            tracing::error!(host, reason = %failure, "the introspection endpoint does not accept this service's credentials");
         } else {
-            tracing::warn!(host, reason = %self, "an access token could not be introspected");
+            tracing::warn!(host, reason = %failure, "an access token could not be introspected");
+        }
+    }
+
+    /// Counts a response, and logs that it ends an outage.
+    pub(crate) fn responded(&self, activity: &'static str, now: Timestamp) {
+        telemetry::introspection(activity);
+        if let Some(seconds) = self.outage.succeeded(QUIET, now) {
+            let host = self.url.url().host_str();
+            tracing::info!(host, seconds, "access tokens can be introspected again");
         }
     }
 }

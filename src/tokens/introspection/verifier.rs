@@ -23,7 +23,7 @@ use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::http::{HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
 use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
-use crate::tokens::introspection::failure::Failure;
+use crate::tokens::introspection::failure::{Endpoint, Failure};
 use crate::tokens::introspection::in_flight::InFlight;
 use crate::tokens::introspection::response::{MAX_RESPONSE, read_response};
 use crate::tokens::introspection::signed_responses::{SIGNED, SignedResponses};
@@ -83,7 +83,7 @@ use crate::tokens::introspection::signed_responses::{SIGNED, SignedResponses};
 /// must be `DPoP` for a bound token and `Bearer` for any other), by `token_use` (`access_token`), or by
 /// `aud`. Not checked: scopes (the application's decision), `iat`, `jti`.
 pub struct IntrospectionVerifier<C = IntrospectedClaims> {
-    endpoint: EndpointUrl,
+    endpoint: Endpoint,
     client: ClientAuthentication,
     audiences: Vec<String>,
     missing_audience: MissingAudience,
@@ -130,7 +130,7 @@ impl IntrospectionVerifier {
         http: HttpClient,
     ) -> Self {
         Self {
-            endpoint,
+            endpoint: Endpoint::new(endpoint),
             client,
             audiences: vec![audience.into()],
             missing_audience: MissingAudience::Reject,
@@ -287,7 +287,7 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
         let place = time::timeout(self.http.timeout(), self.places.acquire());
         let _place = place.await.map_err(|_| Failure::TooManyInFlight)?;
         let (authorization, form) = self.request(token, now)?;
-        let (url, signed) = (self.endpoint.url(), self.signed_responses.as_ref());
+        let (url, signed) = (self.endpoint.url.url(), self.signed_responses.as_ref());
         let accept = signed.map_or(JSON, |_| SIGNED);
         let response = self
             .http
@@ -349,18 +349,15 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         }
         // If the clock steps back, a token that the server is about to report as inactive must not come back.
         self.cached_tokens.forget(token);
-        let response = match self.introspect(token, now).await {
-            Ok(response) => response,
-            Err(failure) => {
-                failure.report(&self.endpoint);
-                return Err(TokenError::Unavailable);
-            }
-        };
+        let response = self.introspect(token, now).await.map_err(|failure| {
+            self.endpoint.failed(&failure, now);
+            TokenError::Unavailable
+        })?;
         let Some(response) = response else {
-            telemetry::introspection("inactive");
+            self.endpoint.responded("inactive", now);
             return Err(TokenError::Invalid);
         };
-        telemetry::introspection("active");
+        self.endpoint.responded("active", now);
         let introspected = self.read_claims(&response, now)?;
         if self.cache_lifetime > 0 {
             self.cached_tokens
@@ -432,7 +429,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> AccessTokenVerifier for Intros
 impl<C> fmt::Debug for IntrospectionVerifier<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntrospectionVerifier")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.endpoint.url)
             .field("client", &self.client)
             .field("audiences", &self.audiences)
             .field("missing_audience", &self.missing_audience)

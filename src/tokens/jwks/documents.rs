@@ -10,6 +10,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::outage::Outage;
 use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
 use crate::tokens::http::{FetchError, HttpClient, HttpResponse};
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
@@ -23,6 +24,7 @@ const MAX_SHOWN: usize = 256;
 pub(super) struct Issuer {
     pub(super) location: KeyLocation,
     pub(super) http: HttpClient,
+    pub(super) outage: Outage,
 }
 
 pub(super) enum KeyLocation {

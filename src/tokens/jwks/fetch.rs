@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::outage::Outage;
 use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
@@ -170,6 +171,8 @@ impl Fetch {
             return;
         }
         state.under_way = None;
+        // A slow attempt ends long after it began: the time of the last request is closer to now.
+        let now = state.asked.unwrap_or(self.began);
         let outcome = match fetched {
             Ok((jwks_uri, held)) => {
                 let keys = held.keys.clone();
@@ -181,9 +184,6 @@ impl Fetch {
             Err(error) => {
                 // The keys may have moved.
                 state.jwks_uri = None;
-                // A slow attempt ends long after it began: the time of the last request is closer
-                // to now.
-                let now = state.asked.unwrap_or(self.began);
                 state.failure = Some((error.clone(), now));
                 Err(error)
             }
@@ -191,25 +191,46 @@ impl Fetch {
         drop(state);
         let result = outcome.as_ref().map(drop).map_err(Clone::clone);
         self.outcome.send_replace(Some(result));
-        report(self.issuer.location.url(), self.cause, known, &outcome);
+        let outage = &self.issuer.outage;
+        report(
+            self.issuer.location.url(),
+            self.cause,
+            known,
+            &outcome,
+            outage,
+            now,
+        );
     }
 }
 
+/// The log repeats no failure for the same reason, and says how long an outage was.
 fn report(
     issuer: &EndpointUrl,
     cause: Cause,
     known: Option<&KeySet>,
     outcome: &Result<KeySet, RemoteKeysError>,
+    outage: &Outage,
+    now: Timestamp,
 ) {
     let cause = cause.name();
     let result = match outcome {
-        Ok(keys) if known.is_some_and(|known| known.is(keys)) => "unchanged",
         Ok(keys) => {
-            tracing::info!(%issuer, cause, keys = keys.len(), "the issuer's keys have changed");
-            "changed"
+            let outage_seconds = outage.succeeded(0, now);
+            if known.is_none_or(|known| !known.is(keys)) {
+                tracing::info!(%issuer, cause, keys = keys.len(), outage_seconds, "the issuer's keys have changed");
+                "changed"
+            } else {
+                if outage_seconds.is_some() {
+                    tracing::info!(%issuer, cause, keys = keys.len(), outage_seconds, "the issuer's keys can be fetched again, and have not changed");
+                }
+                "unchanged"
+            }
         }
         Err(reason) => {
-            tracing::warn!(%issuer, cause, %reason, "the issuer's keys could not be fetched");
+            if outage.failed(reason.to_string(), now) {
+                let known_keys = known.map_or(0, KeySet::len);
+                tracing::warn!(%issuer, cause, %reason, known_keys, "the issuer's keys could not be fetched");
+            }
             "failed"
         }
     };

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::outage::Outage;
 use crate::sync::Mutex;
 use crate::time::{Clock, Timestamp};
 use crate::tokens::endpoint_url::EndpointUrl;
@@ -109,6 +110,7 @@ impl RemoteKeys {
                 metadata: None,
             },
             http,
+            outage: Outage::new(),
         })
     }
 
@@ -139,6 +141,7 @@ impl RemoteKeys {
                 metadata: Some(metadata_url),
             },
             http,
+            outage: Outage::new(),
         })
     }
 
@@ -147,6 +150,7 @@ impl RemoteKeys {
         Self::new(Issuer {
             location: KeyLocation::Given(jwks_uri),
             http,
+            outage: Outage::new(),
         })
     }
 

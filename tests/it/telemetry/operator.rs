@@ -1,16 +1,19 @@
 //! What an operator reads in the log: what was expected, of which request, what to do, and what applies at start.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::RequestTarget;
+use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, RequestTarget};
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::{
     Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
-    RequireScopesLayer, StatelessNonces, Verifier,
+    ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
 };
 
 use super::as_bearer;
@@ -287,7 +290,7 @@ fn what_requests_must_meet_is_logged_once_per_verifier() {
         .with_nonces(StatelessNonces::new(
             NonceSecret::from_bytes(&secret).unwrap(),
         ))
-        .with_replay_store(std::sync::Arc::new(tower_dpop::MemoryReplayStore::default()));
+        .with_replay_store(Arc::new(tower_dpop::MemoryReplayStore::default()));
     let verifier = Verifier::new(rules, jwt_verifier().with_lenient_typ()).allow_bearer();
     let lines = start_of(&DpopLayer::new(verifier));
     for part in [
@@ -346,7 +349,7 @@ fn each_insecure_option_is_a_warning_at_start() {
 /// A layer that only reports does not hide behind one that was announced before.
 #[test]
 fn a_report_only_layer_is_a_warning_though_its_verifier_was_announced() {
-    let shared = std::sync::Arc::new(verifier());
+    let shared = Arc::new(verifier());
     assert_eq!(start_of(&DpopLayer::new(shared.clone())).len(), 1);
     let reporting = DpopLayer::new(shared).with_insecure_report_only();
     let lines = start_of(&reporting);
@@ -363,4 +366,91 @@ fn challenges_name_the_metadata_once_they_exist() {
     let named = outcome.parameter("resource_metadata");
     assert_eq!(named.as_deref(), Some(metadata.url()));
     assert!(metadata.to_json().contains(ISSUER));
+}
+
+/// A store that fails on demand.
+#[derive(Clone, Default)]
+struct Switch(Arc<AtomicBool>);
+
+impl ReplayStore for Switch {
+    async fn claim(
+        &self,
+        _key: ReplayKey,
+        _now: Timestamp,
+        _expires: Timestamp,
+    ) -> Result<Claim, ReplayStoreError> {
+        if self.0.load(Ordering::Relaxed) {
+            Err(ReplayStoreError::Unavailable)
+        } else {
+            Ok(Claim::First)
+        }
+    }
+}
+
+/// Each request is logged as rejected. The outage is logged besides, but not for each request.
+#[test]
+fn an_outage_of_the_replay_store_is_logged_once_and_so_is_its_end() {
+    let (store, clock) = (Switch::default(), Arc::new(AtomicU64::new(NOW)));
+    let now = Arc::clone(&clock);
+    let rules = ProofRules::new(AUDIENCE.parse().unwrap())
+        .with_clock(move || at(now.load(Ordering::Relaxed)))
+        .with_replay_store(store.clone());
+    let layer = DpopLayer::new(Verifier::new(rules, jwt_verifier()));
+    let began = r#"the replay store is unreachable: requests are rejected with 503 until it records proofs again reason="unavailable_replay""#;
+    // Whether the store fails, seconds, and what is logged besides the decision.
+    let rows = [
+        (false, 0, None),
+        (true, 1, Some((" WARN", began))),
+        (true, 1, None),
+        (true, 2, None),
+        // One success among failures is not the end.
+        (false, 3, None),
+        (true, 4, None),
+        (false, 8, None),
+        (
+            false,
+            9,
+            Some((" INFO", "the replay store records proofs again seconds=8")),
+        ),
+        (false, 10, None),
+        (true, 11, Some((" WARN", began))),
+    ];
+    start_of(&layer);
+    for (row, (fails, seconds, expected)) in rows.into_iter().enumerate() {
+        store.0.store(fails, Ordering::Relaxed);
+        clock.store(NOW + seconds, Ordering::Relaxed);
+        let (outcome, log) = logged(|| Attempt::good().outcome_by(&layer));
+        assert_eq!(outcome.status, if fails { 503 } else { 200 }, "{row}");
+        decision("one decision", &log);
+        let others = log.lines().filter(|line| line.contains("tower_dpop::"));
+        let others: Vec<_> = others.collect();
+        assert_eq!(
+            others.len(),
+            usize::from(expected.is_some()),
+            "{row}: {log}"
+        );
+        if let Some((level, message)) = expected {
+            assert!(
+                others[0].contains(level) && others[0].ends_with(message),
+                "{row}: {log}"
+            );
+        }
+    }
+}
+
+/// `RUST_LOG=tower_dpop=info` must show why these programs respond with 5xx, too.
+#[test]
+fn the_events_of_the_example_servers_match_the_documented_filter() {
+    let programs = [
+        include_str!("../../../examples/gateway.rs"),
+        include_str!("../../../examples/forward_auth.rs"),
+    ];
+    for program in programs {
+        assert!(program.contains("const LOG: &str = \"tower_dpop::"));
+        let events: Vec<_> = program.split("tracing::error!(").skip(1).collect();
+        assert!(!events.is_empty());
+        for event in events {
+            assert!(event.trim_start().starts_with("target: LOG,"), "{event}");
+        }
+    }
 }

@@ -396,3 +396,33 @@ fn logs_changed_keys_and_failed_fetches() {
         assert!(!line.contains("marker"), "{line}");
     }
 }
+
+#[test]
+fn an_outage_of_the_issuer_is_logged_once_and_so_is_its_end() {
+    let (log, _guard) = Log::start("off,tower_dpop::tokens::jwks=info");
+    let text = block_on(async {
+        let fixture = Fixture::new().await;
+        let tokens = fixture.verifier(fixture.keys().await);
+        let token = invented(&fixture, "marker-kid-marker", 0);
+        fixture.server.hang_up();
+        for seconds in [5, 10, 15] {
+            verify(&tokens, &token, at(seconds)).await.unwrap_err();
+        }
+        fixture.server.resume();
+        verify(&tokens, &token, at(20)).await.unwrap_err();
+        let issuer = format!("issuer={} ", fixture.server.url());
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains(&issuer));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let [_, failed, recovered] = text.as_slice() else {
+        panic!("{text:#?}");
+    };
+    for part in [" WARN", "could not be fetched", "known_keys=1"] {
+        assert!(failed.contains(part), "{failed}");
+    }
+    let again = "can be fetched again, and have not changed";
+    for part in [" INFO", again, "outage_seconds=15"] {
+        assert!(recovered.contains(part), "{recovered}");
+    }
+}

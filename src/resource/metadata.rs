@@ -97,7 +97,7 @@ impl ResourceMetadata {
         if let Some(scopes) = &policy.challenges.scope {
             members.insert("scopes_supported".into(), json!(scopes.list()));
         }
-        let mut metadata = Self { url, path, members };
+        let mut metadata = Self { path, url, members };
         for issuer in verifier.issuers() {
             metadata = metadata.add_authorization_server(issuer);
         }

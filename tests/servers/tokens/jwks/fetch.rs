@@ -397,6 +397,7 @@ fn logs_changed_keys_and_failed_fetches() {
     }
 }
 
+/// Once per cause: here the key set is unreachable, then also the metadata, in which a new place is looked up.
 #[test]
 fn an_outage_of_the_issuer_is_logged_once_and_so_is_its_end() {
     let (log, _guard) = Log::start("off,tower_dpop::tokens::jwks=info");
@@ -415,11 +416,13 @@ fn an_outage_of_the_issuer_is_logged_once_and_so_is_its_end() {
         let lines = text.lines().filter(|line| line.contains(&issuer));
         lines.map(str::to_owned).collect::<Vec<_>>()
     });
-    let [_, failed, recovered] = text.as_slice() else {
+    let [_, key_set, metadata, recovered] = text.as_slice() else {
         panic!("{text:#?}");
     };
-    for part in [" WARN", "could not be fetched", "known_keys=1"] {
-        assert!(failed.contains(part), "{failed}");
+    for (failed, cause) in [(key_set, "key set"), (metadata, "metadata")] {
+        for part in [" WARN", "could not be fetched", cause, "known_keys=1"] {
+            assert!(failed.contains(part), "{failed}");
+        }
     }
     let again = "can be fetched again, and have not changed";
     for part in [" INFO", again, "outage_seconds=15"] {

@@ -81,7 +81,7 @@ pub use crate::jose::{algorithm::Algorithm, algorithm::Algorithms, thumbprint::T
 #[doc(inline)]
 pub use crate::proof::replay::{memory::MemoryReplayStore, store::ReplayStore};
 #[doc(inline)]
-pub use crate::proof::{freshness::Freshness, rules::ProofRules, target::PublicUrl};
+pub use crate::proof::{freshness::Freshness, public_url::PublicUrl, rules::ProofRules};
 #[doc(inline)]
 pub use crate::proof::{nonce::NonceSecret, nonce::StatelessNonces};
 #[doc(inline)]

@@ -27,7 +27,7 @@ use crate::client::signer::ProofSigner;
 use crate::client::token::{AccessTokenText, TokenSourceError};
 use crate::credentials::DPOP;
 use crate::jose::signing_key::SigningError;
-use crate::proof::target::PublicUrl;
+use crate::proof::public_url::PublicUrl;
 use crate::time::Clock;
 use crate::uri::Origin;
 

@@ -21,7 +21,7 @@ use crate::client::exchange::{
 };
 use crate::client::signer::ProofSigner;
 use crate::client::token::TokenSource;
-use crate::proof::target::PublicUrl;
+use crate::proof::public_url::PublicUrl;
 use crate::time::Clock;
 
 /// Sends a proof and the access token with every request ([RFC 9449 section

@@ -15,7 +15,7 @@ use http::header::{AGE, DATE};
 
 use crate::client::new_proof::Htu;
 use crate::proof::nonce::{DPOP_NONCE, Nonce};
-use crate::proof::target::PublicUrl;
+use crate::proof::public_url::PublicUrl;
 use crate::sync::Mutex;
 use crate::time::Timestamp;
 use crate::uri::{Origin, hexadecimal_byte};

@@ -24,7 +24,7 @@ use crate::client::exchange::{
 };
 use crate::client::signer::ProofSigner;
 use crate::client::token::TokenErrorResponse;
-use crate::proof::target::PublicUrl;
+use crate::proof::public_url::PublicUrl;
 use crate::time::Clock;
 
 /// Sends a proof with every request to the authorization server ([RFC 9449 section

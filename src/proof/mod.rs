@@ -2,6 +2,7 @@
 //! 4.3](https://www.rfc-editor.org/rfc/rfc9449#section-4.3), and the rules that both servers share.
 
 pub(crate) mod freshness;
+pub(crate) mod public_url;
 pub(crate) mod target;
 pub(crate) mod nonce;
 pub(crate) mod checks;
@@ -14,10 +15,9 @@ pub use crate::proof::freshness::IatError;
 pub use crate::proof::nonce::{
     DPOP_NONCE, InvalidNonce, InvalidNonceSecret, Nonce, NonceError, NonceSource,
 };
+pub use crate::proof::public_url::InvalidPublicUrl;
 pub use crate::proof::replay::compact::CompactReplayStore;
 pub use crate::proof::replay::contract as replay_contract;
 pub use crate::proof::replay::memory::MemoryUsage;
 pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError};
-pub use crate::proof::target::{
-    InvalidPublicUrl, RequestTarget, TargetError, TargetResolver, UrlMismatch,
-};
+pub use crate::proof::target::{RequestTarget, TargetError, TargetResolver, UrlMismatch};

@@ -14,11 +14,12 @@ use crate::jose::algorithm::Algorithms;
 use crate::proof::checks::{Expected, Proof, ProofError, UnverifiedProof};
 use crate::proof::freshness::Freshness;
 use crate::proof::nonce::{AcceptedNonce, Nonce, NonceError, NoncePolicy, NonceSource};
+use crate::proof::public_url::PublicUrl;
 use crate::proof::replay::memory::MemoryReplayStore;
 use crate::proof::replay::store::{
     AnyReplayStore, Claim, ReplayKey, ReplayStore, ReplayStoreError,
 };
-use crate::proof::target::{PublicUrl, Target, TargetError, TargetResolver, Targets, UrlMismatch};
+use crate::proof::target::{Target, TargetError, TargetResolver, Targets, UrlMismatch};
 use crate::telemetry::Explanation;
 use crate::time::{Clock, Timestamp};
 

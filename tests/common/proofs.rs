@@ -104,7 +104,10 @@ pub fn assert_shows_nothing(name: &str, shown: &str, secrets: &[impl AsRef<str>]
         assert!(characters.len() >= 8, "{name}: too short to search for");
         for part in characters.windows(8) {
             let part: String = part.iter().collect();
-            assert!(!shown.contains(&part), "{name} shows a secret: {shown}");
+            assert!(
+                !shown.contains(&part),
+                "{name} shows {part:?} of a secret: {shown}"
+            );
         }
     }
 }

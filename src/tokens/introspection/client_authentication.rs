@@ -10,6 +10,7 @@ use http::HeaderValue;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::credentials::PresentedToken;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jws;
 use crate::jose::signing_key::SigningKey;
@@ -100,9 +101,22 @@ impl ClientAuthentication {
         })
     }
 
+    /// The `Authorization` header field and the form of a request (RFC 7662 section 2.1).
+    pub(crate) fn request(
+        &self,
+        token: &PresentedToken<'_>,
+        now: Timestamp,
+    ) -> Result<(Option<HeaderValue>, String), NoAssertion> {
+        let mut form = Serializer::new(String::new());
+        form.append_pair("token", token.as_str())
+            .append_pair("token_type_hint", "access_token");
+        let authorization = self.authenticate(&mut form, now)?;
+        Ok((authorization, form.finish()))
+    }
+
     /// Appends the credentials to the form, or returns the value of the `Authorization` header
     /// field.
-    pub(crate) fn authenticate(
+    fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
         now: Timestamp,

@@ -4,8 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use derive_where::derive_where;
-use form_urlencoded::Serializer;
-use http::HeaderValue;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time;
@@ -22,7 +20,7 @@ use crate::tokens::claim_fault::{read_claims, read_registered};
 use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::http::{HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
-use crate::tokens::introspection::client_authentication::{ClientAuthentication, NoAssertion};
+use crate::tokens::introspection::client_authentication::ClientAuthentication;
 use crate::tokens::introspection::failure::{Endpoint, Failure};
 use crate::tokens::introspection::in_flight::InFlight;
 use crate::tokens::introspection::response::{MAX_RESPONSE, read_response};
@@ -286,26 +284,13 @@ impl<C: Send + Sync + 'static> IntrospectionVerifier<C> {
     ) -> Result<Option<Vec<u8>>, Failure> {
         let place = time::timeout(self.http.timeout(), self.places.acquire());
         let _place = place.await.map_err(|_| Failure::TooManyInFlight)?;
-        let (authorization, form) = self.request(token, now)?;
+        let (authorization, form) = self.client.request(token, now)?;
         let (url, signed) = (self.endpoint.url.url(), self.signed_responses.as_ref());
         let accept = signed.map_or(JSON, |_| SIGNED);
         let response = self
             .http
             .post(url, authorization, accept, form, MAX_RESPONSE);
         read_response(response.await?, signed, now).await
-    }
-
-    /// The `Authorization` header field and the form (RFC 7662 section 2.1).
-    fn request(
-        &self,
-        token: &PresentedToken<'_>,
-        now: Timestamp,
-    ) -> Result<(Option<HeaderValue>, String), NoAssertion> {
-        let mut form = Serializer::new(String::new());
-        form.append_pair("token", token.as_str())
-            .append_pair("token_type_hint", "access_token");
-        let authorization = self.client.authenticate(&mut form, now)?;
-        Ok((authorization, form.finish()))
     }
 
     /// The checks of an active token that do not depend on the time.

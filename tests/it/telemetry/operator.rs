@@ -216,7 +216,7 @@ fn the_thumbprint_is_logged_only_after_a_signature_was_verified() {
 
 #[test]
 fn a_rejection_by_an_inner_layer_describes_the_request_and_its_requirement() {
-    let service = || service_fn(async |_: Request<()>| Ok::<_, Never>(Response::new(())));
+    let service = || service_fn(async |_: Request<String>| Ok::<_, Never>(Response::new(())));
     let scopes = RequireScopesLayer::all_of("admin audit".parse().unwrap()).layer(service());
     let acr = RequireAuthenticationLayer::by_acr("gold".parse().unwrap())
         .with_max_age(std::time::Duration::from_secs(5))
@@ -242,7 +242,7 @@ type Never = std::convert::Infallible;
 /// Layers in the wrong order, and layers for different claims.
 #[test]
 fn a_misplaced_authorization_layer_says_what_to_add_where() {
-    let service = service_fn(async |_: Request<()>| Ok::<_, Never>(Response::new(())));
+    let service = service_fn(async |_: Request<String>| Ok::<_, Never>(Response::new(())));
     let required = RequireScopesLayer::all_of("admin".parse().unwrap());
     let wrong_order = required.layer(DpopLayer::new(verifier()).layer(service));
     let (_, log) = logged(|| block_on(wrong_order.oneshot(Attempt::good().request())));

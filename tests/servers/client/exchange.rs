@@ -517,7 +517,7 @@ async fn send_long_body(
     method: &str,
     address: SocketAddr,
 ) -> Result<Response<Incoming>, ClientError> {
-    let url = PublicUrl::http_on_loopback(&format!("http://{address}")).unwrap();
+    let url: PublicUrl = format!("http://{address}").parse().unwrap();
     let request = Request::builder()
         .method(method)
         .uri(format!("http://{address}/orders"))

@@ -1,7 +1,6 @@
 //! `htm` and `htu`: the expected values, which come from the configuration.
 
 mod htu;
-mod public_url;
 mod request;
 mod resolver;
 

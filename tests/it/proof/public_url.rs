@@ -5,7 +5,7 @@ use std::mem::discriminant;
 use tower_dpop::PublicUrl;
 use tower_dpop::proof::InvalidPublicUrl;
 
-use super::{SCHEME, assert_comparison, layer_at, outcome_for};
+use super::target::{SCHEME, assert_comparison, layer_at, outcome_for};
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -256,7 +256,7 @@ fn the_error_shows_the_url_without_its_userinfo() {
 
 ///
 #[test]
-fn http_on_loopback_accepts_http_on_this_machine_only() {
+fn plain_http_is_accepted_on_this_machine_only() {
     for (host, accepted) in [
         ("localhost", true),
         ("LOCALHOST", true),
@@ -280,9 +280,9 @@ fn http_on_loopback_accepts_http_on_this_machine_only() {
         } else {
             Err(InvalidPublicUrl::NotHttps(http.clone()))
         };
-        let parsed = PublicUrl::http_on_loopback(&http).map(|url| url.to_string());
+        let parsed = http.parse::<PublicUrl>().map(|url| url.to_string());
         assert_eq!(parsed, expected, "{host}");
-        let https = PublicUrl::http_on_loopback(&format!("https://{host}"));
+        let https = format!("https://{host}").parse::<PublicUrl>();
         assert!(https.is_ok(), "{host} with https");
     }
 }

@@ -146,11 +146,17 @@ fn a_rejection_names_the_standard_method_and_the_matched_route() {
     let app = Router::new()
         .route("/orders/{id}", any(async || "order"))
         .route_layer(DpopLayer::new(verifier()));
+    // Known to the layer with the feature `axum`.
+    let route = if cfg!(feature = "axum") {
+        r#" route="/orders/{id}""#
+    } else {
+        ""
+    };
     let rows = [
-        ("GET", r#"method="GET" route="/orders/{id}""#),
-        ("DELETE", r#"method="DELETE" route="/orders/{id}""#),
-        ("get", r#"method="_OTHER" route="/orders/{id}""#),
-        ("PROPFIND", r#"method="_OTHER" route="/orders/{id}""#),
+        ("GET", "GET"),
+        ("DELETE", "DELETE"),
+        ("get", "_OTHER"),
+        ("PROPFIND", "_OTHER"),
     ];
     for (method, expected) in rows {
         let request = Request::builder().method(method).uri("/orders/marker-7");
@@ -158,7 +164,8 @@ fn a_rejection_names_the_standard_method_and_the_matched_route() {
         let (response, log) = logged(|| block_on(app.clone().oneshot(request)).unwrap());
         assert_eq!(response.status(), 401, "{method}");
         let line = decision(method, &log);
-        assert!(line.contains(expected), "{line}");
+        let expected = format!(r#"method="{expected}"{route}"#);
+        assert!(line.contains(&expected), "{line}");
         assert!(
             !line.contains("marker") && !line.contains("PROPFIND"),
             "{line}"

@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// A request with a proof of its own.
-    pub fn request(&self) -> Request<()> {
+    pub fn request(&self) -> Request<String> {
         self.unsigned().build()
     }
 

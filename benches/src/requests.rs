@@ -255,10 +255,10 @@ pub fn warm_up(verifier: &Verifier, clients: &[Client]) {
 pub fn layered(
     parties: &Parties,
     client: &Client,
-) -> impl Service<Request<()>, Response = Response<()>, Error = Infallible> + use<> {
+) -> impl Service<Request<String>, Response = Response<()>, Error = Infallible> + use<> {
     let verifier = parties.verifier();
     warm_up(&verifier, std::slice::from_ref(client));
-    DpopLayer::new(verifier).layer(service_fn(|_: Request<()>| {
+    DpopLayer::new(verifier).layer(service_fn(|_: Request<String>| {
         future::ready(Ok::<_, Infallible>(Response::new(())))
     }))
 }
@@ -267,7 +267,7 @@ pub fn layered(
 struct Layered<S> {
     service: S,
     client: Client,
-    requests: Vec<Request<()>>,
+    requests: Vec<Request<String>>,
 }
 
 impl Layered<()> {
@@ -282,7 +282,7 @@ impl Layered<()> {
 
 impl<S> Subject for Layered<S>
 where
-    S: Service<Request<()>, Response = Response<()>, Error = Infallible>,
+    S: Service<Request<String>, Response = Response<()>, Error = Infallible>,
 {
     fn prepare(&mut self) -> Vec<Signed> {
         self.requests = (0..REQUESTS).map(|_| self.client.request()).collect();

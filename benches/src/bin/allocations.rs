@@ -40,7 +40,7 @@ fn rows(parties: &Parties) -> Vec<Allocations> {
             target(Label::new("warm").note("`Verifier::verify`; known key, known token")),
             || client.request(),
             |request| {
-                let (head, ()) = request.into_parts();
+                let (head, _) = request.into_parts();
                 ready(verifier.verify(&head)).expect("the request passes");
             },
         ),
@@ -59,7 +59,7 @@ fn rows(parties: &Parties) -> Vec<Allocations> {
             Label::new("cold").note("`Verifier::verify`; a new key and a new token"),
             || parties.client(Algorithm::Es256).request(),
             |request| {
-                let (head, ()) = request.into_parts();
+                let (head, _) = request.into_parts();
                 ready(verifier.verify(&head)).expect("the request passes");
             },
         ),
@@ -68,14 +68,14 @@ fn rows(parties: &Parties) -> Vec<Allocations> {
             Label::new("rejected for its method").note("`Verifier::verify`"),
             || other_method(&client),
             |request| {
-                let (head, ()) = request.into_parts();
+                let (head, _) = request.into_parts();
                 ready(verifier.verify(&head)).expect_err("the request is rejected");
             },
         ),
     ]
 }
 
-fn other_method(client: &Client) -> Request<()> {
+fn other_method(client: &Client) -> Request<String> {
     let mut request = client.unsigned();
     request.proof_claims["htm"] = "POST".into();
     request.build()
@@ -85,8 +85,8 @@ fn other_method(client: &Client) -> Request<()> {
 fn count(
     parties: &Parties,
     label: Label,
-    make: impl Fn() -> Request<()>,
-    mut work: impl FnMut(Request<()>),
+    make: impl Fn() -> Request<String>,
+    mut work: impl FnMut(Request<String>),
 ) -> Allocations {
     let (mut counts, mut bytes) = (Vec::new(), Vec::new());
     for request in 0..REQUESTS {

@@ -8,49 +8,66 @@
 //!
 //! This store is a map, so it serves one process, like the built-in replay store. Several processes
 //! that serve one URL need one shared store. One atomic operation of the database then replaces the
-//! lock used here, for example `INSERT … ON CONFLICT DO NOTHING` in SQL.
+//! lock used here, for example `INSERT … ON CONFLICT DO NOTHING` in SQL, and the epoch is
+//! `Epoch::of` whatever changes when the database loses records (a new primary, a restart without
+//! persistence).
 
 use std::collections::HashMap;
 use std::env;
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, replay_contract};
+use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof, replay_contract};
 use tower_dpop::{
     BoundToken, DpopLayer, JwtVerifier, KeySet, ProofRules, ReplayStore, Timestamp, Verifier,
 };
 
-/// The used proofs, each with the last second at which it would be accepted.
-#[derive(Default)]
-struct UsedProofs(Mutex<HashMap<ReplayKey, Timestamp>>);
+struct UsedProofs {
+    /// Each with the last second at which it would be accepted.
+    used: Mutex<HashMap<ReplayKey, Timestamp>>,
+    /// Another one after each restart, because the map is empty then.
+    epoch: Epoch,
+}
+
+impl UsedProofs {
+    fn new() -> Self {
+        Self {
+            used: Mutex::default(),
+            epoch: Epoch::random(),
+        }
+    }
+}
 
 /// Anyone who has a token can send proofs, so the store needs a limit.
 const MAX_RECORDS: usize = 100_000;
 
 impl ReplayStore for UsedProofs {
-    async fn claim(
-        &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
+    async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        // The nonce was issued for another store, which knows whether the proof was used.
+        if proof.epoch != self.epoch {
+            return Err(ReplayStoreError::OtherStore);
+        }
         // One lock for the whole operation: of two simultaneous claims, one must see the other.
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.contains_key(&key) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.contains_key(&proof.key) {
             return Ok(Claim::Replayed);
         }
         if used.len() >= MAX_RECORDS {
-            used.retain(|_, expires| now <= *expires);
+            used.retain(|_, expires| proof.now <= *expires);
         }
         // Removing a record that has not expired would let its proof be used again.
         if used.len() >= MAX_RECORDS {
             return Err(ReplayStoreError::Full);
         }
-        used.insert(key, expires);
+        used.insert(proof.key, proof.expires);
         Ok(Claim::First)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 }
 
@@ -62,8 +79,10 @@ const JWKS: &str = r#"{"keys":[
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // This check belongs in a test. Here it panics at start-up if the store breaks the contract.
-    replay_contract::check(&UsedProofs::default()).await;
+    // These checks belong in a test. Here they panic at start-up if the store breaks the contract.
+    let store = Arc::new(UsedProofs::new());
+    replay_contract::check(&store).await;
+    replay_contract::check_together(&[store.clone(), store]).await;
 
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let listener = TcpListener::bind(address).await?;
@@ -73,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let rules = ProofRules::new(url.parse()?);
     let rules = match env::args().nth(2).as_deref() {
         Some("built-in") => rules,
-        _ => rules.with_replay_store(UsedProofs::default()),
+        _ => rules.with_replay_store(UsedProofs::new()),
     };
     let keys: KeySet = JWKS.parse()?;
     let tokens = JwtVerifier::new("https://as.example.com", "https://api.example.com", keys);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! curl gets `error="use_dpop_nonce"`, and in `DPoP-Nonce` the nonce to put into its proof. Servers
-//! that share a secret accept each other's nonces. A single server does not need `NONCE_SECRET`.
+//! that share a secret and a replay store accept each other's nonces. A single server does not need
+//! `NONCE_SECRET`.
 
 use std::env;
 use std::error::Error;

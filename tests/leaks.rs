@@ -10,12 +10,12 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_dpop::jose::Jwk;
-use tower_dpop::proof::{Nonce, NonceSource as _, ReplayKey};
+use tower_dpop::proof::{Epoch, Nonce, NonceSource as _, ReplayKey, UsedProof};
 use tower_dpop::resource::ProblemDetailsLayer;
 use tower_dpop::tokens::{AccessToken, Confirmation, PresentedToken};
 use tower_dpop::{
-    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, StatelessNonces,
-    Thumbprint,
+    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, ReplayStore as _,
+    StatelessNonces, Thumbprint, Timestamp,
 };
 
 use common::proofs::assert_shows_nothing;
@@ -65,7 +65,7 @@ fn debug_of_every_public_type_shows_no_secret() {
     let secret_bytes = [b's'; 32];
     let secret = NonceSecret::from_bytes(&secret_bytes).unwrap();
     let nonces = StatelessNonces::new(secret.clone());
-    let nonce: Nonce = nonces.issue(tower_dpop::Timestamp::from_unix(NOW));
+    let nonce: Nonce = nonces.issue(Timestamp::from_unix(NOW), Epoch::UNKNOWN);
     let mut headers = http::HeaderMap::new();
     nonce.write_to(&mut headers);
     let mut secrets = secrets_of(&attempt, headers["dpop-nonce"].to_str().unwrap());
@@ -100,7 +100,11 @@ fn debug_of_every_public_type_shows_no_secret() {
     show(&nonce);
     show(&secret);
     show(&nonces);
-    show(&ReplayKey::from_bytes([b's'; 32]));
+    let key = ReplayKey::from_parts([b's'; 32], [b's'; 16]);
+    let now = Timestamp::from_unix(NOW);
+    show(&key);
+    show(&Epoch::of(&secret_bytes));
+    show(&UsedProof::new(key, now, now, store.epoch()));
     show(&store);
     show(&store.usage());
     show(&jwt_verifier());

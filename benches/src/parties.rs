@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts;
 use http::{Method, Request};
 use tower_dpop::jose::SigningKey;
-use tower_dpop::proof::{Claim, ReplayKey};
+use tower_dpop::proof::{Claim, ReplayKey, UsedProof};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
 use tower_dpop::{Algorithm, MemoryReplayStore, ProofRules, ReplayStore, Timestamp, Verifier};
 
@@ -88,8 +88,13 @@ impl Parties {
     fn rules(&self, replays: impl ReplayStore) -> ProofRules {
         for second in 0..REMEMBERED_SECONDS {
             for _ in 0..REQUESTS {
-                let claim = replays.claim(random_key(), self.now(), self.now().plus(second));
-                assert_eq!(ready(claim), Ok(Claim::First), "the store has room");
+                let (now, expires) = (self.now(), self.now().plus(second));
+                let proof = UsedProof::new(random_key(), now, expires, replays.epoch());
+                assert_eq!(
+                    ready(replays.claim(proof)),
+                    Ok(Claim::First),
+                    "the store has room"
+                );
             }
         }
         ProofRules::new(AUDIENCE.parse().expect("a URL"))
@@ -156,7 +161,8 @@ pub fn ready<F: Future>(future: F) -> F::Output {
 
 /// A key that no proof has.
 pub fn random_key() -> ReplayKey {
-    let mut bytes = [0; 32];
+    let (mut bytes, mut client) = ([0; 32], [0; 16]);
     aws_lc_rs::rand::fill(&mut bytes).expect("the system gives randomness");
-    ReplayKey::from_bytes(bytes)
+    aws_lc_rs::rand::fill(&mut client).expect("the system gives randomness");
+    ReplayKey::from_parts(bytes, client)
 }

@@ -95,8 +95,10 @@ impl Rejected {
         // would be rejected for the nonce that it lacks.
         let verifier = if defect == Defect::ForeignNonce {
             let nonces = StatelessNonces::new(NonceSecret::generate());
-            client = Client(client.0.with_nonces(nonces.clone()));
-            parties.verifier_by(|rules| rules.with_nonces(nonces))
+            let verifier = parties.verifier_by(|rules| rules.with_nonces(nonces));
+            let nonce = verifier.issue_nonce().expect("nonces are required");
+            client = Client(client.0.with_nonce(nonce.as_str()));
+            verifier
         } else {
             parties.verifier()
         };

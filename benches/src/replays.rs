@@ -4,7 +4,7 @@ use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use tower_dpop::proof::{Claim, CompactReplayStore, MemoryUsage, ReplayKey};
+use tower_dpop::proof::{Claim, CompactReplayStore, MemoryUsage, ReplayKey, UsedProof};
 use tower_dpop::{Algorithm, MemoryReplayStore, ReplayStore, Timestamp};
 
 use crate::parties::{Parties, proof, random_key, ready};
@@ -118,7 +118,8 @@ impl<R: ReplayStore> Memory<R> {
             let ticks = self.entered.fetch_add(1, Ordering::Relaxed) / a_tick;
             let now = Timestamp::from_unix(START).plus(ticks as u64);
             let expires = now.plus(KEPT_TICKS as u64 - 1);
-            let claim = hint::black_box(ready(self.store.claim(*key, now, expires)));
+            let proof = UsedProof::new(*key, now, expires, self.store.epoch());
+            let claim = hint::black_box(ready(self.store.claim(proof)));
             assert_eq!(claim, Ok(Claim::First), "the key was not there");
         }
     }

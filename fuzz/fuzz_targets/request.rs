@@ -17,9 +17,9 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use tower_dpop::jose::SigningKey;
-use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::proof::{Claim, Epoch, ProofError, ReplayKey, ReplayStoreError, UsedProof};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
-use tower_dpop::{ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
+use tower_dpop::{ProofRules, Rejection, ReplayStore, Verifier};
 
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -257,16 +257,15 @@ impl Store {
 }
 
 impl ReplayStore for Store {
-    async fn claim(
-        &self,
-        key: ReplayKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
-        Ok(if self.0.lock().expect("one thread").insert(key) {
+    async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        Ok(if self.0.lock().expect("one thread").insert(proof.key) {
             Claim::First
         } else {
             Claim::Replayed
         })
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::UNKNOWN
     }
 }

@@ -4,9 +4,9 @@
 pub(crate) mod freshness;
 pub(crate) mod public_url;
 pub(crate) mod target;
+pub(crate) mod replay;
 pub(crate) mod nonce;
 pub(crate) mod checks;
-pub(crate) mod replay;
 pub(crate) mod rules;
 
 pub use crate::credentials::DPOP;
@@ -18,6 +18,7 @@ pub use crate::proof::nonce::{
 pub use crate::proof::public_url::InvalidPublicUrl;
 pub use crate::proof::replay::compact::CompactReplayStore;
 pub use crate::proof::replay::contract as replay_contract;
+pub use crate::proof::replay::epoch::Epoch;
 pub use crate::proof::replay::memory::MemoryUsage;
-pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError};
+pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError, UsedProof};
 pub use crate::proof::target::{RequestTarget, TargetError, TargetResolver, UrlMismatch};

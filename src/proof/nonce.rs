@@ -1,12 +1,13 @@
 //! Nonces that the server issues, so that proofs cannot be made in advance ([RFC 9449 sections 8
 //! and 9](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
 //!
-//! These nonces are stateless: a nonce is its issue time, authenticated by a MAC. Every node that
-//! has the secret accepts the nonces of every other node, across restarts. [`Freshness`] decides
-//! whether the issue time is acceptable.
+//! These nonces are stateless: a nonce is its issue time, authenticated by a MAC, which also covers the
+//! epoch of the replay store. Every node that has the secret and uses the same store accepts the nonces
+//! of every other node. [`Freshness`] decides whether the issue time is acceptable.
 //!
 //! ```text
-//! nonce = base64url( key id (4 bytes) ‖ issued, seconds (8 bytes) ‖ HMAC-SHA-256(secret, label ‖ key id ‖ issued)[..16] )
+//! nonce = base64url( key id (4 bytes) ‖ issued, seconds (8 bytes) ‖
+//!                    HMAC-SHA-256(secret, label ‖ key id ‖ epoch (16 bytes) ‖ issued)[..16] )
 //! ```
 
 use std::fmt;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::jose::base64url;
 use crate::proof::freshness::{Freshness, NonceAge, NonceAgeError};
+use crate::proof::replay::epoch::Epoch;
 use crate::time::Timestamp;
 
 /// The header field that carries a nonce to the client
@@ -36,23 +38,30 @@ pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Issues nonces, and recognises the nonces it has issued. Whether a nonce is too old is not its
 /// decision but that of [`Freshness`].
+///
+/// # Security
+///
+/// A nonce that was issued for one [`Epoch`] must not be recognised in another: the replay store of the
+/// other epoch cannot know whether a proof with this nonce was used. A source that ignores the epoch
+/// allows a replay after each restart of a store in memory, and one on each node that has its own store.
 pub trait NonceSource: Send + Sync {
-    /// Returns a nonce with this issue time: the start of the current nonce period, which is the same
-    /// for all nonces of a period. Equal issue times may give equal nonces.
-    fn issue(&self, issued: Timestamp) -> Nonce;
+    /// Returns a nonce for this epoch with this issue time: the start of the current nonce period, which
+    /// is the same for all nonces of a period. Equal arguments may give equal nonces.
+    fn issue(&self, issued: Timestamp, epoch: Epoch) -> Nonce;
 
-    /// Returns the issue time if this source (or a node that shares its secret) issued the nonce.
-    fn issued_at(&self, nonce: &str) -> Option<Timestamp>;
+    /// Returns the issue time if this source (or a node that shares its secret) issued the nonce for
+    /// this epoch.
+    fn issued_at(&self, nonce: &str, epoch: Epoch) -> Option<Timestamp>;
 }
 
 /// A source shared by several servers.
 impl<N: NonceSource + ?Sized> NonceSource for Arc<N> {
-    fn issue(&self, issued: Timestamp) -> Nonce {
-        N::issue(self, issued)
+    fn issue(&self, issued: Timestamp, epoch: Epoch) -> Nonce {
+        N::issue(self, issued, epoch)
     }
 
-    fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
-        N::issued_at(self, nonce)
+    fn issued_at(&self, nonce: &str, epoch: Epoch) -> Option<Timestamp> {
+        N::issued_at(self, nonce, epoch)
     }
 }
 
@@ -112,8 +121,17 @@ impl fmt::Debug for Nonce {
 #[error("not a nonce: expected one or more visible ASCII characters except quotes and backslashes")]
 pub struct InvalidNonce;
 
-/// Nonces without state: each is an issue time with a MAC, so all nodes with the same secret accept it.
-/// [`Freshness::with_nonce_period`] sets for how long; by default, for two to four minutes.
+/// Nonces without state: each is an issue time with a MAC, so all nodes with the same secret and the same
+/// replay store accept it. [`Freshness::with_nonce_period`] sets for how long; by default, for two to four
+/// minutes.
+///
+/// The MAC also covers the [`Epoch`] of the replay store, so a proof passes only with the store that
+/// remembers it. If nodes have a store each, or a node has restarted, clients get 401 `use_dpop_nonce` and
+/// repeat the request with the new nonce. Most clients repeat a request once, so behind a load balancer
+/// that spreads the requests of one client, nodes need a shared store. Or send the requests with one token
+/// to one node; an option
+/// ([`with_insecure_one_use_per_node`](crate::ProofRules::with_insecure_one_use_per_node)) gives up the
+/// protection.
 ///
 /// # Example
 ///
@@ -156,9 +174,9 @@ impl StatelessNonces {
 }
 
 impl NonceSource for StatelessNonces {
-    fn issue(&self, issued: Timestamp) -> Nonce {
+    fn issue(&self, issued: Timestamp, epoch: Epoch) -> Nonce {
         let issued = issued.as_unix().to_be_bytes();
-        let tag = self.issuing.mac(issued).finalize().into_bytes();
+        let tag = self.issuing.mac(epoch, issued).finalize().into_bytes();
         let mut bytes = [0; NONCE_LENGTH];
         bytes[..4].copy_from_slice(&self.issuing.id);
         bytes[4..12].copy_from_slice(&issued);
@@ -168,7 +186,7 @@ impl NonceSource for StatelessNonces {
             .expect("base64url has no character that a nonce may not have")
     }
 
-    fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
+    fn issued_at(&self, nonce: &str, epoch: Epoch) -> Option<Timestamp> {
         let bytes: [u8; NONCE_LENGTH] = base64url::decode_exact(nonce)?;
         let (id, rest) = bytes.split_first_chunk::<4>()?;
         let (issued, tag) = rest.split_first_chunk::<8>()?;
@@ -176,7 +194,8 @@ impl NonceSource for StatelessNonces {
             .chain(&self.accepted)
             .find(|secret| secret.id == *id)?;
         // Constant-time comparison: the tag is what an attacker would have to guess.
-        secret.mac(*issued).verify_truncated_left(tag).ok()?;
+        let mac = secret.mac(epoch, *issued);
+        mac.verify_truncated_left(tag).ok()?;
         Some(Timestamp::from_unix(u64::from_be_bytes(*issued)))
     }
 }
@@ -231,11 +250,13 @@ impl NonceSecret {
         Self::from_bytes(secret.as_ref()).expect("32 bytes are enough")
     }
 
-    fn mac(&self, issued: [u8; 8]) -> Hmac<Sha256> {
+    /// Each part has a fixed length, so different parts never give the same input.
+    fn mac(&self, epoch: Epoch, issued: [u8; 8]) -> Hmac<Sha256> {
         self.keyed
             .clone()
             .chain_update("tower-dpop nonce")
             .chain_update(self.id)
+            .chain_update(epoch.as_bytes())
             .chain_update(issued)
     }
 }
@@ -258,15 +279,42 @@ pub enum InvalidNonceSecret {
 /// Whether nonces are required: from no client, or from every client (RFC 9449 section 11.3 leaves
 /// no other choice to a server that keeps no state per client).
 #[derive(Clone, Default)]
-pub(crate) struct NoncePolicy(Option<Arc<dyn NonceSource>>);
+pub(crate) struct NoncePolicy {
+    source: Option<Arc<dyn NonceSource>>,
+    binding: NonceBinding,
+}
+
+/// What nonces are bound to.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum NonceBinding {
+    #[default]
+    ReplayStore,
+    Nothing,
+}
 
 impl NoncePolicy {
-    pub(crate) fn required(source: Arc<dyn NonceSource>) -> Self {
-        Self(Some(source))
+    pub(crate) fn require(&mut self, source: Arc<dyn NonceSource>) {
+        self.source = Some(source);
     }
 
     pub(crate) fn are_required(&self) -> bool {
-        self.0.is_some()
+        self.source.is_some()
+    }
+
+    pub(crate) const fn bind_to(&mut self, binding: NonceBinding) {
+        self.binding = binding;
+    }
+
+    pub(crate) const fn binding(&self) -> NonceBinding {
+        self.binding
+    }
+
+    /// The epoch for which nonces are issued and recognised while this is the replay store's.
+    const fn bound_to(&self, epoch: Epoch) -> Epoch {
+        match self.binding {
+            NonceBinding::ReplayStore => epoch,
+            NonceBinding::Nothing => Epoch::UNKNOWN,
+        }
     }
 
     /// RFC 9449 section 4.3, check 10. If nonces are not required, a nonce in the proof is ignored.
@@ -274,17 +322,18 @@ impl NoncePolicy {
         &self,
         nonce: Option<&str>,
         freshness: &Freshness,
+        epoch: Epoch,
         now: Timestamp,
     ) -> Result<AcceptedNonce, NonceError> {
-        let Some(source) = &self.0 else {
+        let Some(source) = &self.source else {
             return Ok(AcceptedNonce::default());
         };
         let issued = source
-            .issued_at(nonce.ok_or(NonceError::Missing)?)
+            .issued_at(nonce.ok_or(NonceError::Missing)?, self.bound_to(epoch))
             .ok_or(NonceError::Foreign)?;
         let next = match freshness.check_nonce(issued, now) {
             Ok(NonceAge::Young) => None,
-            Ok(NonceAge::NearItsEnd) => self.issue(freshness, now),
+            Ok(NonceAge::NearItsEnd) => self.issue(freshness, epoch, now),
             Err(NonceAgeError::InTheFuture) => return Err(NonceError::InTheFuture),
             Err(NonceAgeError::Stale) => return Err(NonceError::Stale),
         };
@@ -295,10 +344,19 @@ impl NoncePolicy {
     }
 
     /// The nonce to send now, if nonces are required.
-    pub(crate) fn issue(&self, freshness: &Freshness, now: Timestamp) -> Option<Nonce> {
-        self.0
-            .as_ref()
-            .map(|source| source.issue(freshness.nonce_issue_time(now)))
+    pub(crate) fn issue(
+        &self,
+        freshness: &Freshness,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Option<Nonce> {
+        self.issue_with(freshness.nonce_issue_time(now), epoch)
+    }
+
+    /// A nonce with this issue time, if nonces are required.
+    pub(crate) fn issue_with(&self, issued: Timestamp, epoch: Epoch) -> Option<Nonce> {
+        let source = self.source.as_ref()?;
+        Some(source.issue(issued, self.bound_to(epoch)))
     }
 }
 
@@ -316,7 +374,8 @@ pub(crate) struct AcceptedNonce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NonceError {
-    /// The nonce was not issued by this server, or was tampered with.
+    /// The nonce was not issued by this server, or for another [`Epoch`] of its replay store, or was
+    /// tampered with.
     #[error("the nonce of the DPoP proof was not issued by this server")]
     Foreign,
     /// The issue time is in the future by more than the leeway.

@@ -13,11 +13,14 @@ use crate::credentials::ProofField;
 use crate::jose::algorithm::Algorithms;
 use crate::proof::checks::{Expected, Proof, ProofError, UnverifiedProof};
 use crate::proof::freshness::Freshness;
-use crate::proof::nonce::{AcceptedNonce, Nonce, NonceError, NoncePolicy, NonceSource};
+use crate::proof::nonce::{
+    AcceptedNonce, Nonce, NonceBinding, NonceError, NoncePolicy, NonceSource,
+};
 use crate::proof::public_url::PublicUrl;
+use crate::proof::replay::epoch::Epoch;
 use crate::proof::replay::memory::MemoryReplayStore;
 use crate::proof::replay::store::{
-    AnyReplayStore, Claim, ReplayKey, ReplayStore, ReplayStoreError,
+    AnyReplayStore, Claim, ReplayKey, ReplayStore, ReplayStoreError, UsedProof,
 };
 use crate::proof::target::{Target, TargetError, TargetResolver, Targets, UrlMismatch};
 use crate::telemetry::Explanation;
@@ -117,13 +120,26 @@ impl ProofRules {
     }
 
     /// Requires a nonce in every proof ([RFC 9449 sections 8 and
-    /// 9](https://www.rfc-editor.org/rfc/rfc9449#section-8)).
+    /// 9](https://www.rfc-editor.org/rfc/rfc9449#section-8)). A nonce is accepted only while the replay store
+    /// has the records that it had when the nonce was issued ([`Epoch`]).
     #[must_use]
-    pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
-        Self {
-            nonces: NoncePolicy::required(Arc::new(nonces)),
-            ..self
-        }
+    pub fn with_nonces(mut self, nonces: impl NonceSource + 'static) -> Self {
+        self.nonces.require(Arc::new(nonces));
+        self
+    }
+
+    /// Accepts nonces whatever replay store they were issued for: those of all nodes with the same nonce
+    /// secret, and those from before a restart. Without this option, nodes that have a store each reject
+    /// each other's nonces with 401 `use_dpop_nonce`.
+    ///
+    /// # Security
+    ///
+    /// A proof can then be used once on each node that has its own store, and again after each restart, as
+    /// long as its nonce is accepted. A shared store needs no such option.
+    #[must_use]
+    pub fn with_insecure_one_use_per_node(mut self) -> Self {
+        self.nonces.bind_to(NonceBinding::Nothing);
+        self
     }
 
     /// Records used proofs in this store instead of the default [`MemoryReplayStore`].
@@ -155,6 +171,12 @@ impl From<PublicUrl> for ProofRules {
 impl ProofRules {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The epoch of the replay store. One request has one: its nonce is checked, and its proof recorded,
+    /// for the same epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.replays.epoch()
     }
 
     /// The first of the public URLs.
@@ -201,9 +223,11 @@ impl ProofRules {
     pub(crate) fn check_nonce<T>(
         &self,
         proof: &UnverifiedProof<'_, T>,
+        epoch: Epoch,
         now: Timestamp,
     ) -> Result<AcceptedNonce, NonceError> {
-        self.nonces.check(proof.nonce(), &self.freshness, now)
+        self.nonces
+            .check(proof.nonce(), &self.freshness, epoch, now)
     }
 
     /// Records the proof's single use. This is the last step: if another step rejects the request,
@@ -212,6 +236,7 @@ impl ProofRules {
         &self,
         proof: &Proof<T>,
         nonce_issued: Option<Timestamp>,
+        epoch: Epoch,
         now: Timestamp,
     ) -> Result<(), RuleError> {
         let key = ReplayKey::new(proof.thumbprint(), proof.jti());
@@ -221,12 +246,18 @@ impl ProofRules {
         if self.now() > expires {
             return Err(ProofError::Expired.into());
         }
-        match self.replays.claim(key, now, expires).await? {
-            Claim::Replayed => Err(ProofError::Replayed.into()),
+        let proof = UsedProof::new(key, now, expires, epoch);
+        match self.replays.claim(proof).await {
+            Ok(Claim::Replayed) => Err(ProofError::Replayed.into()),
             // The store took so long that the record of an earlier use may have been dropped before
             // the claim was made.
-            Claim::First if self.now() > expires => Err(ProofError::Expired.into()),
-            Claim::First => Ok(()),
+            Ok(Claim::First) if self.now() > expires => Err(ProofError::Expired.into()),
+            Ok(Claim::First) => Ok(()),
+            // The nonce was issued for records that the store no longer has. The next one is not.
+            Err(ReplayStoreError::OtherStore) if self.nonces.are_required() => {
+                Err(NonceError::Foreign.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -262,6 +293,10 @@ impl ProofRules {
         self.nonces.are_required()
     }
 
+    pub(crate) const fn nonce_binding(&self) -> NonceBinding {
+        self.nonces.binding()
+    }
+
     /// The type of the replay store.
     pub(crate) fn replay_store(&self) -> &'static str {
         self.replays.type_name()
@@ -269,7 +304,13 @@ impl ProofRules {
 
     /// The nonce to send now, if nonces are required.
     pub(crate) fn issue_nonce(&self) -> Option<Nonce> {
-        self.nonces.issue(&self.freshness, self.now())
+        self.nonces.issue(&self.freshness, self.epoch(), self.now())
+    }
+
+    /// A nonce with this issue time, if nonces are required.
+    #[cfg(feature = "testing")]
+    pub(crate) fn issue_nonce_with(&self, issued: Timestamp) -> Option<Nonce> {
+        self.nonces.issue_with(issued, self.epoch())
     }
 }
 

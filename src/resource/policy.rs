@@ -7,7 +7,8 @@ use http::request::Parts;
 use http::{Extensions, Method, Response};
 
 use crate::proof::checks::ProofError;
-use crate::proof::nonce::Nonce;
+use crate::proof::nonce::{Nonce, NonceBinding};
+use crate::proof::replay::epoch::StoreKind;
 use crate::proof::rules::ProofRules;
 use crate::proof::target::TargetError;
 use crate::resource::bearer::{BearerError, BearerPolicy};
@@ -107,6 +108,10 @@ impl Policy {
         let issuers = self.tokens.issuers();
         let issuers = (!issuers.is_empty()).then(|| issuers.join(" "));
         let nonces_required = rules.requires_nonces();
+        let bound_to = match rules.nonce_binding() {
+            NonceBinding::ReplayStore => rules.epoch().store_kind(),
+            NonceBinding::Nothing => StoreKind::Unknown,
+        };
         tracing::info!(
             public_urls = %rules.targets(),
             issuers,
@@ -119,7 +124,12 @@ impl Policy {
             } else {
                 "any: the nonce decides".into()
             },
-            nonces = if nonces_required { "required" } else { "off" },
+            nonces = match bound_to {
+                _ if !nonces_required => "off",
+                StoreKind::OneProcess => "required, bound to the replay store of this process",
+                StoreKind::Shared => "required, bound to the shared replay store",
+                StoreKind::Unknown => "required, not bound to a replay store",
+            },
             replay_store = short_type_name(rules.replay_store()),
             bearer = match self.challenges.bearer {
                 BearerPolicy::Rejected => "rejected",
@@ -132,6 +142,17 @@ impl Policy {
             tracing::warn!(
                 public_urls = %rules.targets(),
                 "a public URL is plain http: tokens can be read on the way (PublicUrl::insecure_http)"
+            );
+        }
+        if nonces_required && bound_to == StoreKind::Unknown {
+            tracing::warn!(
+                "{}",
+                match rules.nonce_binding() {
+                    NonceBinding::Nothing =>
+                        "nonces are not bound to a replay store: a proof can be used once on each node that has its own store (ProofRules::with_insecure_one_use_per_node)",
+                    NonceBinding::ReplayStore =>
+                        "nonces are not bound to a replay store: a proof can be used again when the store has lost records, because the store does not name them (Epoch::UNKNOWN)",
+                }
             );
         }
         if self.challenges.bearer == BearerPolicy::UncheckedCnf {

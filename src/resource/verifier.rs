@@ -143,18 +143,18 @@ impl<C> Verifier<C> {
         facts: &mut RequestFacts,
     ) -> Result<Verified<BoundToken<C>>, Rejection> {
         let rules = &self.policy.rules;
-        let now = rules.now();
+        let (now, epoch) = (rules.now(), rules.epoch());
         let target = rules.target(request)?;
         facts.set_method(target.method());
         let unverified = rules.read(proof, &target, now)?.for_token(token)?;
         let token = self.tokens.verify(unverified.token(), now).await?;
         check_binding_early(&token, &unverified)?;
         // After the token: a client whose token has expired needs another token, not a nonce.
-        let nonce = rules.check_nonce(&unverified, now)?;
+        let nonce = rules.check_nonce(&unverified, epoch, now)?;
         let proof = unverified.verify_signature_with(&self.keys)?;
         facts.jkt = Some(proof.thumbprint());
         let token = BoundToken::bind(token, &proof)?;
-        rules.record_use(&proof, nonce.issued, now).await?;
+        rules.record_use(&proof, nonce.issued, epoch, now).await?;
         // Only after acceptance: other keys must not evict those of clients.
         proof.remember_key(&self.keys);
         Decision::Accepted(Some(proof.facts(now))).report(Server::accepting("dpop"));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::new_proof::Htu;
 use crate::jose::signing_key::SigningKey;
-use crate::proof::nonce::NonceSource;
+use crate::proof::rules::ProofRules;
 use crate::testing::clock::TestClock;
 use crate::testing::issuer::{TestIssuer, remove, to_json};
 use crate::testing::request::{Bearer, Nonces, Purpose, TestRequest};
@@ -98,9 +98,7 @@ impl TestClient {
         match &self.nonces {
             Nonces::None => {}
             Nonces::Given(nonce) => request.proof_claims["nonce"] = json!(nonce),
-            Nonces::Source(source) => {
-                request.proof_claims["nonce"] = json!(source.issue(self.clock.now()).as_str());
-            }
+            Nonces::OfServer(_) => request.issue_nonce(self.clock.now()),
         }
         request
     }
@@ -160,14 +158,19 @@ impl TestClient {
         }
     }
 
-    /// Writes a valid nonce of the server's own source into every proof. Requests can then also have
-    /// stale nonces and nonces from the future.
+    /// Writes a valid nonce of the server with these rules into every proof, if they require one.
+    /// Requests can then also have stale nonces and nonces from the future.
+    ///
+    /// A nonce is valid with one replay store only, so these must be the server's rules, or a clone,
+    /// after their store was set.
     #[must_use]
-    pub fn with_nonces(self, nonces: impl NonceSource + 'static) -> Self {
-        Self {
-            nonces: Nonces::Source(Arc::new(nonces)),
-            ..self
-        }
+    pub fn with_nonces_of(self, rules: &ProofRules) -> Self {
+        let nonces = if rules.requires_nonces() {
+            Nonces::OfServer(Arc::new(rules.clone()))
+        } else {
+            Nonces::None
+        };
+        Self { nonces, ..self }
     }
 
     /// Expects the service to accept bearer tokens, too

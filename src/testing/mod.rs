@@ -88,25 +88,25 @@
 //!
 //! # With nonces
 //!
-//! With the server's source of nonces, the client always knows a nonce, and its requests can also
-//! have the defects of nonces:
+//! With the server's rules, the client always knows a nonce, and its requests can also have the
+//! defects of nonces:
 //!
 //! ```
 //! # use http::Method;
 //! # use tower_dpop::testing::{Defect, TestClient, TestIssuer};
 //! # use tower_dpop::{NonceSecret, ProofRules, StatelessNonces, Verifier};
 //! # fn example(issuer: TestIssuer, rules: ProofRules) {
-//! let nonces = StatelessNonces::new(NonceSecret::generate());
-//! let verifier = Verifier::new(rules.with_nonces(nonces.clone()), issuer.jwt_verifier());
+//! let rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+//! let client = TestClient::new(&issuer).with_nonces_of(&rules);
+//! let verifier = Verifier::new(rules, issuer.jwt_verifier());
 //!
-//! let client = TestClient::new(&issuer).with_nonces(nonces);
 //! let request = client.request(Method::GET, "https://api.example.com/orders");
 //! assert!(request.defects().any(|defect| defect == Defect::StaleNonce));
 //! # let _ = verifier;
 //! # }
 //! ```
 //!
-//! If you do not have the server's secret, take the nonce from a first rejection
+//! If you do not have the server's rules, take the nonce from a first rejection
 //! ([`TestResponse::nonces`], [`TestClient::with_nonce`]).
 //!
 //! # With bearer tokens

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::credentials::DPOP;
 use crate::jose::base64url;
 use crate::jose::signing_key::SigningKey;
-use crate::proof::nonce::NonceSource;
+use crate::proof::rules::ProofRules;
 use crate::testing::defect::Defect;
 use crate::testing::issuer::{TestToken, public_jwk, remove};
 use crate::testing::jws::{fresh_id, sign_jws, sign_text};
@@ -106,7 +106,7 @@ pub(super) enum Nonces {
     /// A nonce that the server issued.
     Given(String),
     /// How the server makes them.
-    Source(Arc<dyn NonceSource>),
+    OfServer(Arc<ProofRules>),
 }
 
 /// Changes that a defect makes and that no field of the request can express.

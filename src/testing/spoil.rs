@@ -29,7 +29,7 @@ impl TestRequest {
         let (nonce, source) = match self.nonces {
             Nonces::None => (false, false),
             Nonces::Given(_) => (true, false),
-            Nonces::Source(_) => (true, true),
+            Nonces::OfServer(_) => (true, true),
         };
         Defect::ALL
             .iter()
@@ -58,7 +58,7 @@ impl TestRequest {
         match (defect, self.bearer, &self.nonces) {
             (Defect::BearerScheme, Bearer::Allowed, _) => BearerError::Bound.into(),
             // Without a proof, a service that requires nonces demands one at once.
-            (Defect::NoProof, _, Nonces::Given(_) | Nonces::Source(_)) => {
+            (Defect::NoProof, _, Nonces::Given(_) | Nonces::OfServer(_)) => {
                 NonceError::Missing.into()
             }
             (defect, _, _) => defect.rejection(),
@@ -195,8 +195,8 @@ impl TestRequest {
 
             Defect::NoNonce => remove(claims, "nonce"),
             Defect::ForeignNonce => claims["nonce"] = json!(fresh_id()),
-            Defect::StaleNonce => self.issue_nonce(past),
-            Defect::NonceFromTheFuture => self.issue_nonce(future),
+            Defect::StaleNonce => self.issue_nonce(Timestamp::from_unix(past)),
+            Defect::NonceFromTheFuture => self.issue_nonce(Timestamp::from_unix(future)),
         }
     }
 
@@ -214,9 +214,11 @@ impl TestRequest {
         }
     }
 
-    fn issue_nonce(&mut self, at: u64) {
-        if let Nonces::Source(source) = &self.nonces {
-            let nonce = source.issue(Timestamp::from_unix(at));
+    /// Sets the nonce to one of the server with this issue time.
+    pub(super) fn issue_nonce(&mut self, issued: Timestamp) {
+        if let Nonces::OfServer(rules) = &self.nonces
+            && let Some(nonce) = rules.issue_nonce_with(issued)
+        {
             self.proof_claims["nonce"] = json!(nonce.as_str());
         }
     }

@@ -12,6 +12,7 @@ use crate::jose::algorithm::{Algorithm, Algorithms};
 use crate::jose::thumbprint::Thumbprint;
 use crate::proof::checks::{NoToken, Proof, ProofError};
 use crate::proof::nonce::{AcceptedNonce, Nonce};
+use crate::proof::replay::epoch::Epoch;
 use crate::proof::rules::ProofRules;
 use crate::proof::target::TargetError;
 use crate::telemetry::{Consequence, Decision, Explanation, Server};
@@ -72,16 +73,17 @@ impl TokenEndpoint {
     ///
     /// The first check that fails. [`TokenEndpoint::reject`] turns it into the response.
     pub fn check(&self, request: &Parts) -> Result<UnrecordedProof<'_>, TokenRequestRejection> {
-        let now = self.rules.now();
+        let (now, epoch) = (self.rules.now(), self.rules.epoch());
         let field = ProofField::from_headers(&request.headers);
         let target = self.rules.target(request)?;
         let unverified = self.rules.read(field, &target, now)?;
-        let nonce = self.rules.check_nonce(&unverified, now)?;
+        let nonce = self.rules.check_nonce(&unverified, epoch, now)?;
         let proof = unverified.verify_signature()?;
         Ok(UnrecordedProof {
             rules: &self.rules,
             proof,
             nonce,
+            epoch,
             now,
         })
     }
@@ -217,6 +219,7 @@ pub struct UnrecordedProof<'e> {
     rules: &'e ProofRules,
     proof: Proof<NoToken>,
     nonce: AcceptedNonce,
+    epoch: Epoch,
     now: Timestamp,
 }
 
@@ -229,8 +232,10 @@ impl UnrecordedProof<'_> {
     /// The proof was used before, has become too old in the meantime, or the replay store could not
     /// decide.
     pub async fn record_use(self) -> Result<ProvenKey, TokenRequestRejection> {
-        let issued = self.nonce.issued;
-        self.rules.record_use(&self.proof, issued, self.now).await?;
+        let (issued, epoch) = (self.nonce.issued, self.epoch);
+        self.rules
+            .record_use(&self.proof, issued, epoch, self.now)
+            .await?;
         Decision::Accepted(Some(self.proof.facts(self.now))).report(Server::Token);
         Ok(ProvenKey {
             thumbprint: self.proof.thumbprint(),

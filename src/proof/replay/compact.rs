@@ -14,8 +14,9 @@ use std::future::{self, Future};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use crate::proof::replay::epoch::Epoch;
 use crate::proof::replay::memory::MemoryUsage;
-use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProof};
 use crate::sync::Mutex;
 use crate::time::Timestamp;
 
@@ -39,10 +40,11 @@ use crate::time::Timestamp;
 ///
 /// # Security
 ///
-/// Serves one process only: behind a load balancer, two processes with one store each accept a
-/// proof once each. The store also starts empty: a proof used within the last
-/// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
-/// either matters, use a shared store.
+/// Serves one process only, and starts empty. Without nonces, two processes behind a load balancer
+/// accept a proof once each, and a proof used within the last [`retention`](crate::Freshness::retention)
+/// before a restart is accepted once more after it: use a shared store, or require nonces.
+/// Each store has an [`Epoch`](crate::proof::Epoch) of its own, so a proof with a nonce passes with the
+/// store that the nonce was issued for, and with no other.
 #[derive(Clone)]
 pub struct CompactReplayStore(Arc<Store>);
 
@@ -52,6 +54,7 @@ struct Store {
     /// Its secret prevents a client from choosing proofs that all fall into one bucket.
     hasher: RandomState,
     limit: usize,
+    epoch: Epoch,
 }
 
 /// Counts the records whose proofs may still be accepted.
@@ -75,7 +78,7 @@ struct Record {
     last_second: Timestamp,
 }
 
-/// See [`ReplayKey::half`].
+/// See [`ReplayKey::half`](crate::proof::ReplayKey::half).
 type Half = [u8; 16];
 
 /// Live records per bucket when the store is full: few, because each claim searches a whole bucket.
@@ -105,6 +108,7 @@ impl CompactReplayStore {
             buckets: (0..buckets).map(|_| Mutex::new(Bucket::EMPTY)).collect(),
             hasher: RandomState::new(),
             limit,
+            epoch: Epoch::random(),
         }))
     }
 
@@ -130,25 +134,25 @@ impl Default for CompactReplayStore {
 impl ReplayStore for CompactReplayStore {
     fn claim(
         &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
-        let claim = self.0.claim(key, now, expires);
+        let claim = self.0.claim(proof);
         #[cfg(feature = "metrics")]
         crate::telemetry::replay_store(self.usage().live, self.0.limit);
         future::ready(claim)
     }
+
+    fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
 }
 
 impl Store {
-    fn claim(
-        &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
-        let key = key.half();
+    fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        if proof.epoch != self.epoch {
+            return Err(ReplayStoreError::OtherStore);
+        }
+        let (key, now, expires) = (proof.key.half(), proof.now, proof.expires);
         let passed_before = self.ledger.lock().enter(now, expires, self.limit)?;
         let claim = self.bucket(&key).lock().claim(key, expires, passed_before);
         if claim != Ok(Claim::First) {

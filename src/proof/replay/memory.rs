@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use moka::sync::Cache;
 
-use crate::proof::replay::store::{Claim, ReplayKey, ReplayStore, ReplayStoreError};
+use crate::proof::replay::epoch::Epoch;
+use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProof};
 use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
@@ -31,10 +32,11 @@ use crate::time::Timestamp;
 ///
 /// # Security
 ///
-/// Serves one process only: behind a load balancer, two processes with one store each accept a
-/// proof once each. The store also starts empty: a proof used within the last
-/// [`retention`](crate::Freshness::retention) before a restart is accepted once more after it. If
-/// either matters, use a shared store.
+/// Serves one process only, and starts empty. Without nonces, two processes behind a load balancer
+/// accept a proof once each, and a proof used within the last [`retention`](crate::Freshness::retention)
+/// before a restart is accepted once more after it: use a shared store, or require nonces.
+/// Each store has an [`Epoch`](crate::proof::Epoch) of its own, so a proof with a nonce passes with the
+/// store that the nonce was issued for, and with no other.
 #[derive(Clone)]
 pub struct MemoryReplayStore(Arc<Store>);
 
@@ -46,6 +48,7 @@ struct Store {
     live: AtomicUsize,
     limit: usize,
     rejected: AtomicU64,
+    epoch: Epoch,
 }
 
 /// The maximum number of concurrent insertions.
@@ -59,7 +62,7 @@ struct Lists {
     dropped_before: Timestamp,
 }
 
-/// See [`ReplayKey::half`].
+/// See [`ReplayKey::half`](crate::proof::ReplayKey::half).
 type Half = [u8; 16];
 
 impl MemoryReplayStore {
@@ -81,6 +84,7 @@ impl MemoryReplayStore {
             live: AtomicUsize::new(0),
             limit,
             rejected: AtomicU64::new(0),
+            epoch: Epoch::random(),
         }))
     }
 
@@ -105,13 +109,15 @@ impl Default for MemoryReplayStore {
 impl ReplayStore for MemoryReplayStore {
     fn claim(
         &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
-        let claim = self.0.claim(key, now, expires);
+        let claim = self.0.claim(proof);
         telemetry::replay_store(self.0.live.load(Ordering::Relaxed), self.0.limit);
         future::ready(claim)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.0.epoch
     }
 }
 
@@ -120,13 +126,11 @@ impl ReplayStore for MemoryReplayStore {
 const DROPPED_PER_CLAIM: usize = 16;
 
 impl Store {
-    fn claim(
-        &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
-        let key = key.half();
+    fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        if proof.epoch != self.epoch {
+            return Err(ReplayStoreError::OtherStore);
+        }
+        let (key, now, expires) = (proof.key.half(), proof.now, proof.expires);
         while !self.reserve() {
             let passed = self.lists.lock().take_passed(now);
             if passed.is_empty() {

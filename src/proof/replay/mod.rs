@@ -5,6 +5,7 @@
 //! the proof itself, which has many encodings that verify alike, and not the `jti` alone, because
 //! one client could use up the `jti` of another.
 
+pub(crate) mod epoch;
 pub(crate) mod store;
 pub mod contract;
 pub(crate) mod memory;

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::jose::thumbprint::Thumbprint;
 use crate::outage::{Outage, QUIET};
+use crate::proof::replay::epoch::Epoch;
 use crate::time::Timestamp;
 
 /// Remembers which proofs were used.
 ///
 /// [`MemoryReplayStore`](crate::MemoryReplayStore), the default, serves one process. If several serve
 /// the same public URL, implement this trait over a shared store (`examples/custom_replay_store.rs`),
-/// test it with [`replay_contract::check`](crate::proof::replay_contract::check), and pass it to
+/// test it with [`replay_contract`](crate::proof::replay_contract), and pass it to
 /// [`ProofRules::with_replay_store`](crate::ProofRules::with_replay_store).
 ///
 /// # Security
@@ -24,19 +25,52 @@ use crate::time::Timestamp;
 ///   processes, exactly one is [`Claim::First`].
 /// - A record lives at least until `expires`, plus the possible difference between the clocks of
 ///   the store and of the processes: if it is dropped earlier, the proof can be used again.
+/// - A store that may have lost records has another [`epoch`](Self::epoch) from then on, and records no
+///   proof for the earlier one. If nonces are required, no lost record then allows a replay.
 /// - A store that is full or unreachable returns an error, and the request is rejected with 503. The
 ///   only timeout is the store's own.
 pub trait ReplayStore: Send + Sync + 'static {
-    /// Records the key unless it is already recorded.
+    /// Records the proof unless it is already recorded.
     ///
-    /// The proof is accepted up to and including the second `expires`, which is never before `now` and
-    /// at most [`Freshness::retention`](crate::Freshness::retention) after it.
+    /// # Errors
+    ///
+    /// The store cannot decide; in particular, [`ReplayStoreError::OtherStore`] if the epoch of the
+    /// proof is not that of the store.
     fn claim(
         &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send;
+
+    /// The epoch of the records that claims are compared with now. It is read for every request, so it
+    /// must not wait: a store over a network keeps the last one that it has seen.
+    fn epoch(&self) -> Epoch;
+}
+
+/// A proof whose use is to be recorded.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct UsedProof {
+    /// The identity of the proof.
+    pub key: ReplayKey,
+    /// The current time.
+    pub now: Timestamp,
+    /// The last second in which the proof is accepted: never before `now`, and at most
+    /// [`Freshness::retention`](crate::Freshness::retention) after it.
+    pub expires: Timestamp,
+    /// The epoch of the store when the request came in, for which its nonce was accepted.
+    pub epoch: Epoch,
+}
+
+impl UsedProof {
+    /// A proof that is used at this time, in this epoch.
+    pub const fn new(key: ReplayKey, now: Timestamp, expires: Timestamp, epoch: Epoch) -> Self {
+        Self {
+            key,
+            now,
+            expires,
+            epoch,
+        }
+    }
 }
 
 /// A store of any type. Clones are handles to the same store.
@@ -54,13 +88,9 @@ impl AnyReplayStore {
         }
     }
 
-    pub(crate) async fn claim(
-        &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
-        let result = self.store.claim(key, now, expires).await;
+    pub(crate) async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        let now = proof.now;
+        let result = self.store.claim(proof).await;
         match &result {
             Ok(_) => {
                 if let Some(seconds) = self.outage.succeeded(QUIET, now) {
@@ -68,14 +98,19 @@ impl AnyReplayStore {
                 }
             }
             Err(error) if self.outage.failed(error.to_string(), now) => {
-                tracing::warn!(
-                    reason = error.reason(),
-                    "{error}: requests are rejected with 503 until it records proofs again"
-                );
+                let consequence = match error {
+                    ReplayStoreError::OtherStore => "requests that came in before are rejected",
+                    _ => "requests are rejected with 503 until it records proofs again",
+                };
+                tracing::warn!(reason = error.reason(), "{error}: {consequence}");
             }
             Err(_) => {}
         }
         result
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.store.epoch()
     }
 
     /// The name of the store's type, for the log.
@@ -87,10 +122,10 @@ impl AnyReplayStore {
 trait ErasedReplayStore: Send + Sync {
     fn claim<'s>(
         &'s self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>>;
+
+    fn epoch(&self) -> Epoch;
 
     fn type_name(&self) -> &'static str;
 }
@@ -98,11 +133,13 @@ trait ErasedReplayStore: Send + Sync {
 impl<S: ReplayStore> ErasedReplayStore for S {
     fn claim<'s>(
         &'s self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> Pin<Box<dyn Future<Output = Result<Claim, ReplayStoreError>> + Send + 's>> {
-        Box::pin(ReplayStore::claim(self, key, now, expires))
+        Box::pin(ReplayStore::claim(self, proof))
+    }
+
+    fn epoch(&self) -> Epoch {
+        ReplayStore::epoch(self)
     }
 
     fn type_name(&self) -> &'static str {
@@ -114,11 +151,13 @@ impl<S: ReplayStore> ErasedReplayStore for S {
 impl<S: ReplayStore> ReplayStore for Arc<S> {
     fn claim(
         &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
+        proof: UsedProof,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
-        S::claim(self, key, now, expires)
+        S::claim(self, proof)
+    }
+
+    fn epoch(&self) -> Epoch {
+        S::epoch(self)
     }
 }
 
@@ -131,37 +170,57 @@ pub enum Claim {
     Replayed,
 }
 
-/// The identity of a proof: the SHA-256 of the client's key thumbprint and the proof's `jti`.
+/// The identity of a proof: the SHA-256 of the client's key thumbprint and the proof's `jti`. It also
+/// names the client's key, for stores that count the records of each client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplayKey([u8; 32]);
+pub struct ReplayKey {
+    hash: [u8; 32],
+    client: [u8; 16],
+}
 
 impl ReplayKey {
-    /// A key from its 32 bytes, as returned by [`ReplayKey::as_bytes`].
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 32 bytes to store.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// Half of the key, for in-process stores that must be small.
-    ///
-    /// If two proofs share a half, the later one is rejected. Doing this to another client's proof
-    /// takes 2^128 attempts; with 2^64 a client can do it to its own.
-    pub(crate) fn half(&self) -> [u8; 16] {
-        std::array::from_fn(|i| self.0[i])
-    }
-
     /// The replay key of a proof with this `jti`, signed by the key with this thumbprint.
     pub fn new(thumbprint: Thumbprint, jti: &str) -> Self {
         // The thumbprint has a fixed length, so different pairs never give the same hash input.
         let hash = Sha256::new()
             .chain_update(thumbprint.as_bytes())
             .chain_update(jti);
-        Self(hash.finalize().into())
+        Self {
+            hash: hash.finalize().into(),
+            client: first_half(thumbprint.as_bytes()),
+        }
     }
+
+    /// A key from its parts, as [`as_bytes`](Self::as_bytes) and [`client`](Self::client) return them.
+    pub const fn from_parts(bytes: [u8; 32], client: [u8; 16]) -> Self {
+        Self {
+            hash: bytes,
+            client,
+        }
+    }
+
+    /// The 32 bytes to store.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Half of the 32 bytes, for stores that must be small.
+    ///
+    /// If two proofs share a half, the later one is rejected. Doing this to another client's proof
+    /// takes 2^128 attempts; with 2^64 a client can do it to its own.
+    pub fn half(&self) -> [u8; 16] {
+        first_half(&self.hash)
+    }
+
+    /// The client's key, to count records by: half of its thumbprint. Proofs by one key have the same,
+    /// and finding another key with the same takes 2^128 attempts.
+    pub const fn client(&self) -> [u8; 16] {
+        self.client
+    }
+}
+
+fn first_half(hash: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|i| hash[i])
 }
 
 impl fmt::Debug for ReplayKey {
@@ -177,6 +236,14 @@ pub enum ReplayStoreError {
     /// The store holds the maximum number of live records.
     #[error("the replay store is full")]
     Full,
+    /// The [`epoch`](ReplayStore::epoch) is not the one for which the proof was checked, so a record of
+    /// an earlier use may be missing. If nonces are required, the client gets 401 `use_dpop_nonce` with a
+    /// nonce of the current epoch instead of 503.
+    #[error("the replay store may have lost records since the request came in")]
+    OtherStore,
+    /// The store did not respond within its own timeout. The proof may be recorded.
+    #[error("the replay store did not respond in time")]
+    Slow,
     /// The store is unreachable.
     #[error("the replay store is unreachable")]
     Unavailable,
@@ -187,6 +254,8 @@ impl ReplayStoreError {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Full => "unavailable_replay_full",
+            Self::OtherStore => "unavailable_replay_other_store",
+            Self::Slow => "unavailable_replay_slow",
             Self::Unavailable => "unavailable_replay",
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tower_dpop::proof::{InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
+use tower_dpop::proof::{Epoch, InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces, Timestamp, Verifier,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
+    Verifier,
 };
 
 use super::with_nonce;
@@ -19,8 +20,16 @@ fn secret(byte: u8) -> NonceSecret {
 
 /// A layer that requires nonces, with the time of the clock.
 fn layer_with(nonces: StatelessNonces, clock: &TestClock) -> DpopLayer {
+    node_of(&MemoryReplayStore::default(), nonces, clock)
+}
+
+/// The same for one of several nodes that share a replay store.
+fn node_of(store: &MemoryReplayStore, nonces: StatelessNonces, clock: &TestClock) -> DpopLayer {
     DpopLayer::new(verifier_by(|rules| {
-        rules.with_clock(clock.read()).with_nonces(nonces)
+        rules
+            .with_clock(clock.read())
+            .with_nonces(nonces)
+            .with_replay_store(store.clone())
     }))
 }
 
@@ -54,9 +63,11 @@ fn assert_nonce_challenge(outcome: &Outcome, name: &str, reason: NonceError) -> 
 #[test]
 fn demands_a_new_nonce_for_a_missing_foreign_or_stale_one() {
     let clock = TestClock::at(NOW);
-    let layer = layer_with(StatelessNonces::new(secret(1)), &clock);
+    let store = MemoryReplayStore::default();
+    let layer = node_of(&store, StatelessNonces::new(secret(1)), &clock);
     let valid = required_nonce(&layer).unwrap();
-    let foreign = required_nonce(&layer_with(StatelessNonces::new(secret(2)), &clock)).unwrap();
+    let other_secret = node_of(&store, StatelessNonces::new(secret(2)), &clock);
+    let foreign = required_nonce(&other_secret).unwrap();
     let tampered = {
         let swapped = if valid.ends_with('A') { "E" } else { "A" };
         format!("{}{swapped}", &valid[..valid.len() - 1])
@@ -215,12 +226,13 @@ fn an_old_nonce_is_renewed_on_success() {
 
 /// T-22, R-8.6: nodes whose clocks differ by no more than the leeway accept each other's nonces.
 #[test]
-fn nodes_with_the_same_secret_accept_each_others_nonces() {
+fn nodes_with_the_same_secret_and_store_accept_each_others_nonces() {
     let start = NOW - NOW % 120;
+    let store = MemoryReplayStore::default();
     let (early_clock, late_clock) = (TestClock::at(start - 30), TestClock::at(start));
     let (early, late) = (
-        layer_with(StatelessNonces::new(secret(1)), &early_clock),
-        layer_with(StatelessNonces::new(secret(1)), &late_clock),
+        node_of(&store, StatelessNonces::new(secret(1)), &early_clock),
+        node_of(&store, StatelessNonces::new(secret(1)), &late_clock),
     );
     let nonce_of_late = required_nonce(&late).unwrap();
     with_nonce(&nonce_of_late, start - 30)
@@ -241,12 +253,11 @@ fn nodes_with_the_same_secret_accept_each_others_nonces() {
 #[test]
 fn secrets_rotate_without_rejections() {
     let clock = TestClock::at(NOW);
-    let old = layer_with(StatelessNonces::new(secret(1)), &clock);
-    let both = layer_with(
-        StatelessNonces::new(secret(2)).add_accepted(secret(1)),
-        &clock,
-    );
-    let new = layer_with(StatelessNonces::new(secret(2)), &clock);
+    let store = MemoryReplayStore::default();
+    let old = node_of(&store, StatelessNonces::new(secret(1)), &clock);
+    let both = StatelessNonces::new(secret(2)).add_accepted(secret(1));
+    let both = node_of(&store, both, &clock);
+    let new = node_of(&store, StatelessNonces::new(secret(2)), &clock);
     let nonce_of = |layer: &DpopLayer| required_nonce(layer).unwrap();
     with_nonce(&nonce_of(&old), NOW)
         .outcome_by(&both)
@@ -263,19 +274,27 @@ fn secrets_rotate_without_rejections() {
 
 /// the MAC, which follows the key id and the time, cannot be predicted from other nonces.
 #[test]
-fn the_mac_differs_by_secret_and_period() {
-    let macs: HashSet<String> = (0..4_u8)
-        .flat_map(|byte| (0..64_u64).map(move |period| (byte, period)))
-        .map(|(byte, period)| {
-            let layer = layer_with(
-                StatelessNonces::new(secret(byte)),
-                &TestClock::at(NOW + 120 * period),
-            );
-            let nonce = required_nonce(&layer).unwrap();
-            nonce[16..].to_owned()
-        })
-        .collect();
-    assert_eq!(macs.len(), 256);
+fn the_mac_differs_by_secret_period_and_epoch() {
+    let mut macs = HashSet::new();
+    for byte in 0..4 {
+        let nonces = StatelessNonces::new(secret(byte));
+        for period in 0..64 {
+            for epoch in [
+                Epoch::UNKNOWN,
+                Epoch::of(b"a"),
+                Epoch::of(b"b"),
+                Epoch::random(),
+            ] {
+                let issued = Timestamp::from_unix(120 * period);
+                let nonce = nonces.issue(issued, epoch);
+                assert_eq!(nonces.issued_at(nonce.as_str(), epoch), Some(issued));
+                let in_another = nonces.issued_at(nonce.as_str(), Epoch::of(b"another"));
+                assert_eq!(in_another, None);
+                macs.insert(nonce.as_str()[16..].to_owned());
+            }
+        }
+    }
+    assert_eq!(macs.len(), 4 * 64 * 4);
 }
 
 #[test]
@@ -296,11 +315,11 @@ fn a_custom_nonce_source_is_used() {
     struct FixedNonce;
 
     impl NonceSource for FixedNonce {
-        fn issue(&self, _issued: Timestamp) -> Nonce {
+        fn issue(&self, _: Timestamp, _: Epoch) -> Nonce {
             "fixed".parse().unwrap()
         }
 
-        fn issued_at(&self, nonce: &str) -> Option<Timestamp> {
+        fn issued_at(&self, nonce: &str, _: Epoch) -> Option<Timestamp> {
             (nonce == "fixed").then_some(Timestamp::from_unix(NOW))
         }
     }

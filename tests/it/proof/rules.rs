@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::json;
-use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError, TargetError, UrlMismatch};
+use tower_dpop::proof::{
+    Claim, Epoch, ProofError, ReplayKey, ReplayStoreError, TargetError, UrlMismatch, UsedProof,
+};
 use tower_dpop::testing::TestClient;
 use tower_dpop::token_endpoint::{TokenEndpoint, TokenRequestRejection};
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
@@ -133,19 +135,18 @@ fn a_slow_token_verification_allows_no_replay() {
     struct ExactRetentionStore(TestClock, Mutex<HashMap<ReplayKey, Timestamp>>);
 
     impl ReplayStore for ExactRetentionStore {
-        async fn claim(
-            &self,
-            key: ReplayKey,
-            _now: Timestamp,
-            expires: Timestamp,
-        ) -> Result<Claim, ReplayStoreError> {
+        async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
             let now = Timestamp::from(self.0.read()());
             let mut records = self.1.lock().unwrap();
             records.retain(|_, expires| now <= *expires);
-            Ok(match records.insert(key, expires) {
+            Ok(match records.insert(proof.key, proof.expires) {
                 None => Claim::First,
                 Some(_) => Claim::Replayed,
             })
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch::UNKNOWN
         }
     }
 

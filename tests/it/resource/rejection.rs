@@ -106,6 +106,11 @@ fn other_reasons() -> Vec<(Rejection, &'static str)> {
         (BearerError::Unconfirmable.into(), "bearer_unconfirmable"),
         (BearerError::Unbound.into(), "bearer_unbound"),
         (full.into(), "unavailable_replay_full"),
+        (
+            ReplayStoreError::OtherStore.into(),
+            "unavailable_replay_other_store",
+        ),
+        (ReplayStoreError::Slow.into(), "unavailable_replay_slow"),
         (ReplayStoreError::Unavailable.into(), "unavailable_replay"),
         (Unavailable::Token.into(), "unavailable_token"),
     ]

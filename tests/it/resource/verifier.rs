@@ -13,6 +13,8 @@ use super::layer::{FailingStore, RejectingTokens, verifier_with};
 fn a_failing_replay_store_or_token_verifier_is_a_503_without_a_challenge() {
     for (name, error) in [
         ("T-18: full", ReplayStoreError::Full),
+        ("T-18: of another epoch", ReplayStoreError::OtherStore),
+        ("T-18: slow", ReplayStoreError::Slow),
         ("T-18: unreachable", ReplayStoreError::Unavailable),
     ] {
         let layer = DpopLayer::new(verifier_with(jwt_verifier(), FailingStore(error)));

@@ -470,19 +470,16 @@ fn token_requests_are_counted_separately_and_preflights_are_not() {
 #[test]
 fn labels_come_from_a_fixed_set() {
     let issuer = TestIssuer::new(ISSUER, AUDIENCE).with_clock(TestClock::at(NOW));
-    let nonces = StatelessNonces::new(NonceSecret::generate());
+    let rules = ProofRules::new(AUDIENCE.parse().unwrap())
+        .with_clock(|| at(NOW))
+        .with_nonces(StatelessNonces::new(NonceSecret::generate()));
     let client = TestClient::new(&issuer)
         .with_claim("marker", "marker")
-        .with_nonces(nonces.clone());
+        .with_nonces_of(&rules);
     let mut reasons = BTreeSet::new();
     for bearer in [false, true] {
         for defect in Defect::ALL {
-            let verifier = Verifier::new(
-                ProofRules::new(AUDIENCE.parse().unwrap())
-                    .with_clock(|| at(NOW))
-                    .with_nonces(nonces.clone()),
-                issuer.jwt_verifier(),
-            );
+            let verifier = Verifier::new(rules.clone(), issuer.jwt_verifier());
             let layer = DpopLayer::new(if bearer {
                 verifier.allow_bearer()
             } else {

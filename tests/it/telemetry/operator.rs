@@ -9,11 +9,11 @@ use axum::routing::any;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, RequestTarget};
+use tower_dpop::proof::{Claim, Epoch, ReplayStoreError, RequestTarget, UsedProof};
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::{
     Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
-    ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
+    ReplayStore, RequireScopesLayer, StatelessNonces, Verifier,
 };
 
 use super::as_bearer;
@@ -303,13 +303,85 @@ fn what_requests_must_meet_is_logged_once_per_verifier() {
     for part in [
         r#"token_typ="at+jwt, JWT or none""#,
         r#"proof_iat="any: the nonce decides""#,
-        r#"nonces="required""#,
+        r#"nonces="required, bound to the replay store of this process""#,
         r#"replay_store="Arc<MemoryReplayStore>""#,
         r#"bearer="unbound tokens are accepted""#,
     ] {
         assert!(lines[0].contains(part), "{part}: {lines:?}");
     }
     assert!(!lines[0].contains("sss") && lines.len() == 1, "{lines:?}");
+}
+
+/// D26: which replay store a nonce is valid with, and that a proof can be used twice without one.
+#[test]
+fn what_nonces_are_bound_to_is_logged_at_start() {
+    struct Store(Epoch);
+
+    impl ReplayStore for Store {
+        async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
+            Err(ReplayStoreError::Unavailable)
+        }
+
+        fn epoch(&self) -> Epoch {
+            self.0
+        }
+    }
+
+    let insecure: fn(ProofRules) -> ProofRules = ProofRules::with_insecure_one_use_per_node;
+    let secure: fn(ProofRules) -> ProofRules = |rules| rules;
+    for (epoch, change, bound_to, warning) in [
+        (
+            Epoch::random(),
+            secure,
+            "bound to the replay store of this process",
+            None,
+        ),
+        (
+            Epoch::of(b"a primary"),
+            secure,
+            "bound to the shared replay store",
+            None,
+        ),
+        (
+            Epoch::UNKNOWN,
+            secure,
+            "not bound to a replay store",
+            Some("Epoch::UNKNOWN"),
+        ),
+        (
+            Epoch::of(b"a primary"),
+            insecure,
+            "not bound to a replay store",
+            Some("ProofRules::with_insecure_one_use_per_node"),
+        ),
+    ] {
+        let layer = |nonces: bool| {
+            let rules = change(common::rules().with_replay_store(Store(epoch)));
+            let secret = NonceSecret::generate();
+            let rules = if nonces {
+                rules.with_nonces(StatelessNonces::new(secret))
+            } else {
+                rules
+            };
+            DpopLayer::new(Verifier::new(rules, jwt_verifier()))
+        };
+        let lines = start_of(&layer(true));
+        let expected = format!(r#"nonces="required, {bound_to}""#);
+        assert!(lines[0].contains(&expected), "{expected}: {lines:?}");
+        assert_eq!(lines.len(), 1 + usize::from(warning.is_some()), "{lines:?}");
+        if let Some(warning) = warning {
+            assert!(
+                lines[1].contains(" WARN ") && lines[1].contains(warning),
+                "{lines:?}"
+            );
+        }
+        let without_nonces = start_of(&layer(false));
+        assert!(
+            without_nonces[0].contains(r#"nonces="off""#),
+            "{without_nonces:?}"
+        );
+        assert_eq!(without_nonces.len(), 1, "{without_nonces:?}");
+    }
 }
 
 #[test]
@@ -380,17 +452,16 @@ fn challenges_name_the_metadata_once_they_exist() {
 struct Switch(Arc<AtomicBool>);
 
 impl ReplayStore for Switch {
-    async fn claim(
-        &self,
-        _key: ReplayKey,
-        _now: Timestamp,
-        _expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
+    async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
         if self.0.load(Ordering::Relaxed) {
             Err(ReplayStoreError::Unavailable)
         } else {
             Ok(Claim::First)
         }
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::UNKNOWN
     }
 }
 

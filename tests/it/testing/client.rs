@@ -6,7 +6,6 @@ use axum::body::Body;
 use http::{Method, Request};
 use tower::ServiceExt as _;
 use tower_dpop::jose::SigningKey;
-use tower_dpop::proof::NonceSource as _;
 use tower_dpop::resource::BindingError;
 use tower_dpop::testing::{Defect, TestClient, TestClock, assert_protected, sign_jws};
 use tower_dpop::tokens::{
@@ -79,11 +78,10 @@ fn a_given_token_has_no_defects_of_issued_tokens() {
 /// A nonce from the source itself, and a token from `sign_jws`.
 #[test]
 fn a_client_uses_a_nonce_and_a_token_made_by_the_test() {
-    let nonces = nonces();
     let issuer = issuer();
-    let verifier = verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone()));
+    let verifier = verifier_by(&issuer, |rules| rules.with_nonces(nonces()));
     let key = SigningKey::generate().unwrap();
-    let nonce = nonces.issue(issuer.clock().now());
+    let nonce = verifier.issue_nonce().unwrap();
     let client = TestClient::new(&issuer)
         .with_key(key.clone())
         .with_nonce(nonce.as_str());

@@ -42,6 +42,13 @@ fn nonces() -> StatelessNonces {
     StatelessNonces::new(NonceSecret::generate())
 }
 
+/// Rules that require nonces, with the issuer's clock. Clones accept each other's nonces.
+fn nonce_rules(issuer: &TestIssuer) -> ProofRules {
+    ProofRules::new(public_url())
+        .with_clock(issuer.clock().read())
+        .with_nonces(nonces())
+}
+
 fn app<C: Send + Sync + 'static>(verifier: Verifier<C>) -> Router {
     Router::new()
         .route("/orders", get(async || "orders").post(async || "ordered"))

@@ -14,25 +14,24 @@ use tower_dpop::resource::BearerError;
 use tower_dpop::testing::{
     Defect, TestClient, TestClock, assert_protected, assert_token_endpoint_protected,
 };
-use tower_dpop::token_endpoint::TokenEndpointLayer;
+use tower_dpop::token_endpoint::{TokenEndpoint, TokenEndpointLayer};
 use tower_dpop::{Freshness, ProofRules, PublicUrl, Verifier};
 
-use common::block_on;
+use common::{ISSUER, block_on};
 
 use super::{
-    ORDERS, app, assert_shows_nothing, issuer, nonces, public_url, token_endpoint,
-    token_endpoint_by, verifier, verifier_by,
+    ORDERS, app, assert_shows_nothing, issuer, nonce_rules, public_url, token_endpoint, verifier,
 };
 
 #[test]
 fn a_router_rejects_each_defect() {
     let issuer = issuer();
-    let nonces = nonces();
+    let rules = nonce_rules(&issuer);
     for (verifier, client) in [
         (verifier(&issuer), TestClient::new(&issuer)),
         (
-            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
-            TestClient::new(&issuer).with_nonces(nonces),
+            Verifier::new(rules.clone(), issuer.jwt_verifier()),
+            TestClient::new(&issuer).with_nonces_of(&rules),
         ),
     ] {
         let app = app(verifier);
@@ -50,12 +49,12 @@ fn a_router_rejects_each_defect() {
 #[test]
 fn a_service_that_accepts_bearer_tokens_rejects_each_defect() {
     let issuer = issuer();
-    let nonces = nonces();
+    let rules = nonce_rules(&issuer);
     for (verifier, client) in [
         (verifier(&issuer), TestClient::new(&issuer)),
         (
-            verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone())),
-            TestClient::new(&issuer).with_nonces(nonces),
+            Verifier::new(rules.clone(), issuer.jwt_verifier()),
+            TestClient::new(&issuer).with_nonces_of(&rules),
         ),
     ] {
         let app = app(verifier.allow_bearer());
@@ -109,13 +108,10 @@ fn each_defect_is_rejected_with_every_freshness() {
         .with_max_age(a_day)
         .with_leeway(a_day)
         .with_nonce_period(a_day);
-    let nonces = nonces();
     for freshness in [longest, Freshness::mcp(), Freshness::default()] {
-        let verifier = verifier_by(&issuer, |rules| {
-            rules.with_freshness(freshness).with_nonces(nonces.clone())
-        });
-        let app = app(verifier);
-        let client = TestClient::new(&issuer).with_nonces(nonces.clone());
+        let rules = nonce_rules(&issuer).with_freshness(freshness);
+        let client = TestClient::new(&issuer).with_nonces_of(&rules);
+        let app = app(Verifier::new(rules, issuer.jwt_verifier()));
         block_on(assert_protected(
             &client.request(Method::GET, ORDERS),
             async |request: Request<Body>| app.clone().oneshot(request).await.unwrap(),
@@ -131,13 +127,10 @@ fn panic_message(check: impl Future<Output = ()>) -> String {
 /// The service checks the nonce instead of `iat`.
 #[test]
 fn defects_that_a_service_accepts_can_be_left_out() {
-    let (issuer, nonces) = (issuer(), nonces());
-    let by_nonce = app(verifier_by(&issuer, |rules| {
-        rules
-            .with_nonces(nonces.clone())
-            .with_freshness(Freshness::fapi2())
-    }));
-    let client = TestClient::new(&issuer).with_nonces(nonces);
+    let issuer = issuer();
+    let rules = nonce_rules(&issuer).with_freshness(Freshness::fapi2());
+    let client = TestClient::new(&issuer).with_nonces_of(&rules);
+    let by_nonce = app(Verifier::new(rules, issuer.jwt_verifier()));
     let request = client.request(Method::GET, ORDERS);
     let all = request.defects().count();
     let request = request.without_defects([Defect::TooOld, Defect::FromTheFuture]);
@@ -159,13 +152,13 @@ fn defects_that_a_service_accepts_can_be_left_out() {
 
 #[test]
 fn a_token_endpoint_rejects_each_defect_of_a_proof() {
-    let nonces = nonces();
     let client = TestClient::without_issuer(TestClock::default());
+    let rules = nonce_rules(&issuer()).with_public_url(ISSUER.parse().unwrap());
     for (endpoint, client) in [
         (token_endpoint(), client.clone()),
         (
-            token_endpoint_by(|rules| rules.with_nonces(nonces.clone())),
-            client.with_nonces(nonces),
+            TokenEndpoint::new(rules.clone()),
+            client.with_nonces_of(&rules),
         ),
     ] {
         let layer = TokenEndpointLayer::new(endpoint);

@@ -10,7 +10,7 @@ use tower_dpop::{Algorithm, Algorithms, ProofRules, Verifier};
 
 use common::{AUDIENCE, Key, KeyExt as _, block_on};
 
-use super::{ORDERS, issuer, nonces, verifier, verifier_by, verify};
+use super::{ORDERS, issuer, nonce_rules, verifier, verifier_by, verify};
 
 /// Asserts that each defect is rejected for exactly its reason, and that the same request without the
 /// defect is accepted, even with the same `jti`.
@@ -37,9 +37,9 @@ fn assert_one_thing_wrong(
 #[test]
 fn each_defect_is_the_only_thing_wrong() {
     let issuer = issuer();
-    let nonces = nonces();
+    let rules = nonce_rules(&issuer);
     let without_nonces = verifier(&issuer);
-    let with_nonces = verifier_by(&issuer, |rules| rules.with_nonces(nonces.clone()));
+    let with_nonces = Verifier::new(rules.clone(), issuer.jwt_verifier());
     let client = TestClient::new(&issuer);
     let request = client.request(Method::GET, ORDERS).build::<()>();
     let (head, ()) = request.into_parts();
@@ -49,11 +49,7 @@ fn each_defect_is_the_only_thing_wrong() {
     let rows = [
         ("no nonces", &without_nonces, client.clone()),
         ("a nonce", &with_nonces, client.clone().with_nonce(nonce)),
-        (
-            "a source of nonces",
-            &with_nonces,
-            client.with_nonces(nonces),
-        ),
+        ("the rules", &with_nonces, client.with_nonces_of(&rules)),
     ];
     let count = |client: &TestClient| client.request(Method::GET, ORDERS).defects().count();
     assert_eq!(

@@ -10,8 +10,8 @@ use http::Method;
 use http::request::Parts;
 use serde_json::json;
 use tower_dpop::proof::{
-    Claim, IatError, Nonce, NonceError, NonceSource as _, ProofError, ReplayKey, ReplayStoreError,
-    RequestTarget, TargetError, UrlMismatch,
+    Claim, Epoch, IatError, Nonce, NonceError, NonceSource as _, ProofError, ReplayStoreError,
+    RequestTarget, TargetError, UrlMismatch, UsedProof,
 };
 use tower_dpop::token_endpoint::{
     AuthorizationServerMetadata, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
@@ -283,14 +283,13 @@ fn check_does_not_record_a_proof_and_record_use_does() {
     struct CountingStore(Arc<AtomicUsize>, MemoryReplayStore);
 
     impl ReplayStore for CountingStore {
-        async fn claim(
-            &self,
-            key: ReplayKey,
-            now: Timestamp,
-            expires: Timestamp,
-        ) -> Result<Claim, ReplayStoreError> {
+        async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
             self.0.fetch_add(1, Ordering::SeqCst);
-            self.1.claim(key, now, expires).await
+            self.1.claim(proof).await
+        }
+
+        fn epoch(&self) -> Epoch {
+            self.1.epoch()
         }
     }
 
@@ -376,13 +375,12 @@ fn a_replay_store_that_cannot_decide_is_a_server_error() {
     struct UnavailableStore;
 
     impl ReplayStore for UnavailableStore {
-        async fn claim(
-            &self,
-            _key: ReplayKey,
-            _now: Timestamp,
-            _expires: Timestamp,
-        ) -> Result<Claim, ReplayStoreError> {
+        async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
             Err(ReplayStoreError::Unavailable)
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch::UNKNOWN
         }
     }
 
@@ -413,14 +411,13 @@ fn rejects_a_proof_that_expires_while_the_store_records_it() {
     struct SlowStore(TestClock);
 
     impl ReplayStore for SlowStore {
-        async fn claim(
-            &self,
-            _key: ReplayKey,
-            now: Timestamp,
-            _expires: Timestamp,
-        ) -> Result<Claim, ReplayStoreError> {
-            self.0.set(now.as_unix() + 91);
+        async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+            self.0.set(proof.now.as_unix() + 91);
             Ok(Claim::First)
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch::UNKNOWN
         }
     }
 
@@ -469,10 +466,14 @@ fn requires_a_nonce_before_the_code_is_consumed() {
 #[test]
 fn rejects_a_missing_foreign_or_stale_nonce_and_sends_a_fresh_one() {
     let clock = TestClock::at(NOW);
-    let layer = TokenEndpointLayer::new(endpoint_with_nonces(&clock));
+    let store = MemoryReplayStore::default();
+    let epoch = store.epoch();
+    let rules = nonce_rules(&clock).with_replay_store(store);
+    let layer = TokenEndpointLayer::new(TokenEndpoint::new(rules));
     let start = NOW - NOW % 120;
     let issued = |byte: u8, seconds: u64| {
-        let nonce = StatelessNonces::new(nonce_secret(byte)).issue(Timestamp::from_unix(seconds));
+        let nonces = StatelessNonces::new(nonce_secret(byte));
+        let nonce = nonces.issue(Timestamp::from_unix(seconds), epoch);
         nonce.as_header_value().to_str().unwrap().to_owned()
     };
     let rows = [

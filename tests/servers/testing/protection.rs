@@ -16,15 +16,11 @@ use common::{AUDIENCE, ISSUER, block_on, rules};
 #[test]
 fn a_server_rejects_each_defect() {
     let issuer = TestIssuer::new(ISSUER, AUDIENCE);
+    let without_nonces = rules().with_clock(issuer.clock().read());
     let nonces = StatelessNonces::new(NonceSecret::generate());
-    let rules = || rules().with_clock(issuer.clock().read());
-    for (rules, client) in [
-        (rules(), TestClient::new(&issuer)),
-        (
-            rules().with_nonces(nonces.clone()),
-            TestClient::new(&issuer).with_nonces(nonces),
-        ),
-    ] {
+    let with_nonces = without_nonces.clone().with_nonces(nonces);
+    for rules in [without_nonces, with_nonces] {
+        let client = TestClient::new(&issuer).with_nonces_of(&rules);
         let app = Router::new()
             .route("/orders", get(async || "orders"))
             .layer(DpopLayer::new(Verifier::new(rules, issuer.jwt_verifier())));

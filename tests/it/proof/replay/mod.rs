@@ -1,4 +1,6 @@
 //! The identity of proofs, and the replay stores of this crate.
 
+mod contract;
+mod epoch;
 mod memory;
 mod store;

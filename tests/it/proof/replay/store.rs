@@ -1,8 +1,9 @@
 //! A proof is identified by its key and its `jti`.
 
 use serde_json::json;
-use tower_dpop::DpopLayer;
-use tower_dpop::proof::{ProofError, UrlMismatch};
+use sha2::{Digest as _, Sha256};
+use tower_dpop::proof::{ProofError, ReplayKey, UrlMismatch};
+use tower_dpop::{DpopLayer, Thumbprint};
 
 use common::{Attempt, AttemptExt as _, Key, KeyExt as _, verifier};
 
@@ -35,6 +36,31 @@ fn the_same_jti_at_another_url_is_a_replay() {
     other
         .outcome_by(&layer)
         .assert_reason("T-14", ProofError::Replayed);
+}
+
+/// A store can count the records of each client, and keep half of the hash.
+#[test]
+fn a_key_names_the_client_apart_from_the_proof() {
+    let thumbprint = |key: Key| -> Thumbprint { key.jkt().parse().unwrap() };
+    let (one, other) = (thumbprint(Key::es256()), thumbprint(Key::es256()));
+    let key = ReplayKey::new(one, "a");
+    for (name, again, same_proof, same_client) in [
+        ("the same proof", ReplayKey::new(one, "a"), true, true),
+        ("another proof", ReplayKey::new(one, "b"), false, true),
+        ("another client", ReplayKey::new(other, "a"), false, false),
+    ] {
+        assert_eq!(key == again, same_proof, "{name}");
+        assert_eq!(key.as_bytes() == again.as_bytes(), same_proof, "{name}");
+        assert_eq!(key.half() == again.half(), same_proof, "{name}");
+        assert_eq!(key.client() == again.client(), same_client, "{name}");
+    }
+    let hash = Sha256::new()
+        .chain_update(one.as_bytes())
+        .chain_update("a")
+        .finalize();
+    assert_eq!(key.as_bytes()[..], hash[..]);
+    assert_eq!(key.half()[..], hash[..16]);
+    assert_eq!(ReplayKey::from_parts(*key.as_bytes(), key.client()), key);
 }
 
 /// The spelling of `htu` is not part of the identity.

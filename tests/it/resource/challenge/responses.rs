@@ -1,19 +1,20 @@
 //! The complete response of each kind of rejection.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use common::{
-    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, field, verifier, verifier_by,
+    AUDIENCE, Attempt, AttemptExt as _, ISSUER, Key, KeyExt as _, NOW, field, required_nonce,
+    verifier, verifier_by,
 };
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::{NonceError, NonceSource as _, ReplayStoreError};
+use tower_dpop::proof::{NonceError, ReplayStoreError};
 use tower_dpop::resource::Unavailable;
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{
-    DpopLayer, JwtVerifier, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
-    Verifier,
+    DpopLayer, JwtVerifier, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Verifier,
 };
 
 use super::{ALGS, UnreachableKeys};
@@ -53,15 +54,6 @@ const SECRET: [u8; 32] = [7; 32];
 
 fn nonces() -> StatelessNonces {
     StatelessNonces::new(NonceSecret::from_bytes(&SECRET).unwrap())
-}
-
-/// The nonce of the current period.
-fn current_nonce() -> String {
-    let mut headers = HeaderMap::new();
-    nonces()
-        .issue(Timestamp::from_unix(NOW - NOW % 120))
-        .write_to(&mut headers);
-    headers["dpop-nonce"].to_str().unwrap().to_owned()
 }
 
 /// The responses are the same if nonces are required and the proof has a valid one: a response contains
@@ -152,9 +144,9 @@ fn each_rejection_has_the_documented_response() {
             ),
         ),
     ];
-    let nonce = current_nonce();
     let without_nonces = DpopLayer::new(verifier());
     let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
+    let nonce = required_nonce(&with_nonces).unwrap();
     for (name, mut attempt, expected) in rows {
         assert_eq!(respond(&without_nonces, &attempt), expected, "{name}");
         attempt.proof_claims["nonce"] = json!(nonce);
@@ -174,14 +166,15 @@ fn a_missing_proof_gets_a_nonce_if_nonces_are_required() {
         error(401, "invalid_dpop_proof", "the DPoP proof is missing"),
         "O1 R-7.1.2"
     );
-    let nonce = current_nonce();
+    let with_nonces = Arc::new(verifier_by(|rules| rules.with_nonces(nonces())));
+    let nonce = with_nonces.issue_nonce().unwrap().as_str().to_owned();
+    let with_nonces = DpopLayer::new(with_nonces);
     let description = "Resource server requires nonce in DPoP proof";
     let mut nonce_required = error(401, "use_dpop_nonce", description);
     nonce_required.1.extend([
         ("dpop-nonce".to_owned(), nonce),
         ("cache-control".to_owned(), "no-store".to_owned()),
     ]);
-    let with_nonces = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces())));
     assert_eq!(
         respond(&with_nonces, &without_proof),
         nonce_required,
@@ -252,6 +245,7 @@ fn a_server_error_has_no_challenge() {
         DpopLayer::new(undecided),
         DpopLayer::new(unreachable_with_nonces),
     );
+    let nonce = required_nonce(&unreachable_with_nonces).unwrap();
     for (name, response) in [
         ("O6: the replay store is full", respond(&full, &good())),
         (
@@ -270,7 +264,7 @@ fn a_server_error_has_no_challenge() {
             "O6: with required nonces",
             respond(
                 &unreachable_with_nonces,
-                &Attempt::but(|a| a.proof_claims["nonce"] = json!(current_nonce())),
+                &Attempt::but(|a| a.proof_claims["nonce"] = json!(nonce)),
             ),
         ),
     ] {

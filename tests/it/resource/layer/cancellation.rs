@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::proof::{Claim, Epoch, ProofError, ReplayStoreError, UsedProof};
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{
     Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, ReplayStore, Timestamp,
@@ -63,14 +63,13 @@ impl AccessTokenVerifier for Gated<Tokens> {
 }
 
 impl ReplayStore for Gated<MemoryReplayStore> {
-    async fn claim(
-        &self,
-        key: ReplayKey,
-        now: Timestamp,
-        expires: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
+    async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
         self.wait().await;
-        self.inner.claim(key, now, expires).await
+        self.inner.claim(proof).await
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
     }
 }
 

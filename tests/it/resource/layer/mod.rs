@@ -17,7 +17,7 @@ use common::{Attempt, AttemptExt as _, NOW, at, verifier};
 use http::{HeaderValue, Request, Response};
 use serde_json::json;
 use tower::Service;
-use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError};
+use tower_dpop::proof::{Claim, Epoch, ProofError, ReplayStoreError, UsedProof};
 use tower_dpop::resource::CredentialsError;
 use tower_dpop::tokens::{AccessToken, AccessTokenVerifier, PresentedToken, TokenError};
 use tower_dpop::{Claims, DpopLayer, ProofRules, Rejection, ReplayStore, Timestamp, Verifier};
@@ -149,13 +149,12 @@ impl AccessTokenVerifier for RejectingTokens {
 pub(super) struct FailingStore(pub(super) ReplayStoreError);
 
 impl ReplayStore for FailingStore {
-    async fn claim(
-        &self,
-        _: ReplayKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Claim, ReplayStoreError> {
+    async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
         Err(self.0)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::UNKNOWN
     }
 }
 

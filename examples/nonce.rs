@@ -8,7 +8,7 @@
 //!
 //! curl gets `error="use_dpop_nonce"`, and in `DPoP-Nonce` the nonce to put into its proof. Servers
 //! that share a secret and a replay store accept each other's nonces. A single server does not need
-//! `NONCE_SECRET`.
+//! `NONCE_SECRET`. During a rotation it has two secrets, separated by a comma.
 
 use std::env;
 use std::error::Error;
@@ -16,9 +16,10 @@ use std::error::Error;
 use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tower_dpop::proof::InvalidNonceSecret;
+use tower_dpop::proof::InvalidNonceSecrets;
 use tower_dpop::{
-    BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, ProofRules, StatelessNonces, Verifier,
+    BoundToken, DpopLayer, JwtVerifier, KeySet, NonceSecret, NonceSecrets, ProofRules,
+    StatelessNonces, Verifier,
 };
 
 /// Replace this with your issuer's JWK Set. This key is from RFC 8037 appendix A, which publishes its
@@ -36,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let keys: KeySet = JWKS.parse()?;
     let verifier = Verifier::new(
-        ProofRules::new(url.parse()?).with_nonces(StatelessNonces::new(nonce_secret()?)),
+        ProofRules::new(url.parse()?).with_nonces(StatelessNonces::new(nonce_secrets()?)),
         JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
     );
     let app = Router::new()
@@ -55,9 +56,9 @@ async fn orders(Extension(token): Extension<BoundToken>) -> String {
     )
 }
 
-fn nonce_secret() -> Result<NonceSecret, InvalidNonceSecret> {
+fn nonce_secrets() -> Result<NonceSecrets, InvalidNonceSecrets> {
     match env::var_os("NONCE_SECRET") {
-        Some(secret) => NonceSecret::from_bytes(secret.as_encoded_bytes()),
-        None => Ok(NonceSecret::generate()),
+        Some(_) => NonceSecrets::from_env("NONCE_SECRET"),
+        None => Ok(NonceSecret::generate().into()),
     }
 }

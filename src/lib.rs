@@ -83,7 +83,9 @@ pub use crate::proof::replay::{memory::MemoryReplayStore, store::ReplayStore};
 #[doc(inline)]
 pub use crate::proof::{freshness::Freshness, public_url::PublicUrl, rules::ProofRules};
 #[doc(inline)]
-pub use crate::proof::{nonce::NonceSecret, nonce::StatelessNonces};
+pub use crate::proof::{
+    nonce::StatelessNonces, nonce_secret::NonceSecret, nonce_secret::NonceSecrets,
+};
 #[doc(inline)]
 pub use crate::resource::{
     authorization::RequireScopesLayer, layer::DpopLayer, verifier::Verifier,

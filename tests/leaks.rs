@@ -14,8 +14,8 @@ use tower_dpop::proof::{Epoch, Nonce, NonceSource as _, ReplayKey, UsedProof};
 use tower_dpop::resource::ProblemDetailsLayer;
 use tower_dpop::tokens::{AccessToken, Confirmation, PresentedToken};
 use tower_dpop::{
-    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, ReplayStore as _,
-    StatelessNonces, Thumbprint, Timestamp,
+    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, NonceSecrets,
+    ReplayStore as _, StatelessNonces, Thumbprint, Timestamp,
 };
 
 use common::proofs::assert_shows_nothing;
@@ -99,6 +99,9 @@ fn debug_of_every_public_type_shows_no_secret() {
     ));
     show(&nonce);
     show(&secret);
+    show(&NonceSecrets::from(secret));
+    show(&"ssssssss".parse::<NonceSecret>());
+    show(&"ssssssss".parse::<NonceSecrets>());
     show(&nonces);
     let key = ReplayKey::from_parts([b's'; 32], [b's'; 16]);
     let now = Timestamp::from_unix(NOW);

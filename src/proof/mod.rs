@@ -5,6 +5,7 @@ pub(crate) mod freshness;
 pub(crate) mod public_url;
 pub(crate) mod target;
 pub(crate) mod replay;
+pub(crate) mod nonce_secret;
 pub(crate) mod nonce;
 pub(crate) mod checks;
 pub(crate) mod rules;
@@ -12,9 +13,8 @@ pub(crate) mod rules;
 pub use crate::credentials::DPOP;
 pub use crate::proof::checks::ProofError;
 pub use crate::proof::freshness::IatError;
-pub use crate::proof::nonce::{
-    DPOP_NONCE, InvalidNonce, InvalidNonceSecret, Nonce, NonceError, NonceSource,
-};
+pub use crate::proof::nonce::{DPOP_NONCE, InvalidNonce, Nonce, NonceError, NonceSource};
+pub use crate::proof::nonce_secret::{InvalidNonceSecret, InvalidNonceSecrets};
 pub use crate::proof::public_url::InvalidPublicUrl;
 pub use crate::proof::replay::compact::CompactReplayStore;
 pub use crate::proof::replay::contract as replay_contract;

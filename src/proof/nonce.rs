@@ -14,15 +14,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use http::header::{CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use sha2::Sha256;
-use zeroize::Zeroizing;
 
 use crate::jose::base64url;
 use crate::proof::freshness::{Freshness, NonceAge, NonceAgeError};
+use crate::proof::nonce_secret::{NonceSecret, NonceSecrets};
 use crate::proof::replay::epoch::Epoch;
+use crate::sync::RwLock;
 use crate::time::Timestamp;
 
 /// The header field that carries a nonce to the client
@@ -133,52 +134,58 @@ pub struct InvalidNonce;
 /// ([`with_insecure_one_use_per_node`](crate::ProofRules::with_insecure_one_use_per_node)) gives up the
 /// protection.
 ///
+/// Clones share their secrets, which can be replaced while the server runs. [`NonceSecrets`] has the
+/// steps of a rotation.
+///
 /// # Example
 ///
 /// ```
-/// use tower_dpop::{NonceSecret, ProofRules, StatelessNonces};
+/// use tower_dpop::{NonceSecrets, ProofRules, StatelessNonces};
 ///
-/// # fn example(rules: ProofRules, secret: [u8; 32], old: [u8; 32]) -> Result<(), tower_dpop::proof::InvalidNonceSecret> {
+/// # fn example(rules: ProofRules) -> Result<(), tower_dpop::proof::InvalidNonceSecrets> {
 /// // For one node alone, use `NonceSecret::generate()`.
-/// let nonces = StatelessNonces::new(NonceSecret::from_bytes(&secret)?)
-///     .add_accepted(NonceSecret::from_bytes(&old)?); // during a rotation
-/// let rules = rules.with_nonces(nonces); // every proof then needs one
+/// let nonces = StatelessNonces::new(NonceSecrets::from_file("/etc/dpop/nonce-secrets")?);
+/// let rules = rules.with_nonces(nonces.clone()); // every proof then needs one
+///
+/// // Later, when the file has changed:
+/// nonces.replace_secrets(NonceSecrets::from_file("/etc/dpop/nonce-secrets")?);
 /// # Ok(())
 /// # }
-/// assert!(NonceSecret::from_bytes(b"too short").is_err());
 /// ```
-///
-/// To rotate a secret, first add the new one on every node as accepted, then let it issue and the old
-/// one be accepted, and remove the old one when its last nonces are stale.
 #[derive(Clone)]
 pub struct StatelessNonces {
-    issuing: NonceSecret,
-    accepted: Vec<NonceSecret>,
+    secrets: Arc<RwLock<Arc<NonceSecrets>>>,
 }
 
 impl StatelessNonces {
-    /// Issues and accepts nonces under this secret.
-    pub const fn new(secret: NonceSecret) -> Self {
+    /// Issues and accepts nonces under these secrets, or under this one.
+    pub fn new(secrets: impl Into<NonceSecrets>) -> Self {
         Self {
-            issuing: secret,
-            accepted: Vec::new(),
+            secrets: Arc::new(RwLock::new(Arc::new(secrets.into()))),
         }
     }
 
-    /// Also accepts nonces under this secret, the previous or the next one.
-    #[must_use]
-    pub fn add_accepted(mut self, secret: NonceSecret) -> Self {
-        self.accepted.push(secret);
-        self
+    /// Replaces the secrets of this source and of all its clones, at once: each nonce is issued or
+    /// checked under either the old secrets or the new ones. A nonce of a secret that is not among the
+    /// new ones is rejected from now on, with a new nonce in the response.
+    pub fn replace_secrets(&self, secrets: impl Into<NonceSecrets>) {
+        let secrets = Arc::new(secrets.into());
+        *self.secrets.write() = secrets;
+    }
+
+    /// The secrets at this moment. The lock is held for no longer than it takes to clone an `Arc`.
+    fn secrets(&self) -> Arc<NonceSecrets> {
+        Arc::clone(&self.secrets.read())
     }
 }
 
 impl NonceSource for StatelessNonces {
     fn issue(&self, issued: Timestamp, epoch: Epoch) -> Nonce {
         let issued = issued.as_unix().to_be_bytes();
-        let tag = self.issuing.mac(epoch, issued).finalize().into_bytes();
+        let secrets = self.secrets();
+        let tag = secrets.issuing.mac(epoch, issued).finalize().into_bytes();
         let mut bytes = [0; NONCE_LENGTH];
-        bytes[..4].copy_from_slice(&self.issuing.id);
+        bytes[..4].copy_from_slice(&secrets.issuing.id);
         bytes[4..12].copy_from_slice(&issued);
         bytes[12..].copy_from_slice(&tag[..TAG_LENGTH]);
         base64url::encode(bytes)
@@ -190,9 +197,8 @@ impl NonceSource for StatelessNonces {
         let bytes: [u8; NONCE_LENGTH] = base64url::decode_exact(nonce)?;
         let (id, rest) = bytes.split_first_chunk::<4>()?;
         let (issued, tag) = rest.split_first_chunk::<8>()?;
-        let secret = std::iter::once(&self.issuing)
-            .chain(&self.accepted)
-            .find(|secret| secret.id == *id)?;
+        let secrets = self.secrets();
+        let secret = secrets.all().find(|secret| secret.id == *id)?;
         // Constant-time comparison: the tag is what an attacker would have to guess.
         let mac = secret.mac(epoch, *issued);
         mac.verify_truncated_left(tag).ok()?;
@@ -203,7 +209,7 @@ impl NonceSource for StatelessNonces {
 impl fmt::Debug for StatelessNonces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StatelessNonces")
-            .field("accepted", &(1 + self.accepted.len()))
+            .field("accepted", &self.secrets().all().count())
             .finish_non_exhaustive()
     }
 }
@@ -212,44 +218,7 @@ impl fmt::Debug for StatelessNonces {
 const TAG_LENGTH: usize = 16;
 const NONCE_LENGTH: usize = 4 + 8 + TAG_LENGTH;
 
-/// The secret for the MAC (HMAC-SHA-256) of [`StatelessNonces`], at least 32 bytes.
-#[derive(Clone)]
-pub struct NonceSecret {
-    keyed: Hmac<Sha256>,
-    id: [u8; 4],
-}
-
 impl NonceSecret {
-    /// A secret of at least 32 bytes that all nodes share: random bytes, not a password.
-    pub fn from_bytes(secret: &[u8]) -> Result<Self, InvalidNonceSecret> {
-        if secret.len() < 32 {
-            return Err(InvalidNonceSecret::TooShort);
-        }
-        let keyed =
-            Hmac::<Sha256>::new_from_slice(secret).map_err(|_| InvalidNonceSecret::TooShort)?;
-        let id = keyed
-            .clone()
-            .chain_update("tower-dpop nonce key id")
-            .finalize()
-            .into_bytes();
-        Ok(Self {
-            keyed,
-            id: [id[0], id[1], id[2], id[3]],
-        })
-    }
-
-    /// A new random secret, for a service with one node. After a restart, a request with an earlier
-    /// nonce is rejected, with a new nonce in the response.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the operating system provides no randomness.
-    pub fn generate() -> Self {
-        let mut secret = Zeroizing::new([0; 32]);
-        getrandom::fill(secret.as_mut()).expect("the operating system gives randomness");
-        Self::from_bytes(secret.as_ref()).expect("32 bytes are enough")
-    }
-
     /// Each part has a fixed length, so different parts never give the same input.
     fn mac(&self, epoch: Epoch, issued: [u8; 8]) -> Hmac<Sha256> {
         self.keyed
@@ -259,21 +228,6 @@ impl NonceSecret {
             .chain_update(epoch.as_bytes())
             .chain_update(issued)
     }
-}
-
-impl fmt::Debug for NonceSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NonceSecret(..)")
-    }
-}
-
-/// Why a secret is invalid: a configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidNonceSecret {
-    /// Fewer than 32 bytes.
-    #[error("a nonce secret must have at least 32 bytes")]
-    TooShort,
 }
 
 /// Whether nonces are required: from no client, or from every client (RFC 9449 section 11.3 leaves

@@ -3,6 +3,7 @@
 mod checks;
 mod freshness;
 mod nonce;
+mod nonce_secret;
 mod public_url;
 mod replay;
 mod rules;

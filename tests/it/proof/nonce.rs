@@ -1,11 +1,12 @@
 //! Nonces: how they are required, recognised and renewed, and how their secrets rotate.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use tower_dpop::proof::{Epoch, InvalidNonceSecret, Nonce, NonceError, NonceSource, ProofError};
+use tower_dpop::proof::{Epoch, Nonce, NonceError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, Rejection, StatelessNonces, Timestamp,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, NonceSecrets, Rejection, StatelessNonces, Timestamp,
     Verifier,
 };
 
@@ -255,7 +256,7 @@ fn secrets_rotate_without_rejections() {
     let clock = TestClock::at(NOW);
     let store = MemoryReplayStore::default();
     let old = node_of(&store, StatelessNonces::new(secret(1)), &clock);
-    let both = StatelessNonces::new(secret(2)).add_accepted(secret(1));
+    let both = StatelessNonces::new(NonceSecrets::from(secret(2)).add_accepted(secret(1)));
     let both = node_of(&store, both, &clock);
     let new = node_of(&store, StatelessNonces::new(secret(2)), &clock);
     let nonce_of = |layer: &DpopLayer| required_nonce(layer).unwrap();
@@ -270,6 +271,71 @@ fn secrets_rotate_without_rejections() {
         "a nonce of the old secret, after the rotation",
         NonceError::Foreign,
     );
+}
+
+/// T-22: each step of a rotation, at a server that is not restarted.
+#[test]
+fn secrets_are_replaced_without_a_restart() {
+    let both = |first, second| NonceSecrets::from(secret(first)).add_accepted(secret(second));
+    let nonces = StatelessNonces::new(secret(1));
+    let layer = layer_with(nonces.clone(), &TestClock::at(NOW));
+    let nonce_of = |secrets: NonceSecrets| {
+        nonces.replace_secrets(secrets);
+        required_nonce(&layer).unwrap()
+    };
+    let old = required_nonce(&layer).unwrap();
+    let new = nonce_of(secret(2).into());
+    assert_ne!(old, new);
+    let steps = [
+        ("before", NonceSecrets::from(secret(1)), &old, [true, false]),
+        ("1: both accepted", both(1, 2), &old, [true, true]),
+        ("2: the new one issues", both(2, 1), &new, [true, true]),
+        (
+            "3: the old one is gone",
+            secret(2).into(),
+            &new,
+            [false, true],
+        ),
+    ];
+    for (name, secrets, issued, accepted) in steps {
+        assert_eq!(nonce_of(secrets), *issued, "{name}");
+        for (nonce, accepted) in [&old, &new].into_iter().zip(accepted) {
+            let outcome = with_nonce(nonce, NOW).outcome_by(&layer);
+            if accepted {
+                outcome.assert_passed(name);
+            } else {
+                let next = assert_nonce_challenge(&outcome, name, NonceError::Foreign);
+                assert_eq!(next, *issued, "{name}");
+            }
+        }
+    }
+}
+
+/// At no moment of a replacement is a secret missing that is there before and after it.
+#[test]
+fn secrets_are_replaced_at_once() {
+    let both = |first, second| NonceSecrets::from(secret(first)).add_accepted(secret(second));
+    let nonces = StatelessNonces::new(both(1, 2));
+    let layer = layer_with(nonces.clone(), &TestClock::at(NOW));
+    let nonce = required_nonce(&layer).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let replacing = scope.spawn(|| {
+            let mut replaced = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                nonces.replace_secrets(both(2, 1));
+                nonces.replace_secrets(both(1, 2));
+                replaced += 2;
+            }
+            replaced
+        });
+        let rejected = (0..200)
+            .map(|_| with_nonce(&nonce, NOW).outcome_by(&layer))
+            .find(|outcome| outcome.rejection.is_some());
+        done.store(true, Ordering::Relaxed);
+        assert!(rejected.is_none(), "{rejected:?}");
+        assert!(replacing.join().unwrap() > 0);
+    });
 }
 
 /// the MAC, which follows the key id and the time, cannot be predicted from other nonces.
@@ -295,18 +361,6 @@ fn the_mac_differs_by_secret_period_and_epoch() {
         }
     }
     assert_eq!(macs.len(), 4 * 64 * 4);
-}
-
-#[test]
-fn rejects_a_short_secret() {
-    for length in [0, 1, 31] {
-        assert_eq!(
-            NonceSecret::from_bytes(&vec![7; length]).unwrap_err(),
-            InvalidNonceSecret::TooShort
-        );
-    }
-    assert!(NonceSecret::from_bytes(&[7; 32]).is_ok());
-    assert!(NonceSecret::from_bytes(&[7; 200]).is_ok());
 }
 
 /// A source outside this crate.

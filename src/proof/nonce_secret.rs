@@ -7,12 +7,18 @@ use std::{env, fs, iter};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::jose::base64url;
 
 /// The fewest bytes of a secret: as many as HMAC-SHA-256 has security for.
 const MIN_LENGTH: usize = 32;
+
+/// The state of the MAC is as good as the secret, and is wiped only with the feature `zeroize` of sha2.
+const _: fn() = {
+    fn is_wiped<T: ZeroizeOnDrop>() {}
+    is_wiped::<Sha256>
+};
 
 /// A secret for the MAC (HMAC-SHA-256) of [`StatelessNonces`](crate::StatelessNonces): at least 32
 /// random bytes, not a password. It is wiped from memory when it is dropped.

@@ -30,7 +30,7 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{
     AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
-    ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer, StatelessNonces, Verifier,
+    NonceSecrets, ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer, StatelessNonces, Verifier,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -50,6 +50,9 @@ usage: resource_server --issuer URL [OPTION]...
   --max-age SECONDS      the age up to which proofs are accepted (default: 60)
   --leeway SECONDS       how far the clocks of clients may be off (default: 30)
   --nonces               require nonces
+  --nonce-secret-file FILE
+                         the same, under the secrets in a file that several servers share: one per line
+                         (openssl rand -hex 32), the first issues; read again on SIGHUP
   --lenient-typ          accept access tokens whose typ is JWT or missing
   --allow-bearer         let tokens that are bound to nothing pass under the Bearer scheme
   --report-only          reject nothing, report on standard error what would have been rejected
@@ -100,6 +103,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("--public-url {error}"))?;
     let audience = options.audience.clone().unwrap_or_else(|| url.to_string());
 
+    let nonces = nonces(&options)?;
     let opaque = introspection(&options, &audience)?;
     let app = match (options.issuer.clone(), opaque) {
         (Some(issuer), opaque) => {
@@ -119,9 +123,9 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
             if let Some(opaque) = opaque {
                 tokens = tokens.with_opaque_tokens(opaque);
             }
-            application(&options, url, tokens)
+            application(&options, url, nonces, tokens)
         }
-        (None, Some(opaque)) => application(&options, url, opaque),
+        (None, Some(opaque)) => application(&options, url, nonces, opaque),
         (None, None) => return Err("neither --issuer nor --introspection".into()),
     };
 
@@ -179,15 +183,49 @@ fn introspection(
     Ok(Some(tokens))
 }
 
-fn application<V>(options: &Options, url: PublicUrl, tokens: V) -> Router
+fn nonces(options: &Options) -> Result<Option<StatelessNonces>, Box<dyn Error>> {
+    let Some(file) = &options.nonce_secret_file else {
+        let secret = options.nonces.then(NonceSecret::generate);
+        return Ok(secret.map(StatelessNonces::new));
+    };
+    let secrets = NonceSecrets::from_file(file);
+    let secrets = secrets.map_err(|error| format!("--nonce-secret-file: {error}"))?;
+    let nonces = StatelessNonces::new(secrets);
+    #[cfg(unix)]
+    replace_on_hangup(nonces.clone(), file.clone())?;
+    Ok(Some(nonces))
+}
+
+/// Reads the secrets again on each SIGHUP. If the file is invalid, they stay as they are.
+#[cfg(unix)]
+fn replace_on_hangup(nonces: StatelessNonces, file: String) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match NonceSecrets::from_file(&file) {
+                Ok(secrets) => nonces.replace_secrets(secrets),
+                Err(error) => eprintln!("resource_server: --nonce-secret-file: {error}"),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn application<V>(
+    options: &Options,
+    url: PublicUrl,
+    nonces: Option<StatelessNonces>,
+    tokens: V,
+) -> Router
 where
     V: AccessTokenVerifier<Claims = TokenClaims>,
 {
     let mut rules = ProofRules::new(url)
         .with_algorithms(options.algorithms)
         .with_freshness(options.freshness);
-    if options.nonces {
-        rules = rules.with_nonces(StatelessNonces::new(NonceSecret::generate()));
+    if let Some(nonces) = nonces {
+        rules = rules.with_nonces(nonces);
     }
     let mut verifier = Verifier::new(rules, tokens);
     if options.allow_bearer {
@@ -277,6 +315,7 @@ struct Options {
     freshness: Freshness,
     scopes: Option<Scopes>,
     nonces: bool,
+    nonce_secret_file: Option<String>,
     lenient_typ: bool,
     allow_bearer: bool,
     report_only: bool,
@@ -305,6 +344,7 @@ impl Options {
             freshness: Freshness::default(),
             scopes: None,
             nonces: false,
+            nonce_secret_file: None,
             lenient_typ: false,
             allow_bearer: false,
             report_only: false,
@@ -343,6 +383,7 @@ impl Options {
                     options.freshness = options.freshness.with_leeway(seconds(name, &value()?)?);
                 }
                 "--nonces" => options.nonces = true,
+                "--nonce-secret-file" => options.nonce_secret_file = Some(value()?),
                 "--lenient-typ" => options.lenient_typ = true,
                 "--allow-bearer" => options.allow_bearer = true,
                 "--report-only" => options.report_only = true,

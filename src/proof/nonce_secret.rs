@@ -135,7 +135,7 @@ fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 /// rotation: nonces are issued under the first, and accepted under each.
 ///
 /// As text, in a file or in an environment variable, secrets are separated by line breaks or commas.
-/// White space around a secret is ignored, and so are empty lines. To repeat a secret has no effect.
+/// White space around secrets and empty entries are ignored. To repeat a secret has no effect.
 /// [`NonceSecret`] describes the form of each.
 ///
 /// # Rotation
@@ -316,13 +316,13 @@ pub enum InvalidNonceSecrets {
     /// There is no secret in it.
     #[error("{place}: no nonce secret, expected one per line or separated by commas")]
     Empty {
-        /// The file or the environment variable.
+        /// The file or the environment variable, with its name.
         place: String,
     },
     /// One of the secrets is invalid.
     #[error("{place}: secret {number}: {reason}")]
     Secret {
-        /// The file or the environment variable.
+        /// The file or the environment variable, with its name.
         place: String,
         /// Which one, counted from one.
         number: usize,
@@ -332,7 +332,7 @@ pub enum InvalidNonceSecrets {
     /// The file cannot be read, or the environment variable is not set.
     #[error("{place}: {reason}")]
     Unreadable {
-        /// The file or the environment variable.
+        /// The file or the environment variable, with its name.
         place: String,
         /// The operating system's reason.
         reason: String,

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 use tower_dpop::proof::{Epoch, Nonce, NonceError, NonceSource, ProofError};
 use tower_dpop::{
-    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, NonceSecrets, Rejection, StatelessNonces, Timestamp,
-    Verifier,
+    DpopLayer, Freshness, MemoryReplayStore, NonceSecret, NonceSecrets, Rejection, StatelessNonces,
+    Timestamp, Verifier,
 };
 
 use super::with_nonce;

@@ -207,7 +207,7 @@ impl NonceSecrets {
     /// Reads a file. Its content is not kept.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, InvalidNonceSecrets> {
         let path = path.as_ref();
-        let place = format!("file {path:?}");
+        let place = format!("file {}", path.display());
         match fs::read(path).map(Zeroizing::new) {
             Ok(text) => Self::from_text(&text, place),
             Err(error) => Err(InvalidNonceSecrets::Unreadable {
@@ -219,7 +219,7 @@ impl NonceSecrets {
 
     /// Reads an environment variable, which remains set.
     pub fn from_env(name: &str) -> Result<Self, InvalidNonceSecrets> {
-        let place = format!("environment variable {name:?}");
+        let place = format!("environment variable {name}");
         match env::var_os(name) {
             Some(text) => {
                 let text = Zeroizing::new(text.into_encoded_bytes());

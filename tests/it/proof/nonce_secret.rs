@@ -199,7 +199,10 @@ fn rejects_a_file_without_valid_secrets() {
     for (name, text, expected) in rows {
         let path = file(name, text.as_bytes());
         let error = NonceSecrets::from_file(&path).expect_err(name);
-        assert_eq!(error.to_string(), format!("file {path:?}: {expected}"));
+        assert_eq!(
+            error.to_string(),
+            format!("file {}: {expected}", path.display())
+        );
         assert_hides(name, &error, &text);
         let error = text.parse::<NonceSecrets>().expect_err(name);
         assert_eq!(error.to_string(), format!("the text: {expected}"));
@@ -219,7 +222,7 @@ fn rejects_a_file_without_valid_secrets() {
     let missing = path.with_file_name("no-nonce-secrets");
     let error = NonceSecrets::from_file(&missing).unwrap_err();
     assert!(matches!(error, InvalidNonceSecrets::Unreadable { .. }));
-    let start = format!("file {missing:?}: ");
+    let start = format!("file {}: ", missing.display());
     assert!(error.to_string().starts_with(&start), "{error}");
 }
 
@@ -247,7 +250,7 @@ fn secrets_are_read_from_an_environment_variable() {
     }
     let issues = issuing(HEX.parse::<NonceSecret>().unwrap());
     let issues = format!("issues: {issues}");
-    let error = |text: &str| format!("error: environment variable {VARIABLE:?}: {text}");
+    let error = |text: &str| format!("error: environment variable {VARIABLE}: {text}");
     let rows = [
         ("one", Some(HEX.to_owned()), issues.clone()),
         ("several", Some(format!("{HEX},{OTHER}\n")), issues),

@@ -126,13 +126,13 @@ pub struct InvalidNonce;
 /// replay store accept it. [`Freshness::with_nonce_period`] sets for how long; by default, for two to four
 /// minutes.
 ///
-/// The MAC also covers the [`Epoch`] of the replay store, so a proof passes only with the store that
-/// remembers it. If nodes have a store each, or a node has restarted, clients get 401 `use_dpop_nonce` and
-/// repeat the request with the new nonce. Most clients repeat a request once, so behind a load balancer
-/// that spreads the requests of one client, nodes need a shared store. Or send the requests with one token
-/// to one node; an option
-/// ([`with_insecure_one_use_per_node`](crate::ProofRules::with_insecure_one_use_per_node)) gives up the
-/// protection.
+/// The MAC also covers the [`Epoch`] of the replay store, so a proof passes only with the store that will
+/// remember it. With a nonce of another store, or from before a restart, a client gets 401
+/// `use_dpop_nonce` and repeats the request with the new nonce, but most clients do so only once. So
+/// behind a load balancer that spreads the requests of one client over several nodes, use a shared store,
+/// or send all requests with one token to the same node.
+/// [`with_insecure_one_use_per_node`](crate::ProofRules::with_insecure_one_use_per_node) gives up the
+/// protection instead.
 ///
 /// Clones share their secrets, which can be replaced while the server runs. [`NonceSecrets`] has the
 /// steps of a rotation.
@@ -328,8 +328,8 @@ pub(crate) struct AcceptedNonce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NonceError {
-    /// The nonce was not issued by this server, or for another [`Epoch`] of its replay store, or was
-    /// tampered with.
+    /// The nonce was not issued by this server, or was issued for another [`Epoch`] of its replay store,
+    /// or was tampered with.
     #[error("the nonce of the DPoP proof was not issued by this server")]
     Foreign,
     /// The issue time is in the future by more than the leeway.

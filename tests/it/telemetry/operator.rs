@@ -516,6 +516,38 @@ fn an_outage_of_the_replay_store_is_logged_once_and_so_is_its_end() {
     }
 }
 
+/// A store that lost records is no outage: only requests that were under way are rejected.
+#[test]
+fn records_that_a_replay_store_lost_are_logged_once() {
+    struct Lost;
+
+    impl ReplayStore for Lost {
+        async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
+            Err(ReplayStoreError::OtherStore)
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch::of(b"a primary")
+        }
+    }
+
+    let rules = common::rules().with_replay_store(Lost);
+    let layer = DpopLayer::new(Verifier::new(rules, jwt_verifier()));
+    let ((), log) = logged(|| {
+        for _ in 0..2 {
+            assert_eq!(Attempt::good().outcome_by(&layer).status, 503);
+        }
+    });
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    let [warning] = warnings[..] else {
+        panic!("{log}");
+    };
+    assert!(
+        warning.ends_with(r#"the replay store may have lost records since the request came in: requests that came in before are rejected reason="unavailable_replay_other_store""#),
+        "{warning}"
+    );
+}
+
 /// `RUST_LOG=tower_dpop=info` must show why these programs respond with 5xx, too.
 #[test]
 fn the_events_of_the_example_servers_match_the_documented_filter() {

@@ -2,7 +2,7 @@
 //!
 //! A client in the middle of an upload does not see a response on HTTP/1.1 if the server closes the connection with data
 //! unread: its next write fails first. With nonces required that is normal traffic, and such a client would never learn its
-//! nonce. HTTP/2 needs nothing of this: a stream ends without its connection ([RFC 9113 section
+//! nonce. HTTP/2 does not need this: a stream ends without its connection ([RFC 9113 section
 //! 8.1](https://www.rfc-editor.org/rfc/rfc9113#section-8.1)).
 
 use std::future::Future;
@@ -38,7 +38,7 @@ impl Default for DiscardLimits {
 /// What happens to the body of one request if the request is rejected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Unread {
-    /// The protocol needs nothing.
+    /// Nothing is read: a stream of HTTP/2 ends without its connection.
     Drop,
     /// The client sends the body only after an interim response ([RFC 9110 section
     /// 10.1.1](https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1)), so nothing is on its way.
@@ -59,13 +59,13 @@ impl Unread {
 }
 
 pin_project! {
-    /// Reads a body and keeps nothing of it but the frame at hand. Ready when the response can be sent.
+    /// Reads and discards a body, one frame at a time. It is ready when the response can be sent.
     pub(crate) struct Discard<B> {
         #[pin]
         body: B,
         unread: Unread,
         bytes_read: u64,
-        // Only made when the body lets us wait.
+            // Created when the body first has nothing to read.
         #[pin]
         timeout: Option<Sleep>,
     }

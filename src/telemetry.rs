@@ -36,7 +36,7 @@
 //! | `route` | with the feature `axum`: the route that matched, as it was given to the router |
 //! | `jkt` | the thumbprint of the client's key, once a signature by it was verified |
 //!
-//! Apart from the `jkt` and the values of `detail`, no event has request data. Method, route and `jkt` are known if a
+//! Apart from a standard method, the `jkt` and the values of `detail`, no event has request data. Method, route and `jkt` are known if a
 //! [`DpopLayer`](crate::DpopLayer) decided. Its events are in the span `dpop` (level `debug`).
 //!
 //! A [`DpopLayer`](crate::DpopLayer) also logs once per verifier, when it first wraps a service, what requests must meet

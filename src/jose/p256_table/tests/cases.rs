@@ -1,6 +1,6 @@
 //! Signatures at the edges of ECDSA and of the comb: good ones, and ones with a single defect.
 //!
-//! p256 and num-bigint make all of them from the number of a batch: the same number gives the same cases.
+//! p256 and plain integers make all of them from the number of a batch: the same number gives the same cases.
 //! If the client's private key d is known, u1 G + u2 Q = (u1 + u2 d) G, so there is a good signature
 //! for any u1 and u2: r is the x of that point, s = r / u2, z = u1 s.
 //!

@@ -6,15 +6,16 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower_dpop::Rejection;
+use tower_dpop::testing::TestClock;
 use tower_dpop::tokens::{ClientAuthentication, HttpClient, IntrospectionVerifier, TokenError};
 
 use super::{
     CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, changed_response, clients, good_response,
-    layer, send,
+    layer, layer_at, send,
 };
 use common::log::logged;
 use common::proofs::assert_shows_nothing;
-use common::{AUDIENCE, block_on};
+use common::{AUDIENCE, NOW, block_on};
 
 /// J-12 for introspection responses: a body that two parsers could read differently is not a valid
 /// response. The server is at fault, so the client gets a 503, and no challenge to get another
@@ -377,6 +378,49 @@ fn logs_and_responses_contain_no_tokens_secrets_or_claims() {
                         "{name}: {events:?}"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// One line when the endpoint begins to fail, one for each further cause, and one when it has worked for some seconds.
+#[test]
+fn an_outage_of_the_endpoint_is_logged_once_and_so_is_its_end() {
+    let server = Server::with_basic();
+    let clock = TestClock::at(NOW);
+    let layer = layer_at(&clock, server.verifier());
+    let failed = "an access token could not be introspected";
+    let works = "access tokens can be introspected again";
+    // Seconds, the status, and what is logged about the endpoint.
+    let rows = [
+        (0, 200, None),
+        (1, 500, Some((" WARN", failed, "status 500"))),
+        (2, 500, None),
+        (2, 502, Some((" WARN", failed, "status 502"))),
+        (3, 200, None),
+        (4, 500, None),
+        (8, 200, None),
+        (9, 200, Some((" INFO", works, "seconds=8"))),
+        (10, 200, None),
+        (11, 500, Some((" WARN", failed, "status 500"))),
+    ];
+    for (seconds, status, expected) in rows {
+        clock.set(NOW + seconds);
+        let status = StatusCode::from_u16(status).unwrap();
+        server.set_response_with_status(status, json!({ "active": false }).to_string());
+        let (outcome, log) = logged(|| block_on(send(&layer, TOKEN)));
+        let rejected = if status == 200 { 401 } else { 503 };
+        assert_eq!(outcome.kit.status, rejected, "{seconds}");
+        let target = "tower_dpop::tokens::introspection";
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(target)).collect();
+        assert_eq!(
+            lines.len(),
+            usize::from(expected.is_some()),
+            "{seconds}: {log}"
+        );
+        if let Some((level, message, detail)) = expected {
+            for part in [level, message, detail] {
+                assert!(lines[0].contains(part), "{seconds}: {log}");
             }
         }
     }

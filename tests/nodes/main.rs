@@ -1,0 +1,1 @@
+//! Replay stores that several nodes share, on real servers and with the faults of real networks.

@@ -24,7 +24,7 @@ struct Failures {
 const MAX_CAUSES: usize = 8;
 
 impl Outage {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             is_down: AtomicBool::new(false),
             failures: Mutex::new(None),

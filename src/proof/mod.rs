@@ -16,7 +16,6 @@ pub use crate::proof::freshness::IatError;
 pub use crate::proof::nonce::{DPOP_NONCE, InvalidNonce, Nonce, NonceError, NonceSource};
 pub use crate::proof::nonce_secret::{InvalidNonceSecret, InvalidNonceSecrets};
 pub use crate::proof::public_url::InvalidPublicUrl;
-pub use crate::proof::replay::compact::CompactReplayStore;
 pub use crate::proof::replay::contract as replay_contract;
 pub use crate::proof::replay::epoch::Epoch;
 pub use crate::proof::replay::memory::MemoryUsage;

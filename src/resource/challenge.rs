@@ -33,8 +33,8 @@ impl Challenges {
         let mut response = Response::new(B::default());
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
-        if let Rejection::Unavailable(_) = rejection {
-            // A short time: records in a full replay store expire every second, and other unreachable
+        if let Rejection::TooManyRequests | Rejection::Unavailable(_) = rejection {
+            // A short time: records in a replay store expire every second, and other unreachable
             // services have their own timeouts.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         } else {

@@ -32,6 +32,7 @@ use crate::tokens::access_token::TokenError;
 /// | a bound access token under the Bearer scheme | 401 | `invalid_token` |
 /// | the access token does not allow the request | 403 | `insufficient_scope` |
 /// | the user was not authenticated as required | 401 | `insufficient_user_authentication` |
+/// | the client's share of the replay store is used up | 429 | no challenge, `Retry-After` |
 /// | the server could not decide | 503 | no challenge, `Retry-After` |
 ///
 /// ```text
@@ -87,6 +88,10 @@ pub enum Rejection {
     /// The access token under the DPoP scheme is valid, but does not allow this request.
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
+    /// The client has used its share of the replay store
+    /// ([`ReplayStoreError::ClientLimit`](crate::proof::ReplayStoreError::ClientLimit), 429).
+    #[error("too many requests by this client: its share of the replay store is used up")]
+    TooManyRequests,
     /// The server could not decide (503). It is the server's fault, not the client's.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -124,7 +129,10 @@ impl From<BearerError> for Rejection {
 
 impl From<ReplayStoreError> for Rejection {
     fn from(error: ReplayStoreError) -> Self {
-        Self::Unavailable(Unavailable::Replay(error))
+        match error {
+            ReplayStoreError::ClientLimit => Self::TooManyRequests,
+            error => Self::Unavailable(Unavailable::Replay(error)),
+        }
     }
 }
 
@@ -145,6 +153,7 @@ impl Rejection {
             Self::Credentials(CredentialsError::Ambiguous | CredentialsError::Malformed) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ if self.error_code() == Some("insufficient_scope") => StatusCode::FORBIDDEN,
             _ => StatusCode::UNAUTHORIZED,
@@ -152,10 +161,12 @@ impl Rejection {
     }
 
     /// The `error` of the challenge. There is none for a request without credentials (RFC 9449 section
-    /// 7.2), nor if the server could not decide.
+    /// 7.2), nor for one that was rejected for a reason outside of its credentials (429, 503).
     pub const fn error_code(&self) -> Option<&'static str> {
         match self {
-            Self::Credentials(CredentialsError::Missing) | Self::Unavailable(_) => None,
+            Self::Credentials(CredentialsError::Missing)
+            | Self::TooManyRequests
+            | Self::Unavailable(_) => None,
             Self::Credentials(CredentialsError::Ambiguous | CredentialsError::Malformed) => {
                 Some("invalid_request")
             }
@@ -189,6 +200,7 @@ impl Rejection {
                 | CredentialsError::Malformed
                 | CredentialsError::Missing,
             )
+            | Self::TooManyRequests
             | Self::Unavailable(_) => None,
             Self::Credentials(CredentialsError::TokenTooLong)
             | Self::Target(_)
@@ -212,6 +224,7 @@ impl Rejection {
             Self::Nonce(error) => error.reason(),
             Self::Bearer(error) => error.reason(),
             Self::Authorization(error) => error.reason(),
+            Self::TooManyRequests => ReplayStoreError::ClientLimit.reason(),
             Self::Unavailable(Unavailable::Replay(error)) => error.reason(),
             Self::Unavailable(Unavailable::Token) => "unavailable_token",
         }

@@ -135,7 +135,7 @@ impl TestResponse {
     }
 
     /// Asserts that the request was rejected with this status and this `error`, in exactly one DPoP
-    /// challenge, which names the algorithms. Challenges of other schemes are ignored. A 503 has none.
+    /// challenge, which names the algorithms. Challenges of other schemes are ignored. A 429 or 503 has none.
     ///
     /// If the Bearer challenge has the error, there must be one, and one DPoP challenge without an error;
     /// no DPoP challenge if the token is valid but not sufficient.
@@ -155,10 +155,10 @@ impl TestResponse {
             "{name}: ought to get {expected}, but {self}"
         );
         let count = |scheme| self.challenges_of(scheme).count();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
             assert!(
                 count(Scheme::Bearer) + count(Scheme::Dpop) == 0,
-                "{name}: a fault of the server's gets no challenge, but {self}"
+                "{name}: ought to get no challenge, but {self}"
             );
             return;
         }
@@ -249,7 +249,7 @@ impl TestResponse {
     /// Asserts that the request to a token endpoint, whose response has this body, was rejected for
     /// exactly this reason. The body is the JSON of [RFC 6749 section
     /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2), and the response must not be
-    /// cached. A server error (503) has no such body.
+    /// cached. A 429 or 503 has no such body.
     ///
     /// # Panics
     ///

@@ -1,5 +1,7 @@
 //! How a request gets its one defect.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use crate::jose::algorithm::Algorithm;
@@ -232,7 +234,7 @@ struct Htu {
 
 /// A key for the same algorithm. RSA keys are slow to generate, so the thief has one per type.
 fn thiefs_key(algorithm: Algorithm) -> SigningKey {
-    static KEYS: Mutex<Vec<SigningKey>> = Mutex::new(Vec::new());
+    static KEYS: LazyLock<Mutex<Vec<SigningKey>>> = LazyLock::new(Mutex::default);
     let mut keys = KEYS.lock();
     let known = keys
         .iter()

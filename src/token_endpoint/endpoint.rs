@@ -113,7 +113,7 @@ impl TokenEndpoint {
     /// Makes the response to a rejected request: its status, its JSON, a nonce if one is demanded, and
     /// the [`TokenRequestRejection`] in its extensions. Also emits one `tracing` event.
     ///
-    /// A 503 has no body: [RFC 6749 section
+    /// A 429 or 503 has no body: [RFC 6749 section
     /// 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) defines only errors of the client.
     pub fn reject<B: From<String>>(
         &self,
@@ -125,9 +125,9 @@ impl TokenEndpoint {
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let TokenRequestRejection::Unavailable(_) = rejection {
-            // A short delay: a full store empties with every second, and anything else that is
-            // unreachable has its own timeouts.
+        if rejection.error_code().is_none() {
+            // A short time: records in a replay store expire every second, and a shared store has its own
+            // timeouts.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         } else {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -11,6 +11,7 @@
 //! | with one that is bound, and (if requests without a proof are accepted) no proof | 400 `invalid_dpop_proof` |
 //! | with a `dpop_jkt` that is malformed, or that names another key than the proof | 400 `invalid_request` |
 //! | with a target that no proof can name: another server's, or a CONNECT | 400 `invalid_request` |
+//! | while the client's share of the replay store is used up | 429, `Retry-After`, no body |
 //! | while the replay store is full or unreachable | 503, `Retry-After`, no body |
 //!
 //! A 400 has the JSON of [RFC 6749 section

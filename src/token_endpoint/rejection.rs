@@ -32,9 +32,22 @@ pub enum TokenRequestRejection {
     /// The code or refresh token is bound to a key, and the request has no proof by that key.
     #[error(transparent)]
     GrantBinding(#[from] GrantBindingError),
+    /// The client has used its share of the replay store
+    /// ([`ReplayStoreError::ClientLimit`](crate::proof::ReplayStoreError::ClientLimit), 429).
+    #[error("too many requests by this client: its share of the replay store is used up")]
+    TooManyRequests,
     /// The replay store could not decide: a server error, not a client error.
     #[error(transparent)]
-    Unavailable(#[from] ReplayStoreError),
+    Unavailable(ReplayStoreError),
+}
+
+impl From<ReplayStoreError> for TokenRequestRejection {
+    fn from(error: ReplayStoreError) -> Self {
+        match error {
+            ReplayStoreError::ClientLimit => Self::TooManyRequests,
+            error => Self::Unavailable(error),
+        }
+    }
 }
 
 impl From<RuleError> for TokenRequestRejection {
@@ -51,6 +64,7 @@ impl TokenRequestRejection {
     /// The status of the response.
     pub const fn status(&self) -> StatusCode {
         match self {
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Target(_)
             | Self::Proof(_)
@@ -60,7 +74,7 @@ impl TokenRequestRejection {
         }
     }
 
-    /// The `error` of the response. A server error has none.
+    /// The `error` of the response. Responses with 429 and 503 have none.
     pub const fn error_code(&self) -> Option<&'static str> {
         match self {
             Self::Proof(_) | Self::GrantBinding(GrantBindingError::NoProof) => {
@@ -69,11 +83,11 @@ impl TokenRequestRejection {
             Self::Nonce(_) => Some("use_dpop_nonce"),
             Self::GrantBinding(_) => Some("invalid_grant"),
             Self::Target(_) | Self::DpopJkt(_) => Some("invalid_request"),
-            Self::Unavailable(_) => None,
+            Self::TooManyRequests | Self::Unavailable(_) => None,
         }
     }
 
-    /// The JSON of RFC 6749 section 5.2, or an empty string for a server error. A description is
+    /// The JSON of RFC 6749 section 5.2, or an empty string if there is no `error`. A description is
     /// used as it is: it contains no request data.
     pub(crate) fn body(&self) -> String {
         let Some(error) = self.error_code() else {
@@ -103,6 +117,7 @@ impl TokenRequestRejection {
                 GrantBindingError::NoProof => "grant_no_proof",
                 GrantBindingError::RefreshTokenOfOtherKey => "grant_refresh_token_of_other_key",
             },
+            Self::TooManyRequests => ReplayStoreError::ClientLimit.reason(),
             Self::Unavailable(error) => error.reason(),
         }
     }

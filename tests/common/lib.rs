@@ -243,7 +243,7 @@ impl Outcome {
             self.rejection.is_some(),
             "{name}: no rejection in the extensions"
         );
-        if status == 503 {
+        if matches!(status, 429 | 503) {
             assert_eq!(
                 self.challenges, [""; 0],
                 "{name}: a challenge for a server error"

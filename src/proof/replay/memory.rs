@@ -1,34 +1,53 @@
 //! The replay store of one process.
 //!
-//! The map is moka's. Looking up a record and inserting it are one step under a lock of this crate:
-//! of moka's entry operations, `or_insert` lets two threads both win, and the others keep locks in
-//! a second map, which takes a third of a claim's time with a million records. moka's own eviction
-//! is not used: beyond its capacity it would silently evict records that are still needed, and it
-//! does not use this crate's clock. Instead every record's key is also in a list by the last second
-//! of its proof, and each new record removes a few keys from the lists whose second has passed. So
-//! a record is dropped when its proof can no longer be accepted and never before; a full store
-//! returns an error.
+//! Records are in many short lists, each behind its own lock, chosen by a keyed hash. A claim locks its list
+//! first, so that nothing comes between looking for a record and adding it. If the record is not there, the
+//! claim locks the client's counts and then the ledger of all counts, in this order, and the record is added
+//! if they have room for it. Nothing is ever moved to a larger table, and a list drops its expired
+//! records when it is next used: so no claim takes long, however many records there are.
+//!
+//! `moka` was tried for the clients. Looking one up took half of a claim's time, and expiring many at once
+//! held a single claim up for seconds (`benches` compares a cache of proofs in `moka` with this store).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{self, Future};
+use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use moka::sync::Cache;
-
+use crate::proof::replay::clients::Clients;
 use crate::proof::replay::epoch::Epoch;
+use crate::proof::replay::forgotten::Forgotten;
+use crate::proof::replay::ledger::{Entry, Ledger, Limits};
 use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProof};
-use crate::sync::Mutex;
-use crate::telemetry;
+use crate::sync::{Mutex, RandomState};
 use crate::time::Timestamp;
 
 /// Remembers proofs in this process's memory. Clones are handles to the same store.
 ///
-/// Backed by `moka`, a widely used concurrent cache. For a service with many records,
-/// [`CompactReplayStore`](crate::proof::CompactReplayStore) needs about 10% of the memory, and none
-/// of its claims takes long: with a million records, this store sometimes pauses for milliseconds
-/// to clean up (measured once; no benchmark here shows it).
+/// # Limits
+///
+/// A record takes about 45 bytes, and up to 25 more if its client has few of them. With the default freshness a
+/// record is needed for 91 s, and for up to 121 s if a client's clock is ahead, so a million records carry
+/// 8,000 to 11,000 requests per second.
+///
+/// A full store rejects claims with 503 until records expire; it never drops a record that is needed. But no
+/// client can fill it for the others. When 80% of it are in use, clients that have more than an equal
+/// share (the limit divided by the number of clients with records) are rejected with 429, and the rest
+/// is for clients that have less. A client that is alone can use all of it. A client is a key: this
+/// works if the authorization server does not give one party tokens for any number of keys.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::MemoryReplayStore;
+/// # use tower_dpop::ProofRules;
+///
+/// # fn example(rules: ProofRules) {
+/// let replays = MemoryReplayStore::with_limit(10_000_000).with_client_limit(100_000);
+/// let rules = rules.with_replay_store(replays);
+/// # }
+/// ```
 ///
 /// # Security
 ///
@@ -37,69 +56,94 @@ use crate::time::Timestamp;
 /// before a restart is accepted once more after it: use a shared store, or require nonces.
 /// Each store has an [`Epoch`](crate::proof::Epoch) of its own, so a proof with a nonce passes with the
 /// store that the nonce was issued for, and with no other.
+///
+/// If the clock is set back, a proof whose record may already have been dropped is rejected with 503.
 #[derive(Clone)]
 pub struct MemoryReplayStore(Arc<Store>);
 
 struct Store {
-    records: Cache<Half, ()>,
-    /// A thread that inserts a record holds the lock of its key.
-    insertions: [Mutex<()>; INSERTIONS],
-    lists: Mutex<Lists>,
-    live: AtomicUsize,
-    limit: usize,
-    rejected: AtomicU64,
+    records: Sharded<Bucket>,
+    clients: Sharded<Clients>,
+    ledger: Mutex<Ledger>,
+    limits: Limits,
+    /// In seconds.
+    retention_floor: u64,
     epoch: Epoch,
 }
 
-/// The maximum number of concurrent insertions.
-const INSERTIONS: usize = 64;
-
-struct Lists {
-    /// The keys of all records, by the last second of their proofs.
-    by_last_second: BTreeMap<Timestamp, Vec<Half>>,
-    /// The second after the last one from which records were dropped. If a proof expired before it,
-    /// its record may have been dropped.
-    dropped_before: Timestamp,
+/// A fixed number of values, each behind its own lock.
+struct Sharded<T> {
+    shards: Box<[Mutex<T>]>,
+    /// Its secret prevents a client from choosing keys that all fall into one shard.
+    hasher: RandomState,
 }
 
-/// See [`ReplayKey::half`](crate::proof::ReplayKey::half).
-type Half = [u8; 16];
+#[derive(Default)]
+struct Bucket {
+    records: Vec<Record>,
+    /// The version of [`Forgotten`] by which records were last dropped here.
+    dropped: u64,
+}
+
+struct Record {
+    key: [u8; 16],
+    kept_until: Timestamp,
+}
+
+/// Records per bucket when the store is full: few, because each claim searches a whole bucket.
+const RECORDS_PER_BUCKET: usize = 32;
+/// The maximum number of buckets (2.6 MB, for 2 million records). Beyond it, buckets get longer instead.
+const MAX_BUCKETS: usize = 1 << 16;
+/// Records by which a bucket grows. Doubling would leave a third of the memory unused.
+const ROOM: usize = 8;
+const MAX_CLIENT_SHARDS: usize = 1 << 14;
 
 impl MemoryReplayStore {
-    /// A store of at most this many live records; further claims are rejected with 503 until an
-    /// older record expires.
+    /// A store of at most this many live records.
+    pub fn with_limit(records: usize) -> Self {
+        let limits = Limits {
+            records,
+            records_per_client: usize::MAX,
+        };
+        Self(Arc::new(Store::new(limits, 0)))
+    }
+
+    /// An empty store that also limits each client to this many live records, however few others have. Further
+    /// claims are rejected with 429.
+    #[must_use]
+    pub fn with_client_limit(self, records: usize) -> Self {
+        let limits = Limits {
+            records_per_client: records,
+            ..self.0.limits
+        };
+        Self(Arc::new(Store::new(limits, self.0.retention_floor)))
+    }
+
+    /// An empty store that keeps each record for at least this long, in whole seconds, rounded up.
     ///
-    /// A record takes about 360 bytes. With the default freshness a record is needed for 91 s, and
-    /// for up to 121 s if a client's clock is ahead, so a million records carry 8,000 to 11,000
-    /// requests per second. One client with a valid token can fill the store for all clients; if
-    /// clients are not trusted that far, limit the rate of each client in a layer outside this one.
-    pub fn with_limit(limit: usize) -> Self {
-        Self(Arc::new(Store {
-            records: Cache::builder().build(),
-            insertions: [const { Mutex::new(()) }; INSERTIONS],
-            lists: Mutex::new(Lists {
-                by_last_second: BTreeMap::new(),
-                dropped_before: Timestamp::from_unix(0),
-            }),
-            live: AtomicUsize::new(0),
-            limit,
-            rejected: AtomicU64::new(0),
-            epoch: Epoch::random(),
-        }))
+    /// A record is kept as long as the verifier that accepted the proof would accept it again. If other
+    /// verifiers share the store and accept proofs for longer, set the longest
+    /// [`Freshness::retention`](crate::Freshness::retention) of them, so that none accepts the proof again.
+    #[must_use]
+    pub fn with_retention_floor(self, floor: Duration) -> Self {
+        let seconds = floor.as_secs() + u64::from(floor.subsec_nanos() > 0);
+        Self(Arc::new(Store::new(self.0.limits, seconds)))
     }
 
     /// How full the store is, and how many claims it has rejected. For metrics and alarms.
     pub fn usage(&self) -> MemoryUsage {
+        let ledger = self.0.ledger.lock();
         MemoryUsage {
-            live: self.0.live.load(Ordering::Relaxed),
-            limit: self.0.limit,
-            rejected: self.0.rejected.load(Ordering::Relaxed),
+            live: ledger.live,
+            limit: self.0.limits.records,
+            clients: ledger.clients,
+            rejected: ledger.rejected,
         }
     }
 }
 
 impl Default for MemoryReplayStore {
-    /// At most a million live records, about 360 MB: at least 8,000 requests per second. Choose a
+    /// At most a million live records, 45 to 70 MB: at least 8,000 requests per second. Choose a
     /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)
@@ -112,7 +156,8 @@ impl ReplayStore for MemoryReplayStore {
         proof: UsedProof,
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
         let claim = self.0.claim(proof);
-        telemetry::replay_store(self.0.live.load(Ordering::Relaxed), self.0.limit);
+        #[cfg(feature = "metrics")]
+        crate::telemetry::replay_store(self.usage().live, self.0.limits.records);
         future::ready(claim)
     }
 
@@ -121,91 +166,88 @@ impl ReplayStore for MemoryReplayStore {
     }
 }
 
-/// Records dropped with each new one: more than one, so that the store empties faster than it
-/// fills; few, so that no request takes long to remove the records of others.
-const DROPPED_PER_CLAIM: usize = 16;
-
 impl Store {
+    fn new(limits: Limits, retention_floor: u64) -> Self {
+        let buckets = (limits.records / RECORDS_PER_BUCKET).clamp(1, MAX_BUCKETS);
+        Self {
+            records: Sharded::new(buckets),
+            clients: Sharded::new(buckets.min(MAX_CLIENT_SHARDS)),
+            ledger: Mutex::new(Ledger::new()),
+            limits,
+            retention_floor,
+            epoch: Epoch::random(),
+        }
+    }
+
     fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
         if proof.epoch != self.epoch {
             return Err(ReplayStoreError::OtherStore);
         }
-        let (key, now, expires) = (proof.key.half(), proof.now, proof.expires);
-        while !self.reserve() {
-            let passed = self.lists.lock().take_passed(now);
-            if passed.is_empty() {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                return Err(ReplayStoreError::Full);
-            }
-            self.drop_records(&passed);
-        }
-        if !self.record(key) {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        let key = proof.key.half();
+        let entry = Entry {
+            now: proof.now,
+            expires: proof.expires,
+            kept_until: proof.expires.max(proof.now.plus(self.retention_floor)),
+            retention_floor: self.retention_floor,
+        };
+        let mut bucket = self.records.shard(&key).lock();
+        if bucket.contains(&key) {
             return Ok(Claim::Replayed);
         }
-        let (passed, dropped_before) = {
-            let mut lists = self.lists.lock();
-            lists.by_last_second.entry(expires).or_default().push(key);
-            (lists.take_passed(now), lists.dropped_before)
-        };
-        self.drop_records(&passed);
-        // After the clock stepped back, or between threads that read it on both sides of a second
-        // boundary, the record of an earlier use may have been dropped already. Checked after the
-        // insertion: the thread that dropped it had raised `dropped_before` first.
-        if expires < dropped_before {
-            return Err(ReplayStoreError::Unavailable);
-        }
+        let forgotten = self.enter(proof.key.client(), entry)?;
+        bucket.drop_forgotten(&forgotten);
+        bucket.add(Record {
+            key,
+            kept_until: entry.kept_until,
+        });
         Ok(Claim::First)
     }
 
-    /// Reserves room for one record, if there is any.
-    fn reserve(&self) -> bool {
-        self.live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                (live < self.limit).then_some(live + 1)
-            })
-            .is_ok()
-    }
-
-    /// Inserts the record, and returns whether it is new.
-    fn record(&self, key: Half) -> bool {
-        let [first, ..] = key;
-        let insertion = &self.insertions[usize::from(first) % INSERTIONS];
-        let _insertion = insertion.lock();
-        let is_first = !self.records.contains_key(&key);
-        if is_first {
-            self.records.insert(key, ());
-        }
-        is_first
-    }
-
-    fn drop_records(&self, keys: &[Half]) {
-        for key in keys {
-            self.records.invalidate(key);
-        }
-        self.live.fetch_sub(keys.len(), Ordering::Relaxed);
+    /// Counts a record of this client, if there is room.
+    fn enter(&self, client: [u8; 16], entry: Entry) -> Result<Forgotten, ReplayStoreError> {
+        let mut clients = self.clients.shard(&client).lock();
+        let client = clients.client(client, entry.now);
+        self.ledger.lock().enter(client, entry, self.limits)
     }
 }
 
-impl Lists {
-    /// Removes some keys of proofs that are no longer accepted from the lists, and returns them.
-    fn take_passed(&mut self, now: Timestamp) -> Vec<Half> {
-        let mut passed = Vec::new();
-        while passed.len() < DROPPED_PER_CLAIM
-            && let Some(mut oldest) = self.by_last_second.first_entry()
-            && *oldest.key() < now
-        {
-            // Only as far as records were dropped: when a clock that jumped ahead is corrected,
-            // requests must not be rejected until it gets there again.
-            self.dropped_before = self.dropped_before.max(oldest.key().plus(1));
-            let keys = oldest.get_mut();
-            let kept = keys.len().saturating_sub(DROPPED_PER_CLAIM - passed.len());
-            passed.extend(keys.drain(kept..));
-            if keys.is_empty() {
-                oldest.remove();
-            }
+impl<T: Default> Sharded<T> {
+    fn new(shards: usize) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(T::default())).collect(),
+            hasher: RandomState::default(),
         }
-        passed
+    }
+
+    fn shard(&self, key: &[u8; 16]) -> &Mutex<T> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "any part of a hash is a hash"
+        )]
+        let hash = self.hasher.hash_one(key) as usize;
+        &self.shards[hash % self.shards.len()]
+    }
+}
+
+impl Bucket {
+    fn contains(&self, key: &[u8; 16]) -> bool {
+        self.records.iter().any(|record| record.key == *key)
+    }
+
+    fn drop_forgotten(&mut self, forgotten: &Forgotten) {
+        if self.dropped != forgotten.version() {
+            self.dropped = forgotten.version();
+            self.records
+                .retain(|record| !forgotten.contains(record.kept_until));
+            self.records.shrink_to(2 * self.records.len());
+        }
+    }
+
+    fn add(&mut self, record: Record) {
+        if self.records.len() == self.records.capacity() {
+            self.records.reserve_exact(ROOM);
+        }
+        self.records.push(record);
     }
 }
 
@@ -221,10 +263,12 @@ impl fmt::Debug for MemoryReplayStore {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUsage {
-    /// Records held now, including those that have just expired.
+    /// Live records, as of the last claim.
     pub live: usize,
     /// The maximum number of records.
     pub limit: usize,
-    /// Claims rejected since the start because the store was full.
+    /// Clients with live records, as of the last claim.
+    pub clients: usize,
+    /// Claims rejected since the start because the store was full, or the client had too many records.
     pub rejected: u64,
 }

@@ -8,5 +8,7 @@
 pub(crate) mod epoch;
 pub(crate) mod store;
 pub mod contract;
+mod forgotten;
+mod clients;
+mod ledger;
 pub(crate) mod memory;
-pub(crate) mod compact;

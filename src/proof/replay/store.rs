@@ -27,8 +27,8 @@ use crate::time::Timestamp;
 ///   the store and of the processes: if it is dropped earlier, the proof can be used again.
 /// - A store that may have lost records has another [`epoch`](Self::epoch) from then on, and records no
 ///   proof for the earlier one. If nonces are required, no lost record then allows a replay.
-/// - A store that is full or unreachable returns an error, and the request is rejected with 503. The
-///   only timeout is the store's own.
+/// - A store that is full or unreachable returns an error, and the request is rejected with 503 (429 for
+///   [`ReplayStoreError::ClientLimit`]). The only timeout is the store's own.
 pub trait ReplayStore: Send + Sync + 'static {
     /// Records the proof unless it is already recorded.
     ///
@@ -97,6 +97,8 @@ impl AnyReplayStore {
                     tracing::info!(seconds, "the replay store records proofs again");
                 }
             }
+            // The fault of one client, not of the store.
+            Err(ReplayStoreError::ClientLimit) => {}
             Err(error) if self.outage.failed(error.to_string(), now) => {
                 let consequence = match error {
                     ReplayStoreError::OtherStore => "requests that came in before are rejected",
@@ -233,6 +235,10 @@ impl fmt::Debug for ReplayKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayStoreError {
+    /// The client has used up its share of the store, so that there is room for other clients. The client
+    /// gets 429.
+    #[error("the client's share of the replay store is used up")]
+    ClientLimit,
     /// The store holds the maximum number of live records.
     #[error("the replay store is full")]
     Full,
@@ -253,6 +259,7 @@ impl ReplayStoreError {
     /// A name for the reason, for metrics and logs: one of a fixed set.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
+            Self::ClientLimit => "too_many_requests",
             Self::Full => "unavailable_replay_full",
             Self::OtherStore => "unavailable_replay_other_store",
             Self::Slow => "unavailable_replay_slow",

@@ -51,7 +51,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const fn new(url: EndpointUrl) -> Self {
+    pub(crate) fn new(url: EndpointUrl) -> Self {
         Self {
             url,
             outage: Outage::new(),

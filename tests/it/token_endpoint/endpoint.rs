@@ -392,12 +392,22 @@ fn a_replay_store_that_cannot_decide_is_a_server_error() {
     let full = TokenEndpointLayer::new(endpoint_by(|rules| {
         rules.with_replay_store(MemoryReplayStore::with_limit(0))
     }));
+    let no_share = TokenEndpointLayer::new(endpoint_by(|rules| {
+        rules.with_replay_store(MemoryReplayStore::default().with_client_limit(0))
+    }));
     let outcomes = [
         (
             attempt.outcome_by(&unavailable, &server),
-            ReplayStoreError::Unavailable,
+            TokenRequestRejection::Unavailable(ReplayStoreError::Unavailable),
         ),
-        (attempt.outcome_by(&full, &server), ReplayStoreError::Full),
+        (
+            attempt.outcome_by(&full, &server),
+            TokenRequestRejection::Unavailable(ReplayStoreError::Full),
+        ),
+        (
+            attempt.outcome_by(&no_share, &server),
+            TokenRequestRejection::TooManyRequests,
+        ),
     ];
     for (outcome, reason) in outcomes {
         outcome.assert_rejected("D13", reason, None);

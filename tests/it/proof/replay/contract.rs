@@ -5,9 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tower_dpop::proof::{
-    Claim, CompactReplayStore, Epoch, ReplayKey, ReplayStoreError, UsedProof, replay_contract,
-};
+use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof, replay_contract};
 use tower_dpop::{MemoryReplayStore, ReplayStore, Timestamp};
 
 use common::{NOW, TestClock, block_on};
@@ -24,7 +22,6 @@ fn the_stores_of_this_crate_fulfil_the_contract() {
         });
     }
     fulfils(&MemoryReplayStore::default());
-    fulfils(&CompactReplayStore::default());
     fulfils(&std::sync::Arc::new(MemoryReplayStore::default()));
 }
 

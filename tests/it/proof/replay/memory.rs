@@ -1,14 +1,13 @@
-//! Each test runs on both stores of this crate: `MemoryReplayStore` and `CompactReplayStore` (`compact.rs`).
+//! `MemoryReplayStore`: its limit, its shares, and clocks that are set.
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
-use tower_dpop::proof::{
-    Claim, CompactReplayStore, MemoryUsage, ReplayKey, ReplayStoreError, UsedProof,
-};
+use tower_dpop::proof::{Claim, ProofError, ReplayKey, ReplayStoreError, UsedProof};
 use tower_dpop::resource::Unavailable;
-use tower_dpop::{DpopLayer, MemoryReplayStore, Rejection, ReplayStore, Timestamp};
+use tower_dpop::{DpopLayer, Freshness, MemoryReplayStore, Rejection, ReplayStore, Timestamp};
 
 use common::{Attempt, AttemptExt as _, NOW, TestClock, block_on, verifier_by};
 
@@ -18,55 +17,13 @@ fn key(number: u64) -> ReplayKey {
     ReplayKey::from_parts(bytes, [0; 16])
 }
 
-/// What both stores have in common beside `ReplayStore`.
-trait LimitedStore: ReplayStore + Clone + Default {
-    fn with_limit(limit: usize) -> Self;
-    fn usage(&self) -> MemoryUsage;
+/// A store so small that all its records are in one list, so that each new record drops the expired ones.
+fn one_list() -> MemoryReplayStore {
+    MemoryReplayStore::with_limit(30)
 }
 
-impl LimitedStore for MemoryReplayStore {
-    fn with_limit(limit: usize) -> Self {
-        Self::with_limit(limit)
-    }
-
-    fn usage(&self) -> MemoryUsage {
-        self.usage()
-    }
-}
-
-impl LimitedStore for CompactReplayStore {
-    fn with_limit(limit: usize) -> Self {
-        Self::with_limit(limit)
-    }
-
-    fn usage(&self) -> MemoryUsage {
-        self.usage()
-    }
-}
-
-macro_rules! test_both_stores {
-    ($($test:ident)*) => {
-        mod memory {
-            $(#[test] fn $test() { super::$test::<tower_dpop::MemoryReplayStore>(); })*
-        }
-
-        mod compact {
-            $(#[test] fn $test() { super::$test::<tower_dpop::proof::CompactReplayStore>(); })*
-        }
-    };
-}
-
-test_both_stores! {
-    exactly_one_of_many_threads_gets_the_first_claim
-    a_full_store_rejects_instead_of_forgetting
-    a_full_store_is_a_server_error
-    records_are_dropped_after_retention
-    a_clock_set_back_allows_no_replay
-    a_corrected_clock_jump_locks_no_client_out
-}
-
-fn claim<S: LimitedStore>(
-    store: &S,
+fn claim(
+    store: &MemoryReplayStore,
     number: u64,
     now: u64,
     expires: u64,
@@ -77,10 +34,11 @@ fn claim<S: LimitedStore>(
 }
 
 /// T-17: in each round, all threads claim the same key.
-fn exactly_one_of_many_threads_gets_the_first_claim<S: LimitedStore>() {
+#[test]
+fn exactly_one_of_many_threads_gets_the_first_claim() {
     const THREADS: usize = 8;
     const ROUNDS: u64 = 2_000;
-    let store = S::default();
+    let store = MemoryReplayStore::default();
     let barrier = Barrier::new(THREADS);
     let firsts: Vec<Vec<bool>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -117,8 +75,9 @@ fn exactly_one_of_many_threads_gets_the_first_claim<S: LimitedStore>() {
 }
 
 /// T-18: a full store rejects new claims, keeps its records, and counts the rejections.
-fn a_full_store_rejects_instead_of_forgetting<S: LimitedStore>() {
-    let store = S::with_limit(1_000);
+#[test]
+fn a_full_store_rejects_instead_of_forgetting() {
+    let store = MemoryReplayStore::with_limit(1_000);
     for number in 0..1_000 {
         assert_eq!(claim(&store, number, NOW, NOW + 90), Ok(Claim::First));
     }
@@ -130,16 +89,16 @@ fn a_full_store_rejects_instead_of_forgetting<S: LimitedStore>() {
         );
     }
     for number in 0..1_000 {
-        assert_ne!(
+        assert_eq!(
             claim(&store, number, NOW + 90, NOW + 90),
-            Ok(Claim::First),
+            Ok(Claim::Replayed),
             "a replay while the store is full"
         );
     }
     let usage = store.usage();
     assert_eq!(
         (usage.live, usage.limit, usage.rejected),
-        (1_000, 1_000, 1_500)
+        (1_000, 1_000, 500)
     );
     assert_eq!(
         claim(&store, 1_000, NOW + 91, NOW + 181),
@@ -150,9 +109,10 @@ fn a_full_store_rejects_instead_of_forgetting<S: LimitedStore>() {
 }
 
 /// T-18: the client gets 503 with Retry-After, and its proof stays unused.
-fn a_full_store_is_a_server_error<S: LimitedStore>() {
+#[test]
+fn a_full_store_is_a_server_error() {
     let clock = TestClock::at(NOW);
-    let store = S::with_limit(1);
+    let store = MemoryReplayStore::with_limit(1);
     let layer = DpopLayer::new(verifier_by(|rules| {
         rules
             .with_clock(clock.read())
@@ -175,8 +135,9 @@ fn a_full_store_is_a_server_error<S: LimitedStore>() {
 }
 
 /// Each claim drops a few expired records, so no request has to drop all of them.
-fn records_are_dropped_after_retention<S: LimitedStore>() {
-    let store = S::default();
+#[test]
+fn records_are_dropped_after_retention() {
+    let store = MemoryReplayStore::default();
     for number in 0..10_000 {
         assert_eq!(
             claim(&store, number, NOW, NOW + 90 + number % 5),
@@ -202,8 +163,9 @@ fn records_are_dropped_after_retention<S: LimitedStore>() {
 }
 
 /// After the clock is set back, a proof whose record may have been dropped is rejected.
-fn a_clock_set_back_allows_no_replay<S: LimitedStore>() {
-    let store = S::default();
+#[test]
+fn a_clock_set_back_allows_no_replay() {
+    let store = one_list();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(claim(&store, 2, NOW + 91, NOW + 181), Ok(Claim::First));
     assert_eq!(store.usage().live, 1, "the first was dropped");
@@ -220,9 +182,10 @@ fn a_clock_set_back_allows_no_replay<S: LimitedStore>() {
 }
 
 /// The clock jumps ahead and is corrected: only proofs whose record may have been dropped are rejected.
-fn a_corrected_clock_jump_locks_no_client_out<S: LimitedStore>() {
+#[test]
+fn a_corrected_clock_jump_locks_no_client_out() {
     let day = 24 * 60 * 60;
-    let store = S::default();
+    let store = one_list();
     assert_eq!(claim(&store, 1, NOW, NOW + 90), Ok(Claim::First));
     assert_eq!(
         claim(&store, 2, NOW + day, NOW + day + 90),
@@ -239,4 +202,86 @@ fn a_corrected_clock_jump_locks_no_client_out<S: LimitedStore>() {
         Ok(Claim::First),
         "new proofs are accepted"
     );
+}
+
+/// The clock is a day ahead for longer than a record is kept, under traffic, and is then corrected. Proofs of the
+/// true time pass at once, and no proof passes twice.
+#[test]
+fn a_clock_that_was_ahead_locks_no_client_out() {
+    let day = 24 * 60 * 60;
+    let store = MemoryReplayStore::with_limit(1_000);
+    let at = |number: u64, now: u64| claim(&store, number, now, now + 90);
+    for second in 0..300 {
+        assert_eq!(at(second, NOW + day + second), Ok(Claim::First), "ahead");
+    }
+    for second in 0..300 {
+        let number = 1_000 + second;
+        assert_eq!(
+            at(number, NOW + second),
+            Ok(Claim::First),
+            "{second} s after"
+        );
+        assert_eq!(
+            at(number, NOW + second),
+            Ok(Claim::Replayed),
+            "{second} s after"
+        );
+        let of_the_leap = claim(&store, second, NOW + second, NOW + day + second + 90);
+        assert_ne!(
+            of_the_leap,
+            Ok(Claim::First),
+            "{second} s after the correction"
+        );
+    }
+}
+
+/// A verifier that accepts proofs for longer finds the record that another one made.
+#[test]
+fn a_retention_floor_outlives_both_verifiers() {
+    let narrow = Freshness::default()
+        .with_max_age(Duration::from_secs(30))
+        .with_leeway(Duration::ZERO);
+    let clock = TestClock::at(NOW);
+    let outcome = |store: MemoryReplayStore| {
+        clock.set(NOW);
+        let layer = |freshness| {
+            let verifier = verifier_by(|rules| {
+                let rules = rules.with_replay_store(store.clone());
+                rules.with_clock(clock.read()).with_freshness(freshness)
+            });
+            DpopLayer::new(verifier)
+        };
+        let (narrow, wide) = (layer(narrow), layer(Freshness::default()));
+        let attempt = Attempt::good();
+        attempt.outcome_by(&narrow).assert_passed("narrow");
+        clock.set(NOW + 60);
+        // Records are dropped when others are added.
+        let other = Attempt::but(|a| a.proof_claims["iat"] = json!(NOW + 60));
+        other.outcome_by(&wide).assert_passed("another proof");
+        attempt.outcome_by(&wide)
+    };
+    outcome(one_list()).assert_passed("without a floor, a second time");
+    let retention = Freshness::default().retention();
+    let kept = one_list().with_retention_floor(retention);
+    outcome(kept).assert_reason("with a floor", ProofError::Replayed);
+}
+
+/// With a floor, a proof is rejected that expires before its record was dropped.
+#[test]
+fn a_clock_set_back_allows_no_replay_with_a_retention_floor() {
+    let floor = Duration::from_millis(119_001);
+    let store = one_list().with_retention_floor(floor);
+    assert_eq!(claim(&store, 1, NOW, NOW + 30), Ok(Claim::First));
+    assert_eq!(claim(&store, 2, NOW + 120, NOW + 150), Ok(Claim::First));
+    assert_eq!(store.usage().live, 2, "kept through the last second of 120");
+    assert_eq!(claim(&store, 3, NOW + 121, NOW + 151), Ok(Claim::First));
+    assert_eq!(store.usage().live, 2, "dropped");
+    for expires in [NOW + 30, NOW + 90, NOW + 120] {
+        assert_eq!(
+            claim(&store, 1, NOW, expires),
+            Err(ReplayStoreError::Unavailable),
+            "{expires}"
+        );
+    }
+    assert_eq!(claim(&store, 4, NOW + 60, NOW + 121), Ok(Claim::First));
 }

@@ -3,4 +3,5 @@
 mod contract;
 mod epoch;
 mod memory;
+mod shares;
 mod store;

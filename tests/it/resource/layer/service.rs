@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_dpop::proof::{CompactReplayStore, ProofError, ReplayStoreError};
+use tower_dpop::proof::{ProofError, ReplayStoreError};
 use tower_dpop::resource::{Dpop, DpopFuture};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{Claims, DpopLayer, Issuers, MemoryReplayStore, Rejection};
@@ -38,7 +38,7 @@ fn the_type_of_the_layer_does_not_depend_on_the_token_verifier_or_the_replay_sto
             App {
                 dpop: DpopLayer::new(verifier_with(
                     Issuers::new().add_issuer(jwt_verifier()),
-                    CompactReplayStore::default(),
+                    MemoryReplayStore::default(),
                 )),
             },
             None,

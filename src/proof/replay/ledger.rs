@@ -1,0 +1,121 @@
+//! How many records the store in memory has, in total and by client, and whether there is room for another.
+
+use std::collections::BTreeMap;
+
+use crate::proof::replay::clients::Client;
+use crate::proof::replay::forgotten::Forgotten;
+use crate::proof::replay::store::ReplayStoreError;
+use crate::time::Timestamp;
+
+/// The maximum numbers of live records.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) records: usize,
+    pub(crate) records_per_client: usize,
+}
+
+/// Counts live records by the last second in which they are needed. When a second has passed, its records
+/// are subtracted at once, before they are dropped from memory.
+pub(crate) struct Ledger {
+    pub(crate) live: usize,
+    /// Clients with live records.
+    pub(crate) clients: usize,
+    pub(crate) rejected: u64,
+    seconds: BTreeMap<Timestamp, Second>,
+    forgotten: Forgotten,
+}
+
+#[derive(Default)]
+struct Second {
+    records: usize,
+    /// Clients of which no record lasts longer.
+    clients: usize,
+}
+
+/// A record that is to be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) now: Timestamp,
+    /// The last second of the proof.
+    pub(crate) expires: Timestamp,
+    /// The last second of the record: the same, or later.
+    pub(crate) kept_until: Timestamp,
+    /// How long a record is kept at least, in seconds.
+    pub(crate) retention_floor: u64,
+}
+
+impl Ledger {
+    pub(crate) const fn new() -> Self {
+        Self {
+            live: 0,
+            clients: 0,
+            rejected: 0,
+            seconds: BTreeMap::new(),
+            forgotten: Forgotten::NOTHING,
+        }
+    }
+
+    /// Counts a record, if there is room for it. Returns which records may be dropped from memory.
+    pub(crate) fn enter(
+        &mut self,
+        client: &mut Client,
+        entry: Entry,
+        limits: Limits,
+    ) -> Result<Forgotten, ReplayStoreError> {
+        self.pass(entry.now, entry.retention_floor);
+        if self.forgotten.contains(entry.expires) {
+            // The clock was set back, or another thread has read a later second.
+            return Err(ReplayStoreError::Unavailable);
+        }
+        self.check_room(client.live(), limits)
+            .inspect_err(|_| self.rejected += 1)?;
+
+        self.count_client(client.last_second(), entry.kept_until);
+        self.live += 1;
+        self.seconds.entry(entry.kept_until).or_default().records += 1;
+        client.count(entry.kept_until);
+        Ok(self.forgotten)
+    }
+
+    /// Subtracts the records of all seconds that have passed.
+    fn pass(&mut self, now: Timestamp, retention_floor: u64) {
+        while let Some(oldest) = self.seconds.first_entry()
+            && *oldest.key() < now
+        {
+            let (end, second) = oldest.remove_entry();
+            self.live -= second.records;
+            self.clients -= second.clients;
+            // The proof of a record that was kept longer expired up to so much earlier.
+            let start = Timestamp::from_unix(end.as_unix().saturating_sub(retention_floor));
+            self.forgotten.add(start, end);
+        }
+    }
+
+    /// Max-min fairness. While the store is filling up, a client that has more than an equal share gets
+    /// nothing more, and what it leaves is for the others. A client that is alone has all of it.
+    fn check_room(&self, held: usize, limits: Limits) -> Result<(), ReplayStoreError> {
+        let fills_up = self.live >= limits.records / 5 * 4;
+        // Its own count may be too high, by records that have just expired.
+        let held = held.min(self.live);
+        let equal_share = limits.records / self.clients.max(1);
+        if held >= limits.records_per_client || (fills_up && held > equal_share) {
+            Err(ReplayStoreError::ClientLimit)
+        } else if self.live >= limits.records {
+            Err(ReplayStoreError::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts a client in the last second of its records.
+    fn count_client(&mut self, before: Option<Timestamp>, kept_until: Timestamp) {
+        if before.is_some_and(|before| before >= kept_until) {
+            return;
+        }
+        match before.and_then(|before| self.seconds.get_mut(&before)) {
+            Some(second) => second.clients -= 1,
+            None => self.clients += 1,
+        }
+        self.seconds.entry(kept_until).or_default().clients += 1;
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts;
 use http::{Method, Request};
 use tower_dpop::jose::SigningKey;
-use tower_dpop::proof::{Claim, ReplayKey, UsedProof};
+use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestRequest};
 use tower_dpop::{Algorithm, MemoryReplayStore, ProofRules, ReplayStore, Timestamp, Verifier};
 
@@ -25,6 +25,19 @@ const REMEMBERED_SECONDS: u64 = 90;
 /// One issuer, one clock, and the services and clients that go by them.
 pub struct Parties {
     issuer: TestIssuer,
+}
+
+/// A replay store that remembers nothing, to measure what remembering costs.
+pub struct Forgetful;
+
+impl ReplayStore for Forgetful {
+    async fn claim(&self, _: UsedProof) -> Result<Claim, ReplayStoreError> {
+        Ok(Claim::First)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::UNKNOWN
+    }
 }
 
 impl Parties {
@@ -72,12 +85,8 @@ impl Parties {
 
     /// The same as [`verifier`](Self::verifier) with precomputed keys, clients' and the issuer's.
     pub fn precomputing(&self) -> Verifier {
-        self.precomputing_with(MemoryReplayStore::default())
-    }
-
-    /// The same with another replay store.
-    pub fn precomputing_with(&self, replays: impl ReplayStore) -> Verifier {
-        Verifier::new(self.rules(replays), self.issuer.jwt_verifier())
+        let rules = self.rules(MemoryReplayStore::default());
+        Verifier::new(rules, self.issuer.jwt_verifier())
     }
 
     fn by_the_engine(&self, rules: ProofRules) -> Verifier {

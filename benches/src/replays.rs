@@ -4,7 +4,8 @@ use std::hint;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use tower_dpop::proof::{Claim, CompactReplayStore, MemoryUsage, ReplayKey, UsedProof};
+use moka::sync::Cache;
+use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof};
 use tower_dpop::{Algorithm, MemoryReplayStore, ReplayStore, Timestamp};
 
 use crate::parties::{Parties, proof, random_key, ready};
@@ -30,7 +31,13 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads: Vec<usize> = (1..=2).filter(|threads| *threads <= cores).collect();
     let mut rows = Vec::new();
-    for (live, name) in [(1_000, "1,000 live"), (1_000_000, "1,000,000 live")] {
+    for (live, clients, name) in [
+        (1_000, 10, "1,000 records of 10 clients"),
+        (1_000_000, 1, "1,000,000 records of one client"),
+        (1_000_000, 100, "1,000,000 records of 100 clients"),
+        (1_000_000, 10_000, "1,000,000 records of 10,000 clients"),
+        (1_000_000, 1_000_000, "1,000,000 records of as many clients"),
+    ] {
         let mut measure = |memory: &dyn Steady, whose: &str| {
             for threads in &threads {
                 let plural = if *threads == 1 { "thread" } else { "threads" };
@@ -39,22 +46,47 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
             }
             memory.assert_steady();
         };
-        let default = MemoryReplayStore::with_limit(2 * live);
-        measure(
-            &Memory::steady(default, MemoryReplayStore::usage, live),
-            "`MemoryReplayStore`",
-        );
-        let compact = CompactReplayStore::with_limit(2 * live);
-        measure(
-            &Memory::steady(compact, CompactReplayStore::usage, live),
-            "`CompactReplayStore`",
-        );
+        let store = MemoryReplayStore::with_limit(2 * live);
+        let live_now: fn(&MemoryReplayStore) -> usize = |store| store.usage().live;
+        let memory = Memory::steady(store, live_now, live, clients);
+        measure(&memory, "`MemoryReplayStore`");
+        drop(memory);
+        if clients == 10 || clients == 10_000 {
+            let cache = MokaCache(Cache::new(live as u64));
+            let memory = Memory::steady(cache, MokaCache::live, live, clients);
+            measure(&memory, "a cache of proofs in `moka`");
+        }
     }
     let text = "\
-        `MemoryReplayStore::claim`, and that of `CompactReplayStore`, of a key that is not there, while as many records leave as \
-        enter: one claim, as the thread sees it that makes it. Time that passes, not pinned to a \
-        core.";
+        A claim of a proof that was not used, while as many records leave as enter: one claim, as the thread sees it that makes \
+        it. Time that passes, not pinned to a core. The cache in `moka` drops its oldest proof when it is full, so it is \
+        no replay store; it counts no clients.";
     Section::new("Replay store", text, Rows::Nanos(rows))
+}
+
+/// A cache of proofs, as one would write it.
+struct MokaCache(Cache<[u8; 16], ()>);
+
+impl MokaCache {
+    fn live(&self) -> usize {
+        self.0.run_pending_tasks();
+        usize::try_from(self.0.entry_count()).expect("a cache fits into memory")
+    }
+}
+
+impl ReplayStore for MokaCache {
+    async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        let entry = self.0.entry(proof.key.half()).or_insert(());
+        Ok(if entry.is_fresh() {
+            Claim::First
+        } else {
+            Claim::Replayed
+        })
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::UNKNOWN
+    }
 }
 
 /// A memory in a steady state, whatever its type.
@@ -68,22 +100,24 @@ trait Steady {
 /// A memory in a steady state, and its clock.
 struct Memory<R> {
     store: R,
-    usage: fn(&R) -> MemoryUsage,
+    live_now: fn(&R) -> usize,
     /// Claims so far, which move the clock.
     entered: AtomicUsize,
     live: usize,
+    clients: usize,
 }
 
 impl<R: ReplayStore> Memory<R> {
     /// A memory of so many records, as many for each tick to come.
-    fn steady(store: R, usage: fn(&R) -> MemoryUsage, live: usize) -> Self {
+    fn steady(store: R, live_now: fn(&R) -> usize, live: usize, clients: usize) -> Self {
         let memory = Self {
             store,
-            usage,
+            live_now,
             entered: AtomicUsize::new(0),
             live,
+            clients,
         };
-        memory.claim_all(&keys(live));
+        memory.claim_all(&keys(live, clients));
         memory
     }
 
@@ -132,8 +166,9 @@ impl<R: ReplayStore> Steady for Memory<R> {
         let claims = (self.live / 2).min(10_000);
         let (mut ratios, mut own, mut yardstick) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let shares: Vec<Vec<ReplayKey>> =
-                (0..threads).map(|_| keys(claims / threads)).collect();
+            let shares: Vec<Vec<ReplayKey>> = (0..threads)
+                .map(|_| keys(claims / threads, self.clients))
+                .collect();
             let raw_time = wall_time(|| raw.iter().for_each(Signed::verify)) / f64::from(RAW);
             let time = self.claim_on_threads(&shares);
             ratios.push(time / raw_time);
@@ -149,7 +184,7 @@ impl<R: ReplayStore> Steady for Memory<R> {
     }
 
     fn assert_steady(&self) {
-        let live = (self.usage)(&self.store).live;
+        let live = (self.live_now)(&self.store);
         assert!(
             live.abs_diff(self.live) <= self.live / 5,
             "{live} records live, not {}",
@@ -158,6 +193,15 @@ impl<R: ReplayStore> Steady for Memory<R> {
     }
 }
 
-fn keys(count: usize) -> Vec<ReplayKey> {
-    (0..count).map(|_| random_key()).collect()
+/// Keys of proofs by these clients, at random.
+fn keys(count: usize, clients: usize) -> Vec<ReplayKey> {
+    let clients = u64::try_from(clients).expect("there are not so many");
+    let of_client = |key: ReplayKey| {
+        let [a, b, c, d, e, f, g, h, ..] = key.client();
+        let mut client = [0; 16];
+        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % clients;
+        client[..8].copy_from_slice(&number.to_be_bytes());
+        ReplayKey::from_parts(*key.as_bytes(), client)
+    };
+    (0..count).map(|_| of_client(random_key())).collect()
 }

@@ -9,10 +9,9 @@ use http::request::Parts;
 use http::{Request, Response};
 use tower::{Layer as _, Service, service_fn};
 use tower_dpop::jose::SigningKey;
-use tower_dpop::proof::CompactReplayStore;
 use tower_dpop::{Algorithm, Algorithms, DpopLayer, Verifier};
 
-use crate::parties::{Client, Parties, proof, ready};
+use crate::parties::{Client, Forgetful, Parties, proof, ready};
 use crate::raw::{Signed, signed};
 use crate::results::{Label, Party, Rows, Section};
 use crate::timing::{REQUESTS, Row, Subject, measure};
@@ -51,14 +50,9 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
             warm(parties.verifier(), 1_000),
         ),
         Row::new(
-            Label::new("warm, `CompactReplayStore`")
-                .note("known key, known token; the smaller replay store")
-                .at_most(1.08, "warm request with `CompactReplayStore`")
-                .charted(Party::Ours),
-            Passing::warm(
-                parties.verifier_with(CompactReplayStore::default()),
-                es256(parties, 1),
-            ),
+            Label::new("warm, nothing remembered")
+                .note("known key, known token; a store that finds no replay"),
+            Passing::warm(parties.verifier_with(Forgetful), es256(parties, 1)),
         ),
         Row::new(
             Label::new("a token renewed with each request")
@@ -83,16 +77,6 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
             Label::new("warm, 1,000 keys in turn, `precomputed-keys`")
                 .note("known keys and tokens"),
             warm(parties.precomputing(), 1_000),
-        ),
-        Row::new(
-            Label::new("warm, `CompactReplayStore`, `precomputed-keys`").at_most(
-                0.75,
-                "warm request with `CompactReplayStore` and `precomputed-keys`",
-            ),
-            Passing::warm(
-                parties.precomputing_with(CompactReplayStore::default()),
-                es256(parties, 1),
-            ),
         ),
         Row::new(
             Label::new("cold, `precomputed-keys`").note("the issuer's key recurs"),

@@ -49,7 +49,8 @@
 //!
 //! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`. Replays are detected. The algorithms
 //! are an allow-list that cannot contain `none` or a MAC. If a request cannot be checked, because the replay store or
-//! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name.
+//! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name
+//! ([`WhileUnavailable::insecurely_by_node_memory`](crate::proof::WhileUnavailable::insecurely_by_node_memory) is one).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_http", feature = "_signing"))))]
 

@@ -7,6 +7,7 @@
 //! | [`TOKEN_REQUESTS`] | counter of requests to the authorization server | `decision` (`accepted`, `rejected`), `reason` ([`TokenRequestRejection::reason`](crate::token_endpoint::TokenRequestRejection::reason)) |
 //! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` is behind the server's clock, negative if it is ahead, limited to one day in either direction | `decision` |
 //! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of this process's replay store, as of the last proof; with several stores, of the one that checked the last proof | |
+//! | [`REPLAY_CLAIMS_BY_NODE_MEMORY`] | counter of the uses of proofs about which the memory of this node decided alone ([`WhileUnavailable`](crate::proof::WhileUnavailable)) | |
 //! | [`TOKEN_CACHE`] | counter | `result` (`hit`, `miss`) |
 //! | [`KEY_FETCHES`] | counter | `cause` (`start`, `scheduled`, `demanded`), `result` (`changed`, `unchanged`, `failed`) |
 //! | [`INTROSPECTIONS`] | counter of requests to the introspection endpoint | `result` (`active`, `inactive`, `failed`) |
@@ -65,6 +66,8 @@ pub const CLOCK_SKEW: &str = "tower_dpop_clock_skew_seconds";
 pub const REPLAY_RECORDS: &str = "tower_dpop_replay_records";
 /// The maximum number of records in the replay store.
 pub const REPLAY_LIMIT: &str = "tower_dpop_replay_limit";
+/// Uses of proofs about which the memory of this node decided alone.
+pub const REPLAY_CLAIMS_BY_NODE_MEMORY: &str = "tower_dpop_replay_claims_by_node_memory_total";
 /// Access tokens that were found, or not found, in a cache of verified tokens.
 pub const TOKEN_CACHE: &str = "tower_dpop_token_cache_total";
 /// Fetches of issuers' keys.
@@ -94,6 +97,11 @@ pub fn describe() {
         REPLAY_LIMIT,
         Unit::Count,
         "Maximum number of records in the replay store"
+    );
+    describe_counter!(
+        REPLAY_CLAIMS_BY_NODE_MEMORY,
+        Unit::Count,
+        "Uses of proofs about which the memory of this node decided alone"
     );
     describe_counter!(
         TOKEN_CACHE,
@@ -415,6 +423,12 @@ const LONGEST_SKEW: f64 = 86_400.0;
 pub(crate) fn replay_store(live: usize, limit: usize) {
     metrics::gauge!(REPLAY_RECORDS).set(live as f64);
     metrics::gauge!(REPLAY_LIMIT).set(limit as f64);
+}
+
+/// The memory of this node decides about a proof alone.
+pub(crate) fn replay_claim_by_node_memory() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(REPLAY_CLAIMS_BY_NODE_MEMORY).increment(1);
 }
 
 /// A fetch of an issuer's keys.

@@ -20,4 +20,5 @@ pub use crate::proof::replay::contract as replay_contract;
 pub use crate::proof::replay::epoch::Epoch;
 pub use crate::proof::replay::memory::MemoryUsage;
 pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError, UsedProof};
+pub use crate::proof::replay::while_unavailable::WhileUnavailable;
 pub use crate::proof::target::{RequestTarget, TargetError, TargetResolver, UrlMismatch};

@@ -302,6 +302,11 @@ impl ProofRules {
         self.replays.type_name()
     }
 
+    /// When the replay store can accept a proof twice, for the log.
+    pub(crate) fn replay_store_weakness(&self) -> Option<String> {
+        self.replays.weakness()
+    }
+
     /// The nonce to send now, if nonces are required.
     pub(crate) fn issue_nonce(&self) -> Option<Nonce> {
         self.nonces.issue(&self.freshness, self.epoch(), self.now())

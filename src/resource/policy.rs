@@ -138,13 +138,19 @@ impl Policy {
             },
             "requests must have an access token and a DPoP proof"
         );
+        self.warn_of_weaknesses(bound_to);
+    }
+
+    /// Each check that is off is a warning.
+    fn warn_of_weaknesses(&self, bound_to: StoreKind) {
+        let rules = &self.rules;
         if rules.targets().are_insecure() {
             tracing::warn!(
                 public_urls = %rules.targets(),
                 "a public URL is plain http: tokens can be read on the way (PublicUrl::insecure_http)"
             );
         }
-        if nonces_required && bound_to == StoreKind::Unknown {
+        if rules.requires_nonces() && bound_to == StoreKind::Unknown {
             tracing::warn!(
                 "{}",
                 match rules.nonce_binding() {
@@ -154,6 +160,9 @@ impl Policy {
                         "nonces are not bound to a replay store: a proof can be used again when the store has lost records, because the store does not name them (Epoch::UNKNOWN)",
                 }
             );
+        }
+        if let Some(weakness) = rules.replay_store_weakness() {
+            tracing::warn!("{weakness}");
         }
         if self.challenges.bearer == BearerPolicy::UncheckedCnf {
             tracing::warn!(

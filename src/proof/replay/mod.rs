@@ -12,3 +12,4 @@ mod forgotten;
 mod clients;
 mod ledger;
 pub(crate) mod memory;
+pub(crate) mod while_unavailable;

@@ -29,6 +29,7 @@ use crate::time::Timestamp;
 ///   proof for the earlier one. If nonces are required, no lost record then allows a replay.
 /// - A store that is full or unreachable returns an error, and the request is rejected with 503 (429 for
 ///   [`ReplayStoreError::ClientLimit`]). The only timeout is the store's own.
+///   [`WhileUnavailable`](crate::proof::WhileUnavailable) weakens this.
 pub trait ReplayStore: Send + Sync + 'static {
     /// Records the proof unless it is already recorded.
     ///
@@ -44,6 +45,12 @@ pub trait ReplayStore: Send + Sync + 'static {
     /// The epoch of the records that claims are compared with now. It is read for every request, so it
     /// must not wait: a store over a network keeps the last one that it has seen.
     fn epoch(&self) -> Epoch;
+
+    /// If this store can accept a proof twice although it lost no record: when, as a sentence for the log. It
+    /// is a warning at the start. The default is `None`.
+    fn weakness(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A proof whose use is to be recorded.
@@ -119,6 +126,10 @@ impl AnyReplayStore {
     pub(crate) fn type_name(&self) -> &'static str {
         self.store.type_name()
     }
+
+    pub(crate) fn weakness(&self) -> Option<String> {
+        self.store.weakness()
+    }
 }
 
 trait ErasedReplayStore: Send + Sync {
@@ -130,6 +141,8 @@ trait ErasedReplayStore: Send + Sync {
     fn epoch(&self) -> Epoch;
 
     fn type_name(&self) -> &'static str;
+
+    fn weakness(&self) -> Option<String>;
 }
 
 impl<S: ReplayStore> ErasedReplayStore for S {
@@ -147,6 +160,10 @@ impl<S: ReplayStore> ErasedReplayStore for S {
     fn type_name(&self) -> &'static str {
         std::any::type_name::<S>()
     }
+
+    fn weakness(&self) -> Option<String> {
+        ReplayStore::weakness(self)
+    }
 }
 
 /// A store that is also used elsewhere, for example for health checks.
@@ -160,6 +177,10 @@ impl<S: ReplayStore> ReplayStore for Arc<S> {
 
     fn epoch(&self) -> Epoch {
         S::epoch(self)
+    }
+
+    fn weakness(&self) -> Option<String> {
+        S::weakness(self)
     }
 }
 

@@ -9,7 +9,9 @@ use axum::routing::any;
 use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::proof::{Claim, Epoch, ReplayStoreError, RequestTarget, UsedProof};
+use tower_dpop::proof::{
+    Claim, Epoch, ReplayStoreError, RequestTarget, UsedProof, WhileUnavailable,
+};
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::{
     Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
@@ -387,7 +389,8 @@ fn what_nonces_are_bound_to_is_logged_at_start() {
 #[test]
 fn each_insecure_option_is_a_warning_at_start() {
     let insecure_url = PublicUrl::insecure_http("http://api.internal").unwrap();
-    let rows: [(&str, DpopLayer, &[&str]); 4] = [
+    let memory = tower_dpop::MemoryReplayStore::default;
+    let rows: [(&str, DpopLayer, &[&str]); 5] = [
         (
             "report-only",
             DpopLayer::new(verifier()).with_insecure_report_only(),
@@ -402,6 +405,14 @@ fn each_insecure_option_is_a_warning_at_start() {
             "plain http",
             DpopLayer::new(verifier_by(|rules| rules.add_public_url(insecure_url))),
             &["PublicUrl::insecure_http"],
+        ),
+        (
+            "the memory of each node",
+            DpopLayer::new(verifier_by(|rules| {
+                let store = WhileUnavailable::insecurely_by_node_memory(memory(), memory());
+                rules.with_replay_store(Arc::new(store))
+            })),
+            &["WhileUnavailable::insecurely_by_node_memory"],
         ),
         (
             "http on loopback",

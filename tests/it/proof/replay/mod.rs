@@ -5,3 +5,4 @@ mod epoch;
 mod memory;
 mod shares;
 mod store;
+mod while_unavailable;

@@ -8,7 +8,7 @@
 //!
 //! This store is a map, so it serves one process, like the built-in replay store. Several processes
 //! that serve one URL need one shared store. One atomic operation of the database then replaces the
-//! lock used here, for example `INSERT … ON CONFLICT DO NOTHING` in SQL, and the epoch is
+//! lock used here (`postgres_replay_store/store.rs` shows it in SQL), and the epoch is
 //! `Epoch::of` whatever changes when the database loses records (a new primary, a restart without
 //! persistence).
 

@@ -53,6 +53,9 @@ usage: resource_server --issuer URL [OPTION]...
   --nonce-secret-file FILE
                          the same, under the secrets in a file that several servers share: one per line
                          (openssl rand -hex 32), the first issues; read again on SIGHUP
+  --insecure-one-use-per-node
+                         accept nonces of all servers with the same secrets; each has a replay store of its
+                         own, so a proof passes once on each
   --lenient-typ          accept access tokens whose typ is JWT or missing
   --allow-bearer         let tokens that are bound to nothing pass under the Bearer scheme
   --report-only          reject nothing, report on standard error what would have been rejected
@@ -227,6 +230,9 @@ where
     if let Some(nonces) = nonces {
         rules = rules.with_nonces(nonces);
     }
+    if options.insecure_one_use_per_node {
+        rules = rules.with_insecure_one_use_per_node();
+    }
     let mut verifier = Verifier::new(rules, tokens);
     if options.allow_bearer {
         verifier = verifier.allow_bearer();
@@ -316,6 +322,7 @@ struct Options {
     scopes: Option<Scopes>,
     nonces: bool,
     nonce_secret_file: Option<String>,
+    insecure_one_use_per_node: bool,
     lenient_typ: bool,
     allow_bearer: bool,
     report_only: bool,
@@ -345,6 +352,7 @@ impl Options {
             scopes: None,
             nonces: false,
             nonce_secret_file: None,
+            insecure_one_use_per_node: false,
             lenient_typ: false,
             allow_bearer: false,
             report_only: false,
@@ -384,6 +392,7 @@ impl Options {
                 }
                 "--nonces" => options.nonces = true,
                 "--nonce-secret-file" => options.nonce_secret_file = Some(value()?),
+                "--insecure-one-use-per-node" => options.insecure_one_use_per_node = true,
                 "--lenient-typ" => options.lenient_typ = true,
                 "--allow-bearer" => options.allow_bearer = true,
                 "--report-only" => options.report_only = true,

@@ -3,6 +3,7 @@
 import { clients } from './clients.mjs';
 import { coexistence } from './coexistence.mjs';
 import { issuers } from './issuers.mjs';
+import { nodes } from './nodes.mjs';
 import { ours } from './our-client.mjs';
 import { providerTokens } from './provider.mjs';
 import { proxies } from './proxies.mjs';
@@ -17,5 +18,6 @@ await issuers();
 await coexistence();
 await ours();
 await proxies();
+await nodes();
 await uploads();
 process.exitCode = conclude() ? 0 : 1;

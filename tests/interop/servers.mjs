@@ -39,7 +39,7 @@ export async function authorizationServer({ nonces = false, algs, tokenLife } = 
  * `audience` null it is that of the server's URL.
  */
 export function resourceServer({ issuer, jwks }, {
-  nonces, algs, lenientTyp, audience = AUDIENCE, introspection, allowBearer, reportOnly, scopes,
+  nonces, nonceSecretFile, insecureOneUsePerNode, publicUrl, algs, lenientTyp, audience = AUDIENCE, introspection, allowBearer, reportOnly, scopes,
   metadata,
 } = {}) {
   return listen('resource_server', [
@@ -49,7 +49,10 @@ export function resourceServer({ issuer, jwks }, {
     ...(introspection ? ['--introspection', introspection.endpoint] : []),
     ...(introspection ? ['--client-id', introspection.id] : []),
     ...(introspection ? ['--client-secret', introspection.secret] : []),
+    ...(publicUrl ? ['--public-url', publicUrl] : []),
     ...(nonces ? ['--nonces'] : []),
+    ...(nonceSecretFile ? ['--nonce-secret-file', nonceSecretFile] : []),
+    ...(insecureOneUsePerNode ? ['--insecure-one-use-per-node'] : []),
     ...(algs ? ['--algs', algs] : []),
     ...(lenientTyp ? ['--lenient-typ'] : []),
     ...(allowBearer ? ['--allow-bearer'] : []),
@@ -91,18 +94,22 @@ export function forwardAuth(issuer, { proxy, from, pathPrefix, ...options }) {
 }
 
 /**
- * nginx on a port, with a template of the folder `nginx` and in it the configuration that the
- * example of the same name documents, with other `addresses`.
+ * nginx on a port, with a template of the folder `nginx` and in it the configuration that an
+ * example documents, by default that of the same name, with other `addresses`.
  */
-export async function nginx(name, port, addresses) {
+export async function nginx(name, port, addresses, { documentedIn = name, without } = {}) {
   const here = (path) => readFile(new URL(path, import.meta.url), 'utf8');
-  const example = await here(`../../examples/${name}.rs`);
+  const example = await here(`../../examples/${documentedIn}.rs`);
   let documented = /```nginx\n(.*?)\/\/! ```/s.exec(example)[1].replace(/^\/\/! ?/gm, '');
   for (const [from, to] of Object.entries(addresses)) {
     if (!documented.includes(from)) throw new Error(`${name}.rs does not mention ${from}`);
     documented = documented.replaceAll(from, to.replace('http://', ''));
   }
-  documented = documented.replace('server {', `$&\n    listen 127.0.0.1:${port};`);
+  if (without) {
+    if (!documented.includes(without)) throw new Error(`${documentedIn}.rs: no ${without}`);
+    documented = documented.replace(without, '');
+  }
+  documented = documented.replace(/^server \{/m, `$&\n    listen 127.0.0.1:${port};`);
   const values = { port, documented };
   const template = await here(`nginx/${name}.conf`);
   const configuration = template.replace(/\{\{(\w+)\}\}/g, (_, key) => values[key]);

@@ -41,7 +41,8 @@
 //! [`DpopLayer`](crate::DpopLayer) decided. Its events are in the span `dpop` (level `debug`).
 //!
 //! A [`DpopLayer`](crate::DpopLayer) also logs once per verifier, when it first wraps a service, what requests must meet
-//! (`info`), and each check that is off (`warn`).
+//! (`info`), and each check that is off (`warn`). So does a [`TokenEndpoint`](crate::token_endpoint::TokenEndpoint), when a layer
+//! with it first wraps a service, or at its first request.
 //!
 //! An issuer's key that cannot be used is one event with the target `tower_dpop` and the level `warn`, when its key set
 //! is read ([`KeySet`](crate::KeySet)). It has the fields `kid`, `index` (its place in the set, from 0), `reason` and, if

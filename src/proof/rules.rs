@@ -17,7 +17,7 @@ use crate::proof::nonce::{
     AcceptedNonce, Nonce, NonceBinding, NonceError, NoncePolicy, NonceSource,
 };
 use crate::proof::public_url::PublicUrl;
-use crate::proof::replay::epoch::Epoch;
+use crate::proof::replay::epoch::{Epoch, StoreKind};
 use crate::proof::replay::memory::MemoryReplayStore;
 use crate::proof::replay::store::{
     AnyReplayStore, Claim, ReplayKey, ReplayStore, ReplayStoreError, UsedProof,
@@ -293,18 +293,59 @@ impl ProofRules {
         self.nonces.are_required()
     }
 
-    pub(crate) const fn nonce_binding(&self) -> NonceBinding {
-        self.nonces.binding()
-    }
-
     /// The type of the replay store.
     pub(crate) fn replay_store(&self) -> &'static str {
         self.replays.type_name()
     }
 
-    /// When the replay store can accept a proof twice, for the log.
-    pub(crate) fn replay_store_weakness(&self) -> Option<String> {
-        self.replays.weakness()
+    /// Which `iat` is accepted, for the log.
+    pub(crate) fn describe_iat(&self) -> String {
+        if self.freshness.decides_by_iat(self.requires_nonces()) {
+            self.freshness.expected_iat()
+        } else {
+            "any: the nonce decides".into()
+        }
+    }
+
+    /// Whether nonces are required, and what they are bound to, for the log.
+    pub(crate) fn describe_nonces(&self) -> &'static str {
+        match self.nonces_bound_to() {
+            _ if !self.requires_nonces() => "off",
+            Ok(StoreKind::OneProcess) => "required, bound to the replay store of this process",
+            Ok(_) => "required, bound to the shared replay store",
+            Err(_) => "required, not bound to a replay store",
+        }
+    }
+
+    /// Each check that is off, for the log.
+    pub(crate) fn weaknesses(&self) -> Vec<String> {
+        let mut weaknesses = Vec::new();
+        if self.targets.are_insecure() {
+            weaknesses.push("a public URL is plain http: tokens can be read on the way (PublicUrl::insecure_http)".to_owned());
+        }
+        if self.requires_nonces()
+            && let Err(consequence) = self.nonces_bound_to()
+        {
+            weaknesses.push(format!(
+                "nonces are not bound to a replay store: a proof can be used {consequence}"
+            ));
+        }
+        weaknesses.extend(self.replays.weakness());
+        weaknesses
+    }
+
+    /// The replay store that nonces are bound to, or the consequence if they are not.
+    fn nonces_bound_to(&self) -> Result<StoreKind, &'static str> {
+        let epoch = self.epoch();
+        match (self.nonces.binding(), epoch.store_kind()) {
+            (NonceBinding::Nothing, _) => Err(
+                "once on each node that has its own store (ProofRules::with_insecure_one_use_per_node)",
+            ),
+            (NonceBinding::ReplayStore, StoreKind::Unknown) => Err(
+                "again when the store has lost records, because the store does not name them (Epoch::UNKNOWN)",
+            ),
+            (NonceBinding::ReplayStore, kind) => Ok(kind),
+        }
     }
 
     /// The nonce to send now, if nonces are required.

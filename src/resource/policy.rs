@@ -7,8 +7,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Response};
 
 use crate::proof::checks::ProofError;
-use crate::proof::nonce::{Nonce, NonceBinding};
-use crate::proof::replay::epoch::StoreKind;
+use crate::proof::nonce::Nonce;
 use crate::proof::rules::ProofRules;
 use crate::proof::target::TargetError;
 use crate::resource::bearer::{BearerError, BearerPolicy};
@@ -107,11 +106,6 @@ impl Policy {
         let rules = &self.rules;
         let issuers = self.tokens.issuers();
         let issuers = (!issuers.is_empty()).then(|| issuers.join(" "));
-        let nonces_required = rules.requires_nonces();
-        let bound_to = match rules.nonce_binding() {
-            NonceBinding::ReplayStore => rules.epoch().store_kind(),
-            NonceBinding::Nothing => StoreKind::Unknown,
-        };
         tracing::info!(
             public_urls = %rules.targets(),
             issuers,
@@ -119,17 +113,8 @@ impl Policy {
             token_typ = self.tokens.expected(&TokenError::Type),
             token_algorithms = self.tokens.expected(&TokenError::Algorithm),
             proof_algorithms = %rules.algorithms(),
-            proof_iat = if rules.freshness().decides_by_iat(nonces_required) {
-                rules.freshness().expected_iat()
-            } else {
-                "any: the nonce decides".into()
-            },
-            nonces = match bound_to {
-                _ if !nonces_required => "off",
-                StoreKind::OneProcess => "required, bound to the replay store of this process",
-                StoreKind::Shared => "required, bound to the shared replay store",
-                StoreKind::Unknown => "required, not bound to a replay store",
-            },
+            proof_iat = rules.describe_iat(),
+            nonces = rules.describe_nonces(),
             replay_store = short_type_name(rules.replay_store()),
             bearer = match self.challenges.bearer {
                 BearerPolicy::Rejected => "rejected",
@@ -138,31 +123,8 @@ impl Policy {
             },
             "requests must have an access token and a DPoP proof"
         );
-        self.warn_of_weaknesses(bound_to);
-    }
-
-    /// Each check that is off is a warning.
-    fn warn_of_weaknesses(&self, bound_to: StoreKind) {
-        let rules = &self.rules;
-        if rules.targets().are_insecure() {
-            tracing::warn!(
-                public_urls = %rules.targets(),
-                "a public URL is plain http: tokens can be read on the way (PublicUrl::insecure_http)"
-            );
-        }
-        if rules.requires_nonces() && bound_to == StoreKind::Unknown {
-            tracing::warn!(
-                "{}",
-                match rules.nonce_binding() {
-                    NonceBinding::Nothing =>
-                        "nonces are not bound to a replay store: a proof can be used once on each node that has its own store (ProofRules::with_insecure_one_use_per_node)",
-                    NonceBinding::ReplayStore =>
-                        "nonces are not bound to a replay store: a proof can be used again when the store has lost records, because the store does not name them (Epoch::UNKNOWN)",
-                }
-            );
-        }
-        if let Some(weakness) = rules.replay_store_weakness() {
-            tracing::warn!("{weakness}");
+        for weakness in rules.weaknesses() {
+            tracing::warn!(public_urls = %rules.targets(), "{weakness}");
         }
         if self.challenges.bearer == BearerPolicy::UncheckedCnf {
             tracing::warn!(

@@ -1,6 +1,7 @@
 //! Start here: the path of one token request, from its header fields to a proven key.
 
 use std::fmt;
+use std::sync::Once;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -15,7 +16,7 @@ use crate::proof::nonce::{AcceptedNonce, Nonce};
 use crate::proof::replay::epoch::Epoch;
 use crate::proof::rules::ProofRules;
 use crate::proof::target::TargetError;
-use crate::telemetry::{Consequence, Decision, Explanation, Server};
+use crate::telemetry::{Consequence, Decision, Explanation, Server, short_type_name};
 use crate::time::Timestamp;
 use crate::token_endpoint::proven_key::ProvenKey;
 use crate::token_endpoint::rejection::TokenRequestRejection;
@@ -38,6 +39,8 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// authenticate the client and check its grant, then [`UnrecordedProof::record_use`].
 pub struct TokenEndpoint {
     rules: ProofRules,
+    /// What it checks was logged.
+    announced: Once,
 }
 
 impl TokenEndpoint {
@@ -46,7 +49,26 @@ impl TokenEndpoint {
     pub fn new(rules: impl Into<ProofRules>) -> Self {
         Self {
             rules: rules.into(),
+            announced: Once::new(),
         }
+    }
+
+    /// Logs what proofs must meet, once.
+    pub(crate) fn announce(&self) {
+        self.announced.call_once(|| {
+            let rules = &self.rules;
+            tracing::info!(
+                public_urls = %rules.targets(),
+                proof_algorithms = %rules.algorithms(),
+                proof_iat = rules.describe_iat(),
+                nonces = rules.describe_nonces(),
+                replay_store = short_type_name(rules.replay_store()),
+                "DPoP proofs of token requests are checked"
+            );
+            for weakness in rules.weaknesses() {
+                tracing::warn!(public_urls = %rules.targets(), "{weakness}");
+            }
+        });
     }
 
     /// Checks one request: RFC 9449 section 4.3, checks 1 to 11, and that the proof was not used before.
@@ -73,6 +95,7 @@ impl TokenEndpoint {
     ///
     /// The first check that fails. [`TokenEndpoint::reject`] turns it into the response.
     pub fn check(&self, request: &Parts) -> Result<UnrecordedProof<'_>, TokenRequestRejection> {
+        self.announce();
         let (now, epoch) = (self.rules.now(), self.rules.epoch());
         let field = ProofField::from_headers(&request.headers);
         let target = self.rules.target(request)?;
@@ -210,7 +233,7 @@ impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
             .field("rules", &self.rules)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

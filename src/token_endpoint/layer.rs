@@ -68,6 +68,7 @@ impl<S> Layer<S> for TokenEndpointLayer {
     type Service = TokenEndpointService<S>;
 
     fn layer(&self, inner: S) -> TokenEndpointService<S> {
+        self.endpoint.announce();
         TokenEndpointService {
             inner,
             endpoint: Arc::clone(&self.endpoint),

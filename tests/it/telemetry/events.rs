@@ -323,7 +323,7 @@ fn every_decision_of_a_token_endpoint_is_one_event() {
             let outcome = block_on(endpoint.verify(&head));
             outcome.err().map(|error| endpoint.reject::<String>(error))
         });
-        let [event] = events_of_this_crate(&captured).try_into().unwrap();
+        let [event] = decisions(&captured).try_into().unwrap();
         assert_eq!(event.fields["message"], message);
         assert_eq!(event.level, level, "{message}");
         assert_eq!(event.target, "tower_dpop", "{message}");

@@ -13,6 +13,7 @@ use tower_dpop::proof::{
     Claim, Epoch, ReplayStoreError, RequestTarget, UsedProof, WhileUnavailable,
 };
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
+use tower_dpop::token_endpoint::{TokenEndpoint, TokenEndpointLayer};
 use tower_dpop::{
     Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
     ReplayStore, RequireScopesLayer, StatelessNonces, Verifier,
@@ -20,6 +21,7 @@ use tower_dpop::{
 
 use super::as_bearer;
 use common::log::logged;
+use common::token_endpoint::Attempt as TokenAttempt;
 use common::{
     AUDIENCE, Attempt, AttemptExt as _, ISSUER, KeyExt as _, NOW, at, block_on, issuer_jwks,
     jwt_verifier, keys, verifier, verifier_by,
@@ -384,6 +386,87 @@ fn what_nonces_are_bound_to_is_logged_at_start() {
         );
         assert_eq!(without_nonces.len(), 1, "{without_nonces:?}");
     }
+}
+
+/// What the action logs about what a token endpoint checks.
+fn token_endpoint_start(action: impl FnOnce()) -> Vec<String> {
+    let ((), log) = logged(action);
+    let lines = log.lines().map(str::to_owned);
+    lines
+        .filter(|line| line.contains("tower_dpop::token_endpoint"))
+        .collect()
+}
+
+#[test]
+fn what_proofs_at_a_token_endpoint_must_meet_is_logged_once() {
+    let service =
+        || service_fn(async |_: Request<String>| Ok::<_, Never>(Response::new(String::new())));
+    let expected = r#" INFO tower_dpop::token_endpoint::endpoint: DPoP proofs of token requests are checked public_urls=https://as.example.com proof_algorithms=ES256 ES384 PS256 Ed25519 EdDSA proof_iat="iat from 90 s before to 30 s after the time of this server" nonces="off" replay_store="MemoryReplayStore""#;
+    let endpoint = Arc::new(TokenEndpoint::new(common::token_endpoint::rules()));
+    let attempts = || {
+        for _ in 0..2 {
+            assert!(TokenAttempt::good().verify(&endpoint).is_ok());
+        }
+    };
+    let layers = || {
+        let layer = TokenEndpointLayer::new(Arc::clone(&endpoint));
+        drop((layer.layer(service()), layer.layer(service())));
+    };
+    let lines = token_endpoint_start(layers);
+    assert!(
+        lines[0].ends_with(expected) && lines.len() == 1,
+        "{lines:?}"
+    );
+    assert_eq!(token_endpoint_start(layers), [""; 0]);
+    assert_eq!(token_endpoint_start(attempts), [""; 0]);
+
+    let endpoint = TokenEndpoint::new(common::token_endpoint::rules());
+    let lines = token_endpoint_start(|| {
+        for _ in 0..2 {
+            assert!(TokenAttempt::good().verify(&endpoint).is_ok());
+        }
+    });
+    assert!(
+        lines[0].ends_with(expected) && lines.len() == 1,
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn each_insecure_option_of_a_token_endpoint_is_a_warning_at_start() {
+    type Change = fn(ProofRules) -> ProofRules;
+    let memory = tower_dpop::MemoryReplayStore::default;
+    let nonces = || StatelessNonces::new(NonceSecret::generate());
+    let rows: [(&str, Change); 2] = [
+        ("PublicUrl::insecure_http", |rules| {
+            rules.add_public_url(PublicUrl::insecure_http("http://as.internal").unwrap())
+        }),
+        (
+            "ProofRules::with_insecure_one_use_per_node",
+            ProofRules::with_insecure_one_use_per_node,
+        ),
+    ];
+    for (expected, change) in rows {
+        let rules = change(common::token_endpoint::rules().with_nonces(nonces()));
+        let endpoint = TokenEndpoint::new(rules);
+        let lines = token_endpoint_start(|| drop(TokenAttempt::good().verify(&endpoint)));
+        assert!(
+            lines[1].contains(" WARN ") && lines[1].contains(expected) && lines.len() == 2,
+            "{lines:?}"
+        );
+    }
+    let store = WhileUnavailable::insecurely_by_node_memory(memory(), memory());
+    let rules = common::token_endpoint::rules().with_replay_store(store);
+    let endpoint = TokenEndpoint::new(rules);
+    let lines = token_endpoint_start(|| drop(TokenAttempt::good().verify(&endpoint)));
+    assert!(
+        lines[0].contains(r#"replay_store="WhileUnavailable<MemoryReplayStore>""#),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].contains("WhileUnavailable::insecurely_by_node_memory"),
+        "{lines:?}"
+    );
 }
 
 #[test]

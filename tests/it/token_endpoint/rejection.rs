@@ -72,7 +72,7 @@ fn neither_log_nor_response_repeats_request_data() {
         assert!(outcome.rejection.is_some(), "{name}");
         let events = log
             .lines()
-            .filter(|line| line.contains("tower_dpop"))
+            .filter(|line| line.contains(" tower_dpop: "))
             .count();
         assert_eq!(events, 1, "{name}: expected one event: {log}");
         assert!(log.contains("token request rejected"), "{name}: {log}");
@@ -107,7 +107,7 @@ fn neither_log_nor_response_repeats_request_data() {
     let ((), log) = logged(|| {
         drop(good.outcome_by(&TokenEndpointLayer::new(endpoint()), &Server::default()));
     });
-    let events = log.lines().filter(|line| line.contains("tower_dpop"));
+    let events = log.lines().filter(|line| line.contains(" tower_dpop: "));
     assert_eq!(events.count(), 1, "an accepted request: {log}");
     assert!(log.contains("DEBUG") && log.contains("token request accepted"));
     assert_shows_nothing("an accepted request", &log, &secrets_of(&good));

@@ -263,6 +263,16 @@ impl NoncePolicy {
         self.binding
     }
 
+    /// Whether the source recognises a nonce in another epoch than that for which it was issued, as a source
+    /// outside this crate may do. It is tried with a new nonce.
+    pub(crate) fn source_ignores_epoch(&self, epoch: Epoch, now: Timestamp) -> bool {
+        self.source.as_ref().is_some_and(|source| {
+            let nonce = source.issue(now, epoch);
+            let other = Epoch::of(b"the epoch of no store");
+            source.issued_at(nonce.as_str(), other).is_some()
+        })
+    }
+
     /// The epoch for which nonces are issued and recognised while this is the replay store's.
     const fn bound_to(&self, epoch: Epoch) -> Epoch {
         match self.binding {

@@ -344,6 +344,13 @@ impl ProofRules {
             (NonceBinding::ReplayStore, StoreKind::Unknown) => Err(
                 "again when the store has lost records, because the store does not name them (Epoch::UNKNOWN)",
             ),
+            (NonceBinding::ReplayStore, _)
+                if self.nonces.source_ignores_epoch(epoch, self.now()) =>
+            {
+                Err(
+                    "on each node that has its own store, and again when a store has lost records, because the source of nonces ignores the epoch (NonceSource)",
+                )
+            }
             (NonceBinding::ReplayStore, kind) => Ok(kind),
         }
     }

@@ -10,13 +10,13 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::proof::{
-    Claim, Epoch, ReplayStoreError, RequestTarget, UsedProof, WhileUnavailable,
+    Claim, Epoch, Nonce, NonceSource, ReplayStoreError, RequestTarget, UsedProof, WhileUnavailable,
 };
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::token_endpoint::{TokenEndpoint, TokenEndpointLayer};
 use tower_dpop::{
     Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
-    ReplayStore, RequireScopesLayer, StatelessNonces, Verifier,
+    ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
 };
 
 use super::as_bearer;
@@ -386,6 +386,34 @@ fn what_nonces_are_bound_to_is_logged_at_start() {
         );
         assert_eq!(without_nonces.len(), 1, "{without_nonces:?}");
     }
+}
+
+/// D26: nonces that are recognised in every epoch, as a source outside this crate may do.
+#[test]
+fn a_source_of_nonces_that_ignores_the_epoch_is_a_warning_at_start() {
+    struct Careless(StatelessNonces);
+
+    impl NonceSource for Careless {
+        fn issue(&self, issued: Timestamp, _: Epoch) -> Nonce {
+            self.0.issue(issued, Epoch::UNKNOWN)
+        }
+
+        fn issued_at(&self, nonce: &str, _: Epoch) -> Option<Timestamp> {
+            self.0.issued_at(nonce, Epoch::UNKNOWN)
+        }
+    }
+
+    let nonces = StatelessNonces::new(NonceSecret::generate());
+    let rules = common::rules().with_nonces(Careless(nonces));
+    let lines = start_of(&DpopLayer::new(Verifier::new(rules, jwt_verifier())));
+    assert!(
+        lines[0].contains(r#"nonces="required, not bound to a replay store""#),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].contains(" WARN ") && lines[1].contains("NonceSource") && lines.len() == 2,
+        "{lines:?}"
+    );
 }
 
 /// What the action logs about what a token endpoint checks.

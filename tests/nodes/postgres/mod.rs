@@ -11,10 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
+use tokio_postgres::config::TargetSessionAttrs;
 use tower_dpop::proof::{
-    Claim, Epoch, NonceError, ProofError, ReplayKey, ReplayStoreError, UsedProof, replay_contract,
+    Claim, Epoch, NonceError, ProofError, ReplayKey, ReplayStoreError, UsedProof, WhileUnavailable,
+    replay_contract,
 };
-use tower_dpop::{DpopLayer, NonceSecret, ReplayStore, StatelessNonces, Timestamp};
+use tower_dpop::{
+    DpopLayer, MemoryReplayStore, NonceSecret, ReplayStore, StatelessNonces, Timestamp,
+};
 
 use common::{Attempt, AttemptExt as _, Outcome, required_nonce, verifier_by};
 
@@ -53,6 +57,23 @@ async fn decided(store: &PostgresReplayStore, number: u64) -> Claim {
             Ok(claim) => return claim,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The result of this claim, after as many of this error as there are.
+async fn result_after(
+    store: &PostgresReplayStore,
+    proof: UsedProof,
+    error: ReplayStoreError,
+) -> Result<Claim, ReplayStoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let claimed = store.claim(proof).await;
+        if claimed != Err(error) {
+            return claimed;
+        }
+        assert!(Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -284,18 +305,80 @@ async fn an_unlogged_table_has_another_epoch_after_a_crash() {
     assert_eq!(store.claim(before).await, Ok(Claim::First));
     server.kill();
     server.run().await;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let claimed = store.claim(before).await;
-        if claimed == Err(ReplayStoreError::OtherStore) {
-            break;
-        }
-        assert_eq!(claimed, Err(ReplayStoreError::Unavailable));
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let rejected = result_after(&store, before, ReplayStoreError::Unavailable).await;
+    assert_eq!(rejected, Err(ReplayStoreError::OtherStore));
     assert_ne!(store.epoch(), before.epoch);
     assert_eq!(decided(&store, 1).await, Claim::First);
+}
+
+/// A standby may lack the last records of its primary.
+#[tokio::test]
+async fn a_promoted_standby_has_another_epoch() {
+    let mut primary = Server::start().await;
+    // Table and marker are on the standbys, too.
+    let epoch = connect(&primary).await.epoch();
+    let mut standbys = [primary.standby(), primary.standby()];
+    let ports = standbys.each_ref().map(|_| server::free_port());
+    let mut config = primary.database();
+    config.host("127.0.0.1").port(ports[0]);
+    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    let store = PostgresReplayStore::connect(config, Table::Logged);
+    let store = store.await.unwrap();
+    assert_eq!(store.epoch(), epoch);
+    let before = used(1, epoch);
+    assert_eq!(store.claim(before).await, Ok(Claim::First));
+    primary.kill();
+    for (standby, port) in standbys.iter_mut().zip(ports) {
+        standby.run_at(port).await;
+        standby.promote().await;
+    }
+    let rejected = result_after(&store, before, ReplayStoreError::Unavailable).await;
+    assert_eq!(rejected, Err(ReplayStoreError::OtherStore));
+    // The record is lost.
+    assert_eq!(decided(&store, 1).await, Claim::First);
+    // Both have the same timeline, and know nothing of each other.
+    let [one, other] = &standbys;
+    let (one, other) = (connect(one).await, connect(other).await);
+    assert_eq!(one.epoch(), store.epoch());
+    assert_ne!(one.epoch(), other.epoch());
+    let rejected = other.claim(used(1, one.epoch())).await;
+    assert_eq!(rejected, Err(ReplayStoreError::OtherStore));
+}
+
+/// T-18: `WhileUnavailable`, with a server that is down.
+#[tokio::test]
+async fn while_the_server_is_down_the_memory_of_the_node_can_decide() {
+    let mut server = Server::start().await;
+    let node = async || {
+        let memory = MemoryReplayStore::default();
+        WhileUnavailable::insecurely_by_node_memory(connect(&server).await, memory)
+    };
+    let (one, other) = (node().await, node().await);
+    let proof = |number| used(number, one.epoch());
+    assert_eq!(one.claim(proof(1)).await, Ok(Claim::First));
+    server.kill();
+    assert_eq!(one.claim(proof(1)).await, Ok(Claim::Replayed));
+    for node in [&one, &other] {
+        assert_eq!(node.claim(proof(2)).await, Ok(Claim::First));
+        assert_eq!(node.claim(proof(2)).await, Ok(Claim::Replayed));
+    }
+    assert_eq!(one.claim(proof(3)).await, Ok(Claim::First));
+    server.run().await;
+    let witness = connect(&server).await;
+    assert_eq!(decided(&witness, 4).await, Claim::First);
+    // Until each connection of the nodes is back.
+    let deadline = Instant::now() + PATIENCE;
+    for number in 100_u64.. {
+        assert!(Instant::now() < deadline);
+        assert_eq!(one.claim(proof(number)).await, Ok(Claim::First));
+        if claim(&witness, number).await == Ok(Claim::Replayed) && number > 110 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for number in [1, 2, 3] {
+        assert_eq!(one.claim(proof(number)).await, Ok(Claim::Replayed));
+    }
 }
 
 #[tokio::test]

@@ -25,20 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Server {
     /// A new server with a role `dpop`, which owns a database and has no other right.
     pub async fn start() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-dpop-postgres-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).unwrap();
-        if let Some(user) = unprivileged_user() {
-            chown(&folder, Some(user), None).unwrap();
-        }
-        fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
-        let mut server = Self {
-            folder,
-            port: 0,
-            process: None,
-        };
+        let mut server = Self::in_new_folder();
         let made = run_as_user("initdb")
             .args(["--no-sync", "--auth=trust", "--username=postgres", "-D"])
             .arg(&server.folder)
@@ -51,6 +38,49 @@ impl Server {
             root.batch_execute(statement).await.unwrap();
         }
         server
+    }
+
+    fn in_new_folder() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-dpop-postgres-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        if let Some(user) = unprivileged_user() {
+            chown(&folder, Some(user), None).unwrap();
+        }
+        fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+        Self {
+            folder,
+            port: 0,
+            process: None,
+        }
+    }
+
+    /// A standby of this server, as of now. It does not run yet.
+    pub fn standby(&self) -> Self {
+        let standby = Self::in_new_folder();
+        let copied = run_as_user("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--host=127.0.0.1", "--username=postgres", "--port"])
+            .arg(self.port.to_string())
+            .arg("-D")
+            .arg(&standby.folder)
+            .status();
+        assert!(copied.unwrap().success(), "pg_basebackup");
+        standby
+    }
+
+    /// Makes the standby a primary.
+    pub async fn promote(&self) {
+        let promote = "SELECT pg_promote()";
+        let root = self.root().await;
+        assert!(
+            root.query_one(promote, &[])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
+        );
     }
 
     /// Starts the process, after [`kill`](Self::kill) at the same address.
@@ -83,6 +113,12 @@ impl Server {
             assert!(Instant::now() < deadline, "the server ends at once");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The same for the first time, at this port.
+    pub async fn run_at(&mut self, port: u16) {
+        self.port = port;
+        self.run().await;
     }
 
     /// A crash.
@@ -160,7 +196,7 @@ async fn client(config: &Config) -> Client {
     client
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

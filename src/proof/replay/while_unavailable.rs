@@ -41,7 +41,7 @@ impl<R: ReplayStore> WhileUnavailable<R> {
     /// decides alone.
     ///
     /// The other errors are returned as they are: a full store responds, and a store of another epoch knows
-    /// that records are missing. A full memory is [`ReplayStoreError::Full`], also while the shared store
+    /// that records are missing. A full memory is [`ReplayStoreError::Full`], even while the shared store
     /// works, so choose a limit for all proofs that this node accepts. Each claim still waits for the shared
     /// store: choose one that returns the error at once when it knows that it is unreachable.
     ///
@@ -100,9 +100,7 @@ impl<R: ReplayStore> ReplayStore for WhileUnavailable<R> {
                 }
                 telemetry::replay_claim_by_node_memory();
             }
-            Err(error @ (ReplayStoreError::Full | ReplayStoreError::OtherStore)) => {
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
         proof.epoch = self.memory.epoch();
         self.memory.claim(proof).await

@@ -19,6 +19,12 @@ pub use crate::proof::public_url::InvalidPublicUrl;
 pub use crate::proof::replay::contract as replay_contract;
 pub use crate::proof::replay::epoch::Epoch;
 pub use crate::proof::replay::memory::MemoryUsage;
+#[cfg(feature = "redis")]
+pub use crate::proof::replay::redis::{
+    builder::RedisReplayStoreBuilder, health::RedisHealth, health::RedisLinkState,
+    server::InvalidRedisUrl, server::InvalidTlsRoots, server::RedisServer,
+    start_error::RedisStartError, store::RedisReplayStore,
+};
 pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError, UsedProof};
 pub use crate::proof::replay::while_unavailable::WhileUnavailable;
 pub use crate::proof::target::{RequestTarget, TargetError, TargetResolver, UrlMismatch};

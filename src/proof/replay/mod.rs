@@ -13,3 +13,5 @@ mod clients;
 mod ledger;
 pub(crate) mod memory;
 pub(crate) mod while_unavailable;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;

@@ -58,7 +58,6 @@
     allow(unused_variables, reason = "every function is empty then")
 )]
 
-#[cfg(feature = "redis")]
 pub(crate) mod replay_store;
 
 use std::error::Error;
@@ -67,10 +66,11 @@ use std::fmt;
 use http::Method;
 
 #[cfg(feature = "redis")]
-pub use crate::telemetry::replay_store::{
+pub use crate::telemetry::replay_store::shared::{
     REPLAY_CLAIM_SECONDS, REPLAY_CLAIMS, REPLAY_CONNECTIONS, REPLAY_EPOCHS, REPLAY_EVICTING,
     REPLAY_UP, REPLAY_WAITING,
 };
+pub use crate::telemetry::replay_store::{REPLAY_LIMIT, REPLAY_RECORDS};
 
 /// Decisions about requests.
 pub const REQUESTS: &str = "tower_dpop_requests_total";
@@ -78,12 +78,6 @@ pub const REQUESTS: &str = "tower_dpop_requests_total";
 pub const TOKEN_REQUESTS: &str = "tower_dpop_token_requests_total";
 /// How far clients' clocks are off.
 pub const CLOCK_SKEW: &str = "tower_dpop_clock_skew_seconds";
-/// Records in the replay store.
-pub const REPLAY_RECORDS: &str = "tower_dpop_replay_records";
-/// The maximum number of records in the replay store.
-pub const REPLAY_LIMIT: &str = "tower_dpop_replay_limit";
-/// Uses of proofs about which the memory of this node decided alone.
-pub const REPLAY_CLAIMS_BY_NODE_MEMORY: &str = "tower_dpop_replay_claims_by_node_memory_total";
 /// Access tokens that were found, or not found, in a cache of verified tokens.
 pub const TOKEN_CACHE: &str = "tower_dpop_token_cache_total";
 /// Fetches of issuers' keys.
@@ -95,7 +89,7 @@ pub const INTROSPECTIONS: &str = "tower_dpop_introspections_total";
 /// installing a recorder.
 #[cfg(feature = "metrics")]
 pub fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    use metrics::{Unit, describe_counter, describe_histogram};
 
     describe_counter!(REQUESTS, Unit::Count, "Requests, by decision and reason");
     describe_counter!(
@@ -108,17 +102,6 @@ pub fn describe() {
         Unit::Seconds,
         "How far the iat of proofs lies behind this server's clock"
     );
-    describe_gauge!(REPLAY_RECORDS, Unit::Count, "Records in the replay store");
-    describe_gauge!(
-        REPLAY_LIMIT,
-        Unit::Count,
-        "Maximum number of records in the replay store"
-    );
-    describe_counter!(
-        REPLAY_CLAIMS_BY_NODE_MEMORY,
-        Unit::Count,
-        "Uses of proofs about which the memory of this node decided alone"
-    );
     describe_counter!(
         TOKEN_CACHE,
         Unit::Count,
@@ -130,7 +113,6 @@ pub fn describe() {
         Unit::Count,
         "Requests to introspection endpoints"
     );
-    #[cfg(feature = "redis")]
     replay_store::describe();
 }
 
@@ -434,20 +416,6 @@ fn clock_skew(decision: &'static str, seconds: f64) {
 /// the sum of all others.
 #[cfg(feature = "metrics")]
 const LONGEST_SKEW: f64 = 86_400.0;
-
-/// Records how full the replay store is.
-#[cfg(feature = "metrics")]
-#[expect(clippy::cast_precision_loss, reason = "no store has 2^52 records")]
-pub(crate) fn replay_store(live: usize, limit: usize) {
-    metrics::gauge!(REPLAY_RECORDS).set(live as f64);
-    metrics::gauge!(REPLAY_LIMIT).set(limit as f64);
-}
-
-/// The memory of this node decides about a proof alone.
-pub(crate) fn replay_claim_by_node_memory() {
-    #[cfg(feature = "metrics")]
-    metrics::counter!(REPLAY_CLAIMS_BY_NODE_MEMORY).increment(1);
-}
 
 /// A fetch of an issuer's keys.
 #[cfg(feature = "jwks")]

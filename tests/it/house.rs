@@ -282,6 +282,7 @@ fn only_listed_files_use_cryptography_crates_or_read_a_clock() {
     assert_eq!(
         reading,
         [
+            "proof/replay/redis/supervisor.rs",
             "proof/rules.rs",
             "tokens/jwks/remote_keys.rs",
             "client/exchange.rs"

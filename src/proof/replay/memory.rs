@@ -157,7 +157,7 @@ impl ReplayStore for MemoryReplayStore {
     ) -> impl Future<Output = Result<Claim, ReplayStoreError>> + Send {
         let claim = self.0.claim(proof);
         #[cfg(feature = "metrics")]
-        crate::telemetry::replay_store(self.usage().live, self.0.limits.records);
+        crate::telemetry::replay_store::in_memory(self.usage().live, self.0.limits.records);
         future::ready(claim)
     }
 

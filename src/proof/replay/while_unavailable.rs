@@ -98,7 +98,7 @@ impl<R: ReplayStore> ReplayStore for WhileUnavailable<R> {
                 if proof.epoch != self.store.epoch() {
                     return Err(ReplayStoreError::OtherStore);
                 }
-                telemetry::replay_claim_by_node_memory();
+                telemetry::replay_store::claim_by_node_memory();
             }
             Err(error) => return Err(error),
         }

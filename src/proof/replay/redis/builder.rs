@@ -6,10 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use crate::proof::replay::redis::dial::Dialer;
-use crate::proof::replay::redis::health::Link;
 use crate::proof::replay::redis::line::Line;
 use crate::proof::replay::redis::server::RedisServer;
 use crate::proof::replay::redis::settings::{EvictionRule, Replicas, Settings};
@@ -130,33 +128,29 @@ impl RedisReplayStoreBuilder {
 struct Parts {
     supervisor: Supervisor,
     settings: Arc<Settings>,
-    link: Arc<watch::Sender<Link>>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Parts {
     fn new(builder: RedisReplayStoreBuilder) -> Self {
-        let clock = Clock::default();
         let settings = Arc::new(builder.settings);
-        let link = Arc::new(watch::Sender::new(Link::new(clock.now())));
         let waiting = Arc::new(AtomicUsize::new(0));
         let supervisor = Supervisor::new(
             Dialer::new(builder.server),
             Arc::clone(&settings),
-            Arc::clone(&link),
             Arc::clone(&waiting),
-            clock,
+            Clock::default(),
         );
         Self {
             supervisor,
             settings,
-            link,
             waiting,
         }
     }
 
     fn run(self, line: Option<Arc<Line>>) -> RedisReplayStore {
+        let link = self.supervisor.link();
         let task = tokio::spawn(self.supervisor.run(line));
-        RedisReplayStore::new(self.settings, self.link, self.waiting, task.abort_handle())
+        RedisReplayStore::new(self.settings, link, self.waiting, task.abort_handle())
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs as aws_lc};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig};
 
@@ -179,7 +179,7 @@ impl Dialer {
             return Ok(Arc::clone(config));
         }
         let provider = CryptoProvider::get_default().cloned();
-        let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+        let provider = provider.unwrap_or_else(|| Arc::new(aws_lc::default_provider()));
         let config =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let config = match self.server.roots() {
@@ -209,8 +209,8 @@ fn unreachable(endpoint: &Endpoint, reason: String) -> RedisStartError {
 
 pub(crate) fn failed(endpoint: &Endpoint, error: &redis::RedisError) -> RedisStartError {
     let code = match (error.kind(), error.code()) {
-        // The library keeps the code in the text only.
-        (ErrorKind::AuthenticationFailed, _) => "authentication failed",
+        // The library drops the code.
+        (ErrorKind::AuthenticationFailed, _) => "WRONGPASS",
         (_, Some(code)) => code,
         (kind, None) => {
             let reason = match kind {

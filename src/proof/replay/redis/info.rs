@@ -23,7 +23,8 @@ impl Info {
             let value = value.trim_end();
             let text = || Some(value.to_owned());
             match name {
-                "redis_mode" => info.mode = text(),
+                // Valkey calls it `server_mode`.
+                "redis_mode" | "server_mode" => info.mode = text(),
                 "role" => info.role = text(),
                 "run_id" => info.run_id = text(),
                 "master_replid" => info.replication_id = text(),

@@ -106,22 +106,18 @@ impl Line {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = &self.connections[next % self.connections.len()];
         let replies = exchange(connection, commands).await;
-        match replies {
-            Ok(replies) => {
-                // Written only if it changes: all requests share it.
-                if self.unanswered.load(Ordering::Relaxed) != 0 {
-                    self.unanswered.store(0, Ordering::Relaxed);
-                }
-                if !self.has_answered.load(Ordering::Relaxed) {
-                    self.has_answered.store(true, Ordering::Relaxed);
-                }
-                Ok(replies)
-            }
-            Err(_) => {
-                self.report(Cause::Cut);
-                Err(Cut)
-            }
+        let Ok(replies) = replies else {
+            self.report(Cause::Cut);
+            return Err(Cut);
+        };
+        // Written only if it changes: all requests share it.
+        if self.unanswered.load(Ordering::Relaxed) != 0 {
+            self.unanswered.store(0, Ordering::Relaxed);
         }
+        if !self.has_answered.load(Ordering::Relaxed) {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        Ok(replies)
     }
 
     /// A claim ended without a response.

@@ -16,7 +16,7 @@ use crate::proof::replay::redis::health::{Link, RedisHealth, RedisLinkState};
 use crate::proof::replay::redis::line::{Cause, Line};
 use crate::proof::replay::redis::settings::Settings;
 use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProof};
-use crate::telemetry::replay_store as metrics;
+use crate::telemetry::replay_store::shared as metrics;
 use crate::time::Stopwatch;
 
 /// The replay store of several nodes: one Redis (7.0 or later) or Valkey primary.
@@ -283,7 +283,7 @@ impl Request {
     fn new(settings: &Settings, proof: UsedProof) -> Result<Self, ReplayStoreError> {
         let random = getrandom::u64().map_err(|_| ReplayStoreError::Unavailable)?;
         let own = (random >> 1).to_string();
-        let key = base64url::encode(&proof.key.half());
+        let key = base64url::encode(proof.key.half());
         let seconds = proof
             .expires
             .as_unix()

@@ -16,7 +16,7 @@ use crate::proof::replay::redis::probe::{Facts, Probe, Told};
 use crate::proof::replay::redis::server::Endpoint;
 use crate::proof::replay::redis::settings::{EvictionRule, Settings};
 use crate::proof::replay::redis::start_error::RedisStartError;
-use crate::telemetry::replay_store as metrics;
+use crate::telemetry::replay_store::shared as metrics;
 use crate::time::Clock;
 
 pub(crate) struct Supervisor {
@@ -55,14 +55,13 @@ impl Supervisor {
     pub(crate) fn new(
         dialer: Dialer,
         settings: Arc<Settings>,
-        link: Arc<watch::Sender<Link>>,
         waiting: Arc<AtomicUsize>,
         clock: Clock,
     ) -> Self {
         Self {
+            link: Arc::new(watch::Sender::new(Link::new(clock.now()))),
             dialer,
             settings,
-            link,
             waiting,
             clock,
             outage: Outage::new(),
@@ -71,6 +70,11 @@ impl Supervisor {
             attempts: 0,
             untold: Untold::NotLogged,
         }
+    }
+
+    /// What claims see.
+    pub(crate) fn link(&self) -> Arc<watch::Sender<Link>> {
+        Arc::clone(&self.link)
     }
 
     /// The first attempt to connect.
@@ -131,7 +135,9 @@ impl Supervisor {
             Some(line) => line.listen(),
             None => self.publish(|link| {
                 link.line = None;
-                link.state = RedisLinkState::Connecting;
+                if link.state == RedisLinkState::Up {
+                    link.state = RedisLinkState::Connecting;
+                }
             }),
         }
         loop {

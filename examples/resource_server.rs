@@ -56,6 +56,12 @@ usage: resource_server --issuer URL [OPTION]...
   --insecure-one-use-per-node
                          accept nonces of all servers with the same secrets; each has a replay store of its
                          own, so a proof passes once on each
+  --redis URL            record used proofs in Redis, which several servers share (in production, do not put a password
+                         on a command line); with a file of nonce secrets, these are nodes of one service
+  --redis-sentinels URL,...
+                         the sentinels that know where the primary is, instead of --redis
+  --redis-primary NAME   its name at the sentinels
+                         (these three need a build with --features redis)
   --lenient-typ          accept access tokens whose typ is JWT or missing
   --allow-bearer         let tokens that are bound to nothing pass under the Bearer scheme
   --report-only          reject nothing, report on standard error what would have been rejected
@@ -107,6 +113,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let audience = options.audience.clone().unwrap_or_else(|| url.to_string());
 
     let nonces = nonces(&options)?;
+    let rules = rules(&options, url, nonces).await?;
     let opaque = introspection(&options, &audience)?;
     let app = match (options.issuer.clone(), opaque) {
         (Some(issuer), opaque) => {
@@ -126,9 +133,9 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
             if let Some(opaque) = opaque {
                 tokens = tokens.with_opaque_tokens(opaque);
             }
-            application(&options, url, nonces, tokens)
+            application(&options, rules, tokens)
         }
-        (None, Some(opaque)) => application(&options, url, nonces, opaque),
+        (None, Some(opaque)) => application(&options, rules, opaque),
         (None, None) => return Err("neither --issuer nor --introspection".into()),
     };
 
@@ -215,15 +222,12 @@ fn replace_on_hangup(nonces: StatelessNonces, file: String) -> io::Result<()> {
     Ok(())
 }
 
-fn application<V>(
+/// How proofs are checked, and where used ones are recorded.
+async fn rules(
     options: &Options,
     url: PublicUrl,
     nonces: Option<StatelessNonces>,
-    tokens: V,
-) -> Router
-where
-    V: AccessTokenVerifier<Claims = TokenClaims>,
-{
+) -> Result<ProofRules, Box<dyn Error>> {
     let mut rules = ProofRules::new(url)
         .with_algorithms(options.algorithms)
         .with_freshness(options.freshness);
@@ -233,6 +237,38 @@ where
     if options.insecure_one_use_per_node {
         rules = rules.with_insecure_one_use_per_node();
     }
+    if options.redis.is_none() && options.redis_sentinels.is_none() {
+        return Ok(rules);
+    }
+    with_redis(rules, options).await
+}
+
+#[cfg(feature = "redis")]
+async fn with_redis(rules: ProofRules, options: &Options) -> Result<ProofRules, Box<dyn Error>> {
+    use tower_dpop::proof::{RedisReplayStore, RedisServer};
+
+    let server = match (&options.redis, &options.redis_sentinels) {
+        (Some(url), _) => RedisServer::url(url).map_err(|error| format!("--redis {error}"))?,
+        (None, sentinels) => {
+            let urls = sentinels.iter().flat_map(|urls| urls.split(','));
+            RedisServer::sentinels(urls, &options.redis_primary)
+                .map_err(|error| format!("--redis-sentinels {error}"))?
+        }
+    };
+    let store = RedisReplayStore::at(server).connect().await?;
+    Ok(rules.with_replay_store(store))
+}
+
+#[cfg(not(feature = "redis"))]
+#[expect(clippy::unused_async, reason = "as with the feature")]
+async fn with_redis(_: ProofRules, _: &Options) -> Result<ProofRules, Box<dyn Error>> {
+    Err("--redis: this program was built without Redis (cargo run --features redis ...)".into())
+}
+
+fn application<V>(options: &Options, rules: ProofRules, tokens: V) -> Router
+where
+    V: AccessTokenVerifier<Claims = TokenClaims>,
+{
     let mut verifier = Verifier::new(rules, tokens);
     if options.allow_bearer {
         verifier = verifier.allow_bearer();
@@ -323,6 +359,9 @@ struct Options {
     nonces: bool,
     nonce_secret_file: Option<String>,
     insecure_one_use_per_node: bool,
+    redis: Option<String>,
+    redis_sentinels: Option<String>,
+    redis_primary: String,
     lenient_typ: bool,
     allow_bearer: bool,
     report_only: bool,
@@ -353,6 +392,9 @@ impl Options {
             nonces: false,
             nonce_secret_file: None,
             insecure_one_use_per_node: false,
+            redis: None,
+            redis_sentinels: None,
+            redis_primary: String::new(),
             lenient_typ: false,
             allow_bearer: false,
             report_only: false,
@@ -393,6 +435,9 @@ impl Options {
                 "--nonces" => options.nonces = true,
                 "--nonce-secret-file" => options.nonce_secret_file = Some(value()?),
                 "--insecure-one-use-per-node" => options.insecure_one_use_per_node = true,
+                "--redis" => options.redis = Some(value()?),
+                "--redis-sentinels" => options.redis_sentinels = Some(value()?),
+                "--redis-primary" => options.redis_primary = value()?,
                 "--lenient-typ" => options.lenient_typ = true,
                 "--allow-bearer" => options.allow_bearer = true,
                 "--report-only" => options.report_only = true,
@@ -418,6 +463,11 @@ impl Options {
         }
         if options.introspection.is_some() && options.client_id.is_empty() {
             return Err(Unusable::Wrong("--client-id is missing".into()));
+        }
+        if options.redis_sentinels.is_some() == options.redis_primary.is_empty() {
+            return Err(Unusable::Wrong(
+                "--redis-sentinels and --redis-primary are given together".into(),
+            ));
         }
         Ok(options)
     }

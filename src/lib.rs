@@ -33,7 +33,7 @@
 //! | module | question | feature |
 //! |---|---|---|
 //! | [`jose`] | how are keys, algorithms and signed objects parsed strictly? | |
-//! | [`proof`] | is the proof valid? | |
+//! | [`proof`] | is the proof valid? | `redis`: a replay store that several nodes share |
 //! | [`tokens`] | is the access token valid? | `jwks`: issuers' keys over the network; `introspection`: opaque tokens |
 //! | [`resource`] | is the request accepted? | |
 //! | [`token_endpoint`] | is a token request accepted, at the authorization server? | |

@@ -70,7 +70,9 @@ pub use crate::telemetry::replay_store::shared::{
     REPLAY_CLAIM_SECONDS, REPLAY_CLAIMS, REPLAY_CONNECTIONS, REPLAY_EPOCHS, REPLAY_EVICTING,
     REPLAY_UP, REPLAY_WAITING,
 };
-pub use crate::telemetry::replay_store::{REPLAY_LIMIT, REPLAY_RECORDS};
+pub use crate::telemetry::replay_store::{
+    REPLAY_CLAIMS_BY_NODE_MEMORY, REPLAY_LIMIT, REPLAY_RECORDS,
+};
 
 /// Decisions about requests.
 pub const REQUESTS: &str = "tower_dpop_requests_total";

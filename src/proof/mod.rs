@@ -22,8 +22,8 @@ pub use crate::proof::replay::memory::MemoryUsage;
 #[cfg(feature = "redis")]
 pub use crate::proof::replay::redis::{
     builder::RedisReplayStoreBuilder, health::RedisHealth, health::RedisLinkState,
-    server::InvalidRedisUrl, server::InvalidTlsRoots, server::RedisServer,
-    start_error::RedisStartError, store::RedisReplayStore,
+    server::InvalidRedisUrl, server::RedisServer, start_error::RedisStartError,
+    store::RedisReplayStore, tls::InvalidTlsPem,
 };
 pub use crate::proof::replay::store::{Claim, ReplayKey, ReplayStoreError, UsedProof};
 pub use crate::proof::replay::while_unavailable::WhileUnavailable;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tower_dpop::proof::{Claim, InvalidTlsRoots, RedisReplayStore, RedisServer, RedisStartError};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tower_dpop::proof::{Claim, InvalidTlsPem, RedisReplayStore, RedisServer, RedisStartError};
 
 use super::{claim, key};
 use crate::servers::{Redis, free_port};
@@ -18,6 +18,8 @@ struct Certificate {
 impl Certificate {
     fn new(name: &str, host: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        // Not the subject of the other certificate, which would then count as self-signed.
+        params.distinguished_name.push(DnType::CommonName, "root");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap().pem();
@@ -82,15 +84,54 @@ async fn trusts_only_the_given_roots_and_the_right_name() {
     }
 }
 
+#[tokio::test]
+async fn shows_a_certificate_where_one_is_required() {
+    let certificate = Certificate::new("tls-client", "localhost");
+    let file = |name| certificate.file(name);
+    let port = free_port();
+    fs::write(file("root.pem"), &certificate.root).unwrap();
+    // `--tls-auth-clients yes` is the default.
+    let _redis = Redis::with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("certificate.pem"),
+        "--tls-key-file",
+        &file("key.pem"),
+        "--tls-ca-cert-file",
+        &file("root.pem"),
+    ]);
+    let server = RedisServer::url(&format!("rediss://localhost:{port}")).unwrap();
+    let server = server.with_tls_roots(certificate.root.as_bytes()).unwrap();
+    let error = RedisReplayStore::at(server.clone()).connect().await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, RedisStartError::Unreachable { .. }),
+        "{error}"
+    );
+
+    let [certificate, key] =
+        ["certificate.pem", "key.pem"].map(|name| fs::read(file(name)).unwrap());
+    let error = server
+        .clone()
+        .with_tls_client_certificate(&certificate, b"");
+    assert_eq!(error.unwrap_err(), InvalidTlsPem::Key);
+    let server = server
+        .with_tls_client_certificate(&certificate, &key)
+        .unwrap();
+    let store = RedisReplayStore::at(server).connect().await.unwrap();
+    assert_eq!(claim(&store, super::key(1)).await, Ok(Claim::First));
+}
+
 #[test]
 fn roots_are_certificates() {
     let server = || RedisServer::url("rediss://redis.example.com").unwrap();
     for (pem, expected) in [
-        ("", InvalidTlsRoots::Missing),
-        ("nothing of this kind", InvalidTlsRoots::Missing),
+        ("", InvalidTlsPem::NoCertificate),
+        ("nothing of this kind", InvalidTlsPem::NoCertificate),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-            InvalidTlsRoots::Malformed,
+            InvalidTlsPem::Certificate,
         ),
     ] {
         let error = server().with_tls_roots(pem.as_bytes()).unwrap_err();

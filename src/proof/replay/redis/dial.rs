@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, Value, cmd};
-use rustls_platform_verifier::BuilderVerifierExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs as aws_lc};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig};
 
@@ -178,15 +176,7 @@ impl Dialer {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
         }
-        let provider = CryptoProvider::get_default().cloned();
-        let provider = provider.unwrap_or_else(|| Arc::new(aws_lc::default_provider()));
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let config = match self.server.roots() {
-            Some(roots) => config.with_root_certificates(Arc::clone(roots)),
-            None => config.with_platform_verifier()?,
-        };
-        let config = Arc::new(config.with_no_client_auth());
+        let config = Arc::new(self.server.tls().config()?);
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 }

@@ -6,6 +6,7 @@
 //! command without telling, which makes a first use look like a replay.
 
 pub(crate) mod start_error;
+pub(crate) mod tls;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod dial;

@@ -3,13 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use redis::ConnectionAddr;
-use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 
+use crate::proof::replay::redis::tls::{InvalidTlsPem, TlsSettings};
 use crate::uri::without_userinfo;
 
 /// Where the one primary is that takes all claims.
@@ -35,7 +32,7 @@ pub struct RedisServer {
     location: Location,
     /// Those of the primary.
     credentials: Option<RedisCredentials>,
-    roots: Option<Arc<RootCertStore>>,
+    tls: TlsSettings,
     plaintext: Plaintext,
 }
 
@@ -166,19 +163,24 @@ impl RedisServer {
     ///
     /// # Errors
     ///
-    /// The text has no certificate, or one that cannot be used.
-    pub fn with_tls_roots(mut self, pem: &[u8]) -> Result<Self, InvalidTlsRoots> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|_| InvalidTlsRoots::Malformed)?;
-            roots
-                .add(certificate)
-                .map_err(|_| InvalidTlsRoots::Malformed)?;
-        }
-        if roots.is_empty() {
-            return Err(InvalidTlsRoots::Missing);
-        }
-        self.roots = Some(Arc::new(roots));
+    /// The text has no certificate, or one that cannot be read.
+    pub fn with_tls_roots(mut self, pem: &[u8]) -> Result<Self, InvalidTlsPem> {
+        self.tls = self.tls.with_roots(pem)?;
+        Ok(self)
+    }
+
+    /// Shows this certificate (PEM, followed by intermediate ones) to servers that require one, as Redis does by default
+    /// (`tls-auth-clients yes`). For the primary and for sentinels.
+    ///
+    /// # Errors
+    ///
+    /// A text has no certificate or no private key, or one that cannot be read.
+    pub fn with_tls_client_certificate(
+        mut self,
+        certificate_pem: &[u8],
+        key_pem: &[u8],
+    ) -> Result<Self, InvalidTlsPem> {
+        self.tls = self.tls.with_identity(certificate_pem, key_pem)?;
         Ok(self)
     }
 
@@ -186,8 +188,8 @@ impl RedisServer {
         &self.location
     }
 
-    pub(crate) const fn roots(&self) -> Option<&Arc<RootCertStore>> {
-        self.roots.as_ref()
+    pub(crate) const fn tls(&self) -> &TlsSettings {
+        &self.tls
     }
 
     /// The primary that a sentinel named, unless it is not to be reached without TLS.
@@ -228,7 +230,7 @@ impl RedisServer {
         Ok(Self {
             credentials: endpoint.credentials.clone(),
             location: Location::Primary(endpoint),
-            roots: None,
+            tls: TlsSettings::default(),
             plaintext,
         })
     }
@@ -260,7 +262,7 @@ impl RedisServer {
                 name: name.to_owned(),
             },
             credentials: None,
-            roots: None,
+            tls: TlsSettings::default(),
             plaintext,
         })
     }
@@ -395,16 +397,4 @@ pub enum InvalidRedisUrl {
     /// The scheme is `redis`, and the host is not this machine.
     #[error("{0:?}: must be rediss:// (redis:// is accepted on loopback only)")]
     NotTls(String),
-}
-
-/// Why a text is not a list of root certificates: a configuration error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidTlsRoots {
-    /// A certificate cannot be read.
-    #[error("a root certificate cannot be read: it must be a CA certificate in PEM")]
-    Malformed,
-    /// There is no certificate.
-    #[error("there is no certificate in the PEM text of the roots")]
-    Missing,
 }

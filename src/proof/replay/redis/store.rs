@@ -151,7 +151,7 @@ const fn name(error: ReplayStoreError) -> &'static str {
         ReplayStoreError::Full => "full",
         ReplayStoreError::OtherStore => "other_store",
         ReplayStoreError::Slow => "slow",
-        ReplayStoreError::Unavailable => "unavailable",
+        ReplayStoreError::ClientLimit | ReplayStoreError::Unavailable => "unavailable",
     }
 }
 

@@ -18,13 +18,13 @@ use tower_dpop::{ReplayStore as _, Timestamp};
 use crate::resp::Reply;
 use crate::servers::Redis;
 
-/// The server without the first characters of its URL.
 fn at(redis: &Redis) -> RedisServer {
     RedisServer::url(&redis.url()).unwrap()
 }
 
+/// Other processes may have the processor for longer than a claim may take by default.
 fn store(redis: &Redis) -> RedisReplayStoreBuilder {
-    RedisReplayStore::at(at(redis))
+    RedisReplayStore::at(at(redis)).with_deadline(Duration::from_secs(5))
 }
 
 async fn connected(redis: &Redis) -> RedisReplayStore {

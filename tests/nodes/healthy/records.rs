@@ -124,11 +124,8 @@ async fn waits_for_replicas() {
     );
 
     let replica = Redis::replica_of(&primary);
-    let one = store(&primary)
-        .with_replicas(1, within)
-        .connect()
-        .await
-        .unwrap();
+    let one = store(&primary).with_replicas(1, Duration::from_secs(4));
+    let one = one.connect().await.unwrap();
     eventually("the replica acknowledges", || {
         primary.run(&["WAIT", "1", "10"]).integer() == 1
     })

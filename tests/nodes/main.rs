@@ -7,3 +7,4 @@ mod harness;
 mod healthy;
 mod faults;
 mod postgres;
+mod two_servers;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_dpop::ReplayStore as _;
-use tower_dpop::proof::{Claim, RedisStartError, ReplayStoreError};
+use tower_dpop::proof::{Claim, ProofError, RedisStartError, ReplayStoreError};
 
 use super::epochs::{Node, with_nonce_of};
 use super::{at, claim, connected, fresh_key, scenarios, until, until_it_accepts};
@@ -80,6 +80,30 @@ async fn a_server_that_evicts_records_is_noticed_at_run_time() {
         println!("{policy}: accepted again after {after:?}");
         assert_eq!(store.health().eviction, Some(false), "{policy}");
     }
+}
+
+/// Records were lost meanwhile, so nonces of before are not accepted, as after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_eviction_no_nonce_of_before_is_accepted() {
+    let redis = Redis::with(&["--maxmemory", "3mb"]);
+    let store = connected(&redis.url()).await;
+    let node = Node::of(&store);
+    let attempt = with_nonce_of(&node).await;
+    node.ask(&attempt).await.assert_passed("a first use");
+    node.ask(&attempt)
+        .await
+        .assert_reason("a second", ProofError::Replayed);
+    // These policies leave the store's own key, which has no expiry.
+    redis.run(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    until("the record is evicted", async || redis.keys() == 1).await;
+    redis.run(&["CONFIG", "SET", "maxmemory", "3mb"]);
+    redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    // The time of two probes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    until_it_accepts(&store).await;
+    node.assert_passes_with_a_fresh_nonce("evicted", &attempt)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,7 +92,8 @@ impl RedisReplayStoreBuilder {
     ///
     /// # Security
     ///
-    /// The proof of a removed record can be used again. Nonces do not prevent it: nothing shows that a record was removed.
+    /// The proof of a removed record can be used again. Nonces do not prevent it: they would all end each
+    /// time that a record is removed, so the epoch does not depend on it.
     pub fn with_insecure_eviction(mut self) -> Self {
         self.settings.eviction = EvictionRule::Accepted;
         self

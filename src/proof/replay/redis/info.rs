@@ -11,6 +11,8 @@ pub(crate) struct Info {
     pub(crate) replication_id: Option<String>,
     pub(crate) max_memory: Option<u64>,
     pub(crate) policy: Option<String>,
+    /// Keys that were removed because the memory was full, since the start of the server.
+    pub(crate) evicted: u64,
 }
 
 impl Info {
@@ -30,6 +32,7 @@ impl Info {
                 "master_replid" => info.replication_id = text(),
                 "maxmemory" => info.max_memory = value.parse().ok(),
                 "maxmemory_policy" => info.policy = text(),
+                "evicted_keys" => info.evicted = value.parse().unwrap_or_default(),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@ use redis::{Pipeline, Value};
 
 use crate::proof::replay::epoch::Epoch;
 use crate::proof::replay::redis::info::{Eviction, Info};
+use crate::proof::replay::redis::settings::{EvictionRule, Settings};
 use crate::proof::replay::redis::start_error::RedisStartError;
 
 /// What is known about a primary.
@@ -30,6 +31,8 @@ struct Identity {
     run_id: String,
     replication_id: String,
     marker: Vec<u8>,
+    /// How many keys were removed because the memory was full. It counts also what was removed between two probes.
+    evicted: u64,
 }
 
 impl std::fmt::Debug for Identity {
@@ -53,24 +56,30 @@ impl Facts {
 pub(crate) struct Probe {
     commands: Pipeline,
     offered: String,
+    rule: EvictionRule,
 }
 
 impl Probe {
-    pub(crate) fn new(prefix: &str, random: u64) -> Self {
+    pub(crate) fn new(settings: &Settings, random: u64) -> Self {
         let offered = random.to_string();
         let mut commands = Pipeline::with_capacity(2);
         commands
             .cmd("INFO")
             .arg("server")
             .arg("replication")
-            .arg("memory");
+            .arg("memory")
+            .arg("stats");
         commands
             .cmd("SET")
-            .arg(format!("{prefix}~epoch"))
+            .arg(format!("{}~epoch", settings.prefix))
             .arg(&offered)
             .arg("NX")
             .arg("GET");
-        Self { commands, offered }
+        Self {
+            commands,
+            offered,
+            rule: settings.eviction,
+        }
     }
 
     pub(crate) const fn commands(&self) -> &Pipeline {
@@ -131,18 +140,23 @@ impl Probe {
             },
             _ => return Err(not_writable("an unknown reply")),
         };
-        Ok(Facts::new(&info, marker))
+        Ok(Facts::new(&info, marker, self.rule))
     }
 }
 
 impl Facts {
-    fn new(info: &Info, marker: Vec<u8>) -> Self {
+    fn new(info: &Info, marker: Vec<u8>, rule: EvictionRule) -> Self {
         let eviction = info.eviction();
         let identity = match (&info.run_id, &info.replication_id) {
             (Some(run_id), Some(replication_id)) => Some(Identity {
                 run_id: run_id.clone(),
                 replication_id: replication_id.clone(),
                 marker,
+                evicted: match rule {
+                    // The epoch would be another one each second.
+                    EvictionRule::Accepted => 0,
+                    EvictionRule::Rejected => info.evicted,
+                },
             }),
             _ => None,
         };
@@ -164,7 +178,8 @@ impl Facts {
 
 impl Identity {
     fn epoch(&self) -> Epoch {
-        let mut text = format!("{} {} ", self.run_id, self.replication_id).into_bytes();
+        let (run_id, replication_id, evicted) = (&self.run_id, &self.replication_id, self.evicted);
+        let mut text = format!("{run_id} {replication_id} {evicted} ").into_bytes();
         text.extend_from_slice(&self.marker);
         Epoch::of(&text)
     }

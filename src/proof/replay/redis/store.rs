@@ -68,7 +68,8 @@ use crate::time::Stopwatch;
 /// - Replication is asynchronous, so a failover can lose the records of the last moments, and their proofs can be used again. Choose:
 ///   require nonces, which are bound to the primary's records (recommended: no cost, no replay); wait for replicas with each claim
 ///   ([`with_replicas`](crate::proof::RedisReplayStoreBuilder::with_replicas)); or bound the loss by `min-replicas-to-write`.
-/// - `FLUSHALL`, and a `maxmemory-policy` that is changed while the server runs, are noticed after up to one second.
+/// - `FLUSHALL`, and a `maxmemory-policy` that is changed while the server runs, are noticed after up to one second. A removed record
+///   is another epoch, also if the policy is set back.
 /// - Redis deletes records by its own clock: if that steps forward, records end earlier. Let it slew. Nodes' clocks may differ by the
 ///   clock margin (30 s by default).
 /// - Anyone who can write the keys can delete records or block proofs. Use TLS, and a user with the rights above.

@@ -102,7 +102,7 @@ impl Supervisor {
                 cause = line.trouble() => return cause,
                 () = sleep(PROBE_INTERVAL) => {}
             }
-            let probe = Probe::new(&self.settings.prefix, random());
+            let probe = Probe::new(&self.settings, random());
             let replies = timeout(self.connect_timeout(), line.send(probe.commands()));
             match replies.await {
                 Err(_) => {
@@ -188,7 +188,7 @@ impl Supervisor {
                 .dialer
                 .open(endpoint, move || trouble.report(Cause::Cut));
             let connection = opening.await?;
-            let probe = Probe::new(&self.settings.prefix, random());
+            let probe = Probe::new(&self.settings, random());
             let replies = exchange(&connection, probe.commands()).await;
             let replies = replies.map_err(|error| failed(endpoint, &error))?;
             let known = facts.as_ref().or(self.facts.as_ref());

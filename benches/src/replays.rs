@@ -195,12 +195,10 @@ impl<R: ReplayStore> Steady for Memory<R> {
 
 /// Keys of proofs by these clients, at random.
 fn keys(count: usize, clients: usize) -> Vec<ReplayKey> {
-    let clients = u64::try_from(clients).expect("there are not so many");
+    let clients = u128::try_from(clients).expect("there are not so many");
     let of_client = |key: ReplayKey| {
-        let [a, b, c, d, e, f, g, h, ..] = key.client();
-        let mut client = [0; 16];
-        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % clients;
-        client[..8].copy_from_slice(&number.to_be_bytes());
+        let number = u128::from_be_bytes(key.client()) % clients;
+        let client = number.to_be_bytes();
         ReplayKey::from_parts(*key.as_bytes(), client)
     };
     (0..count).map(|_| of_client(random_key())).collect()

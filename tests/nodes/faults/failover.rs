@@ -61,10 +61,8 @@ async fn after_a_failover_and_back_no_nonce_of_before_is_accepted() {
             .await
             .assert_reason("a second", ProofError::Replayed);
         attempts.push(attempt);
-        block_in_place(|| {
-            sentinels.fail_over();
-            sentinels.wait_for_failover_from(primary);
-        });
+        block_in_place(|| sentinels.fail_over_from(primary));
+        block_in_place(|| wait_until_demoted(primary));
         let before = *epochs.last().unwrap();
         until("another epoch", async || store.epoch() != before).await;
         until_it_accepts(&store).await;
@@ -81,6 +79,14 @@ async fn after_a_failover_and_back_no_nonce_of_before_is_accepted() {
     }
 }
 
+/// A primary that was never demoted still has its records, so its epoch is right to come back.
+fn wait_until_demoted(primary: &Redis) {
+    wait_for("it is demoted", || {
+        (primary.info("role") == "slave" && primary.info("master_link_status") == "up")
+            .then_some(())
+    });
+}
+
 /// `cargo test -p tower-dpop-nodes repeated_failovers -- --ignored --nocapture`: about two minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it takes two minutes"]
@@ -94,10 +100,7 @@ async fn repeated_failovers_under_load_allow_no_replay_with_nonces() {
         let from = if number % 2 == 0 { &a } else { &b };
         let load = Load::on(&store);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        block_in_place(|| {
-            sentinels.fail_over();
-            sentinels.wait_for_failover_from(from);
-        });
+        block_in_place(|| sentinels.fail_over_from(from));
         let before = *epochs.last().unwrap();
         until("another epoch", async || store.epoch() != before).await;
         until_it_accepts(&store).await;
@@ -111,6 +114,7 @@ async fn repeated_failovers_under_load_allow_no_replay_with_nonces() {
         );
         made.assert_no_honest_claim_is_replayed();
         assert_eq!(again.in_present_epoch, 0);
+        block_in_place(|| wait_until_demoted(from));
         assert!(made.slowest() < DEADLINE + MARGIN);
         assert!(
             !epochs.contains(&store.epoch()),
@@ -166,6 +170,27 @@ async fn a_demoted_primary_takes_no_claims() {
     );
 }
 
+/// The earlier primary takes writes for some more seconds, but its records are lost then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_leaves_a_primary_that_sentinels_do_not_name_any_more() {
+    let primary = Redis::start();
+    let _replica = Redis::replica_of(&primary);
+    let sentinels = Sentinels::watching(&primary, 1, 5_000);
+    let store = connected_by(&sentinels).await;
+    let before = store.epoch();
+    let next = block_in_place(|| sentinels.fail_over_from(&primary));
+    let after = until("another epoch", async || store.epoch() != before).await;
+    println!(
+        "after {after:?}, when the earlier primary was a {}",
+        primary.info("role")
+    );
+    assert!(after < Duration::from_secs(3), "{after:?}");
+    until_it_accepts(&store).await;
+    let known = RedisServer::url(&format!("redis://127.0.0.1:{next}")).unwrap();
+    let known = RedisReplayStore::at(known).connect().await.unwrap();
+    assert_eq!(known.epoch(), store.epoch());
+}
+
 /// With sentinels, the store finds the next primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_leaves_a_demoted_primary() {
@@ -176,8 +201,7 @@ async fn a_store_leaves_a_demoted_primary() {
     let (key, load) = (fresh_key(), Load::on(&store));
     assert_eq!(claim(&store, key).await, Ok(Claim::First));
     block_in_place(|| {
-        sentinels.fail_over();
-        sentinels.wait_for_failover_from(&primary);
+        sentinels.fail_over_from(&primary);
         wait_for("it is demoted", || {
             (primary.info("role") == "slave").then_some(())
         });

@@ -61,6 +61,7 @@ use crate::time::Stopwatch;
 ///
 /// No claim takes longer than the deadline (250 ms by default). While the server is known to be unreachable, claims are rejected at
 /// once. A connection that is cut, or that does not respond to eight claims in a row, is replaced in the background, at first after 10 ms.
+/// With sentinels, the store follows them to another primary after up to one second, also if the earlier one still takes writes.
 /// A claim on a cut connection is repeated up to twice, if the server still has the same epoch, and finds its own record if it was made.
 ///
 /// # Security

@@ -35,6 +35,13 @@ pub(crate) struct Supervisor {
     untold: Untold,
 }
 
+/// Why a line is not watched any more.
+enum End {
+    /// There is another primary, and a line to it.
+    Followed(Arc<Line>),
+    Trouble(Cause),
+}
+
 /// Whether the log has it that the server does not tell what it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Untold {
@@ -88,7 +95,13 @@ impl Supervisor {
     pub(crate) async fn run(mut self, mut line: Option<Arc<Line>>) {
         loop {
             let cause = match &line {
-                Some(line) => self.watch(line).await,
+                Some(current) => match self.watch(current).await {
+                    End::Followed(next) => {
+                        line = Some(next);
+                        continue;
+                    }
+                    End::Trouble(cause) => cause,
+                },
                 None => Cause::Start,
             };
             line = Some(self.replace(line, cause).await);
@@ -96,10 +109,10 @@ impl Supervisor {
     }
 
     /// Asks the server what it is, once per second, until the line must be replaced.
-    async fn watch(&mut self, line: &Arc<Line>) -> Cause {
+    async fn watch(&mut self, line: &Arc<Line>) -> End {
         loop {
             tokio::select! {
-                cause = line.trouble() => return cause,
+                cause = line.trouble() => return End::Trouble(cause),
                 () = sleep(PROBE_INTERVAL) => {}
             }
             let probe = Probe::new(&self.settings, random());
@@ -107,9 +120,9 @@ impl Supervisor {
             match replies.await {
                 Err(_) => {
                     line.report(Cause::Silent);
-                    return Cause::Silent;
+                    return End::Trouble(Cause::Silent);
                 }
-                Ok(Err(_)) => return line.trouble().await,
+                Ok(Err(_)) => return End::Trouble(line.trouble().await),
                 Ok(Ok(replies)) => match probe.read(&self.address, &replies, self.facts.as_ref()) {
                     Ok(facts) => {
                         self.attempts = 0;
@@ -121,11 +134,37 @@ impl Supervisor {
                             _ => Cause::Probe,
                         };
                         line.report(cause);
-                        return cause;
+                        return End::Trouble(cause);
                     }
                 },
             }
+            tokio::select! {
+                cause = line.trouble() => return End::Trouble(cause),
+                next = self.follow() => {
+                    if let Some(next) = next {
+                        return End::Followed(next);
+                    }
+                }
+            }
         }
+    }
+
+    /// A line to another primary, if the sentinels name one and it can be used. The earlier one may take writes for some seconds
+    /// more, or for as long as it is cut off from the sentinels, and its records are lost then.
+    async fn follow(&mut self) -> Option<Arc<Line>> {
+        // If no sentinel responds, the primary is the last one that they named.
+        let named = self.dialer.locate().await.ok()?;
+        if named.address.to_string() == self.address {
+            return None;
+        }
+        let present = self.address.clone();
+        let line = self.connect(self.connect_timeout()).await.ok();
+        match line {
+            Some(_) => metrics::connected(Cause::Probe.name()),
+            // It is no primary yet, or the sentinel is not up to date.
+            None => self.address = present,
+        }
+        line
     }
 
     /// A line in place of this one. If it is only silent, it serves until there is another.

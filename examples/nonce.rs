@@ -10,32 +10,8 @@
 //! that share a secret and a replay store accept each other's nonces. A single server does not need
 //! `NONCE_SECRET`. During a rotation it has two secrets, separated by a comma.
 //!
-//! # Several servers without a shared replay store
-//!
-//! Each server has a secret of its own, so it rejects the nonces of the others, and a proof passes once. The
-//! proxy in front sends all requests with one access token to the same server, else each change of the
-//! server costs a request, and clients that repeat a request only once would fail. With nginx:
-//!
-//! ```nginx
-//! # The token alone: a client can write the scheme and the spaces before it in many ways.
-//! map $http_authorization $dpop_token {
-//!     "~*^dpop +(?<token>[^ ]+)$" $token;
-//!     default $remote_addr;
-//! }
-//! upstream nodes {
-//!     hash $dpop_token consistent;
-//!     server 10.0.0.1:8080;
-//!     server 10.0.0.2:8080;
-//! }
-//! server {
-//!     location / {
-//!         proxy_pass http://nodes;
-//!     }
-//! }
-//! ```
-//!
-//! When a server is added or fails, some tokens move to another server. Their clients get a nonce of that
-//! server, and the nonces are what makes it safe: the proxy only saves requests.
+//! Servers without a shared replay store have a secret each, behind a proxy that sends all requests with
+//! one token to the same server: `docs/guide/several-nodes.md` has the configuration of nginx.
 
 use std::env;
 use std::error::Error;

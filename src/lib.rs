@@ -40,6 +40,7 @@
 //! | [`client`](client/index.html) | how does a client sign its requests? | `client` |
 //! | [`extract`](extract/index.html) | how does an axum handler get its token? | `axum` |
 //! | [`testing`](testing/index.html) | how do I test my own service? | `testing` |
+//! | [`guide`] | how do I run a service on [several nodes](guide::several_nodes)? | |
 //!
 //! The other features: the *engine*, which verifies signatures, is AWS-LC with `aws-lc-rs` (default), and free of C
 //! code with `rust-crypto` alone. `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own
@@ -73,6 +74,7 @@ pub mod client;
 pub mod extract;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod guide;
 #[cfg(all(fuzzing, feature = "precomputed-keys"))]
 #[doc(hidden)]
 pub mod fuzzing;

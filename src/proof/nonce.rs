@@ -130,12 +130,13 @@ pub struct InvalidNonce;
 /// remember it. With a nonce of another store, or from before a restart, a client gets 401
 /// `use_dpop_nonce` and repeats the request with the new nonce, but most clients do so only once. So
 /// behind a load balancer that spreads the requests of one client over several nodes, use a shared store,
-/// or send all requests with one token to the same node (`examples/nonce.rs` shows how, with nginx).
+/// or send all requests with one token to the same node ([the guide](crate::guide::several_nodes#affinity) shows
+/// how, with nginx).
 /// [`with_insecure_one_use_per_node`](crate::ProofRules::with_insecure_one_use_per_node) gives up the
 /// protection instead.
 ///
-/// Clones share their secrets, which can be replaced while the server runs. [`NonceSecrets`] has the
-/// steps of a rotation.
+/// Clones share their secrets, which can be replaced while the server runs:
+/// [the steps of a rotation](crate::guide::several_nodes#rotation-without-a-restart).
 ///
 /// # Example
 ///

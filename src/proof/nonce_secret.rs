@@ -138,64 +138,21 @@ fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 /// White space around secrets and empty entries are ignored. To repeat a secret has no effect.
 /// [`NonceSecret`] describes the form of each.
 ///
-/// # Rotation
-///
-/// Nodes that share a file can replace a secret without rejecting a request. Finish each step on every
-/// node before the next one:
-///
-/// 1. Add the new secret as the second line. Every node then accepts its nonces, and none issues them.
-/// 2. Move the new secret to the first line. Nodes issue its nonces, and accept those of the old one.
-/// 3. Wait until the last nonces of the old secret are stale: twice the nonce period
-///    ([`Freshness::with_nonce_period`](crate::Freshness::with_nonce_period)) plus the leeway between
-///    the clocks of nodes, 4.5 minutes by default. Then remove the old secret.
-///
-/// If the old secret was disclosed, replace it in one step. Requests in between are rejected with
-/// `use_dpop_nonce`, and clients send them again with the nonce from the response.
-///
-/// # Kubernetes
-///
-/// Mount a `Secret` as a file. This one is between the second and the third step:
-///
-/// ```yaml
-/// apiVersion: v1
-/// kind: Secret
-/// metadata:
-///   name: dpop
-/// stringData:
-///   nonce-secrets: | # the first line issues, both are accepted
-///     5dc1…64 hexadecimal digits…a07e
-///     91f0…64 hexadecimal digits…3b22
-/// ---
-/// # in the pod's template
-/// spec:
-///   containers:
-///     - name: api
-///       volumeMounts:
-///         - { name: dpop, mountPath: /etc/dpop, readOnly: true }
-///   volumes:
-///     - name: dpop
-///       secret: { secretName: dpop }
-/// ```
-///
-/// The file follows the `Secret` after a minute or two, without a signal to the process, so read it
-/// again from time to time. It does not follow if it is mounted with `subPath`, nor do environment
-/// variables.
+/// The guide has [the steps of a rotation](crate::guide::several_nodes#rotation-without-a-restart) that rejects no
+/// request, and a Kubernetes `Secret` with two of them.
 ///
 /// # Example
 ///
 /// ```
 /// use tower_dpop::{NonceSecrets, StatelessNonces};
+/// # use tower_dpop::proof::InvalidNonceSecrets;
 ///
-/// const FILE: &str = "/etc/dpop/nonce-secrets";
-///
-/// /// Call this every minute, or on a signal.
-/// fn reload(nonces: &StatelessNonces) {
-///     match NonceSecrets::from_file(FILE) {
-///         Ok(secrets) => nonces.replace_secrets(secrets),
-///         // It names the file and what is wrong, never the content. The secrets stay as they are.
-///         Err(error) => eprintln!("{error}"),
-///     }
-/// }
+/// # fn example() -> Result<(), InvalidNonceSecrets> {
+/// let nonces = StatelessNonces::new(NonceSecrets::from_file("/etc/dpop/nonce-secrets")?);
+/// // Later, on a signal for example. If the file is invalid, the secrets stay as they are.
+/// nonces.replace_secrets(NonceSecrets::from_file("/etc/dpop/nonce-secrets")?);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct NonceSecrets {

@@ -35,7 +35,7 @@ export async function nodes() {
   }
 }
 
-/** nginx with the recipe of examples/nonce.rs, in front of two nodes. */
+/** nginx with the recipe of the guide, in front of two nodes. */
 async function behindNginx(use, { affinity, ...options }) {
   const { issuer } = await use(authorizationServer());
   const port = await freePort();
@@ -46,7 +46,7 @@ async function behindNginx(use, { affinity, ...options }) {
   }
   const addresses = { '10.0.0.1:8080': servers[0].url, '10.0.0.2:8080': servers[1].url };
   await use(nginx('affinity', port, addresses, {
-    documentedIn: 'nonce',
+    documentedIn: 'docs/guide/several-nodes.md',
     // Each request goes to the other node, then.
     without: affinity ? undefined : 'hash $dpop_token consistent;',
   }));

@@ -94,19 +94,19 @@ export function forwardAuth(issuer, { proxy, from, pathPrefix, ...options }) {
 }
 
 /**
- * nginx on a port, with a template of the folder `nginx` and in it the configuration that an
- * example documents, by default that of the same name, with other `addresses`.
+ * nginx on a port, with a template of the folder `nginx` and in it the configuration that a file
+ * documents, by default the example of the same name, with other `addresses`.
  */
-export async function nginx(name, port, addresses, { documentedIn = name, without } = {}) {
+export async function nginx(name, port, addresses, { documentedIn = `examples/${name}.rs`, without } = {}) {
   const here = (path) => readFile(new URL(path, import.meta.url), 'utf8');
-  const example = await here(`../../examples/${documentedIn}.rs`);
-  let documented = /```nginx\n(.*?)\/\/! ```/s.exec(example)[1].replace(/^\/\/! ?/gm, '');
+  const text = (await here(`../../${documentedIn}`)).replace(/^\/\/! ?/gm, '');
+  let documented = /```nginx\n(.*?)```/s.exec(text)[1];
   for (const [from, to] of Object.entries(addresses)) {
-    if (!documented.includes(from)) throw new Error(`${name}.rs does not mention ${from}`);
+    if (!documented.includes(from)) throw new Error(`${documentedIn} does not mention ${from}`);
     documented = documented.replaceAll(from, to.replace('http://', ''));
   }
   if (without) {
-    if (!documented.includes(without)) throw new Error(`${documentedIn}.rs: no ${without}`);
+    if (!documented.includes(without)) throw new Error(`${documentedIn}: no ${without}`);
     documented = documented.replace(without, '');
   }
   documented = documented.replace(/^server \{/m, `$&\n    listen 127.0.0.1:${port};`);

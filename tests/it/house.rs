@@ -192,9 +192,10 @@ fn re_exports(file: &Path) -> Vec<String> {
 #[test]
 fn each_public_name_has_one_path() {
     let (lib, rooms) = (src().join("lib.rs"), modules(&src().join("lib.rs")));
+    // `guide` has no names: its modules are pages.
     let public: Vec<&Module> = rooms
         .iter()
-        .filter(|room| room.is_public && room.name != "fuzzing")
+        .filter(|room| room.is_public && !["fuzzing", "guide"].contains(&room.name.as_str()))
         .collect();
     let mut paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in re_exports(&lib) {

@@ -53,7 +53,8 @@ use crate::time::Timestamp;
 ///
 /// Serves one process only, and starts empty. Without nonces, two processes behind a load balancer
 /// accept a proof once each, and a proof used within the last [`retention`](crate::Freshness::retention)
-/// before a restart is accepted once more after it: use a shared store, or require nonces.
+/// before a restart is accepted once more after it: use a shared store, or require nonces (see [the
+/// guide](crate::guide::several_nodes)).
 /// Each store has an [`Epoch`](crate::proof::Epoch) of its own, so a proof with a nonce passes with the
 /// store that the nonce was issued for, and with no other.
 ///

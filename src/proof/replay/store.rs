@@ -17,7 +17,8 @@ use crate::time::Timestamp;
 /// [`MemoryReplayStore`](crate::MemoryReplayStore), the default, serves one process. If several serve
 /// the same public URL, use `proof::RedisReplayStore` (feature `redis`), or implement this trait over another
 /// shared store (`examples/custom_replay_store.rs`), test it with [`replay_contract`](crate::proof::replay_contract), and pass it to
-/// [`ProofRules::with_replay_store`](crate::ProofRules::with_replay_store).
+/// [`ProofRules::with_replay_store`](crate::ProofRules::with_replay_store). The guide says [which set-up to
+/// choose](crate::guide::several_nodes#which-set-up-to-choose).
 ///
 /// # Security
 ///

@@ -16,7 +16,8 @@ use crate::time::Timestamp;
 
 /// A shared replay store, and what decides while it is unreachable.
 ///
-/// Without this wrapper, requests are rejected with 503 then, which is the secure choice.
+/// Without this wrapper, requests are rejected with 503 then, which is the secure choice. The guide compares
+/// [all modes](crate::guide::several_nodes#while-the-store-is-unreachable).
 ///
 /// # Example
 ///

@@ -1,5 +1,5 @@
-// Two nodes with a replay store each, behind nginx: nonces of one node, a shared secret of nonces,
-// and what affinity changes.
+// Two nodes behind nginx. With a replay store each: nonces of one node, a shared secret of nonces, and
+// what affinity changes. With one replay store in Redis: no affinity.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -9,10 +9,13 @@ import { join } from 'node:path';
 import * as oauth from 'oauth4webapi';
 
 import { Oauth4webapi } from './libraries.mjs';
-import { authorizationServer, freePort, nginx, ourClient, resourceServer } from './servers.mjs';
+import {
+  authorizationServer, freePort, nginx, ourClient, redisServer, resourceServer,
+} from './servers.mjs';
 import { holds, scenario } from './table.mjs';
 
 const SOFTWARE = ['nginx', 'oauth4webapi'];
+const WITH_REDIS = [...SOFTWARE, 'redis-server'];
 /** What a client can write before its token. The layer accepts all of these. */
 const SPELLINGS = ['DPoP ', 'dpop ', 'dPoP   ', 'DPOP  '];
 
@@ -33,6 +36,7 @@ export async function nodes() {
       await tried(setting, row);
     });
   }
+  await scenario(WITH_REDIS, 'two nodes, a shared secret, one Redis, no affinity', sharedStore);
 }
 
 /** nginx with the recipe of the guide, in front of two nodes. */
@@ -161,6 +165,33 @@ async function once(setting, row) {
   });
   await row('our client', '200 200 200', () => ourVisits(setting));
   await row('a replay', '401 invalid_dpop_proof', () => replayed(client));
+}
+
+/** Each node accepts the nonces of both, and rejects what the other has accepted. */
+async function sharedStore(use, row) {
+  const nonceSecretFile = await use(secretFile());
+  const redis = await use(redisServer());
+  const setting = await behindNginx(use, {
+    affinity: false, nonceSecretFile: nonceSecretFile.path, redis: redis.url,
+  });
+  const client = await holder(setting);
+  await row('each node in turn', '200', async () => {
+    const responses = [await client.visit(), await client.visit(), await client.visit()];
+    client.demanded([401]);
+    holds('statuses', responses.map(({ status }) => status), [200, 200, 200]);
+    holds('nodes', new Set(responses.map(nodeOf)).size, 2);
+    return responses[0];
+  });
+  await row('our client', '200 200 200', () => ourVisits(setting));
+  const used = await client.visit();
+  for (const which of ['other', 'same']) {
+    await row(`a replay on the ${which} node`, '401 invalid_dpop_proof', async () => {
+      holds('the first use', used.status, 200);
+      const response = await client.replay();
+      holds('on the same node', nodeOf(response) === nodeOf(used), which === 'same');
+      return response;
+    });
+  }
 }
 
 /** The statuses of our client's calls. */

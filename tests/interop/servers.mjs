@@ -39,8 +39,8 @@ export async function authorizationServer({ nonces = false, algs, tokenLife } = 
  * `audience` null it is that of the server's URL.
  */
 export function resourceServer({ issuer, jwks }, {
-  nonces, nonceSecretFile, insecureOneUsePerNode, publicUrl, algs, lenientTyp, audience = AUDIENCE, introspection, allowBearer, reportOnly, scopes,
-  metadata,
+  nonces, nonceSecretFile, insecureOneUsePerNode, redis, publicUrl, algs, lenientTyp, audience = AUDIENCE, introspection,
+  allowBearer, reportOnly, scopes, metadata,
 } = {}) {
   return listen('resource_server', [
     ...(issuer ? ['--issuer', issuer] : []),
@@ -53,6 +53,7 @@ export function resourceServer({ issuer, jwks }, {
     ...(nonces ? ['--nonces'] : []),
     ...(nonceSecretFile ? ['--nonce-secret-file', nonceSecretFile] : []),
     ...(insecureOneUsePerNode ? ['--insecure-one-use-per-node'] : []),
+    ...(redis ? ['--redis', redis] : []),
     ...(algs ? ['--algs', algs] : []),
     ...(lenientTyp ? ['--lenient-typ'] : []),
     ...(allowBearer ? ['--allow-bearer'] : []),
@@ -117,7 +118,27 @@ export async function nginx(name, port, addresses, { documentedIn = `examples/${
   await writeFile(join(folder, 'nginx.conf'), configuration);
 
   const parameters = ['-p', folder, '-e', 'stderr', '-c', 'nginx.conf', '-g', 'daemon off;'];
-  const child = run('nginx', parameters);
+  const { stop } = await listenAt(port, folder, 'nginx', parameters);
+  return { url: `http://127.0.0.1:${port}`, stop };
+}
+
+/** A Redis server without persistence. */
+export async function redisServer() {
+  const port = await freePort();
+  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
+  const { stop } = await listenAt(port, folder, 'redis-server', [
+    '--bind', '127.0.0.1',
+    '--port', `${port}`,
+    '--dir', folder,
+    '--save', '',
+    '--appendonly', 'no',
+  ]);
+  return { url: `redis://127.0.0.1:${port}`, stop };
+}
+
+/** Starts a program that listens at a port. `stop` ends it and removes its folder. */
+async function listenAt(port, folder, command, parameters) {
+  const child = run(command, parameters);
   const stop = async () => {
     child.process.kill('SIGTERM');
     await child.ended;
@@ -128,12 +149,12 @@ export async function nginx(name, port, addresses, { documentedIn = `examples/${
   while (!ended) {
     if (await accepts(port)) {
       child.begun();
-      return { url: `http://127.0.0.1:${port}`, stop };
+      return { stop };
     }
     await delay(20);
   }
   await stop();
-  throw new Error(`nginx does not listen: ${child.complaints()}`);
+  throw new Error(`${command} does not listen: ${child.complaints()}`);
 }
 
 /** A port that is free, as far as one can know. */

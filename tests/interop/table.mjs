@@ -9,6 +9,7 @@ const rows = [];
 /** The installed version of a program or a package. */
 export function version(name) {
   if (name === 'nginx') return /nginx\/(\S+)/.exec(spawnSync('nginx', ['-v']).stderr)[1];
+  if (name === 'redis-server') return /v=(\S+)/.exec(spawnSync(name, ['--version']).stdout)[1];
   if (name === 'node') return process.versions.node;
   if (name === 'curl') return /curl (\S+)/.exec(spawnSync('curl', ['--version']).stdout)[1];
   if (name === 'httpx' || name === 'requests') {

@@ -27,7 +27,7 @@ use crate::time::Timestamp;
 ///
 /// # Limits
 ///
-/// A record takes about 45 bytes, and up to 25 more if its client has few of them. With the default freshness a
+/// A record takes about 45 bytes, and a client with records about 100. With the default freshness a
 /// record is needed for 91 s, and for up to 121 s if a client's clock is ahead, so a million records carry
 /// 8,000 to 11,000 requests per second.
 ///
@@ -144,7 +144,7 @@ impl MemoryReplayStore {
 }
 
 impl Default for MemoryReplayStore {
-    /// At most a million live records, 45 to 70 MB: at least 8,000 requests per second. Choose a
+    /// At most a million live records, 45 to 150 MB: at least 8,000 requests per second. Choose a
     /// smaller limit on a small machine.
     fn default() -> Self {
         Self::with_limit(1_000_000)

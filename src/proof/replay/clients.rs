@@ -16,23 +16,29 @@ pub(crate) struct Client {
     /// [`ReplayKey::client`](crate::proof::ReplayKey::client).
     key: [u8; 16],
     live: u32,
-    /// The last second in which a record is needed.
+    /// The last second in which a record is needed, if there is a live one.
     last_second: Timestamp,
     used: u8,
+    /// The last seconds of groups are rounded up to steps of `1 << step_bits` seconds.
+    step_bits: u8,
     groups: [Group; MAX_GROUPS],
 }
 
 /// Records that are counted together until the last second of the last one.
 #[derive(Clone, Copy)]
 struct Group {
-    /// The low 32 bits of the Unix time. Half of their range is 68 years.
+    /// The low 32 bits of the Unix time. The rest follows from that of the client, which is at most 136 years later.
     last_second: u32,
     records: u32,
 }
 
-/// With more of them, the two nearest become one. So a record counts for up to about a seventh longer than it
-/// is kept.
+/// Beyond it, the step is doubled. So a record counts for less than 30% longer than it is kept. Steps begin at fixed times:
+/// groups that were joined with the next one instead would be delayed again and again, and a client that never
+/// pauses would be counted without end.
 const MAX_GROUPS: usize = 8;
+
+/// Half a year, which only a clock that is set needs.
+const MAX_STEP_BITS: u8 = 24;
 
 /// How often clients without live records are dropped, in seconds.
 const PERIOD: u64 = 16;
@@ -76,6 +82,7 @@ impl Client {
             live: 0,
             last_second: Timestamp::from_unix(0),
             used: 0,
+            step_bits: 0,
             groups: [Group {
                 last_second: 0,
                 records: 0,
@@ -94,53 +101,79 @@ impl Client {
 
     /// Counts a record that is needed until this second.
     pub(crate) fn count(&mut self, kept_until: Timestamp) {
+        // Without live records, it may be one of the future, from before the clock was set back.
+        self.last_second = self.last_second().unwrap_or(kept_until).max(kept_until);
         self.live += 1;
-        self.last_second = self.last_second.max(kept_until);
-        let last_second = low_bits(kept_until);
-        let groups = &mut self.groups[..usize::from(self.used)];
-        match groups
-            .iter_mut()
-            .find(|group| group.last_second == last_second)
-        {
-            Some(group) => group.records += 1,
-            None => self.add_group(Group {
-                last_second,
-                records: 1,
-            }),
+        if usize::from(self.used) <= MAX_GROUPS / 2 {
+            self.step_bits = 0;
+        }
+        loop {
+            let end = self.round_up(kept_until);
+            let used = usize::from(self.used);
+            let at = self.groups[..used].partition_point(|group| self.end(group) < end);
+            if at < used && (self.end(&self.groups[at]) == end || self.step_bits == MAX_STEP_BITS) {
+                self.groups[at].records += 1;
+                return;
+            }
+            if used < MAX_GROUPS {
+                self.groups.copy_within(at..used, at + 1);
+                self.groups[at] = Group {
+                    last_second: low_bits(end),
+                    records: 1,
+                };
+                self.used += 1;
+                return;
+            }
+            if self.step_bits == MAX_STEP_BITS {
+                self.groups[used - 1].records += 1;
+                return;
+            }
+            self.double_step();
         }
     }
 
-    /// Adds a group in the order of their last seconds.
-    fn add_group(&mut self, group: Group) {
-        if usize::from(self.used) == MAX_GROUPS {
-            self.join_nearest();
+    /// Makes fewer groups of those that there are.
+    fn double_step(&mut self) {
+        self.step_bits += 1;
+        let mut used = 0;
+        for at in 0..usize::from(self.used) {
+            let Group { records, .. } = self.groups[at];
+            let last_second = low_bits(self.round_up(self.end(&self.groups[at])));
+            if used > 0 && self.groups[used - 1].last_second == last_second {
+                self.groups[used - 1].records += records;
+            } else {
+                self.groups[used] = Group {
+                    last_second,
+                    records,
+                };
+                used += 1;
+            }
         }
-        let used = usize::from(self.used);
-        let groups = &self.groups[..used];
-        let at = groups.partition_point(|before| is_before(before.last_second, group.last_second));
-        self.groups.copy_within(at..used, at + 1);
-        self.groups[at] = group;
-        self.used += 1;
+        self.used = u8::try_from(used).unwrap_or(self.used);
     }
 
-    fn join_nearest(&mut self) {
-        let gap = |at: &usize| {
-            let [before, after] = [at - 1, *at].map(|at| self.groups[at].last_second);
-            after.wrapping_sub(before)
-        };
-        if let Some(at) = (1..MAX_GROUPS).min_by_key(gap) {
-            self.groups[at].records += self.groups[at - 1].records;
-            self.groups.copy_within(at.., at - 1);
-            self.used -= 1;
-        }
+    /// This second, or the end of the step that it is in.
+    const fn round_up(&self, second: Timestamp) -> Timestamp {
+        let within = (1 << self.step_bits) - 1;
+        Timestamp::from_unix(second.as_unix().saturating_add(within) & !within)
+    }
+
+    /// The last second of this group: at most a step after that of the client.
+    const fn end(&self, group: &Group) -> Timestamp {
+        let latest = self.last_second.plus(1 << MAX_STEP_BITS);
+        let earlier = low_bits(latest).wrapping_sub(group.last_second);
+        Timestamp::from_unix(latest.as_unix().saturating_sub(earlier as u64))
+    }
+
+    /// Forgets all records.
+    pub(crate) const fn clear(&mut self) {
+        (self.live, self.used) = (0, 0);
     }
 
     /// Subtracts the records of groups that have passed.
     fn pass(&mut self, now: Timestamp) {
         let groups = &self.groups[..usize::from(self.used)];
-        let passed = groups
-            .iter()
-            .take_while(|group| is_before(group.last_second, low_bits(now)));
+        let passed = groups.iter().take_while(|group| self.end(group) < now);
         let (mut count, mut records) = (0, 0);
         for group in passed {
             count += 1;
@@ -159,35 +192,54 @@ const fn low_bits(second: Timestamp) -> u32 {
     second.as_unix() as u32
 }
 
-/// Whether a second is before another one that is less than 68 years away.
-const fn is_before(one: u32, other: u32) -> bool {
-    one != other && other.wrapping_sub(one) < 1 << 31
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A client that makes one claim per second has at most this many records too many.
+    /// The most that a client has too many, if it makes one claim per second for records that are kept for so long, or for up to so
+    /// many seconds less.
+    fn most_too_many(start: u64, kept: u64, spread: u64) -> u64 {
+        let mut clients = Clients::default();
+        let mut ends: Vec<u64> = Vec::new();
+        let mut most = 0;
+        for second in 0..5 * kept {
+            let now = start + second;
+            ends.retain(|end| *end >= now);
+            let client = clients.client([1; 16], Timestamp::from_unix(now));
+            let too_many = client.live().checked_sub(ends.len());
+            most = most.max(too_many.expect("never too few"));
+            let end = now + kept - 1 - second * 7 % (spread + 1);
+            client.count(Timestamp::from_unix(end));
+            ends.push(end);
+        }
+        u64::try_from(most).unwrap()
+    }
+
     #[test]
-    fn counts_records_at_most_a_quarter_longer_than_they_are_kept() {
+    fn counts_records_less_than_a_third_longer_than_they_are_kept() {
         for (start, kept) in [
             (0, 20),
             (1_700_000_000, 90),
             (u64::from(u32::MAX) - 500, 120),
             (1 << 40, 3_600),
         ] {
-            let mut clients = Clients::default();
-            let mut most = 0;
-            for second in 0..5 * kept {
-                let now = Timestamp::from_unix(start + second);
-                let client = clients.client([1; 16], now);
-                let exact = usize::try_from(second.min(kept)).unwrap();
-                assert!(client.live() >= exact, "{kept}: {second}");
-                most = most.max(client.live() - exact);
-                client.count(now.plus(kept - 1));
+            for spread in [0, 5, 10] {
+                let most = most_too_many(start, kept, spread);
+                assert!(most * 3 <= kept, "{kept}, {spread}: {most}");
             }
-            assert!(most * 4 <= usize::try_from(kept).unwrap(), "{kept}: {most}");
+        }
+    }
+
+    /// The clock is set by decades.
+    #[test]
+    fn counts_each_record_once_when_the_clock_is_set() {
+        let year = 365 * 24 * 60 * 60;
+        let mut clients = Clients::default();
+        for (live, years) in [(0, 56), (0, 130), (1, 56), (2, 0), (1, 70)] {
+            let now = Timestamp::from_unix(years * year);
+            let client = clients.client([1; 16], now);
+            assert_eq!(client.live(), live, "{years}");
+            client.count(now.plus(90));
         }
     }
 

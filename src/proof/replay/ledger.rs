@@ -67,10 +67,16 @@ impl Ledger {
             // The clock was set back, or another thread has read a later second.
             return Err(ReplayStoreError::Unavailable);
         }
+        let last_second = client.last_second();
+        let last_second = last_second.filter(|second| self.seconds.contains_key(second));
+        if last_second.is_none() {
+            // They were subtracted here, perhaps while the clock was ahead.
+            client.clear();
+        }
         self.check_room(client.live(), limits)
             .inspect_err(|_| self.rejected += 1)?;
 
-        self.count_client(client.last_second(), entry.kept_until);
+        self.count_client(last_second, entry.kept_until);
         self.live += 1;
         self.seconds.entry(entry.kept_until).or_default().records += 1;
         client.count(entry.kept_until);

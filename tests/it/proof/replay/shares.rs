@@ -237,3 +237,59 @@ fn a_client_over_its_share_is_rejected_with_429() {
         ("too_many_requests", None)
     );
 }
+
+/// A client whose records have all expired is counted by its later ones alone, also if these end earlier because the clock was set back.
+#[test]
+fn counts_a_client_until_the_last_of_its_later_records() {
+    let store = MemoryReplayStore::with_limit(30);
+    let claim = |client: u8, number: u8, now: u64, expires: u64| {
+        // The start of a period in which no client is dropped.
+        let (now, expires) = (
+            Timestamp::from_unix(1_600_000_000 + now),
+            Timestamp::from_unix(1_600_000_000 + expires),
+        );
+        let key = ReplayKey::from_parts([number; 32], [client; 16]);
+        let claim = block_on(store.claim(UsedProof::new(key, now, expires, store.epoch())));
+        assert_eq!(claim, Ok(Claim::First), "{number}");
+        store.usage().clients
+    };
+    assert_eq!(claim(1, 1, 1_600, 1_601), 1);
+    assert_eq!(claim(1, 2, 1_602, 1_602), 1, "the first has expired");
+    assert_eq!(claim(2, 3, 1_603, 1_690), 1, "the second, too");
+    assert_eq!(claim(1, 4, 1_000, 1_005), 2, "the clock is set back");
+    assert_eq!(claim(1, 5, 1_001, 1_090), 2);
+    assert_eq!(claim(1, 6, 1_010, 1_090), 2, "one record has expired");
+}
+
+/// Records that a clock which was ahead has dropped are not counted after the correction.
+#[test]
+fn a_corrected_clock_gives_a_client_its_room_back() {
+    let day = 24 * 60 * 60;
+    let store = MemoryReplayStore::with_limit(30).with_client_limit(2);
+    let claim = |client: u8, number: u8, now: u64| {
+        let now = Timestamp::from_unix(NOW + now);
+        let key = ReplayKey::from_parts([number; 32], [client; 16]);
+        let proof = UsedProof::new(key, now, now.plus(KEPT), store.epoch());
+        (block_on(store.claim(proof)), store.usage().clients)
+    };
+    let (first, limit) = (Ok(Claim::First), Err(ReplayStoreError::ClientLimit));
+    for number in 0..2 {
+        assert_eq!(claim(1, number, day), (first, 1), "ahead");
+    }
+    assert_eq!(claim(1, 2, day), (limit, 1), "its limit");
+    assert_eq!(claim(2, 3, day + KEPT + 1), (first, 1), "all have expired");
+    for number in 4..6 {
+        assert_eq!(claim(1, number, 0), (first, 2), "corrected: {number}");
+    }
+    assert_eq!(claim(1, 6, 0), (limit, 2), "its limit");
+    assert_eq!(claim(2, 7, KEPT + 1), (first, 1));
+}
+
+/// The records of a client that never pauses are subtracted as they expire.
+#[test]
+fn a_client_below_its_limit_is_never_rejected() {
+    let store = MemoryReplayStore::with_limit(LIMIT).with_client_limit(2 * 120);
+    let mut simulation = Simulation::new(store);
+    let tally = simulation.seconds(1_000, &[2])[0];
+    assert_eq!((tally.first, tally.client_limit), (2_000, 0), "{tally:?}");
+}

@@ -47,11 +47,13 @@ impl Forgotten {
                 *range = EMPTY;
             }
         }
-        if !self.ranges.contains(&EMPTY) {
-            self.join_nearest();
-        }
-        if let Some(range) = self.ranges.iter_mut().find(|range| **range == EMPTY) {
-            *range = (start, end);
+        match self.ranges.iter_mut().find(|range| **range == EMPTY) {
+            Some(range) => *range = (start, end),
+            None => {
+                self.join_nearest();
+                // The new range may be between the two.
+                self.add(start, end);
+            }
         }
     }
 
@@ -129,6 +131,17 @@ mod tests {
             (200, 201),
         ];
         assert_eq!(seconds(&forgotten), joined);
+    }
+
+    #[test]
+    fn joins_a_range_that_is_between_the_nearest() {
+        let mut ranges: Vec<(u64, u64)> = [10, 20, 100, 200, 300, 400, 500, 600]
+            .map(|s| (s, s))
+            .to_vec();
+        let forgotten = added(&[&ranges[..], &[(15, 15), (700, 700)]].concat());
+        ranges.splice(..2, [(10, 20)]);
+        ranges.push((700, 700));
+        assert_eq!(seconds(&forgotten), ranges);
     }
 
     /// Whatever is added, it stays.

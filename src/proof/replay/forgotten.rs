@@ -34,6 +34,18 @@ impl Forgotten {
             .any(|(start, end)| *start <= second && second <= *end)
     }
 
+    /// The last second up to this one that is in no range.
+    pub(crate) fn last_outside(&self, second: Timestamp) -> Timestamp {
+        let range = self
+            .ranges
+            .iter()
+            .find(|(start, end)| *start <= second && second <= *end);
+        range.map_or(second, |(start, _)| {
+            // Ranges do not touch.
+            Timestamp::from_unix(start.as_unix().saturating_sub(1))
+        })
+    }
+
     pub(crate) const fn version(&self) -> u64 {
         self.version
     }

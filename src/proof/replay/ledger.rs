@@ -44,6 +44,14 @@ pub(crate) struct Entry {
     pub(crate) retention_floor: u64,
 }
 
+/// A record that was counted.
+pub(crate) struct Entered {
+    /// The last second of the record.
+    pub(crate) kept_until: Timestamp,
+    /// Which records may be dropped from memory.
+    pub(crate) forgotten: Forgotten,
+}
+
 impl Ledger {
     pub(crate) const fn new() -> Self {
         Self {
@@ -55,13 +63,13 @@ impl Ledger {
         }
     }
 
-    /// Counts a record, if there is room for it. Returns which records may be dropped from memory.
+    /// Counts a record, if there is room for it.
     pub(crate) fn enter(
         &mut self,
         client: &mut Client,
         entry: Entry,
         limits: Limits,
-    ) -> Result<Forgotten, ReplayStoreError> {
+    ) -> Result<Entered, ReplayStoreError> {
         self.pass(entry.now, entry.retention_floor);
         if self.forgotten.contains(entry.expires) {
             // The clock was set back, or another thread has read a later second.
@@ -76,11 +84,17 @@ impl Ledger {
         self.check_room(client.live(), limits)
             .inspect_err(|_| self.rejected += 1)?;
 
-        self.count_client(last_second, entry.kept_until);
+        // A record whose last second is forgotten would be dropped at once. It need not last into the range: no
+        // proof that expires there is accepted. And it lasts as long as its proof, which expires before the range.
+        let kept_until = self.forgotten.last_outside(entry.kept_until);
+        self.count_client(last_second, kept_until);
         self.live += 1;
-        self.seconds.entry(entry.kept_until).or_default().records += 1;
-        client.count(entry.kept_until);
-        Ok(self.forgotten)
+        self.seconds.entry(kept_until).or_default().records += 1;
+        client.count(kept_until);
+        Ok(Entered {
+            kept_until,
+            forgotten: self.forgotten,
+        })
     }
 
     /// Subtracts the records of all seconds that have passed.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::proof::replay::clients::Clients;
 use crate::proof::replay::epoch::Epoch;
 use crate::proof::replay::forgotten::Forgotten;
-use crate::proof::replay::ledger::{Entry, Ledger, Limits};
+use crate::proof::replay::ledger::{Entered, Entry, Ledger, Limits};
 use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProof};
 use crate::sync::{Mutex, RandomState};
 use crate::time::Timestamp;
@@ -195,17 +195,17 @@ impl Store {
         if bucket.contains(&key) {
             return Ok(Claim::Replayed);
         }
-        let forgotten = self.enter(proof.key.client(), entry)?;
-        bucket.drop_forgotten(&forgotten);
+        let entered = self.enter(proof.key.client(), entry)?;
+        bucket.drop_forgotten(&entered.forgotten);
         bucket.add(Record {
             key,
-            kept_until: entry.kept_until,
+            kept_until: entered.kept_until,
         });
         Ok(Claim::First)
     }
 
     /// Counts a record of this client, if there is room.
-    fn enter(&self, client: [u8; 16], entry: Entry) -> Result<Forgotten, ReplayStoreError> {
+    fn enter(&self, client: [u8; 16], entry: Entry) -> Result<Entered, ReplayStoreError> {
         let mut clients = self.clients.shard(&client).lock();
         let client = clients.client(client, entry.now);
         self.ledger.lock().enter(client, entry, self.limits)

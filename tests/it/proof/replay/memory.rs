@@ -285,3 +285,28 @@ fn a_clock_set_back_allows_no_replay_with_a_retention_floor() {
     }
     assert_eq!(claim(&store, 4, NOW + 60, NOW + 121), Ok(Claim::First));
 }
+
+/// A clock that was ahead has left a range of dropped records in the future. Towards it, records whose floor would
+/// end in the range are kept as long as their proofs are accepted.
+#[test]
+fn a_clock_that_was_ahead_allows_no_replay_with_a_retention_floor() {
+    let store = MemoryReplayStore::with_limit(60).with_retention_floor(Duration::from_secs(120));
+    assert_eq!(claim(&store, 1, NOW, NOW + 30), Ok(Claim::First), "ahead");
+    assert_eq!(claim(&store, 2, NOW + 121, NOW + 151), Ok(Claim::First));
+    assert_eq!(store.usage().live, 1, "the first was dropped");
+    let before = NOW - 50;
+    // Its floor ends soon, and then records are dropped.
+    assert_eq!(
+        claim(&store, 3, before - 121, before - 91),
+        Ok(Claim::First),
+        "corrected"
+    );
+    assert_eq!(claim(&store, 4, before - 1, NOW - 10), Ok(Claim::First));
+    for second in 0..40 {
+        let now = before + second;
+        let other = claim(&store, 10 + second, now, now);
+        assert_eq!(other, Ok(Claim::First), "{second}");
+        let again = claim(&store, 4, now, NOW - 10);
+        assert_eq!(again, Ok(Claim::Replayed), "{second}");
+    }
+}

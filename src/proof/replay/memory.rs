@@ -122,12 +122,17 @@ impl MemoryReplayStore {
 
     /// An empty store that keeps each record for at least this long, in whole seconds, rounded up.
     ///
-    /// A record is kept as long as the verifier that accepted the proof would accept it again. If other
-    /// verifiers share the store and accept proofs for longer, set the longest
-    /// [`Freshness::retention`](crate::Freshness::retention) of them, so that none accepts the proof again.
+    /// A record is kept as long as the verifier that accepted the proof would accept it again. If verifiers of
+    /// different [`Freshness`](crate::Freshness) share the store, set the
+    /// [`retention`](crate::Freshness::retention) of a `Freshness` with the longest maximum age, the longest
+    /// leeway and the longest nonce period among them, so that none accepts the proof again. Either all of
+    /// them use the nonce instead of `iat`, or none does: no record lasts as long as an `iat` that was not
+    /// checked can be ahead.
     #[must_use]
     pub fn with_retention_floor(self, floor: Duration) -> Self {
-        let seconds = floor.as_secs() + u64::from(floor.subsec_nanos() > 0);
+        let seconds = floor
+            .as_secs()
+            .saturating_add(u64::from(floor.subsec_nanos() > 0));
         Self(Arc::new(Store::new(self.0.limits, seconds)))
     }
 

@@ -310,3 +310,54 @@ fn a_clock_that_was_ahead_allows_no_replay_with_a_retention_floor() {
         assert_eq!(again, Ok(Claim::Replayed), "{second}");
     }
 }
+
+/// The longest floor does not become the shortest.
+#[test]
+fn a_retention_floor_can_be_the_longest_duration() {
+    let store = one_list().with_retention_floor(Duration::MAX);
+    assert_eq!(claim(&store, 1, NOW, NOW + 30), Ok(Claim::First));
+    assert_eq!(claim(&store, 2, NOW + 1_000, NOW + 1_030), Ok(Claim::First));
+    assert_eq!(
+        claim(&store, 1, NOW + 1_000, NOW + 1_030),
+        Ok(Claim::Replayed)
+    );
+}
+
+/// The verifier that accepts a proof first has the longer leeway, and the other one the longer age.
+#[test]
+fn a_retention_floor_of_the_longest_age_and_leeway_outlives_all_verifiers() {
+    let seconds = Duration::from_secs;
+    let far_ahead = Freshness::mcp();
+    let old = Freshness::default()
+        .with_max_age(seconds(600))
+        .with_leeway(Duration::ZERO);
+    let longest = old.with_leeway(seconds(300));
+    let clock = TestClock::at(NOW);
+    let outcome = |floor| {
+        clock.set(NOW);
+        let store = one_list().with_retention_floor(floor);
+        let layer = |freshness| {
+            let verifier = verifier_by(|rules| {
+                let rules = rules.with_replay_store(store.clone());
+                rules.with_clock(clock.read()).with_freshness(freshness)
+            });
+            DpopLayer::new(verifier)
+        };
+        let (far_ahead, old) = (layer(far_ahead), layer(old));
+        let attempt = Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(NOW + 300);
+            a.token_claims["exp"] = json!(NOW + 10_000);
+        });
+        attempt.outcome_by(&far_ahead).assert_passed("far ahead");
+        clock.set(NOW + 700);
+        // Records are dropped when others are added.
+        let other = Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(NOW + 700);
+            a.token_claims["exp"] = json!(NOW + 10_000);
+        });
+        other.outcome_by(&old).assert_passed("another proof");
+        attempt.outcome_by(&old)
+    };
+    outcome(old.retention()).assert_passed("with the longest retention, a second time");
+    outcome(longest.retention()).assert_reason("with the floor", ProofError::Replayed);
+}

@@ -3,6 +3,7 @@
 mod contract;
 mod epoch;
 mod memory;
+mod model;
 mod shares;
 mod store;
 mod while_unavailable;

@@ -71,7 +71,8 @@ impl RedisReplayStoreBuilder {
     /// Waits with each claim until so many replicas have acknowledged the record (`WAIT`), for at most this long. By default, no replica
     /// is waited for.
     ///
-    /// If too few acknowledge it, the request is rejected with 503. The record remains, so the client must sign a new proof.
+    /// If too few acknowledge it, the request is rejected with 503. The record remains, so the client must sign a new proof. The
+    /// same holds if the connection is cut after the record was made.
     ///
     /// One connection then carries a tenth of the claims: it stands still while it waits. `within` should be well below the
     /// deadline. The user needs `+wait`.

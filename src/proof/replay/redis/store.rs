@@ -331,6 +331,8 @@ impl Request {
         };
         match (self.replicas, replies.get(1)) {
             (None, _) => Reply::Recorded(recorded),
+            // `WAIT` waits for what this connection has written, and the record was written on another one.
+            (Some(_), _) if recorded == Recorded::OnTheFirstAttempt => Reply::TooFewReplicas,
             (Some(needed), Some(Value::Int(count))) if *count >= i64::from(needed) => {
                 Reply::Recorded(recorded)
             }
@@ -347,5 +349,46 @@ impl fmt::Debug for RedisReplayStore {
             .field("settings", &self.0.settings)
             .field("health", &self.health())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proof::replay::redis::settings::Replicas;
+    use crate::proof::replay::store::ReplayKey;
+    use crate::time::Timestamp;
+
+    /// Since Redis 7.2, `WAIT` after a `SET` that wrote nothing returns at once, with the number of all replicas.
+    #[test]
+    fn replicas_that_acknowledge_nothing_do_not_count() {
+        let settings = Settings {
+            replicas: Some(Replicas {
+                count: 2,
+                within: Duration::from_millis(50),
+            }),
+            ..Settings::default()
+        };
+        let now = Timestamp::from_unix(0);
+        let key = ReplayKey::from_parts([1; 32], [1; 16]);
+        let request = Request::new(&settings, UsedProof::new(key, now, now, Epoch::UNKNOWN));
+        let request = request.unwrap();
+        let [own, other] = [&request.own[..], "1"].map(|value| Value::BulkString(value.into()));
+        for (name, found, replicas, expected) in [
+            ("enough", Value::Nil, 2, Some(Recorded::Now)),
+            ("too few", Value::Nil, 1, None),
+            ("nothing written", own, 2, None),
+            ("a replay", other, 0, Some(Recorded::Before)),
+        ] {
+            let replies = [found, Value::Int(replicas)];
+            let recorded = match request.read(&replies) {
+                Reply::Recorded(recorded) => Some(recorded),
+                Reply::TooFewReplicas => None,
+                Reply::Error(code) => panic!("{name}: {code}"),
+            };
+            assert_eq!(recorded, expected, "{name}");
+        }
     }
 }

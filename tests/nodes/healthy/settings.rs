@@ -332,3 +332,19 @@ fn no_password_is_shown() {
         assert!(!shown.contains("s3cret"), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn the_deadline_may_be_as_long_as_can_be() {
+    let mut redis = Redis::start();
+    let store = store(&redis).with_deadline(std::time::Duration::MAX);
+    let store = store.connect().await.unwrap();
+    assert_eq!(claim(&store, key(1)).await, Ok(Claim::First));
+    redis.kill();
+    eventually("it is down", || {
+        store.health().state == RedisLinkState::Down
+    })
+    .await;
+    redis.restart();
+    eventually("it is up", || store.health().state == RedisLinkState::Up).await;
+    assert_eq!(claim(&store, key(2)).await, Ok(Claim::First));
+}

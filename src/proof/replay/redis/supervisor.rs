@@ -333,7 +333,8 @@ impl Supervisor {
     /// The limit of one attempt to connect. It varies, since a short one finds a server early that is back, and only a long one gets
     /// through a slow network.
     fn connect_timeout(&self) -> Duration {
-        let shortest = (self.settings.deadline * 2).max(MIN_CONNECT_TIMEOUT);
+        let twice = self.settings.deadline.saturating_mul(2);
+        let shortest = twice.clamp(MIN_CONNECT_TIMEOUT, START_TIMEOUT);
         shortest * (1 << (self.attempts % 3))
     }
 

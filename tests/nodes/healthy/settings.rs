@@ -348,3 +348,34 @@ async fn the_deadline_may_be_as_long_as_can_be() {
     eventually("it is up", || store.health().state == RedisLinkState::Up).await;
     assert_eq!(claim(&store, key(2)).await, Ok(Claim::First));
 }
+
+/// A sentinel that does not hear the others names a primary that is gone.
+#[tokio::test]
+async fn asks_the_next_sentinel_if_the_named_primary_cannot_be_used() {
+    let redis = Redis::start();
+    let gone = sentinel_that_names(free_port()).await;
+    let urls = [gone, sentinel_that_names(redis.port()).await];
+    let server = RedisServer::sentinels(urls.iter().map(String::as_str), Sentinels::NAME);
+    let store = RedisReplayStore::at(server.unwrap()).connect_lazily();
+    eventually("it is up", || store.health().state == RedisLinkState::Up).await;
+    assert_eq!(claim(&store, key(1)).await, Ok(Claim::First));
+}
+
+/// The URL of a server that gives the same response to every command.
+async fn sentinel_that_names(port: u16) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let port = port.to_string();
+    let reply = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut command = [0; 1_024];
+            if stream.read(&mut command).await.is_ok_and(|read| read > 0) {
+                let _ = stream.write_all(reply.as_bytes()).await;
+            }
+        }
+    });
+    url
+}

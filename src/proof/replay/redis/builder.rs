@@ -104,7 +104,7 @@ impl RedisReplayStoreBuilder {
     ///
     /// # Errors
     ///
-    /// The server is unreachable, or cannot be used. It is tried once, for at most 5 s.
+    /// The server is unreachable, or cannot be used. It is tried once, for at most 5 s, after at most half a second for each sentinel.
     pub async fn connect(self) -> Result<RedisReplayStore, RedisStartError> {
         if Handle::try_current().is_err() {
             return Err(RedisStartError::NoRuntime);

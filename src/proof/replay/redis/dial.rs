@@ -53,15 +53,16 @@ impl Dialer {
         }
     }
 
-    /// Where the primary is now.
-    pub(crate) async fn locate(&self) -> Result<Endpoint, RedisStartError> {
+    /// Where the primary is now. The sentinel with this number, modulo their number, is asked first.
+    pub(crate) async fn locate(&self, first: usize) -> Result<Endpoint, RedisStartError> {
         let (sentinels, name) = match self.server.location() {
             Location::Primary(endpoint) => return Ok(self.server.endpoint(endpoint)),
             Location::Sentinels { endpoints, name } => (endpoints, name),
         };
         let unknown = RedisStartError::UnknownPrimary { name: name.clone() };
         let mut failure = unknown.clone();
-        for sentinel in sentinels {
+        let (last, first) = sentinels.split_at(first % sentinels.len().max(1));
+        for sentinel in first.iter().chain(last) {
             let asked = tokio::time::timeout(SENTINEL_TIMEOUT, self.ask(sentinel, name)).await;
             match asked.unwrap_or_else(|_| Err(timed_out(sentinel))) {
                 Ok(Some((host, port))) => {

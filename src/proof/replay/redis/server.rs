@@ -111,7 +111,7 @@ impl RedisServer {
     }
 
     /// The primary that these sentinels name. They are asked again for each new connection, one after the other, until one
-    /// responds.
+    /// responds. If the primary that it names cannot be used, another one is asked first the next time.
     ///
     /// The URLs are as for [`url`](Self::url), without a database; the default port is 26379. All of them are `rediss://`, or all are
     /// `redis://`, and the primary is reached in the same way. Credentials in them are those of the sentinels;

@@ -33,6 +33,8 @@ pub(crate) struct Supervisor {
     /// Attempts to connect since a line was last found good.
     attempts: u32,
     untold: Untold,
+    /// The number of the sentinel that is asked first.
+    first_sentinel: usize,
 }
 
 /// Why a line is not watched any more.
@@ -76,6 +78,7 @@ impl Supervisor {
             facts: None,
             attempts: 0,
             untold: Untold::NotLogged,
+            first_sentinel: 0,
         }
     }
 
@@ -153,7 +156,7 @@ impl Supervisor {
     /// more, or for as long as it is cut off from the sentinels, and its records are lost then.
     async fn follow(&mut self) -> Option<Arc<Line>> {
         // If no sentinel responds, the primary is the last one that they named.
-        let named = self.dialer.locate().await.ok()?;
+        let named = self.dialer.locate(self.first_sentinel).await.ok()?;
         if named.address.to_string() == self.address {
             return None;
         }
@@ -195,6 +198,8 @@ impl Supervisor {
                         return line;
                     }
                     silent = None;
+                    // One that does not hear the others may name a primary that is gone.
+                    self.first_sentinel = self.first_sentinel.wrapping_add(1);
                     self.is_down(error);
                 }
             }
@@ -203,7 +208,7 @@ impl Supervisor {
 
     /// Opens a line, and publishes it.
     async fn connect(&mut self, limit: Duration) -> Result<Arc<Line>, RedisStartError> {
-        let endpoint = self.dialer.locate().await?;
+        let endpoint = self.dialer.locate(self.first_sentinel).await?;
         let opened = timeout(limit, self.open(&endpoint)).await;
         let (line, facts) = opened.unwrap_or_else(|_| Err(timed_out(&endpoint)))?;
         self.address = endpoint.address.to_string();

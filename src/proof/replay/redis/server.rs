@@ -353,11 +353,14 @@ fn shown(url: &str) -> String {
     let url = without_userinfo(url);
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    match rest.split_once(':') {
-        Some((host, port))
-            if !rest.contains('[') && port.contains(|c: char| !c.is_ascii_digit() && c != '/') =>
-        {
-            format!("{scheme}://{host}:…")
+    // The colons of an IPv6 address are in brackets.
+    let ip_end = match rest.find(']') {
+        Some(at) if rest.starts_with('[') => at + 1,
+        _ => 0,
+    };
+    match rest[ip_end..].split_once(':') {
+        Some((host, port)) if port.contains(|c: char| !c.is_ascii_digit() && c != '/') => {
+            format!("{scheme}://{}{host}:…", &rest[..ip_end])
         }
         _ => url.to_owned(),
     }

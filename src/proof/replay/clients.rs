@@ -110,8 +110,8 @@ impl Client {
         loop {
             let end = self.round_up(kept_until);
             let used = usize::from(self.used);
-            let at = self.groups[..used].partition_point(|group| self.end(group) < end);
-            if at < used && (self.end(&self.groups[at]) == end || self.step_bits == MAX_STEP_BITS) {
+            let at = self.groups[..used].partition_point(|group| self.end(*group) < end);
+            if at < used && (self.end(self.groups[at]) == end || self.step_bits == MAX_STEP_BITS) {
                 self.groups[at].records += 1;
                 return;
             }
@@ -138,7 +138,7 @@ impl Client {
         let mut used = 0;
         for at in 0..usize::from(self.used) {
             let Group { records, .. } = self.groups[at];
-            let last_second = low_bits(self.round_up(self.end(&self.groups[at])));
+            let last_second = low_bits(self.round_up(self.end(self.groups[at])));
             if used > 0 && self.groups[used - 1].last_second == last_second {
                 self.groups[used - 1].records += records;
             } else {
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// The last second of this group: at most a step after that of the client.
-    const fn end(&self, group: &Group) -> Timestamp {
+    const fn end(&self, group: Group) -> Timestamp {
         let latest = self.last_second.plus(1 << MAX_STEP_BITS);
         let earlier = low_bits(latest).wrapping_sub(group.last_second);
         Timestamp::from_unix(latest.as_unix().saturating_sub(earlier as u64))
@@ -173,7 +173,7 @@ impl Client {
     /// Subtracts the records of groups that have passed.
     fn pass(&mut self, now: Timestamp) {
         let groups = &self.groups[..usize::from(self.used)];
-        let passed = groups.iter().take_while(|group| self.end(group) < now);
+        let passed = groups.iter().take_while(|group| self.end(**group) < now);
         let (mut count, mut records) = (0, 0);
         for group in passed {
             count += 1;

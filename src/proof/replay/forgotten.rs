@@ -59,13 +59,12 @@ impl Forgotten {
                 *range = EMPTY;
             }
         }
-        match self.ranges.iter_mut().find(|range| **range == EMPTY) {
-            Some(range) => *range = (start, end),
-            None => {
-                self.join_nearest();
-                // The new range may be between the two.
-                self.add(start, end);
-            }
+        if let Some(range) = self.ranges.iter_mut().find(|range| **range == EMPTY) {
+            *range = (start, end);
+        } else {
+            self.join_nearest();
+            // The new range may be between the two.
+            self.add(start, end);
         }
     }
 

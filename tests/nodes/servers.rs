@@ -1,5 +1,6 @@
 //! Real Redis servers and sentinels: processes on free ports of 127.0.0.1, ended on drop.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,12 @@ pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The program of servers and sentinels: `redis-server`, or the one at the absolute path in the environment variable
+/// `REDIS_SERVER`.
+fn program() -> Command {
+    Command::new(env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
 }
 
 /// A redis-server without persistence.
@@ -133,7 +140,7 @@ impl Redis {
 }
 
 fn start(port: u16, folder: &Folder, arguments: &[String]) -> io::Result<Process> {
-    let mut command = Command::new("redis-server");
+    let mut command = program();
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
@@ -193,7 +200,7 @@ impl Sentinels {
                 folder = folder.path().display()
             );
             fs::write(&file, settings).unwrap();
-            let process = Process::spawn(Command::new("redis-sentinel").arg(&file)).unwrap();
+            let process = Process::spawn(program().arg(&file).arg("--sentinel")).unwrap();
             sentinels.ports.push(own);
             sentinels.processes.push(process);
             sentinels.folders.push(folder);

@@ -134,6 +134,18 @@ async fn rejects_a_cluster_a_replica_and_nothing() {
     assert!(lazy.health().failure.is_some());
 }
 
+/// `REDIS_SERVER=/path/of/6.2/redis-server cargo test -p tower-dpop-nodes too_old -- --ignored`
+#[tokio::test]
+#[ignore = "it needs a server before 7.0 in REDIS_SERVER"]
+async fn rejects_a_server_that_is_too_old() {
+    let old = Redis::start();
+    let version = old.info("redis_version");
+    assert!(version.starts_with("6."), "{version}");
+    let error = store(&old).connect().await.unwrap_err();
+    let address = format!("127.0.0.1:{}", old.port());
+    assert_eq!(error, RedisStartError::TooOld { address });
+}
+
 #[tokio::test]
 async fn connects_lazily() {
     let redis = Redis::start();

@@ -19,7 +19,8 @@ use crate::proof::replay::store::{Claim, ReplayStore, ReplayStoreError, UsedProo
 use crate::telemetry::replay_store::shared as metrics;
 use crate::time::Stopwatch;
 
-/// The replay store of several nodes: one Redis (7.0 or later) or Valkey primary.
+/// The replay store of several nodes: one Redis (7.0 or later) or Valkey primary. Its tests run on Redis 7.0 and 8.2, and on
+/// Valkey 9.1.
 ///
 /// Clones are handles to the same connections. A background task keeps them, and ends when the last handle is dropped.
 /// [The guide](crate::guide::several_nodes#redis) has a `redis.conf`, sentinels, a readiness check and alerts.

@@ -8,6 +8,7 @@ mod restarts;
 mod networks;
 mod failover;
 mod settings;
+mod cluster;
 mod epochs;
 mod expiry;
 mod waiting;

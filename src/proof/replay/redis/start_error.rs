@@ -6,7 +6,8 @@
 pub enum RedisStartError {
     /// The server is a node of a Redis Cluster. All claims must go to one primary, because its identity is part of
     /// what nonces are bound to ([`Epoch`](crate::proof::Epoch)); and the client library's cluster connection was
-    /// seen to stall for good when connections are killed while it reconnects.
+    /// seen to stall for good when connections are killed while it reconnects. The test in `tests/nodes/faults/cluster.rs` of
+    /// the repository shows this.
     #[error(
         "{address} is a node of a Redis Cluster: the replay store needs one primary for all keys (cluster-enabled no)"
     )]

@@ -10,8 +10,8 @@ use super::epochs::{Node, with_nonce_of};
 use super::load::Load;
 use super::scenarios::{self, Replicas};
 use super::{
-    DEADLINE, MARGIN, RedisReplayStore, RedisServer, claim, connected, connected_by, fresh_key,
-    timed_claim, until, until_it_accepts,
+    DEADLINE, MARGIN, RECOVERY, RedisReplayStore, RedisServer, claim, connected, connected_by,
+    fresh_key, timed_claim, until, until_it_accepts,
 };
 use crate::servers::{Redis, Sentinels, wait_for};
 
@@ -184,7 +184,7 @@ async fn a_store_leaves_a_primary_that_sentinels_do_not_name_any_more() {
         "after {after:?}, when the earlier primary was a {}",
         primary.info("role")
     );
-    assert!(after < Duration::from_secs(3), "{after:?}");
+    assert!(after < RECOVERY, "{after:?}");
     until_it_accepts(&store).await;
     let known = RedisServer::url(&format!("redis://127.0.0.1:{next}")).unwrap();
     let known = RedisReplayStore::at(known).connect().await.unwrap();

@@ -99,7 +99,7 @@ impl AllMade {
             .0
             .iter()
             .filter(|made| made.began >= from && made.began < to);
-        during.map(|made| made.took).max().unwrap()
+        during.map(|made| made.took).max().unwrap_or_default()
     }
 
     /// How long after this moment the first claim was accepted that began after it.

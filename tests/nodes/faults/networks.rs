@@ -6,7 +6,7 @@ use tokio::net::TcpSocket;
 use tower_dpop::proof::{Claim, RedisLinkState, RedisStartError, ReplayStoreError};
 
 use super::{
-    DEADLINE, MARGIN, at, claim, connected, fresh_key, scenarios, timed_claim, until,
+    DEADLINE, MARGIN, RECOVERY, at, claim, connected, fresh_key, scenarios, timed_claim, until,
     until_it_accepts, until_it_is,
 };
 use crate::proxy::{Cut, Fault, Proxy};
@@ -22,7 +22,7 @@ async fn a_silent_network_costs_a_claim_no_more_than_the_deadline() {
         let (slowest, recovery) = (outcome.made.slowest(), outcome.recovery.unwrap());
         println!("{fault:?}: slowest {slowest:?}, recovery {recovery:?}");
         assert!(slowest < DEADLINE + MARGIN, "{fault:?}: {slowest:?}");
-        assert!(recovery < Duration::from_secs(1), "{fault:?}: {recovery:?}");
+        assert!(recovery < RECOVERY, "{fault:?}: {recovery:?}");
     }
 }
 
@@ -54,14 +54,19 @@ async fn a_half_open_connection_is_replaced() {
 async fn a_cut_connection_costs_no_claim() {
     let redis = Redis::start();
     let proxy = Proxy::to(redis.port());
+    // What is tested is that the claim is repeated, not how fast.
+    let patient = async || {
+        let store = at(&proxy.url()).with_deadline(Duration::from_secs(5));
+        store.connect().await.unwrap()
+    };
     for cut in [Cut::Close, Cut::Reset].repeat(5) {
-        let store = connected(&proxy.url()).await;
+        let store = patient().await;
         proxy.cut(cut);
         let (result, took) = timed_claim(&store, fresh_key()).await;
         assert_eq!(result, Ok(Claim::First), "{cut:?} after {took:?}");
     }
     for cut in [Cut::Close, Cut::Reset].repeat(5) {
-        let store = connected(&proxy.url()).await;
+        let store = patient().await;
         proxy.set(Fault::HoldReplies);
         let key = fresh_key();
         let waiting = tokio::spawn({
@@ -117,7 +122,7 @@ async fn no_wrong_reply_makes_a_first_use() {
             "a text of 2^62",
             Fault::ReplaceReplyToSet(b"$4611686018427387904\r\n"),
         ),
-        ("1 GiB", Fault::HugeReplies),
+        ("64 MiB", Fault::HugeReplies),
     ] {
         let redis = Redis::start();
         let proxy = Proxy::to(redis.port());
@@ -127,18 +132,13 @@ async fn no_wrong_reply_makes_a_first_use() {
         for number in 0..20 {
             let (result, took) = timed_claim(&store, fresh_key()).await;
             assert_ne!(result, Ok(Claim::First), "{name}, claim {number}");
-            // What arrives at once keeps a thread of this small runtime busy, which delays timers.
-            let margin = match fault {
-                Fault::HugeReplies => 10 * MARGIN,
-                _ => MARGIN,
-            };
-            assert!(took < DEADLINE + margin, "{name}, claim {number}: {took:?}");
+            assert!(took < DEADLINE + MARGIN, "{name}, claim {number}: {took:?}");
         }
         let grown = resident().saturating_sub(memory) / 1024;
         proxy.set(Fault::None);
         let recovery = until_it_accepts(&store).await;
         println!("{name}: {grown} MiB more, recovery {recovery:?}");
-        assert!(recovery < Duration::from_secs(4), "{name}: {recovery:?}");
+        assert!(recovery < RECOVERY, "{name}: {recovery:?}");
     }
 }
 
@@ -166,7 +166,6 @@ async fn the_start_fails_on_a_network_that_is_silent_or_closed() {
             proxy.url(),
             Fault::ReplaceReplies(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
         ),
-        ("huge", proxy.url(), Fault::HugeReplies),
         ("no listener", nothing, Fault::None),
         ("SYN without a response", full.url(), Fault::None),
     ] {

@@ -1,13 +1,14 @@
 //! Claims that wait: how many, and what is left of those that are dropped.
 
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tower_dpop::proof::{Claim, ReplayStoreError};
 
 use super::{
-    DEADLINE, MARGIN, at, claim, connected, fresh_key, timed_claim, until, until_it_accepts,
+    DEADLINE, MARGIN, RECOVERY, at, claim, connected, fresh_key, timed_claim, until,
+    until_it_accepts,
 };
 use crate::proxy::{Fault, Proxy};
 use crate::servers::Redis;
@@ -33,7 +34,7 @@ async fn the_10_001st_waiting_claim_is_rejected_at_once() {
     let (result, took) = timed_claim(&store, fresh_key()).await;
     println!("the 10,001st: {result:?} after {took:?}");
     assert_eq!(result, Err(ReplayStoreError::Unavailable));
-    assert!(took < DEADLINE, "{took:?}");
+    assert!(took < deadline / 2, "{took:?}");
     proxy.set(Fault::None);
     for result in tasks.join_all().await {
         assert_eq!(result, Ok(Claim::First));
@@ -103,9 +104,7 @@ async fn dropped_claims_leave_nothing_behind() {
     assert!(sum(0) > 100 && sum(1) > 100, "some of each");
     assert_eq!(sum(2), 0, "no other result");
     assert_eq!(store.health().waiting, 0);
-    let began = Instant::now();
     assert_eq!(claim(&store, fresh_key()).await, Ok(Claim::First));
-    assert!(began.elapsed() < DEADLINE);
 }
 
 /// The same while the server is silent: dropped claims are not counted as waiting, and do not delay recovery.
@@ -130,5 +129,5 @@ async fn claims_that_are_dropped_in_an_outage_leave_nothing_behind() {
     }
     redis.resume();
     let recovery = until_it_accepts(&store).await;
-    assert!(recovery < Duration::from_secs(1), "{recovery:?}");
+    assert!(recovery < RECOVERY, "{recovery:?}");
 }

@@ -31,7 +31,7 @@ pub enum Fault {
     ReplaceReplies(&'static [u8]),
     /// The same, if it is the reply to a SET.
     ReplaceReplyToSet(&'static [u8]),
-    /// Replies are replaced by a bulk string of 64 MiB, which arrives as fast as it is read.
+    /// Replies are replaced by a bulk string of 1 GiB, which arrives as fast as it is read.
     HugeReplies,
 }
 
@@ -271,9 +271,9 @@ async fn replies(
             Fault::ReplaceReplies(other) => write(client, other).await?,
             Fault::ReplaceReplyToSet(other) if is_set => write(client, other).await?,
             Fault::HugeReplies => {
-                write(client, b"$67108864\r\n").await?;
+                write(client, b"$1073741824\r\n").await?;
                 let part = vec![b'x'; 65_536];
-                for _ in 0..1_024 {
+                for _ in 0..16_384 {
                     write(client, &part).await?;
                 }
                 write(client, b"\r\n").await?;

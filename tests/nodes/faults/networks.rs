@@ -122,23 +122,28 @@ async fn no_wrong_reply_makes_a_first_use() {
             "a text of 2^62",
             Fault::ReplaceReplyToSet(b"$4611686018427387904\r\n"),
         ),
-        ("64 MiB", Fault::HugeReplies),
+        ("1 GiB", Fault::HugeReplies),
     ] {
         let redis = Redis::start();
         let proxy = Proxy::to(redis.port());
         let store = connected(&proxy.url()).await;
         proxy.set(fault);
         let memory = resident();
+        // What arrives at once keeps a thread of this small runtime busy, which delays timers and the next connection.
+        let (margin, recovers_within) = match fault {
+            Fault::HugeReplies => (3 * MARGIN, 2 * RECOVERY),
+            _ => (MARGIN, RECOVERY),
+        };
         for number in 0..20 {
             let (result, took) = timed_claim(&store, fresh_key()).await;
             assert_ne!(result, Ok(Claim::First), "{name}, claim {number}");
-            assert!(took < DEADLINE + MARGIN, "{name}, claim {number}: {took:?}");
+            assert!(took < DEADLINE + margin, "{name}, claim {number}: {took:?}");
         }
         let grown = resident().saturating_sub(memory) / 1024;
         proxy.set(Fault::None);
         let recovery = until_it_accepts(&store).await;
         println!("{name}: {grown} MiB more, recovery {recovery:?}");
-        assert!(recovery < RECOVERY, "{name}: {recovery:?}");
+        assert!(recovery < recovers_within, "{name}: {recovery:?}");
     }
 }
 
@@ -166,6 +171,7 @@ async fn the_start_fails_on_a_network_that_is_silent_or_closed() {
             proxy.url(),
             Fault::ReplaceReplies(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
         ),
+        ("huge", proxy.url(), Fault::HugeReplies),
         ("no listener", nothing, Fault::None),
         ("SYN without a response", full.url(), Fault::None),
     ] {
@@ -175,8 +181,11 @@ async fn the_start_fails_on_a_network_that_is_silent_or_closed() {
             .unwrap_or_else(|_| panic!("{name}: it waits"))
             .unwrap_err();
         println!("{name}: {error}");
+        // A reply that is no reply of Redis, if it arrives in time.
+        let is_unknown = fault == Fault::HugeReplies
+            && matches!(&error, RedisStartError::NotWritable { code, .. } if code == "an unknown reply");
         assert!(
-            matches!(error, RedisStartError::Unreachable { .. }),
+            is_unknown || matches!(error, RedisStartError::Unreachable { .. }),
             "{name}: {error:?}"
         );
     }

@@ -104,7 +104,9 @@ async fn dropped_claims_leave_nothing_behind() {
     assert!(sum(0) > 100 && sum(1) > 100, "some of each");
     assert_eq!(sum(2), 0, "no other result");
     assert_eq!(store.health().waiting, 0);
-    assert_eq!(claim(&store, fresh_key()).await, Ok(Claim::First));
+    let (result, took) = timed_claim(&store, fresh_key()).await;
+    assert_eq!(result, Ok(Claim::First));
+    assert!(took < DEADLINE, "{took:?}");
 }
 
 /// The same while the server is silent: dropped claims are not counted as waiting, and do not delay recovery.

@@ -116,7 +116,7 @@ impl Probe {
         let known = known.and_then(|known| known.identity.as_ref());
         let marker = match marker {
             Value::Nil => self.offered.clone().into_bytes(),
-            Value::BulkString(marker) => marker.clone(),
+            Value::BulkString(marker) if is_a_marker(marker) => marker.clone(),
             Value::ServerError(error) => match error.code() {
                 // No write is accepted, but nothing says that records are missing.
                 code @ ("OOM" | "NOREPLICAS" | "MISCONF") => match known {
@@ -142,6 +142,11 @@ impl Probe {
         };
         Ok(Facts::new(&info, marker, self.rule))
     }
+}
+
+/// Whether a store wrote it: another text is no reply of Redis, or the key is someone else's.
+fn is_a_marker(text: &[u8]) -> bool {
+    (1..=20).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }
 
 impl Facts {

@@ -80,7 +80,7 @@ pub use crate::client::body::{BodyCopy, CloneBody, ResponseBody};
 pub use crate::client::challenge::Challenge;
 pub use crate::client::exchange::ClientError;
 pub use crate::client::new_proof::{InvalidRequestUrl, NewProof, SignedProof};
-pub use crate::client::resources::{DpopClient, DpopClientLayer};
+pub use crate::client::resources::{DpopClientLayer, DpopClientService};
 pub use crate::client::signer::ProofSigner;
 pub use crate::client::token::{
     AccessTokenText, InvalidAccessToken, InvalidTokenResponse, TokenErrorResponse, TokenResponse,

@@ -121,10 +121,10 @@ impl<K, T, P> DpopClientLayer<K, T, P> {
 }
 
 impl<S, K, T, P> Layer<S> for DpopClientLayer<K, T, P> {
-    type Service = DpopClient<S, K, T, P>;
+    type Service = DpopClientService<S, K, T, P>;
 
-    fn layer(&self, inner: S) -> DpopClient<S, K, T, P> {
-        DpopClient {
+    fn layer(&self, inner: S) -> DpopClientService<S, K, T, P> {
+        DpopClientService {
             inner,
             signing: Arc::new(self.clone()),
         }
@@ -141,12 +141,12 @@ impl<K: ProofSigner, T, P> fmt::Debug for DpopClientLayer<K, T, P> {
 
 /// The service that [`DpopClientLayer`] makes.
 #[derive_where(Clone; S)]
-pub struct DpopClient<S, K, T, P = CloneBody> {
+pub struct DpopClientService<S, K, T, P = CloneBody> {
     inner: S,
     signing: Arc<DpopClientLayer<K, T, P>>,
 }
 
-impl<S, K, T, P, B, D> Service<Request<B>> for DpopClient<S, K, T, P>
+impl<S, K, T, P, B, D> Service<Request<B>> for DpopClientService<S, K, T, P>
 where
     K: ProofSigner,
     T: TokenSource,
@@ -196,9 +196,9 @@ where
     }
 }
 
-impl<S, K: ProofSigner, T, P> fmt::Debug for DpopClient<S, K, T, P> {
+impl<S, K: ProofSigner, T, P> fmt::Debug for DpopClientService<S, K, T, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DpopClient")
+        f.debug_struct("DpopClientService")
             .field("exchange", &self.signing.exchange)
             .finish_non_exhaustive()
     }

@@ -106,7 +106,7 @@ fn debug_and_errors_show_no_secret() {
     secrets.extend(proofs.iter().flat_map(|proof| proof.text.split('.')));
     let shown: [(&str, &dyn Debug); 9] = [
         ("DpopClientLayer", &resource),
-        ("DpopClient", &client),
+        ("DpopClientService", &client),
         ("TokenClientLayer", &tokens),
         ("TokenClient", &token_client),
         ("ResponseBody", response.body()),

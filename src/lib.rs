@@ -103,7 +103,7 @@ pub use crate::tokens::{claims::Claims, issuers::Issuers, jwt::JwtVerifier, key_
 #[doc(inline)]
 pub use crate::{resource::rejection::Rejection, time::Timestamp};
 
-/// Compiles the code in the README.
-#[cfg(doctest)]
+/// Compiles the code in the README, which needs these features.
+#[cfg(all(doctest, feature = "axum", feature = "jwks"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -54,25 +54,27 @@ macro_rules! links {
     };
 }
 
+// rustfmt would indent the attribute further each time.
+#[rustfmt::skip]
 macro_rules! page {
     ($name:ident, $file:literal, $about:literal) => {
         #[doc = $about]
         #[doc = ""]
         #[doc = links!()]
         #[cfg_attr(
-                    any(
-                        not(doctest),
-                        all(
-                            feature = "axum",
-                            feature = "introspection",
-                            feature = "jwks",
-                            feature = "metrics",
-                            feature = "redis",
-                            feature = "testing",
-                        )
-                    ),
-                    doc = include_str!(concat!("../docs/guide/", $file))
-                )]
+            any(
+                not(doctest),
+                all(
+                    feature = "axum",
+                    feature = "introspection",
+                    feature = "jwks",
+                    feature = "metrics",
+                    feature = "redis",
+                    feature = "testing",
+                )
+            ),
+            doc = include_str!(concat!("../docs/guide/", $file))
+        )]
         pub mod $name {}
     };
 }

@@ -1,34 +1,57 @@
 //! DPoP ([RFC 9449](https://www.rfc-editor.org/rfc/rfc9449)) for resource servers: a tower layer that accepts a request only
-//! if its DPoP proof is valid and bound to its access token.
+//! if its DPoP proof is valid and bound to its access token. A stolen token is useless without its client's private key.
 //!
-//! A stolen bearer token works for anyone. A DPoP-bound one works only with its client's private key: the client signs a
-//! *proof* for each request (a JWT that names the method, the URL, the time and the token), and the server accepts the request
-//! only if the key that signed the proof is the key that the token is bound to, and the proof was not used before.
+#![cfg_attr(all(feature = "axum", feature = "jwks"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "axum", feature = "jwks")), doc = "```ignore")]
+//! use axum::{Router, routing::get};
+//! use tower_dpop::tokens::{EndpointUrl, HttpClient};
+//! use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, PublicUrl, RemoteKeys, Verifier};
 //!
-//! ```
-//! use axum::{Extension, Router, routing::get};
-//! use tower_dpop::{BoundToken, DpopLayer, JwtVerifier, KeySet, PublicUrl, Verifier};
+//! async fn app() -> Result<Router, Box<dyn std::error::Error>> {
+//!     // Whose tokens are accepted. Its keys are found by discovery, and follow their rotation.
+//!     let issuer: EndpointUrl = "https://as.example.com".parse()?;
+//!     let keys = RemoteKeys::discover(issuer.clone(), HttpClient::new()?).fetched().await?;
+//!     let tokens = JwtVerifier::new(issuer.as_str(), "https://api.example.com", keys);
 //!
-//! # fn example(jwks: &str) -> Result<Router, Box<dyn std::error::Error>> {
-//! let keys: KeySet = jwks.parse()?; // the issuer's JWK Set
-//! let verifier = Verifier::new(
-//!     "https://api.example.com".parse::<PublicUrl>()?, // how clients reach us
-//!     JwtVerifier::new("https://as.example.com", "https://api.example.com", keys),
-//! );
-//! let app = Router::new().route("/orders", get(orders)).route_layer(DpopLayer::new(verifier));
-//! # Ok(app)
-//! # }
+//!     // How clients reach this service. Proofs must name it; it is never taken from a request.
+//!     let url: PublicUrl = "https://api.example.com".parse()?;
+//!     let dpop = DpopLayer::new(Verifier::new(url, tokens));
+//!     Ok(Router::new().route("/orders", get(orders)).route_layer(dpop))
+//! }
 //!
-//! // With the feature `axum`, write `token: BoundToken` instead.
-//! async fn orders(Extension(token): Extension<BoundToken>) -> String {
-//!     format!("hello {}", token.claims().subject().unwrap_or("a machine"))
+//! // No other code can make a `BoundToken`, so this handler cannot be reached without one.
+//! async fn orders(token: BoundToken) -> String {
+//!     format!("the orders of {}\n", token.claims().subject().unwrap_or("a machine"))
 //! }
 //! ```
 //!
-//! # Where to go next
+//! It needs the features `axum` and `jwks`. Without `axum`, a handler takes `Extension<BoundToken>`; without a framework, see
+//! [`Verifier`].
 //!
-//! [`Verifier`] says what is not checked, [`ProofRules`] sets what proofs must meet (nonces, freshness, the replay
-//! store), [`JwtVerifier`] what access tokens must meet, and [`Rejection`] lists the responses to rejected requests.
+//! # Ten tasks
+//!
+//! | to | read | start with |
+//! |---|---|---|
+//! | protect a service | [tutorial](guide::protect_a_service), [configuration](guide::configuration) | [`DpopLayer`], [`Verifier`], [`ProofRules`] |
+//! | accept your issuer's tokens | [access tokens](guide::access_tokens), [products](guide::issuers) | [`JwtVerifier`], [`Issuers`], [`Profile`](tokens::Profile), [`Claims`] |
+//! | require scopes, or a recent login | [scopes and step-up](guide::scopes_and_step_up) | [`RequireScopesLayer`], [`RequireAuthenticationLayer`](resource::RequireAuthenticationLayer) |
+//! | move from bearer tokens | [moving from Bearer](guide::moving_from_bearer) | [`Verifier::allow_bearer`] |
+//! | run behind a proxy, on several nodes | [proxies](guide::proxies), [several nodes](guide::several_nodes) | [`PublicUrl`], [`ReplayStore`], [`StatelessNonces`] |
+//! | see what happens | [logs, metrics, alerts](guide::logs_metrics_alerts), [troubleshooting](guide::troubleshooting) | [`Rejection`], [`telemetry`] |
+//! | serve browsers | [JSON errors and CORS](guide::errors_and_cors), [browser apps](guide::browser_apps) | [`ProblemDetailsLayer`](resource::ProblemDetailsLayer), [`cors_allow_headers`](resource::cors_allow_headers) |
+//! | call a protected API | [the client](guide::client) | [`client`](client/index.html) |
+//! | issue bound tokens | [the authorization server](guide::authorization_server) | [`TokenEndpointLayer`](token_endpoint::TokenEndpointLayer) |
+//! | test your service | [testing](guide::testing) | [`assert_protected`](testing/fn.assert_protected.html) |
+//!
+//! # What is never optional
+//!
+//! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`. Replays are detected. The algorithms
+//! are an allow-list that cannot contain `none` or a MAC. If a request cannot be checked, because the replay store or
+//! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name
+//! ([`WhileUnavailable::insecurely_by_node_memory`](crate::proof::WhileUnavailable::insecurely_by_node_memory) is one).
+//! [`Verifier`] says what is not checked.
+//!
+//! # Modules and features
 //!
 //! | module | question | feature |
 //! |---|---|---|
@@ -40,18 +63,11 @@
 //! | [`client`](client/index.html) | how does a client sign its requests? | `client` |
 //! | [`extract`](extract/index.html) | how does an axum handler get its token? | `axum` |
 //! | [`testing`](testing/index.html) | how do I test my own service? | `testing` |
-//! | [`guide`] | how do I run a service on [several nodes](guide::several_nodes)? | |
+//! | [`guide`] | how do I do a task? | |
 //!
-//! The other features: the *engine*, which verifies signatures, is AWS-LC with `aws-lc-rs` (default), and free of C
-//! code with `rust-crypto` alone. `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own
-//! arithmetic. `metrics` reports to the `metrics` crate. [`telemetry`] lists what is counted and logged.
-//!
-//! # What is never optional
-//!
-//! The public URL comes from configuration, never from `Host` or `X-Forwarded-*`. Replays are detected. The algorithms
-//! are an allow-list that cannot contain `none` or a MAC. If a request cannot be checked, because the replay store or
-//! the issuer's keys are unavailable, it is rejected. Every option that weakens a check says so in its name
-//! ([`WhileUnavailable::insecurely_by_node_memory`](crate::proof::WhileUnavailable::insecurely_by_node_memory) is one).
+//! The *engine*, which verifies signatures, is AWS-LC with `aws-lc-rs` (default), and free of C code with `rust-crypto` alone.
+//! `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own arithmetic. `metrics` reports to the
+//! `metrics` crate; [`telemetry`] lists what is counted and logged.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_http", feature = "_signing"))))]
 

@@ -45,6 +45,37 @@ pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// A nonce that was issued for one [`Epoch`] must not be recognised in another: the replay store of the
 /// other epoch cannot know whether a proof with this nonce was used. A source that ignores the epoch
 /// allows a replay after each restart of a store in memory, and one on each node that has its own store.
+///
+/// # Example
+///
+/// [`StatelessNonces`], the source of this crate, is behind every other that only adds something to it:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use tower_dpop::proof::{Epoch, Nonce, NonceSource};
+/// use tower_dpop::{NonceSecret, StatelessNonces, Timestamp};
+///
+/// /// Counts the nonces that are not its own, or no longer.
+/// struct Counted(StatelessNonces, AtomicU64);
+///
+/// impl NonceSource for Counted {
+///     fn issue(&self, issued: Timestamp, epoch: Epoch) -> Nonce {
+///         self.0.issue(issued, epoch)
+///     }
+///
+///     fn issued_at(&self, nonce: &str, epoch: Epoch) -> Option<Timestamp> {
+///         let issued = self.0.issued_at(nonce, epoch);
+///         if issued.is_none() {
+///             self.1.fetch_add(1, Ordering::Relaxed);
+///         }
+///         issued
+///     }
+/// }
+///
+/// let nonces = Counted(StatelessNonces::new(NonceSecret::generate()), AtomicU64::new(0));
+/// assert_eq!(nonces.issued_at("foreign", Epoch::UNKNOWN), None);
+/// assert_eq!(nonces.1.into_inner(), 1);
+/// ```
 pub trait NonceSource: Send + Sync {
     /// Returns a nonce for this epoch with this issue time: the start of the current nonce period, which
     /// is the same for all nonces of a period. Equal arguments may give equal nonces.

@@ -46,6 +46,25 @@ impl RequestTarget {
 /// The returned target decides what a proof must name. Take it only from fields that the proxy sets
 /// on every request, never from fields that a client could send through the proxy. The scheme, host
 /// and port still come from the configured [`PublicUrl`]s.
+///
+/// # Example
+///
+/// A closure is a resolver. This one is for nginx's `auth_request`, with a configuration that sets both fields:
+///
+/// ```
+/// use http::request::Parts;
+/// use tower_dpop::ProofRules;
+/// use tower_dpop::proof::RequestTarget;
+///
+/// fn original(request: &Parts) -> Option<RequestTarget> {
+///     let field = |name| request.headers.get(name)?.to_str().ok();
+///     Some(RequestTarget::new(field("x-original-method")?.parse().ok()?, field("x-original-uri")?.parse().ok()?))
+/// }
+///
+/// let rules = ProofRules::new("https://api.example.com".parse()?).with_target_resolver(original);
+/// # let _ = rules;
+/// # Ok::<(), tower_dpop::proof::InvalidPublicUrl>(())
+/// ```
 pub trait TargetResolver: Send + Sync {
     /// Returns the target, or `None` if the request does not contain one, which rejects the request.
     fn resolve(&self, request: &Parts) -> Option<RequestTarget>;

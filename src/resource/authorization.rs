@@ -44,20 +44,17 @@ use crate::tokens::claims::{Claims, HasAuthentication, HasScopes};
 /// # Example
 ///
 /// ```
-/// use http::{Request, Response};
-/// use tower::{ServiceBuilder, service_fn};
-/// use tower_dpop::{DpopLayer, JwtVerifier, KeySet, RequireScopesLayer, Verifier};
+/// use axum::{Router, routing::get};
+/// use tower_dpop::{DpopLayer, RequireScopesLayer, Verifier};
 ///
-/// # fn example(verifier: Verifier) -> Result<(), Box<dyn std::error::Error>> {
-/// let service = ServiceBuilder::new()
-///     .layer(DpopLayer::new(verifier))
-///     .layer(RequireScopesLayer::all_of("orders.read orders.write".parse()?))
-///     .service(service_fn(async |_: Request<String>| {
-///         Ok::<_, std::convert::Infallible>(Response::new(String::from("written")))
-///     }));
-/// # let _ = service;
-/// # Ok(())
-/// # }
+/// fn app(verifier: Verifier) -> Result<Router, Box<dyn std::error::Error>> {
+///     let reading = RequireScopesLayer::all_of("orders.read".parse()?);
+///     let writing = RequireScopesLayer::all_of("orders.read orders.write".parse()?);
+///     Ok(Router::new()
+///         .route("/orders", get(async || "orders").layer(reading).post(async || "written").layer(writing))
+///         .route_layer(DpopLayer::new(verifier))) // last, so outside
+/// }
+/// # let _ = app;
 /// ```
 #[derive_where(Clone)]
 pub struct RequireScopesLayer<C = Claims>(RequireLayer<ScopeRequirement, C>);
@@ -90,12 +87,18 @@ impl<C> RequireScopesLayer<C> {
 ///
 /// ```
 /// use std::time::Duration;
+/// use axum::{Router, routing::post};
 /// use tower_dpop::resource::RequireAuthenticationLayer;
+/// use tower_dpop::{DpopLayer, Verifier};
 ///
-/// let for_transfers = RequireAuthenticationLayer::by_acr("urn:bank:two-factor".parse()?)
-///     .with_max_age(Duration::from_secs(300));
-/// # let _ = for_transfers;
-/// # Ok::<(), tower_dpop::resource::InvalidQuotedText>(())
+/// fn app(verifier: Verifier) -> Result<Router, Box<dyn std::error::Error>> {
+///     let recent = RequireAuthenticationLayer::by_acr("urn:bank:two-factor".parse()?)
+///         .with_max_age(Duration::from_secs(300));
+///     Ok(Router::new()
+///         .route("/transfers", post(async || "done").layer(recent))
+///         .route_layer(DpopLayer::new(verifier)))
+/// }
+/// # let _ = app;
 /// ```
 #[derive_where(Clone)]
 pub struct RequireAuthenticationLayer<C = Claims>(RequireLayer<AuthenticationRequirement, C>);

@@ -32,6 +32,23 @@ pub(crate) enum BearerPolicy {
 ///
 /// The layer inserts it into the extensions of requests under the Bearer scheme, if that is allowed.
 /// It cannot be constructed outside this crate. Cloning is cheap.
+///
+/// # Example
+///
+/// A route that treats unbound tokens in another way, while clients move to DPoP:
+///
+/// ```
+/// use axum::Extension;
+/// use tower_dpop::BearerToken;
+///
+/// async fn orders(bearer: Option<Extension<BearerToken>>) -> &'static str {
+///     match bearer {
+///         Some(_) => "orders of the last day",
+///         None => "all orders", // the token is bound
+///     }
+/// }
+/// # let _ = orders;
+/// ```
 #[derive_where(Clone)]
 pub struct BearerToken<C = Claims>(AccessToken<C>);
 

@@ -18,6 +18,24 @@ use crate::tokens::claims::Claims;
 /// The layer inserts it into the extensions of every request that it accepts under the DPoP scheme. It
 /// cannot be constructed outside this crate, so a handler that takes one is never called without it.
 /// Cloning is cheap.
+///
+/// # Example
+///
+/// An axum handler takes it as an argument, with the feature `axum` (`token: BoundToken`) and without:
+///
+/// ```
+/// use axum::Extension;
+/// use tower_dpop::BoundToken;
+///
+/// async fn orders(Extension(token): Extension<BoundToken>) -> String {
+///     let subject = token.claims().subject().unwrap_or("a machine");
+///     let client = token.claims().client_id().unwrap_or("an unknown client");
+///     format!("the orders of {subject}, for {client} with the key {}", token.thumbprint())
+/// }
+/// # let _ = orders;
+/// ```
+///
+/// If the verifier reads tokens [into a type of your own](crate::JwtVerifier::with_claims), it is a `BoundToken<OrderClaims>`.
 #[derive_where(Clone)]
 pub struct BoundToken<C = Claims>(Arc<Bound<C>>);
 

@@ -71,6 +71,21 @@ impl Enforcement {
 
 /// Why a request would have been rejected, in report-only mode. It is in the extensions of the request
 /// and of its response.
+///
+/// # Example
+///
+/// ```
+/// use axum::Extension;
+/// use tower_dpop::resource::ReportedRejection;
+///
+/// async fn orders(reported: Option<Extension<ReportedRejection>>) -> String {
+///     match reported {
+///         Some(Extension(reported)) => format!("would be rejected: {}", reported.rejection().reason()),
+///         None => "would be accepted".into(),
+///     }
+/// }
+/// # let _ = orders;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportedRejection(pub(crate) Rejection);
 

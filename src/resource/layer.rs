@@ -40,11 +40,28 @@ use crate::tokens::claims::Claims;
 ///
 /// # Example
 ///
+#[cfg_attr(feature = "axum", doc = "```")]
+#[cfg_attr(not(feature = "axum"), doc = "```ignore")]
+/// use axum::{Router, routing::get};
+/// use tower_dpop::{BoundToken, DpopLayer, Verifier};
+///
+/// // With the feature `axum`. Without it, a handler takes `Extension<BoundToken>`.
+/// async fn orders(token: BoundToken) -> String {
+///     format!("the orders of {}", token.claims().subject().unwrap_or("a machine"))
+/// }
+///
+/// fn app(verifier: Verifier) -> Router {
+///     Router::new().route("/orders", get(orders)).route_layer(DpopLayer::new(verifier))
+/// }
+/// # let _ = app;
+/// ```
+///
+/// Around any other service:
+///
 /// ```
 /// use http::{Request, Response};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_dpop::{BoundToken, Claims, DpopLayer};
-/// # use tower_dpop::{JwtVerifier, KeySet, Verifier};
+/// use tower_dpop::{BoundToken, DpopLayer, Verifier};
 ///
 /// # fn example(verifier: Verifier) {
 /// let service = ServiceBuilder::new().layer(DpopLayer::new(verifier)).service(service_fn(async |request: Request<String>| {

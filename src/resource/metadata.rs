@@ -174,6 +174,30 @@ impl ResourceMetadata {
 /// `From<String>`; if it does not, serve [`ResourceMetadata::to_json`] yourself, or use
 /// `route_service(metadata.path(), metadata.service())` in axum. Of several public URLs, only the first
 /// has a document.
+///
+/// # Example
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_dpop::resource::{MetadataLayer, ResourceMetadata};
+/// use tower_dpop::{DpopLayer, Verifier};
+///
+/// fn app(mut verifier: Verifier) -> Router {
+///     let metadata = ResourceMetadata::of(&mut verifier);
+///     Router::new()
+///         .route("/orders", get(async || "orders"))
+///         .route_layer(DpopLayer::new(verifier))
+///         .route_service(metadata.path(), metadata.service()) // added last, so it needs no token
+/// }
+/// # let _ = app;
+///
+/// // Around a service that is no router:
+/// fn layers(mut verifier: Verifier) -> (MetadataLayer, DpopLayer) {
+///     let metadata = ResourceMetadata::of(&mut verifier);
+///     (MetadataLayer::new(&metadata), DpopLayer::new(verifier)) // the first is the outer one
+/// }
+/// # let _ = layers;
+/// ```
 #[derive(Clone, Debug)]
 pub struct MetadataLayer {
     path: Arc<str>,

@@ -26,7 +26,20 @@ use crate::token_endpoint::rejection::TokenRequestRejection;
 /// applies it to a tower service.
 ///
 /// One `TokenEndpoint` serves both endpoints: a proof must name the public URL with the request's
-/// own path. The [module](crate::token_endpoint) has an example, and what the application must do.
+/// own path. The [module](crate::token_endpoint) says what the application must do.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::token_endpoint::TokenEndpoint;
+/// use tower_dpop::{NonceSecret, ProofRules, StatelessNonces};
+///
+/// let rules = ProofRules::new("https://as.example.com".parse()?)
+///     .with_nonces(StatelessNonces::new(NonceSecret::generate()));
+/// let endpoint = TokenEndpoint::new(rules);
+/// # let _ = endpoint;
+/// # Ok::<(), tower_dpop::proof::InvalidPublicUrl>(())
+/// ```
 ///
 /// # Security
 ///

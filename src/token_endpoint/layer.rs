@@ -23,6 +23,25 @@ use crate::token_endpoint::proven_key::ProvenKey;
 /// It wraps any service of `http` requests that can be cloned. The request's body is an
 /// [`http_body::Body`]; on HTTP/1.1, up to 16 MiB of it are read and discarded, for at most 5 s, before a
 /// rejection is sent. The response's body can be made from a `String`.
+///
+/// # Example
+///
+/// ```
+/// use axum::{Extension, Router, routing::post};
+/// use tower_dpop::token_endpoint::{ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer};
+///
+/// fn app(endpoint: TokenEndpoint) -> Router {
+///     Router::new().route("/token", post(token)).route_layer(TokenEndpointLayer::new(endpoint))
+/// }
+///
+/// // With the feature `axum`, a handler takes a `ProvenKey` itself.
+/// async fn token(Extension(key): Extension<ProvenKey>) -> String {
+///     let claims = serde_json::json!({ "sub": "alice", "cnf": key.cnf() });
+///     let token = claims.to_string(); // signed, in production
+///     serde_json::json!({ "access_token": token, "token_type": TOKEN_TYPE }).to_string()
+/// }
+/// # let _ = app;
+/// ```
 #[derive(Clone)]
 pub struct TokenEndpointLayer {
     endpoint: Arc<TokenEndpoint>,

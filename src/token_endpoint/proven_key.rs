@@ -16,6 +16,19 @@ pub const TOKEN_TYPE: &str = "DPoP";
 ///
 /// The layer puts it into the extensions of every request that it accepts with a proof. It cannot
 /// be constructed outside this crate.
+///
+/// # Example
+///
+/// ```
+/// use serde_json::{Value, json};
+/// use tower_dpop::token_endpoint::ProvenKey;
+///
+/// /// The claims of an access token that only the holder of this key can use.
+/// fn claims(subject: &str, key: &ProvenKey) -> Value {
+///     json!({ "sub": subject, "cnf": key.cnf() }) // "cnf": {"jkt": "0ZcOCORZNYy-…"}
+/// }
+/// # let _ = claims;
+/// ```
 #[derive(Clone)]
 pub struct ProvenKey {
     pub(super) thumbprint: Thumbprint,

@@ -24,6 +24,21 @@ use crate::tokens::access_token::Strings;
 ///
 /// `Debug` shows none of the claims, because they are about a person.
 ///
+/// # Example
+///
+/// ```
+/// use tower_dpop::{BoundToken, Claims};
+///
+/// fn describe(token: &BoundToken) -> String {
+///     let claims: &Claims = token.claims();
+///     let subject = claims.subject().unwrap_or("a machine");
+///     let department: Option<String> = claims.claim("department");
+///     let department = department.as_deref().unwrap_or("none");
+///     format!("{subject}, may read orders: {}, department: {department}", claims.has_scope("orders.read"))
+/// }
+/// # let _ = describe;
+/// ```
+///
 /// [`Profile`]: crate::tokens::Profile
 #[derive(Clone)]
 pub struct Claims {

@@ -86,6 +86,20 @@ pub struct KeySourceError;
 /// A token names its key by `kid`. A token without `kid` is tried with the first four keys that fit
 /// its algorithm. A token whose `kid` matches no key is tried in the same way with the keys that
 /// have no `kid`.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::KeySet;
+///
+/// let keys: KeySet = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#.parse()?;
+/// assert!(keys.has_kid("1"));
+///
+/// // A set without a key that can verify tokens is an error, which says what is wrong with each.
+/// let error = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#.parse::<KeySet>().unwrap_err();
+/// assert!(error.to_string().contains("oct"), "{error}");
+/// # Ok::<(), tower_dpop::tokens::InvalidKeySet>(())
+/// ```
 #[derive(Clone)]
 pub struct KeySet(Arc<[IssuerKey]>);
 

@@ -25,6 +25,18 @@ use crate::jose::json::{Text, object, read};
 ///
 /// Algorithms are not set: [`JwtVerifier`](crate::JwtVerifier) accepts RS256, with which these products sign by
 /// default or in their examples.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::tokens::Profile;
+/// use tower_dpop::{JwtVerifier, KeySet};
+///
+/// fn keycloak(keys: KeySet) -> JwtVerifier<KeySet> {
+///     JwtVerifier::new("https://id.example.com/realms/shop", "orders-api", keys).with_profile(Profile::Keycloak)
+/// }
+/// # let _ = keycloak;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Profile {

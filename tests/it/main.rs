@@ -11,6 +11,7 @@ mod extract;
 mod testing;
 mod credentials;
 mod discard;
+mod docs;
 mod house;
 mod requirements;
 mod rfc9449;

@@ -31,6 +31,42 @@ use crate::time::Timestamp;
 /// - A store that is full or unreachable returns an error, and the request is rejected with 503 (429 for
 ///   [`ReplayStoreError::ClientLimit`]). The only timeout is the store's own.
 ///   [`WhileUnavailable`](crate::proof::WhileUnavailable) weakens this.
+///
+/// # Example
+///
+/// A store over a database that has one atomic operation for "insert unless it is there":
+///
+/// ```
+/// # use tower_dpop::Timestamp;
+/// # struct Database;
+/// # impl Database {
+/// #     async fn insert_if_absent(&self, _: ReplayKey, _: Timestamp) -> Result<bool, ()> { Ok(true) }
+/// # }
+/// use tower_dpop::ReplayStore;
+/// use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof};
+///
+/// struct Shared {
+///     database: Database,
+///     epoch: Epoch, // another one as soon as records may be missing
+/// }
+///
+/// impl ReplayStore for Shared {
+///     async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+///         if proof.epoch != self.epoch {
+///             return Err(ReplayStoreError::OtherStore);
+///         }
+///         match self.database.insert_if_absent(proof.key, proof.expires).await {
+///             Ok(true) => Ok(Claim::First),
+///             Ok(false) => Ok(Claim::Replayed),
+///             Err(_) => Err(ReplayStoreError::Unavailable), // 503: the request is rejected
+///         }
+///     }
+///
+///     fn epoch(&self) -> Epoch {
+///         self.epoch
+///     }
+/// }
+/// ```
 pub trait ReplayStore: Send + Sync + 'static {
     /// Records the proof unless it is already recorded.
     ///

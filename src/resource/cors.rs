@@ -45,19 +45,7 @@ pub fn cors_allow_headers() -> Vec<HeaderName> {
 /// 8](https://www.rfc-editor.org/rfc/rfc9449#section-8)), and `Retry-After`, which a 503 has. Add those of
 /// your application.
 ///
-/// They are the same at a token endpoint.
-///
-/// # Example
-///
-/// ```
-/// use tower_dpop::resource::cors_expose_headers;
-/// use tower_http::cors::CorsLayer;
-///
-/// let cors = CorsLayer::new().expose_headers(cors_expose_headers());
-/// # let _ = cors;
-/// ```
-///
-/// [`cors_allow_headers`] has the whole layer.
+/// They are the same at a token endpoint. [`cors_allow_headers`] has an example.
 pub fn cors_expose_headers() -> Vec<HeaderName> {
     vec![DPOP_NONCE, RETRY_AFTER, WWW_AUTHENTICATE]
 }

@@ -21,7 +21,29 @@
 //! # Before anything is consumed
 //!
 //! The proof is checked first, and the authorization code or refresh token is used after it. A
-//! client that must sign again, because of a nonce or a wrong clock, then still has a code to send:
+//! client that must sign again, because of a nonce or a wrong clock, then still has a code to send.
+//! [`TokenEndpointLayer`] does this around the application's endpoint:
+//!
+//! ```
+//! use axum::{Extension, Router, routing::post};
+//! use tower_dpop::PublicUrl;
+//! use tower_dpop::token_endpoint::{ProvenKey, TokenEndpoint, TokenEndpointLayer};
+//!
+//! // With the feature `axum`, handlers take a `ProvenKey` itself as an argument.
+//! async fn token(Extension(key): Extension<ProvenKey>, form: String) -> String {
+//!     # let _ = (key, form);
+//!     // …
+//!     # String::new()
+//! }
+//!
+//! fn app() -> Result<Router, tower_dpop::proof::InvalidPublicUrl> {
+//!     let endpoint = TokenEndpoint::new("https://as.example.com".parse::<PublicUrl>()?);
+//!     Ok(Router::new().route("/token", post(token)).route_layer(TokenEndpointLayer::new(endpoint)))
+//! }
+//! # let _ = app;
+//! ```
+//!
+//! Without a layer, and with nonces:
 //!
 //! ```
 //! use http::{Request, Response};
@@ -54,26 +76,6 @@
 //! };
 //! # let _ = response;
 //! # Ok(())
-//! # }
-//! ```
-//!
-//! [`TokenEndpointLayer`] does the same around a service:
-//!
-//! ```
-//! use axum::{Extension, Router, routing::post};
-//! use tower_dpop::token_endpoint::{ProvenKey, TokenEndpoint, TokenEndpointLayer};
-//!
-//! // With the feature `axum`, handlers take a `ProvenKey` itself as an argument.
-//! async fn token(Extension(key): Extension<ProvenKey>, form: String) -> String {
-//!     # let _ = (key, form);
-//!     // …
-//!     # String::new()
-//! }
-//!
-//! # fn example(endpoint: TokenEndpoint) {
-//! let app: Router = Router::new()
-//!     .route("/token", post(token))
-//!     .route_layer(TokenEndpointLayer::new(endpoint));
 //! # }
 //! ```
 //!

@@ -13,12 +13,16 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+fn is_markdown(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "md")
+}
+
 /// The names of the guide's pages, without its index.
 fn pages() -> BTreeSet<String> {
     let files = fs::read_dir(root().join("docs/guide")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| name.ends_with(".md") && name != "README.md")
+        .filter(|name| is_markdown(name) && name != "README.md")
         .collect()
 }
 
@@ -42,7 +46,7 @@ fn modules() -> Vec<(String, String)> {
     let calls = guide.split("\npage!(").skip(1);
     calls
         .map(|call| {
-            let mut arguments = call.split(',').map(|argument| argument.trim());
+            let mut arguments = call.split(',').map(str::trim);
             let module = arguments.next().unwrap().to_owned();
             let file = arguments.next().unwrap().trim_matches('"').to_owned();
             (module, file)
@@ -60,7 +64,8 @@ fn the_index_of_the_guide_lists_each_page() {
     let guide = read("src/guide.rs");
     let mut rows: Vec<String> = guide
         .lines()
-        .filter_map(|line| Some(line.strip_prefix("//! |")?.to_owned()))
+        .filter_map(|line| Some(line.strip_prefix("//! ")?.to_owned()))
+        .filter(|line| line.starts_with('|'))
         .collect();
     for (module, file) in &modules {
         let (link, target) = (format!("]({module})"), format!("]({file})"));
@@ -73,7 +78,7 @@ fn the_index_of_the_guide_lists_each_page() {
         modules.len() + 2,
         "rows in the table of guide.rs"
     );
-    let table: String = rows.iter().map(|row| format!("|{row}\n")).collect();
+    let table = rows.join("\n");
     assert!(
         read("docs/guide/README.md").contains(&table),
         "docs/guide/README.md must have this table:\n{table}"
@@ -94,7 +99,7 @@ fn documents() -> Vec<PathBuf> {
             let is_ours = !name.starts_with('.') && name != "target" && name != "node_modules";
             if entry.file_type().unwrap().is_dir() && is_ours {
                 folders.push(path);
-            } else if name.ends_with(".md") {
+            } else if is_markdown(&name) {
                 found.push(path);
             }
         }

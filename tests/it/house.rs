@@ -319,6 +319,13 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         else {
             continue;
         };
+        // A function of a trait may have no body.
+        let opening = lines[start..]
+            .iter()
+            .find(|line| line.ends_with(['{', '}', ';']));
+        if opening.is_some_and(|line| line.ends_with(';')) {
+            continue;
+        }
         let end = format!("{}}}", " ".repeat(indent));
         let length = lines[start..].iter().position(|line| *line == end);
         if let (Some(length), Some(name)) = (length, words.get(at + 1)) {

@@ -6,6 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time, in whole seconds since the Unix epoch.
+///
+/// # Example
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_dpop::Timestamp;
+///
+/// let now: Timestamp = SystemTime::now().into();
+/// assert!(now < now.plus(60));
+/// assert_eq!(Timestamp::from_unix(1_562_262_616).as_unix(), 1_562_262_616);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 

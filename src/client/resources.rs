@@ -36,9 +36,29 @@ use crate::time::Clock;
 /// - Token and proof are sent only to the servers configured on the layer.
 /// - Concurrent requests do not wait for each other.
 ///
-/// See the [module](crate::client) for an example, and for redirects. Put timeouts and retries
-/// outside of the layer: it may send a request more than once, and each attempt must have its own
-/// proof.
+/// See the [module](crate::client) for redirects. Put timeouts and retries outside of the layer: it may
+/// send a request more than once, and each attempt must have its own proof.
+///
+/// # Example
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use tower::{Layer, ServiceExt};
+/// use tower_dpop::client::{AccessTokenText, DpopClientLayer};
+/// use tower_dpop::jose::SigningKey;
+///
+/// # async fn example(key: SigningKey, token: AccessTokenText) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// // In production, with a connector for HTTPS, for example hyper-rustls.
+/// let http: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+/// let client = DpopClientLayer::new(key, token, "https://api.example.com".parse()?).layer(http);
+/// let response = client.oneshot(Request::get("https://api.example.com/orders").body(Full::default())?).await?;
+/// # let _ = response;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

@@ -19,6 +19,17 @@ use crate::jose::base64url;
 ///
 /// It is always a `token68`, the form that an `Authorization` field can carry. `Debug` does not
 /// show the token.
+///
+/// # Example
+///
+/// ```
+/// use tower_dpop::client::AccessTokenText;
+///
+/// let token: AccessTokenText = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU".parse()?;
+/// assert_eq!(format!("{token:?}"), "AccessTokenText(..)");
+/// assert!("two words".parse::<AccessTokenText>().is_err());
+/// # Ok::<(), tower_dpop::client::InvalidAccessToken>(())
+/// ```
 #[derive(Clone)]
 pub struct AccessTokenText {
     /// `DPoP <token>`, marked as sensitive.

@@ -40,7 +40,29 @@ use crate::time::Clock;
 /// it, before it returns the response. The caller still gets the whole body, as [`ResponseBody`].
 /// Put a timeout outside of the layer for this reason.
 ///
-/// See the [module](crate::client) for an example.
+/// # Example
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::{BodyExt, Full};
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use tower::{Layer, ServiceExt};
+/// use tower_dpop::client::{TokenClientLayer, TokenResponse};
+/// use tower_dpop::jose::SigningKey;
+///
+/// # async fn example(key: SigningKey) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let http: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+/// let endpoint = TokenClientLayer::new(key, "https://as.example.com".parse()?).layer(http);
+/// let request = Request::post("https://as.example.com/token")
+///     .header("content-type", "application/x-www-form-urlencoded")
+///     .body(Full::from("grant_type=client_credentials"))?; // with the client's own authentication
+/// let response = endpoint.oneshot(request).await?;
+/// let granted = TokenResponse::from_json(&response.into_body().collect().await?.to_bytes())?;
+/// # let _ = granted;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Client assertions
 ///

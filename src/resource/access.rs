@@ -100,7 +100,7 @@ pub(crate) fn deny_bearer<C: Send + Sync + 'static>(extensions: &Extensions) -> 
         .then(|| Denied::by(guard, BearerError::Unbound.into()))
 }
 
-/// The rejection of a request whose token is not sufficient.
+/// The rejection of a request whose token is not sufficient. [`Access`] makes it.
 #[derive(Debug)]
 pub struct Denied {
     rejection: Box<Rejection>,

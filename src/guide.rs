@@ -22,8 +22,13 @@
 //! | [Performance](performance) | you want to know what a request costs |
 //! | [Decisions](decisions) | you review what was chosen where the standards leave a choice |
 //!
+//! The messages between the parties, as `cargo run --example flow` sends them:
+//!
+//! ![A client gets a token from the authorization server and uses it at the resource server. A thief is rejected.][flow-picture]
+//!
 //! The pages are the files of `docs/guide` in the repository. There is no code here: the code on the pages is compiled in
 //! builds with all features.
+#![cfg_attr(doc, doc = "\n", doc = flow_picture!())]
 
 /// The labels by which pages link to each other, as paths of this documentation. In the files, the same labels are defined once
 /// more, at the end, as names of files; the first definition counts.
@@ -54,6 +59,18 @@ macro_rules! links {
     };
 }
 
+/// The label of the picture `docs/guide/flow.svg`. Documentation cannot show images by relative paths.
+#[cfg(doc)]
+macro_rules! flow_picture {
+    () => {
+        concat!(
+            "[flow-picture]: data:image/svg+xml;base64,",
+            include_str!("../docs/guide/flow.svg.base64"),
+            "\n"
+        )
+    };
+}
+
 // rustfmt would indent the attribute further each time.
 #[rustfmt::skip]
 macro_rules! page {
@@ -61,6 +78,7 @@ macro_rules! page {
         #[doc = $about]
         #[doc = ""]
         #[doc = links!()]
+        #[cfg_attr(doc, doc = flow_picture!())]
         #[cfg_attr(
             any(
                 not(doctest),

@@ -12,108 +12,13 @@
 //! this server can name any method and URI, so only the proxy may ask: `--from` is its address, and
 //! everyone else gets a bare 403. The application must be reachable through the proxy only.
 //!
-//! # nginx
-//!
-//! ```nginx
-//! location / {
-//!     auth_request /_dpop;
-//!     # For the application. Each line also removes a field of that name sent by the client.
-//!     auth_request_set $auth_subject $upstream_http_x_auth_subject;
-//!     proxy_set_header X-Auth-Subject $auth_subject;
-//!     proxy_set_header Authorization "";
-//!     proxy_set_header DPoP "";
-//!     # For the client. nginx copies WWW-Authenticate to a 401 by itself. Header fields that the
-//!     # server level adds must be repeated here.
-//!     auth_request_set $dpop_nonce $upstream_http_dpop_nonce;
-//!     auth_request_set $dpop_cache_control $upstream_http_cache_control;
-//!     add_header DPoP-Nonce $dpop_nonce always;
-//!     add_header Cache-Control $dpop_cache_control always;
-//!     proxy_pass http://127.0.0.1:3000;
-//! }
-//! location = /_dpop {
-//!     internal;
-//!     proxy_pass http://127.0.0.1:9001;
-//!     proxy_pass_request_body off;
-//!     proxy_set_header Content-Length "";
-//!     proxy_set_header X-Original-Method $request_method;
-//!     proxy_set_header X-Original-URI $request_uri;
-//! }
-//! ```
-//!
-//! nginx handles only 401 and 403: it turns 400 (a malformed `Authorization`) and 503 (the server
-//! could not decide) into 500. These are rejections all the same.
-//!
-//! # Traefik
-//!
-//! ```yaml
-//! # dynamic; without trustForwardHeader, and before any middleware that changes the path
-//! http:
-//!   middlewares:
-//!     dpop:
-//!       forwardAuth:
-//!         address: http://127.0.0.1:9001/
-//!         authRequestHeaders: [Authorization, DPoP]
-//!         authResponseHeaders: [X-Auth-Subject]
-//! # static; without forwardedHeaders.insecure
-//! entryPoints:
-//!   websecure:
-//!     address: :443
-//!     http:
-//!       aliasHeadersStrategy: delete # since 3.7.12
-//! ```
-//!
-//! # Caddy
-//!
-//! ```caddyfile
-//! example.com {
-//!     route {
-//!         # A client's `Connection: X-Auth-Subject` would remove the field again. (This disables WebSocket.)
-//!         request_header -Connection
-//!         request_header -X-Auth-Subject
-//!         request_header -*_*
-//!         request_header -*.*
-//!         forward_auth 127.0.0.1:9001 {
-//!             uri /
-//!             copy_headers X-Auth-Subject
-//!         }
-//!         reverse_proxy 127.0.0.1:3000
-//!     }
-//! }
-//! ```
-//!
-//! # Envoy
-//!
-//! ```yaml
-//! common_http_protocol_options: { headers_with_underscores_action: DROP_HEADER }
-//! http_filters:
-//! - name: envoy.filters.http.header_mutation
-//!   typed_config:
-//!     "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-//!     mutations:
-//!       request_mutations:
-//!       - remove: x-auth-subject
-//! - name: envoy.filters.http.ext_authz
-//!   typed_config:
-//!     "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
-//!     transport_api_version: V3
-//!     allowed_headers: { patterns: [{ exact: dpop }] }
-//!     http_service:
-//!       server_uri: { uri: http://127.0.0.1:9001, cluster: forward_auth, timeout: 1s }
-//!       path_prefix: /dpop # the same as `--path-prefix`; no path_override, no method_override
-//!       authorization_response:
-//!         allowed_upstream_headers: { patterns: [{ exact: x-auth-subject }] }
-//!         allowed_client_headers_on_success:
-//!           patterns: [{ exact: dpop-nonce }, { exact: cache-control }]
-//! ```
-//!
-//! Envoy turns 503 into 403 (`status_on_error`).
+//! `docs/guide/forward-authentication.md` has the configuration of nginx, Traefik, Caddy and Envoy for it, and what each does
+//! with header fields that a client invents.
 //!
 //! # Security
 //!
-//! Many applications treat `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`, but a proxy
-//! sets only the configured name. nginx drops the others unless `underscores_in_headers` or
-//! `ignore_invalid_headers` is changed. If a proxy cannot drop them, use `--forward sub=Subject`: a
-//! name of letters and digits has no other spelling.
+//! Many applications treat `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`, but a proxy sets only the configured
+//! name. If a proxy cannot drop the others, use `--forward sub=Subject`: a name of letters and digits has no other spelling.
 //!
 //! `RUST_LOG=tower_dpop=info` logs on standard error what requests must meet, why they are rejected, and why this
 //! server responds with 500.

@@ -8,7 +8,9 @@
 //! | [Scopes and step-up authentication](scopes_and_step_up) | routes require different things of a token |
 //! | [Moving from Bearer](moving_from_bearer) | your clients send bearer tokens today |
 //! | [Behind a proxy](proxies) | nginx, Traefik, Caddy, Envoy or a Kubernetes ingress is in front |
+//! | [Forward authentication](forward_authentication) | an application without DPoP support is behind a proxy |
 //! | [Several nodes](several_nodes) | several processes serve your public URL |
+//! | [Redis](redis) | nodes share a replay store in Redis or Valkey |
 //! | [Configuration](configuration) | settings come from a file or from the environment |
 //! | [Logs, metrics, alerts](logs_metrics_alerts) | you run the service |
 //! | [Why was a request rejected?](troubleshooting) | a client gets 401 |
@@ -41,7 +43,9 @@ macro_rules! links {
             "[scopes-and-step-up]: crate::guide::scopes_and_step_up\n",
             "[moving-from-bearer]: crate::guide::moving_from_bearer\n",
             "[proxies]: crate::guide::proxies\n",
+            "[forward-authentication]: crate::guide::forward_authentication\n",
             "[several-nodes]: crate::guide::several_nodes\n",
+            "[redis]: crate::guide::redis\n",
             "[configuration]: crate::guide::configuration\n",
             "[logs-metrics-alerts]: crate::guide::logs_metrics_alerts\n",
             "[troubleshooting]: crate::guide::troubleshooting\n",
@@ -128,9 +132,19 @@ page!(
     "Nginx, Traefik, Caddy, Envoy or a Kubernetes ingress is in front."
 );
 page!(
+    forward_authentication,
+    "forward-authentication.md",
+    "An application without DPoP support is behind a proxy."
+);
+page!(
     several_nodes,
     "several-nodes.md",
     "Several processes serve your public URL."
+);
+page!(
+    redis,
+    "redis.md",
+    "Nodes share a replay store in Redis or Valkey."
 );
 page!(
     configuration,

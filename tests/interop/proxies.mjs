@@ -45,7 +45,9 @@ async function behindAuthRequest(use, options = {}) {
     publicUrl, proxy: 'nginx', from: '127.0.0.2', forward: ['sub=X-Auth-Subject'], ...options,
   }));
   const addresses = { '127.0.0.1:9001': auth.url, '127.0.0.1:3000': app.url };
-  await use(nginx('forward_auth', port, addresses));
+  await use(nginx('forward_auth', port, addresses, {
+    documentedIn: 'docs/guide/forward-authentication.md',
+  }));
   return { client, app, auth, url: publicUrl };
 }
 
@@ -436,7 +438,7 @@ async function broken(use, row) {
 }
 
 /** Who holds a token, and the issuer of it, which is nothing but its metadata and keys. */
-async function holder(use) {
+export async function holder(use) {
   const { privateKey, publicKey } = await generateKeyPair('ES256');
   const jwk = { ...(await exportJWK(publicKey)), kid: '1' };
   const { url: issuer } = await use(serve((url) => (request, response) => {
@@ -485,7 +487,7 @@ async function holder(use) {
 }
 
 /** An application that remembers what it was asked. */
-async function application(use) {
+export async function application(use) {
   const seen = [];
   const large = randomBytes(4 * 1024 * 1024);
   const arrival = waiting();
@@ -534,14 +536,14 @@ async function application(use) {
 }
 
 /** The values of a field at the application, in any of its spellings. */
-function received(app, field) {
+export function received(app, field) {
   const folded = (name) => name.toLowerCase().replace(/[^a-z0-9]/g, '_');
   const raw = app.raw();
   return raw.filter((_, i) => i % 2 === 1 && folded(raw[i - 1]) === folded(field));
 }
 
 /** A rejection that the application hears nothing of. */
-async function rejectedBefore(app, attempt) {
+export async function rejectedBefore(app, attempt) {
   const before = app.requests();
   try {
     return await attempt();

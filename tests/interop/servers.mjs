@@ -137,7 +137,7 @@ export async function redisServer() {
 }
 
 /** Starts a program that listens at a port. `stop` ends it and removes its folder. */
-async function listenAt(port, folder, command, parameters) {
+export async function listenAt(port, folder, command, parameters) {
   const child = run(command, parameters);
   const stop = async () => {
     child.process.kill('SIGTERM');

@@ -5,11 +5,18 @@ import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 
 const rows = [];
+/** How the proxies in INTEROP_PROXIES write their versions. */
+const PROXIES = { caddy: /^v(\S+)/, envoy: /\/(\d+\.\d+\.\d+)\//, traefik: /Version: +(\S+)/ };
 
 /** The installed version of a program or a package. */
 export function version(name) {
   if (name === 'nginx') return /nginx\/(\S+)/.exec(spawnSync('nginx', ['-v']).stderr)[1];
   if (name === 'redis-server') return /v=(\S+)/.exec(spawnSync(name, ['--version']).stdout)[1];
+  if (name === 'haproxy') return /version (\S+)/.exec(spawnSync(name, ['-v']).stdout)[1];
+  if (name in PROXIES) {
+    const program = `${process.env.INTEROP_PROXIES}/${name}`;
+    return PROXIES[name].exec(spawnSync(program, [name === 'envoy' ? '--version' : 'version']).stdout)[1];
+  }
   if (name === 'node') return process.versions.node;
   if (name === 'curl') return /curl (\S+)/.exec(spawnSync('curl', ['--version']).stdout)[1];
   if (name === 'httpx' || name === 'requests') {

@@ -23,7 +23,7 @@ use crate::time::Stopwatch;
 /// Valkey 9.1.
 ///
 /// Clones are handles to the same connections. A background task keeps them, and ends when the last handle is dropped.
-/// [The guide](crate::guide::several_nodes#redis) has a `redis.conf`, sentinels, a readiness check and alerts.
+/// [The guide](crate::guide::redis) has a `redis.conf`, sentinels, a readiness check and alerts.
 ///
 /// # Example
 ///

@@ -9,5 +9,7 @@ mod proxy;
 mod harness;
 mod healthy;
 mod faults;
+mod mcp;
 mod postgres;
+mod prometheus;
 mod two_servers;

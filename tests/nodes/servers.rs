@@ -299,10 +299,10 @@ fn fields(reply: Reply) -> Result<Vec<(String, String)>, Reply> {
 }
 
 /// A process that ends with this value.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn spawn(command: &mut Command) -> io::Result<Self> {
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
         let quiet = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,6 +1,8 @@
 //! Metrics, and events and spans of `tracing`: enough for alerts, and no request data.
 
 mod events;
+#[cfg(feature = "axum")]
+mod guide;
 mod metrics;
 mod operator;
 

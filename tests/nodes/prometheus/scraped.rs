@@ -180,7 +180,9 @@ impl Prometheus {
     /// The series that an expression gives, or `None` while Prometheus does not respond.
     async fn query(&self, expression: &str) -> Option<Vec<Value>> {
         let request = self.http.post(format!("{}/api/v1/query", self.url));
-        let form = format!("query={}", percent_encoded(expression));
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("query", expression)
+            .finish();
         let request = request
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form);
@@ -200,10 +202,6 @@ impl Prometheus {
             .unwrap()
             .clone()
     }
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The header fields that a CORS layer must name for scripts on other origins.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use crate::credentials::DPOP;
 use crate::proof::nonce::DPOP_NONCE;
@@ -15,6 +15,8 @@ use crate::proof::nonce::DPOP_NONCE;
 /// # Example
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use axum::{Router, routing::post};
 /// use http::{HeaderName, HeaderValue, Method};
 /// use tower_dpop::resource::{cors_allow_headers, cors_expose_headers};
@@ -28,7 +30,8 @@ use crate::proof::nonce::DPOP_NONCE;
 ///         .allow_origin(HeaderValue::from_static("https://app.example.com"))
 ///         .allow_methods([Method::POST])
 ///         .allow_headers(allow)
-///         .expose_headers(cors_expose_headers());
+///         .expose_headers(cors_expose_headers())
+///         .max_age(Duration::from_secs(600)); // without it, most requests have a preflight of their own
 ///     Router::new()
 ///         .route("/orders", post(async || "ordered"))
 ///         .route_layer(DpopLayer::new(verifier))
@@ -42,10 +45,10 @@ pub fn cors_allow_headers() -> Vec<HeaderName> {
 
 /// The response header fields that a script must be allowed to read, for
 /// `Access-Control-Expose-Headers`: `DPoP-Nonce` and `WWW-Authenticate` ([RFC 9449 section
-/// 8](https://www.rfc-editor.org/rfc/rfc9449#section-8)), and `Retry-After`, which a 503 has. Add those of
-/// your application.
+/// 8](https://www.rfc-editor.org/rfc/rfc9449#section-8)), `Date`, by which a script on a device with a wrong clock
+/// corrects the `iat` of its proofs, and `Retry-After`, which a 503 has. Add those of your application.
 ///
 /// They are the same at a token endpoint. [`cors_allow_headers`] has an example.
 pub fn cors_expose_headers() -> Vec<HeaderName> {
-    vec![DPOP_NONCE, RETRY_AFTER, WWW_AUTHENTICATE]
+    vec![DATE, DPOP_NONCE, RETRY_AFTER, WWW_AUTHENTICATE]
 }

@@ -95,9 +95,12 @@
 //! - **Introspection** responses have `cnf` at the top level and, if they have a `token_type`,
 //!   [`TOKEN_TYPE`] ([section 6.2](https://www.rfc-editor.org/rfc/rfc9449#section-6.2)). The
 //!   resource server checks the proof; an introspection request has none.
-//! - **Browsers** must be allowed to read the nonce: add [`cors_expose_headers`] in a CORS layer
-//!   outside this one, which also handles preflight requests.
+//! - **Browsers** must be allowed to send `DPoP` and to read the nonce: add a CORS layer with
+//!   [`cors_allow_headers`] and [`cors_expose_headers`] outside this one, which also handles preflight
+//!   requests. The authorization endpoint, to which browsers navigate, must have none ([RFC 9700 section
+//!   2.6](https://www.rfc-editor.org/rfc/rfc9700#section-2.6)).
 //!
+//! [`cors_allow_headers`]: crate::resource::cors::cors_allow_headers
 //! [`cors_expose_headers`]: crate::resource::cors::cors_expose_headers
 
 pub(crate) mod proven_key;

@@ -175,7 +175,7 @@ fn a_script_can_read_the_challenge_and_the_nonce() {
         assert_eq!(headers["access-control-allow-origin"], ORIGIN, "{name}");
         assert_eq!(
             listed(headers, "access-control-expose-headers"),
-            ["dpop-nonce", "retry-after", "www-authenticate"],
+            ["date", "dpop-nonce", "retry-after", "www-authenticate"],
             "{name}"
         );
         assert_eq!(
@@ -234,7 +234,7 @@ fn a_script_is_accepted_with_the_nonce_from_a_rejection() {
     assert_eq!(cache_control, ["no-store"], "X-3: a success with a nonce");
     assert_eq!(
         listed(accepted.headers(), "access-control-expose-headers"),
-        ["dpop-nonce", "retry-after", "www-authenticate"],
+        ["date", "dpop-nonce", "retry-after", "www-authenticate"],
         "X-1: a success with a nonce"
     );
 
@@ -298,7 +298,10 @@ fn the_lists_can_be_extended() {
     let mut allow = cors_allow_headers();
     assert_eq!(allow, ["authorization", "content-type", "dpop"]);
     let mut expose = cors_expose_headers();
-    assert_eq!(expose, ["dpop-nonce", "retry-after", "www-authenticate"]);
+    assert_eq!(
+        expose,
+        ["date", "dpop-nonce", "retry-after", "www-authenticate"]
+    );
 
     allow.push(HeaderName::from_static("idempotency-key"));
     expose.push(HeaderName::from_static("etag"));
@@ -315,6 +318,12 @@ fn the_lists_can_be_extended() {
     let accepted = send(from_a_script(&Attempt::good()));
     assert_eq!(
         listed(accepted.headers(), "access-control-expose-headers"),
-        ["dpop-nonce", "etag", "retry-after", "www-authenticate"]
+        [
+            "date",
+            "dpop-nonce",
+            "etag",
+            "retry-after",
+            "www-authenticate"
+        ]
     );
 }

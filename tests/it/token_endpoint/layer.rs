@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_dpop::proof::{NonceError, ProofError};
-use tower_dpop::resource::cors_expose_headers;
+use tower_dpop::resource::{cors_allow_headers, cors_expose_headers};
 use tower_dpop::token_endpoint::{TokenEndpointLayer, TokenRequestRejection};
 
 use common::token_endpoint::{Attempt, Outcome, Server, endpoint};
@@ -162,12 +162,13 @@ fn a_successful_response_has_the_next_nonce_when_it_is_due() {
     }
 }
 
-/// a script can read the nonce, and a preflight request needs none.
+/// a script can send a proof and read the nonce, and a preflight request needs none.
 #[test]
-fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
+fn a_cors_layer_outside_lets_scripts_send_proofs_and_read_the_nonce() {
     let cors = tower_http::cors::CorsLayer::new()
         .allow_origin(HeaderValue::from_static("https://app.example"))
         .allow_methods([Method::POST])
+        .allow_headers(cors_allow_headers())
         .expose_headers(cors_expose_headers());
     let layer = TokenEndpointLayer::new(endpoint_with_nonces(&TestClock::at(NOW)));
     let send = |request: Request<String>| {
@@ -185,18 +186,24 @@ fn a_cors_layer_outside_lets_scripts_read_the_nonce() {
     outcome.assert_rejected("A-17", NonceError::Missing, Some("use_dpop_nonce"));
     assert_eq!(
         outcome.values("access-control-expose-headers"),
-        ["dpop-nonce,retry-after,www-authenticate"],
+        ["date,dpop-nonce,retry-after,www-authenticate"],
         "A-17"
     );
     let preflight = Request::options("/token")
         .header("origin", "https://app.example")
         .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-type,dpop")
         .body(String::new())
         .unwrap();
     let outcome = send(preflight);
     assert_eq!(
         (outcome.status, outcome.rejection.clone()),
         (StatusCode::OK, None)
+    );
+    assert_eq!(
+        outcome.values("access-control-allow-headers"),
+        ["authorization,content-type,dpop"],
+        "A-17"
     );
 }
 

@@ -18,12 +18,12 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use http::{Extensions, Method, StatusCode, Uri};
+use http::{Extensions, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_dpop::resource::{ResourceMetadata, Scopes};
+use tower_dpop::resource::{ResourceMetadata, Scopes, cors_allow_headers, cors_expose_headers};
 use tower_dpop::tokens::{
     AccessTokenVerifier, ClientAuthentication, EndpointUrl, HasScopes, HttpClient,
     IntrospectionVerifier, KeySource,
@@ -32,6 +32,7 @@ use tower_dpop::{
     AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
     NonceSecrets, ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer, StatelessNonces, Verifier,
 };
+use tower_http::cors::CorsLayer;
 use tracing_subscriber::EnvFilter;
 
 const USAGE: &str = "\
@@ -67,6 +68,7 @@ usage: resource_server --issuer URL [OPTION]...
   --report-only          reject nothing, report on standard error what would have been rejected
   --scopes \"SCOPE ...\"   the scopes that /protected requires
   --metadata             serve RFC 9728 metadata, and point to them in challenges
+  --allow-origin ORIGIN  let scripts of this origin call (CORS)
   --help                 show this
 
 /protected and all paths below it respond to any method with a JSON object, /health needs no token.
@@ -137,6 +139,15 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         }
         (None, Some(opaque)) => application(&options, rules, opaque),
         (None, None) => return Err("neither --issuer nor --introspection".into()),
+    };
+    let app = match &options.allow_origin {
+        Some(origin) => {
+            let origin = origin.parse();
+            app.layer(cors(
+                origin.map_err(|error| format!("--allow-origin {error}"))?,
+            ))
+        }
+        None => app,
     };
 
     let stop = told_to_stop()?;
@@ -300,6 +311,16 @@ where
     app
 }
 
+/// Around the whole router: preflights have no token, and scripts read the challenges of rejections.
+fn cors(origin: HeaderValue) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers(cors_allow_headers())
+        .expose_headers(cors_expose_headers())
+        .max_age(Duration::from_secs(600))
+}
+
 /// The claims that this server reads from a token of any kind.
 #[derive(Deserialize)]
 struct TokenClaims {
@@ -366,6 +387,7 @@ struct Options {
     allow_bearer: bool,
     report_only: bool,
     metadata: bool,
+    allow_origin: Option<String>,
 }
 
 /// Why the command line does not give [`Options`].
@@ -399,6 +421,7 @@ impl Options {
             allow_bearer: false,
             report_only: false,
             metadata: false,
+            allow_origin: None,
         };
         while let Some(argument) = arguments.next() {
             let (name, mut attached) = match argument.split_once('=') {
@@ -442,6 +465,7 @@ impl Options {
                 "--allow-bearer" => options.allow_bearer = true,
                 "--report-only" => options.report_only = true,
                 "--metadata" => options.metadata = true,
+                "--allow-origin" => options.allow_origin = Some(value()?),
                 "--scopes" => {
                     let names = value()?;
                     let scopes = names

@@ -10,6 +10,10 @@
 //! client credentials; and `app`, a public client with the redirect URI
 //! `http://127.0.0.1/callback`, for codes (PKCE, pushed requests, `dpop_jkt`) and refresh tokens.
 //! Its one user, alice, consents to everything, so do not expose it to a network.
+//!
+//! With `--allow-origin`, it has a third client, `browser`: a page of that origin, which may call it across
+//! origins. Its redirect URI is the origin and `/`, and alice is asked for her consent. `examples/browser` is
+//! such a page.
 
 mod server;
 
@@ -32,6 +36,8 @@ usage: authorization_server [OPTION]...
   --algs \"ALG ...\"      the algorithms of proofs (default: ES256 ES384 PS256 Ed25519 EdDSA)
   --nonces              require nonces
   --token-life SECONDS  how long access tokens live (default: 300)
+  --allow-origin ORIGIN let scripts of this origin call, and register the client browser with the
+                        redirect URI ORIGIN/
 ";
 
 #[tokio::main]
@@ -65,6 +71,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error + Send + Sync>> {
         algorithms: options.algorithms,
         nonces: options.nonces,
         token_lifetime: options.token_lifetime,
+        browser_origin: options.allow_origin,
     })?;
     println!("listening on {address}");
     axum::serve(listener, app).await?;
@@ -78,6 +85,7 @@ struct Options {
     algorithms: Algorithms,
     nonces: bool,
     token_lifetime: Duration,
+    allow_origin: Option<String>,
 }
 
 impl Options {
@@ -89,6 +97,7 @@ impl Options {
             algorithms: Algorithms::default(),
             nonces: false,
             token_lifetime: Duration::from_secs(300),
+            allow_origin: None,
         };
         while let Some(name) = arguments.next() {
             match name.as_str() {
@@ -97,6 +106,7 @@ impl Options {
                 "--audience" => options.audience = arguments.next()?,
                 "--algs" => options.algorithms = arguments.next()?.parse().ok()?,
                 "--nonces" => options.nonces = true,
+                "--allow-origin" => options.allow_origin = Some(arguments.next()?),
                 "--token-life" => {
                     options.token_lifetime = Duration::from_secs(arguments.next()?.parse().ok()?);
                 }

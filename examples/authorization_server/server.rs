@@ -1,6 +1,6 @@
 //! The authorization server itself: codes, tokens, and the keys that they are bound to.
 //!
-//! It has one user, who consents to everything, and two registered clients. It keeps what it has
+//! It has one user, who consents to everything, and two or three registered clients. It keeps what it has
 //! issued in memory.
 
 use std::error::Error;
@@ -16,12 +16,13 @@ use axum::{Extension, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jsonwebtoken::EncodingKey;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tower_dpop::resource::{cors_allow_headers, cors_expose_headers};
 use tower_dpop::token_endpoint::{
     Cnf, ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, TokenRequestRejection,
     authorization_request_key, check_code_binding, check_refresh_binding,
@@ -31,7 +32,15 @@ use tower_dpop::{
     Algorithms, JwtVerifier, KeySet, NonceSecret, ProofRules, StatelessNonces, Thumbprint,
     Timestamp,
 };
+use tower_http::cors::CorsLayer;
 
+// `flow` has this file as a module, too.
+#[path = "consent.rs"]
+mod consent;
+
+/// The time in which the user decides.
+const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
+const DEFAULT_SCOPE: &str = "orders.read";
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 const PUSHED_REQUEST_LIFETIME: Duration = Duration::from_secs(90);
 const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,6 +56,8 @@ pub(crate) struct Settings {
     /// Whether proofs must have nonces.
     pub(crate) nonces: bool,
     pub(crate) token_lifetime: Duration,
+    /// The origin of the page that is the client `browser`.
+    pub(crate) browser_origin: Option<String>,
 }
 
 /// A registered client (RFC 6749 section 2). All clients must use DPoP (`dpop_bound_access_tokens`,
@@ -60,27 +71,47 @@ enum ClientKind {
     /// Acts for itself, and authenticates with this secret.
     Confidential { secret: &'static str },
     /// Acts for users, and has no secret.
-    Public { redirect_uri: &'static str },
+    Public { redirect_uri: String, app: App },
 }
 
-const CLIENTS: [Client; 2] = [
-    Client {
-        id: "service",
-        kind: ClientKind::Confidential {
-            secret: "service-secret",
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum App {
+    /// May use any port of a loopback address (RFC 8252 section 7.3). Its user has consented.
+    Native,
+    /// A page, whose redirect URI must match exactly. Its user is asked.
+    Page,
+}
+
+fn clients(browser_origin: Option<&str>) -> Vec<Client> {
+    let mut clients = vec![
+        Client {
+            id: "service",
+            kind: ClientKind::Confidential {
+                secret: "service-secret",
+            },
         },
-    },
-    Client {
-        id: "app",
+        Client {
+            id: "app",
+            kind: ClientKind::Public {
+                redirect_uri: "http://127.0.0.1/callback".into(),
+                app: App::Native,
+            },
+        },
+    ];
+    clients.extend(browser_origin.map(|origin| Client {
+        id: "browser",
         kind: ClientKind::Public {
-            redirect_uri: "http://127.0.0.1/callback",
+            redirect_uri: format!("{origin}/"),
+            app: App::Page,
         },
-    },
-];
+    }));
+    clients
+}
 
 #[derive(Clone)]
 struct AuthorizationServer {
     settings: Arc<Settings>,
+    clients: Arc<[Client]>,
     /// Checks proofs.
     endpoint: Arc<TokenEndpoint>,
     signer: Arc<TokenSigner>,
@@ -90,16 +121,18 @@ struct AuthorizationServer {
 /// What was issued. Removal from a cache is atomic, so each entry is redeemed only once.
 #[derive(Clone)]
 struct Grants {
-    pushed: Cache<String, PushedRequest>,
+    pushed: Cache<String, CheckedRequest>,
+    /// Requests about which the user is asked.
+    consents: Cache<String, CheckedRequest>,
     codes: Cache<String, Code>,
     refresh_tokens: Cache<String, Refresh>,
 }
 
-/// A pushed authorization request (RFC 9126).
+/// An authorization request that was pushed (RFC 9126), or that waits for the user.
 #[derive(Clone)]
-struct PushedRequest {
+struct CheckedRequest {
     request: AuthorizationRequest,
-    /// The key that signed its proof, or that its `dpop_jkt` names.
+    /// The key that its `dpop_jkt` names, or that signed the proof of a pushed request.
     key: Option<Thumbprint>,
 }
 
@@ -131,26 +164,44 @@ pub(crate) fn router(settings: Settings) -> Result<Router, Box<dyn Error + Send 
     let proofs = TokenEndpointLayer::new(Arc::clone(&endpoint));
     let server = AuthorizationServer {
         signer: Arc::new(TokenSigner::generate(&settings)?),
+        clients: clients(settings.browser_origin.as_deref()).into(),
         settings: Arc::new(settings),
         endpoint,
         grants: Grants {
             pushed: kept_for(PUSHED_REQUEST_LIFETIME),
+            consents: kept_for(CONSENT_LIFETIME),
             codes: kept_for(CODE_LIFETIME),
             refresh_tokens: kept_for(REFRESH_TOKEN_LIFETIME),
         },
     };
-    Ok(Router::new()
+    let mut for_scripts = Router::new()
         .route("/token", post(token).layer(proofs.clone()))
         // RFC 9449 section 10.1: a proof or `dpop_jkt`, or both.
         .route(
             "/par",
             post(push).layer(proofs.with_requests_without_proof()),
         )
-        .route("/authorize", get(authorize))
-        .route("/introspect", post(introspect))
         .route("/jwks", get(jwks))
-        .route("/.well-known/oauth-authorization-server", get(metadata))
+        .route("/.well-known/oauth-authorization-server", get(metadata));
+    if let Some(origin) = &server.settings.browser_origin {
+        for_scripts = for_scripts.layer(cors(origin.parse()?));
+    }
+    // RFC 9700 section 2.6: browsers navigate to these, so scripts of other origins may not call them.
+    Ok(for_scripts
+        .route("/authorize", get(authorize))
+        .route("/consent", post(decide))
+        .route("/introspect", post(introspect))
         .with_state(server))
+}
+
+/// Outside the layer that checks proofs: preflights have none.
+fn cors(origin: HeaderValue) -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(cors_allow_headers())
+        .expose_headers(cors_expose_headers())
+        .max_age(Duration::from_secs(600))
 }
 
 fn kept_for<V: Clone + Send + Sync + 'static>(lifetime: Duration) -> Cache<String, V> {
@@ -214,13 +265,13 @@ struct AuthorizationRequest {
 
 impl AuthorizationRequest {
     /// The public client that it names, if the client and its redirect URI are registered.
-    fn client(&self) -> Option<&'static str> {
-        CLIENTS.iter().find_map(|client| match client.kind {
-            ClientKind::Public { redirect_uri }
+    fn client(&self, clients: &[Client]) -> Option<(&'static str, App)> {
+        clients.iter().find_map(|client| match &client.kind {
+            ClientKind::Public { redirect_uri, app }
                 if client.id == self.client_id
-                    && is_registered(&self.redirect_uri, redirect_uri) =>
+                    && is_registered(&self.redirect_uri, redirect_uri, *app) =>
             {
-                Some(client.id)
+                Some((client.id, *app))
             }
             _ => None,
         })
@@ -235,7 +286,10 @@ impl AuthorizationRequest {
 
 /// An exact match (RFC 9700 section 2.1), except for the port of a loopback address: a native app
 /// takes any that is free (RFC 8252 section 7.3).
-fn is_registered(requested: &str, registered: &str) -> bool {
+fn is_registered(requested: &str, registered: &str, app: App) -> bool {
+    if app == App::Page {
+        return requested == registered;
+    }
     ["http://127.0.0.1", "http://[::1]"]
         .into_iter()
         .find_map(|loopback| {
@@ -266,7 +320,8 @@ async fn push(
     form: Result<Form<AuthorizationRequest>, FormRejection>,
 ) -> Result<Response, Rejected> {
     let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
-    if request.client().is_none() || request.request_uri.is_some() || !request.is_understood() {
+    let client = request.client(&server.clients);
+    if client.is_none() || request.request_uri.is_some() || !request.is_understood() {
         return Err(Rejected::InvalidRequest);
     }
     let key = authorization_request_key(key.as_ref(), request.dpop_jkt.as_deref())
@@ -275,7 +330,7 @@ async fn push(
     server
         .grants
         .pushed
-        .insert(request_uri.clone(), PushedRequest { request, key });
+        .insert(request_uri.clone(), CheckedRequest { request, key });
     let response =
         json!({ "request_uri": request_uri, "expires_in": PUSHED_REQUEST_LIFETIME.as_secs() });
     Ok((
@@ -286,7 +341,7 @@ async fn push(
         .into_response())
 }
 
-/// RFC 6749 section 4.1.2. The user has logged in and consented.
+/// RFC 6749 section 4.1.1. The user has logged in.
 async fn authorize(
     State(server): State<AuthorizationServer>,
     query: Result<Query<AuthorizationRequest>, QueryRejection>,
@@ -302,42 +357,58 @@ async fn authorize(
                 .get(request_uri)
                 .filter(|pushed| pushed.request.client_id == request.client_id)
                 .and_then(|_| server.grants.pushed.remove(request_uri));
-            let PushedRequest { request, key } = pushed.ok_or(Rejected::InvalidRequest)?;
+            let CheckedRequest { request, key } = pushed.ok_or(Rejected::InvalidRequest)?;
             (request, key)
         }
     };
     // Without a known client and redirect URI, the user cannot be sent back.
-    let client_id = request.client().ok_or(Rejected::InvalidRequest)?;
-    let mut response = form_urlencoded::Serializer::new(String::new());
-    match pushed_key.map_or_else(
-        || authorization_request_key(None, request.dpop_jkt.as_deref()),
-        |key| Ok(Some(key)),
-    ) {
-        Ok(key) if request.is_understood() => {
-            let code = random_text()?;
-            server.grants.codes.insert(
-                code.clone(),
-                Code {
-                    client_id,
-                    redirect_uri: request.redirect_uri.clone(),
-                    challenge: request.code_challenge,
-                    scope: request.scope,
-                    key,
-                },
+    let client = request.client(&server.clients);
+    let (client_id, app) = client.ok_or(Rejected::InvalidRequest)?;
+    let key = match pushed_key {
+        Some(key) => Ok(Some(key)),
+        None => authorization_request_key(None, request.dpop_jkt.as_deref()),
+    };
+    let Some(key) = key.ok().filter(|_| request.is_understood()) else {
+        return Ok(server.send_back(&request, "error", "invalid_request"));
+    };
+    let request = CheckedRequest { request, key };
+    match app {
+        App::Native => server.send_code(client_id, request),
+        App::Page => {
+            let ticket = random_text()?;
+            let page = consent::page(
+                client_id,
+                request.request.scope.as_deref().unwrap_or(DEFAULT_SCOPE),
+                &ticket,
             );
-            response.append_pair("code", &code);
-        }
-        _ => {
-            response.append_pair("error", "invalid_request");
+            server.grants.consents.insert(ticket, request);
+            Ok(page)
         }
     }
-    if let Some(state) = &request.state {
-        response.append_pair("state", state);
+}
+
+#[derive(Deserialize)]
+struct ConsentForm {
+    ticket: String,
+    decision: String,
+}
+
+/// The user has decided.
+async fn decide(
+    State(server): State<AuthorizationServer>,
+    form: Result<Form<ConsentForm>, FormRejection>,
+) -> Result<Response, Rejected> {
+    let Form(ConsentForm { ticket, decision }) = form.map_err(|_| Rejected::InvalidRequest)?;
+    let consents = &server.grants.consents;
+    let request = consents.get(&ticket).and_then(|_| consents.remove(&ticket));
+    let request = request.ok_or(Rejected::InvalidRequest)?;
+    let client = request.request.client(&server.clients);
+    let (client_id, _) = client.ok_or(Rejected::InvalidRequest)?;
+    if decision == "allow" {
+        server.send_code(client_id, request)
+    } else {
+        Ok(server.send_back(&request.request, "error", "access_denied"))
     }
-    // RFC 9207.
-    response.append_pair("iss", &server.settings.issuer);
-    let location = format!("{}?{}", request.redirect_uri, response.finish());
-    Ok(Redirect::to(&location).into_response())
 }
 
 /// RFC 6749 sections 4.1.3, 4.4.2 and 6.
@@ -363,6 +434,7 @@ async fn token(
 ) -> Result<Response, Rejected> {
     let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
     let client = authenticate(
+        &server.clients,
         &headers,
         request.client_id.as_deref(),
         request.client_secret.as_deref(),
@@ -387,11 +459,12 @@ async fn token(
 }
 
 /// RFC 6749 section 2.3.1: with the Authorization field or with the form, not with both.
-fn authenticate(
+fn authenticate<'c>(
+    clients: &'c [Client],
     headers: &HeaderMap,
     id: Option<&str>,
     secret: Option<&str>,
-) -> Result<&'static Client, Rejected> {
+) -> Result<&'c Client, Rejected> {
     let basic = match headers.get(AUTHORIZATION) {
         None => None,
         Some(_) if secret.is_some() => return Err(Rejected::InvalidRequest),
@@ -404,7 +477,7 @@ fn authenticate(
         Some((id, secret)) => (Some(id.as_str()), Some(secret.as_str())),
         None => (id, secret),
     };
-    let client = CLIENTS
+    let client = clients
         .iter()
         .find(|client| Some(client.id) == id)
         .ok_or(Rejected::InvalidClient)?;
@@ -444,6 +517,38 @@ fn basic_credentials(field: &[u8]) -> Option<(String, String)> {
 impl AuthorizationServer {
     fn reject(&self, rejection: impl Into<TokenRequestRejection>) -> Rejected {
         Rejected::Dpop(Box::new(self.endpoint.reject(rejection)))
+    }
+
+    /// RFC 6749 section 4.1.2. The user has consented.
+    fn send_code(
+        &self,
+        client_id: &'static str,
+        CheckedRequest { request, key }: CheckedRequest,
+    ) -> Result<Response, Rejected> {
+        let text = random_text()?;
+        let response = self.send_back(&request, "code", &text);
+        let code = Code {
+            client_id,
+            redirect_uri: request.redirect_uri,
+            challenge: request.code_challenge,
+            scope: request.scope,
+            key,
+        };
+        self.grants.codes.insert(text, code);
+        Ok(response)
+    }
+
+    /// Sends the browser back to the client with a code or an error.
+    fn send_back(&self, request: &AuthorizationRequest, name: &str, value: &str) -> Response {
+        let mut response = form_urlencoded::Serializer::new(String::new());
+        response.append_pair(name, value);
+        if let Some(state) = &request.state {
+            response.append_pair("state", state);
+        }
+        // RFC 9207.
+        response.append_pair("iss", &self.settings.issuer);
+        let location = format!("{}?{}", request.redirect_uri, response.finish());
+        Redirect::to(&location).into_response()
     }
 
     /// RFC 6749 section 4.1.3, RFC 7636 section 4.6, RFC 9449 section 10. A request that fails one
@@ -522,7 +627,7 @@ impl AuthorizationServer {
         key: &ProvenKey,
         refresh_token: Option<String>,
     ) -> Result<Response, Rejected> {
-        let scope = scope.unwrap_or_else(|| "orders.read".into());
+        let scope = scope.unwrap_or_else(|| DEFAULT_SCOPE.into());
         let now = unix_time()?;
         let lifetime = self.settings.token_lifetime.as_secs();
         let token = self.signer.sign(&json!({
@@ -565,6 +670,7 @@ async fn introspect(
 ) -> Result<Response, Rejected> {
     let Form(request) = form.map_err(|_| Rejected::InvalidRequest)?;
     let asks = authenticate(
+        &server.clients,
         &headers,
         request.client_id.as_deref(),
         request.client_secret.as_deref(),
@@ -661,7 +767,7 @@ impl IntoResponse for Rejected {
         let headers = [(CACHE_CONTROL, "no-store")];
         let mut response = (status, headers, Json(json!({ "error": error }))).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = http::HeaderValue::from_static("Basic realm=\"clients\"");
+            let challenge = HeaderValue::from_static("Basic realm=\"clients\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         response

@@ -31,6 +31,7 @@ impl Servers {
             algorithms: Algorithms::default(),
             nonces: true,
             token_lifetime: Duration::from_secs(300),
+            browser_origin: None,
         };
         serve(issuer_listener, authorization_server::router(settings)?);
 

@@ -9,6 +9,7 @@ mod client;
 #[cfg(feature = "axum")]
 mod extract;
 mod testing;
+mod browser_apps;
 mod credentials;
 mod discard;
 mod docs;

@@ -80,6 +80,8 @@ pub(crate) mod credentials;
 pub(crate) mod uri;
 pub(crate) mod discard;
 pub mod jose;
+#[cfg(feature = "_http")]
+pub(crate) mod issuer;
 pub mod proof;
 pub mod tokens;
 pub mod resource;

@@ -9,10 +9,6 @@ pub(crate) mod cache;
 pub(crate) mod issuer_key;
 pub(crate) mod key_set;
 pub(crate) mod jwt;
-#[cfg(feature = "_http")]
-pub(crate) mod endpoint_url;
-#[cfg(feature = "_http")]
-pub(crate) mod http;
 #[cfg(feature = "jwks")]
 pub(crate) mod jwks;
 #[cfg(feature = "introspection")]
@@ -20,19 +16,22 @@ pub(crate) mod introspection;
 pub(crate) mod issuers;
 
 pub use crate::credentials::PresentedToken;
+#[cfg(feature = "introspection")]
+pub use crate::issuer::client_authentication::ClientAuthentication;
+#[cfg(feature = "_http")]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(any(feature = "introspection", feature = "jwks", feature = "reqwest")))
+)]
+pub use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+#[cfg(feature = "_http")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
+pub use crate::issuer::http::{HttpClient, HttpClientBuilder, HttpClientError};
 pub use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, Confirmation, TokenError};
 pub use crate::tokens::cache::TokenCache;
 pub use crate::tokens::claims::{HasAuthentication, HasScopes};
-#[cfg(feature = "_http")]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
-pub use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
-#[cfg(feature = "_http")]
-#[cfg_attr(docsrs, doc(cfg(any(feature = "introspection", feature = "jwks"))))]
-pub use crate::tokens::http::{HttpClient, HttpClientBuilder, HttpClientError};
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::claims::IntrospectedClaims;
-#[cfg(feature = "introspection")]
-pub use crate::tokens::introspection::client_authentication::ClientAuthentication;
 #[cfg(feature = "introspection")]
 pub use crate::tokens::introspection::signed_responses::SignedResponses;
 #[cfg(feature = "introspection")]

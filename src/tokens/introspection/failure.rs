@@ -2,13 +2,13 @@
 
 use http::StatusCode;
 
+use crate::issuer::client_authentication::NoAssertion;
+use crate::issuer::endpoint_url::EndpointUrl;
+use crate::issuer::http::FetchError;
 use crate::jose::json::{Text, object, read};
 use crate::outage::{Outage, QUIET};
 use crate::telemetry;
 use crate::time::Timestamp;
-use crate::tokens::endpoint_url::EndpointUrl;
-use crate::tokens::http::FetchError;
-use crate::tokens::introspection::client_authentication::NoAssertion;
 use crate::tokens::introspection::signed_responses::InvalidSignedResponse;
 
 object! {

@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 
+use crate::issuer::http::HttpResponse;
 use crate::jose::json::{InvalidJson, object, read};
 use crate::time::Timestamp;
-use crate::tokens::http::HttpResponse;
 use crate::tokens::introspection::failure::{Failure, is_unsupported_token_type};
 use crate::tokens::introspection::signed_responses::SignedResponses;
 

@@ -9,6 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use crate::credentials::PresentedToken;
+use crate::issuer::client_authentication::ClientAuthentication;
+use crate::issuer::endpoint_url::EndpointUrl;
+use crate::issuer::http::{HttpClient, JSON};
 use crate::jose::json::{Text, object};
 use crate::telemetry::{self, Cached};
 use crate::time::{Timestamp, Validity};
@@ -17,10 +20,7 @@ use crate::tokens::access_token::{
 };
 use crate::tokens::cache::{CachedTokens, DEFAULT_CAPACITY};
 use crate::tokens::claim_fault::{read_claims, read_registered};
-use crate::tokens::endpoint_url::EndpointUrl;
-use crate::tokens::http::{HttpClient, JSON};
 use crate::tokens::introspection::claims::IntrospectedClaims;
-use crate::tokens::introspection::client_authentication::ClientAuthentication;
 use crate::tokens::introspection::failure::{Endpoint, Failure};
 use crate::tokens::introspection::in_flight::InFlight;
 use crate::tokens::introspection::response::{MAX_RESPONSE, read_response};

@@ -10,15 +10,13 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
+use crate::issuer::metadata::{self, DocumentError, difference};
 use crate::outage::Outage;
-use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
-use crate::tokens::http::{FetchError, HttpClient, HttpResponse};
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
-const MAX_DOCUMENT: usize = 256 * 1024;
 const MAX_KEYS: usize = 128;
-/// An error shows at most this many characters of a text in a document.
-const MAX_SHOWN: usize = 256;
 
 /// Which issuer to ask, and with which client.
 pub(super) struct Issuer {
@@ -48,60 +46,25 @@ impl KeyLocation {
 }
 
 impl Issuer {
+    /// The `jwks_uri` in the issuer's metadata, if it is no less secure than the configured URL.
     pub(super) async fn discover(
         &self,
         issuer: &EndpointUrl,
-        metadata: Option<&EndpointUrl>,
-    ) -> Result<Url, RemoteKeysError> {
-        if let Some(metadata) = metadata {
-            return self.jwks_uri(issuer, metadata, metadata.url()).await;
-        }
-        let [oauth, openid] = metadata_urls(issuer.url());
-        let first = match self.jwks_uri(issuer, issuer, &oauth).await {
-            Ok(url) => return Ok(url),
-            Err(error @ (RemoteKeysError::Unreachable { .. } | RemoteKeysError::TimedOut)) => {
-                return Err(error);
-            }
-            Err(error) => error,
-        };
-        let second = self.jwks_uri(issuer, issuer, &openid).await;
-        second.map_err(|second| match second {
-            RemoteKeysError::Status {
-                status: StatusCode::NOT_FOUND,
-                ..
-            } => first,
-            _ => second,
-        })
-    }
-
-    /// The `jwks_uri` in the metadata at this place, if it is the metadata of this issuer, and if the URL is no less
-    /// secure than `configured`.
-    async fn jwks_uri(
-        &self,
-        issuer: &EndpointUrl,
-        configured: &EndpointUrl,
-        place: &Url,
+        place: Option<&EndpointUrl>,
     ) -> Result<Url, RemoteKeysError> {
         #[derive(Deserialize)]
         struct Metadata {
-            issuer: String,
             jwks_uri: String,
         }
 
-        let response = self.get(place, IssuerDocument::Metadata).await?;
-        let metadata: Metadata = serde_json::from_slice(&response.body)
-            .map_err(|_| RemoteKeysError::Malformed(IssuerDocument::Metadata))?;
-        // RFC 8414 section 3.3: "The "issuer" value returned MUST be identical".
-        if metadata.issuer != issuer.as_str() {
-            return Err(RemoteKeysError::Issuer {
-                configured: issuer.as_str().to_owned(),
-                // The document may have any length.
-                found: metadata.issuer.chars().take(MAX_SHOWN).collect(),
-            });
-        }
-        configured
-            .refers_to(&metadata.jwks_uri)
-            .map_err(RemoteKeysError::JwksUri)
+        let configured = place.unwrap_or(issuer);
+        let read = |metadata: Metadata| {
+            configured
+                .refers_to(&metadata.jwks_uri)
+                .map_err(RemoteKeysError::JwksUri)
+        };
+        let failed = |error| RemoteKeysError::of(IssuerDocument::Metadata, error);
+        metadata::discover(&self.http, issuer, place, read, failed).await
     }
 
     pub(super) async fn get(
@@ -109,37 +72,10 @@ impl Issuer {
         url: &Url,
         document: IssuerDocument,
     ) -> Result<HttpResponse, RemoteKeysError> {
-        let media_types = document.media_types();
-        let response = self.http.get(url, media_types, MAX_DOCUMENT).await;
-        let response = response.map_err(|error| match error {
-            FetchError::Encoded(coding) => RemoteKeysError::Encoded { document, coding },
-            FetchError::Redirected => RemoteKeysError::Redirected(document),
-            FetchError::TimedOut => RemoteKeysError::TimedOut,
-            FetchError::TooLong => RemoteKeysError::TooLong(document),
-            FetchError::Transport(reason) => RemoteKeysError::Unreachable { document, reason },
-        })?;
-        match response.status {
-            StatusCode::OK => Ok(response),
-            status => Err(RemoteKeysError::Status { document, status }),
-        }
+        metadata::get(&self.http, url, document.media_types())
+            .await
+            .map_err(|error| RemoteKeysError::of(document, error))
     }
-}
-
-/// The URLs of an issuer's metadata: RFC 8414 section 3.1 inserts the well-known part before the
-/// path, OpenID Connect Discovery section 4.1 appends it; both remove a trailing slash.
-fn metadata_urls(issuer: &Url) -> [Url; 2] {
-    let path = issuer.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let paths = [
-        format!("/.well-known/oauth-authorization-server{path}"),
-        format!("{path}/.well-known/openid-configuration"),
-    ];
-    paths.map(|path| {
-        let mut url = issuer.clone();
-        url.set_path(&path);
-        url.set_query(None);
-        url
-    })
 }
 
 pub(super) fn read_key_set(body: &[u8], issuer: &EndpointUrl) -> Result<KeySet, RemoteKeysError> {
@@ -281,6 +217,21 @@ pub enum RemoteKeysError {
 }
 
 impl RemoteKeysError {
+    fn of(document: IssuerDocument, error: DocumentError) -> Self {
+        match error {
+            DocumentError::Fetch(error) => match error {
+                FetchError::Encoded(coding) => Self::Encoded { document, coding },
+                FetchError::Redirected => Self::Redirected(document),
+                FetchError::TimedOut => Self::TimedOut,
+                FetchError::TooLong => Self::TooLong(document),
+                FetchError::Transport(reason) => Self::Unreachable { document, reason },
+            },
+            DocumentError::Issuer { configured, found } => Self::Issuer { configured, found },
+            DocumentError::Malformed => Self::Malformed(document),
+            DocumentError::Status(status) => Self::Status { document, status },
+        }
+    }
+
     /// Whether the issuer delivered no document, rather than an unusable one.
     pub(super) const fn is_outage(&self) -> bool {
         matches!(
@@ -300,20 +251,5 @@ impl RemoteKeysError {
                 | Self::NoRuntime
                 | Self::TooManyKeys
         )
-    }
-}
-
-/// A difference between two issuers that is easily overlooked.
-fn difference(configured: &str, found: &str) -> &'static str {
-    let without_slash = |issuer: &str| issuer.strip_suffix('/').unwrap_or(issuer).to_owned();
-    let without_scheme = |issuer: &str| issuer.split_once("://").map(|(_, rest)| rest.to_owned());
-    if without_slash(configured) == without_slash(found) {
-        " (they differ by the trailing slash)"
-    } else if configured.eq_ignore_ascii_case(found) {
-        " (they differ in upper and lower case)"
-    } else if without_scheme(configured) == without_scheme(found) {
-        " (they differ in the scheme)"
-    } else {
-        ""
     }
 }

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::issuer::endpoint_url::EndpointUrl;
 use crate::outage::Outage;
 use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
-use crate::tokens::endpoint_url::EndpointUrl;
 use crate::tokens::jwks::documents::{
     Issuer, IssuerDocument, KeyLocation, RemoteKeysError, max_age, read_key_set,
 };

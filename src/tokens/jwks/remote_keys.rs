@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::issuer::endpoint_url::EndpointUrl;
+use crate::issuer::http::HttpClient;
 use crate::outage::Outage;
 use crate::sync::Mutex;
 use crate::time::{Clock, Timestamp};
-use crate::tokens::endpoint_url::EndpointUrl;
-use crate::tokens::http::HttpClient;
 use crate::tokens::jwks::documents::{Issuer, KeyLocation, RemoteKeysError};
 use crate::tokens::jwks::fetch::{Cause, Fetch, ended, launch};
 use crate::tokens::jwks::schedule::{OUTAGE, Pending, Phase, Settings, State, is_within};

@@ -57,7 +57,7 @@ impl EndpointUrl {
 
     /// A URL from a document that was fetched from here. It must not be less secure than this URL:
     /// if this one is `https`, it must be `https` too.
-    #[cfg(feature = "jwks")]
+    #[cfg(any(feature = "jwks", feature = "reqwest"))]
     pub(crate) fn refers_to(&self, url: &str) -> Result<Url, InvalidEndpointUrl> {
         let referred = Self::parse(url, self.plain)?;
         if self.url.scheme() == "https" && referred.url.scheme() != "https" {

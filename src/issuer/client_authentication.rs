@@ -1,4 +1,5 @@
-//! How this service authenticates to the authorization server ([RFC 7662 section
+//! How this process authenticates to the authorization server ([RFC 6749 section
+//! 2.3](https://www.rfc-editor.org/rfc/rfc6749#section-2.3), [RFC 7662 section
 //! 2.1](https://www.rfc-editor.org/rfc/rfc7662#section-2.1)).
 
 use std::fmt;
@@ -10,6 +11,7 @@ use http::HeaderValue;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "introspection")]
 use crate::credentials::PresentedToken;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::jws;
@@ -101,7 +103,8 @@ impl ClientAuthentication {
         })
     }
 
-    /// The `Authorization` header field and the form of a request (RFC 7662 section 2.1).
+    /// The `Authorization` header field and the form of an introspection request (RFC 7662 section 2.1).
+    #[cfg(feature = "introspection")]
     pub(crate) fn request(
         &self,
         token: &PresentedToken<'_>,
@@ -116,7 +119,7 @@ impl ClientAuthentication {
 
     /// Appends the credentials to the form, or returns the value of the `Authorization` header
     /// field.
-    fn authenticate(
+    pub(crate) fn authenticate(
         &self,
         form: &mut Serializer<'_, String>,
         now: Timestamp,

@@ -14,9 +14,9 @@ use http::header::CONTENT_TYPE;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Certificate, Client, Proxy, RequestBuilder, Url};
+use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, Url};
 
-use crate::tokens::endpoint_url::EndpointUrl;
+use crate::issuer::endpoint_url::EndpointUrl;
 
 /// The HTTP client of [`RemoteKeys`](crate::RemoteKeys) and introspection. Clones share their
 /// connections.
@@ -92,13 +92,23 @@ impl HttpClient {
         }
     }
 
+    /// A client over these connections, whose requests take at most this long.
+    #[cfg(feature = "reqwest")]
+    pub(crate) const fn over(client: Client, timeout: Duration) -> Self {
+        Self {
+            client,
+            timeout,
+            authorization: None,
+        }
+    }
+
     /// How long a whole exchange may take.
     pub const fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// Fetches a JSON document of at most this many bytes, of one of these media types.
-    #[cfg(feature = "jwks")]
+    #[cfg(any(feature = "jwks", feature = "reqwest"))]
     pub(crate) async fn get(
         &self,
         url: &Url,
@@ -106,7 +116,11 @@ impl HttpClient {
         max: usize,
     ) -> Result<HttpResponse, FetchError> {
         let media_types = HeaderValue::from_static(media_types);
-        let request = self.client.get(url.clone()).header(ACCEPT, media_types);
+        let request = self
+            .client
+            .get(url.clone())
+            .timeout(self.timeout)
+            .header(ACCEPT, media_types);
         let authorization = self.authorization_for(url)?;
         fetch(request, authorization, &[StatusCode::OK], max).await
     }
@@ -163,8 +177,20 @@ async fn fetch(
         authorization.set_sensitive(true);
         request = request.header(AUTHORIZATION, authorization);
     }
-    let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut response = request.send().await.map_err(|error| failed(&error))?;
+    let request = request.header(ACCEPT_ENCODING, IDENTITY);
+    let response = request.send().await.map_err(|error| failed(&error))?;
+    read(response, understood, max).await
+}
+
+/// The content coding that every request asks for.
+pub(crate) const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// Reads a response of at most this many bytes.
+pub(crate) async fn read(
+    mut response: Response,
+    understood: &[StatusCode],
+    max: usize,
+) -> Result<HttpResponse, FetchError> {
     if understood.contains(&response.status())
         && let Some(coding) = content_coding(response.headers())
     {

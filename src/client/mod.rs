@@ -12,6 +12,7 @@
 //! | `exchange` | how often is a request sent, and where to? |
 //! | `resources` | tower layer for requests with an access token |
 //! | `token_requests` | tower layer for requests to the authorization server |
+//! | `reqwest` | a ready client on top of the layers (feature `reqwest`) |
 //!
 //! # Example
 //!
@@ -75,11 +76,19 @@ pub(crate) mod servers;
 pub(crate) mod exchange;
 pub(crate) mod resources;
 pub(crate) mod token_requests;
+#[cfg(feature = "reqwest")]
+pub(crate) mod reqwest;
 
 pub use crate::client::body::{BodyCopy, CloneBody, ResponseBody};
 pub use crate::client::challenge::Challenge;
 pub use crate::client::exchange::ClientError;
 pub use crate::client::new_proof::{InvalidRequestUrl, NewProof, SignedProof};
+#[cfg(feature = "reqwest")]
+pub use crate::client::reqwest::{
+    builder::DpopClientBuilder, dpop_client::DpopClient, error::DpopClientError,
+    error::InvalidCallback, login::PendingLogin, refresh_token::RefreshToken,
+    request_builder::DpopRequestBuilder,
+};
 pub use crate::client::resources::{DpopClientLayer, DpopClientService};
 pub use crate::client::signer::ProofSigner;
 pub use crate::client::token::{

@@ -301,4 +301,9 @@ impl TokenSourceError {
     pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(reason.into())
     }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn into_reason(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
 }

@@ -6,4 +6,8 @@ pub(crate) mod http;
 #[cfg(any(feature = "jwks", feature = "reqwest"))]
 pub(crate) mod metadata;
 #[cfg(any(feature = "introspection", feature = "reqwest"))]
+#[cfg_attr(
+    not(feature = "introspection"),
+    allow(unreachable_pub, reason = "`tokens` exports it for introspection")
+)]
 pub(crate) mod client_authentication;

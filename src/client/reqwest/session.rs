@@ -1,0 +1,245 @@
+//! The current access token: which one it is, and when it is renewed.
+//!
+//! ```text
+//!  obtained            renewed early: one task asks,          expired: all
+//!     │                requests go on with this token         requests wait
+//!     ├──────────────────────────┬────────────────────────────────┬─────▶
+//!                          80% of the lifetime,                expires_in
+//!                    or 60 seconds before its end
+//! ```
+//!
+//! Nothing happens between requests: there are no timers. Each renewal runs in a task of its own, because a request may be
+//! dropped at any time, and a new refresh token must not be lost with it. All requests that need a token wait for the same task.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use tokio::sync::watch;
+use tokio::time;
+
+use crate::client::reqwest::error::DpopClientError;
+use crate::client::reqwest::grants::Grants;
+use crate::client::reqwest::refresh_token::RefreshToken;
+use crate::client::token::{AccessTokenText, TokenResponse, TokenSource, TokenSourceError};
+use crate::sync::Mutex;
+use crate::time::Clock;
+
+/// A token is renewed this long before it expires, or when a fifth of its lifetime is left, whichever is later.
+const MAX_LEAD: Duration = Duration::from_secs(60);
+
+/// After a failed renewal, requests go on with the current token, and the next attempt is made after this time.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// A token that a server rejects sooner than this is not replaced: the next one would be rejected, too.
+const MIN_AGE: Duration = Duration::from_secs(10);
+
+/// How long a renewal may take, including the signatures of a remote key.
+const MAX_RENEWAL: Duration = Duration::from_secs(60);
+
+/// Is called with each new refresh token.
+pub(crate) type Keep = Arc<dyn Fn(&RefreshToken) + Send + Sync>;
+
+/// What the next token is requested with.
+pub(crate) enum Renewable {
+    ByClientCredentials,
+    ByRefreshToken(RefreshToken),
+    Never,
+}
+
+/// Clones share the token.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<Shared>);
+
+struct Shared {
+    grants: Grants,
+    keep: Option<Keep>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    renewable: Renewable,
+    held: Option<Held>,
+    /// The outcome of the renewal in progress.
+    renewal: Option<watch::Receiver<Option<Outcome>>>,
+    /// No renewal before the token expires is started until then.
+    paused_until: SystemTime,
+}
+
+type Outcome = Result<AccessTokenText, Arc<DpopClientError>>;
+
+struct Held {
+    token: AccessTokenText,
+    obtained: SystemTime,
+    /// `None` for a token whose lifetime is not known: it is used until a server rejects it.
+    lifetime: Option<Duration>,
+}
+
+impl Held {
+    fn has_expired(&self, now: SystemTime) -> bool {
+        self.lifetime
+            .is_some_and(|lifetime| self.age(now) >= lifetime)
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.lifetime.is_some_and(|lifetime| {
+            let lead = MAX_LEAD.min(lifetime / 5);
+            self.age(now) >= lifetime.saturating_sub(lead)
+        })
+    }
+
+    /// Zero if the clock was set back.
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.obtained).unwrap_or_default()
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        grants: Grants,
+        keep: Option<Keep>,
+        clock: Clock,
+        renewable: Renewable,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            grants,
+            keep,
+            clock,
+            state: Mutex::new(State {
+                renewable,
+                held: None,
+                renewal: None,
+                paused_until: SystemTime::UNIX_EPOCH,
+            }),
+        }))
+    }
+
+    /// Starts with the response to an authorization code, whose request was sent at this time.
+    pub(crate) fn begin(&self, response: &TokenResponse, obtained: SystemTime) {
+        self.accept(response, obtained);
+    }
+
+    /// The token to present now. Requests a new one if there is none, or if it has expired.
+    async fn current(&self) -> Outcome {
+        let now = self.0.clock.read();
+        let renewal = {
+            let mut state = self.0.state.lock();
+            match &state.held {
+                Some(held) if !held.has_expired(now) => {
+                    let (token, is_due) = (held.token.clone(), held.is_due(now));
+                    if is_due && now >= state.paused_until {
+                        self.start(&mut state);
+                    }
+                    return Ok(token);
+                }
+                _ => self.start(&mut state),
+            }
+        };
+        outcome_of(renewal).await
+    }
+
+    /// Replaces a token that a server has rejected, unless this has already happened. `None` if it is too new.
+    pub(crate) async fn replace(&self, rejected: &HeaderValue) -> Option<Outcome> {
+        let now = self.0.clock.read();
+        let renewal = {
+            let mut state = self.0.state.lock();
+            match &state.held {
+                Some(held) if held.token.authorization() != rejected => {
+                    return Some(Ok(held.token.clone()));
+                }
+                Some(held) if held.age(now) < MIN_AGE => return None,
+                _ => self.start(&mut state),
+            }
+        };
+        Some(outcome_of(renewal).await)
+    }
+
+    /// Starts a renewal, unless one is in progress.
+    fn start(&self, state: &mut State) -> watch::Receiver<Option<Outcome>> {
+        // The sender is gone if the runtime of the task has ended.
+        if let Some(renewal) = &state.renewal
+            && renewal.has_changed().is_ok()
+        {
+            return renewal.clone();
+        }
+        let (sender, renewal) = watch::channel(None);
+        state.renewal = Some(renewal.clone());
+        tokio::spawn(self.clone().renew(sender));
+        renewal
+    }
+
+    async fn renew(self, sender: watch::Sender<Option<Outcome>>) {
+        // Before the request: a lifetime begins when the token is issued.
+        let began = self.0.clock.read();
+        let response = time::timeout(MAX_RENEWAL, self.request())
+            .await
+            .unwrap_or_else(|_| Err(DpopClientError::Unreachable("it took too long".to_owned())));
+        let outcome = match response {
+            Ok(response) => Ok(self.accept(&response, began)),
+            Err(error) => Err(Arc::new(self.fail(error))),
+        };
+        self.0.state.lock().renewal = None;
+        sender.send_replace(Some(outcome));
+    }
+
+    async fn request(&self) -> Result<TokenResponse, DpopClientError> {
+        let refresh_token = match &self.0.state.lock().renewable {
+            Renewable::ByClientCredentials => None,
+            Renewable::ByRefreshToken(token) => Some(token.clone()),
+            Renewable::Never => return Err(DpopClientError::LoginRequired),
+        };
+        match refresh_token {
+            None => self.0.grants.client_credentials().await,
+            Some(token) => self.0.grants.refresh(token.as_str()).await,
+        }
+    }
+
+    fn accept(&self, response: &TokenResponse, obtained: SystemTime) -> AccessTokenText {
+        let token = response.access_token().clone();
+        let new = response.refresh_token().map(RefreshToken::new);
+        // Before a request can use the access token: the old refresh token may be useless now.
+        if let (Some(new), Some(keep)) = (&new, &self.0.keep) {
+            keep(new);
+        }
+        let mut state = self.0.state.lock();
+        if let (Some(new), false) = (
+            new,
+            matches!(state.renewable, Renewable::ByClientCredentials),
+        ) {
+            state.renewable = Renewable::ByRefreshToken(new);
+        }
+        state.held = Some(Held {
+            token: token.clone(),
+            obtained,
+            lifetime: response.expires_in(),
+        });
+        token
+    }
+
+    fn fail(&self, error: DpopClientError) -> DpopClientError {
+        let now = self.0.clock.read();
+        let mut state = self.0.state.lock();
+        state.paused_until = now.checked_add(PAUSE).unwrap_or(now);
+        if error.ends_the_session() && matches!(state.renewable, Renewable::ByRefreshToken(_)) {
+            state.renewable = Renewable::Never;
+            return DpopClientError::LoginRequired;
+        }
+        error
+    }
+}
+
+async fn outcome_of(mut renewal: watch::Receiver<Option<Outcome>>) -> Outcome {
+    match renewal.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(outcome)) => outcome.clone(),
+        _ => Err(Arc::new(DpopClientError::Unreachable(
+            "the runtime has shut down".to_owned(),
+        ))),
+    }
+}
+
+impl TokenSource for Session {
+    async fn token(&self) -> Result<AccessTokenText, TokenSourceError> {
+        self.current().await.map_err(TokenSourceError::new)
+    }
+}

@@ -115,7 +115,6 @@ impl HttpClient {
         media_types: &'static str,
         max: usize,
     ) -> Result<HttpResponse, FetchError> {
-        let media_types = HeaderValue::from_static(media_types);
         let request = self
             .client
             .get(url.clone())
@@ -144,10 +143,7 @@ impl HttpClient {
             .client
             .post(url.clone())
             .header(ACCEPT, HeaderValue::from_static(accept))
-            .header(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            )
+            .header(CONTENT_TYPE, FORM)
             .body(form);
         let understood = [StatusCode::OK, StatusCode::BAD_REQUEST];
         fetch(request, authorization, &understood, max).await
@@ -182,6 +178,8 @@ async fn fetch(
     read(response, understood, max).await
 }
 
+#[cfg(any(feature = "introspection", feature = "reqwest"))]
+pub(crate) const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 /// The content coding that every request asks for.
 pub(crate) const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 

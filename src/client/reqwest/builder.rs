@@ -230,9 +230,8 @@ impl DpopClientBuilder {
     ///
     /// [`DpopClientError::Http`], as reqwest's own `build`.
     pub fn with_http(self, http: reqwest::ClientBuilder) -> Result<Self, DpopClientError> {
-        let http = http.redirect(Policy::none()).build();
         Ok(Self {
-            http: Some(Http(http.map_err(DpopClientError::Http)?)),
+            http: Some(without_redirects(http)?),
             ..self
         })
     }
@@ -282,14 +281,12 @@ impl DpopClientBuilder {
         let [server, others @ ..] = &self.servers[..] else {
             return Err(DpopClientError::Setting(NO_SERVER));
         };
-        let identity = self.identity.as_ref();
-        let (client_id, credentials) = identity.ok_or(DpopClientError::Setting(NO_CLIENT))?;
         let http = match &self.http {
             Some(http) => http.clone(),
-            None => Self::with_http(self.clone(), reqwest::Client::builder())?
-                .http
-                .ok_or(DpopClientError::Setting(NO_CLIENT))?,
+            None => without_redirects(reqwest::Client::builder())?,
         };
+        let identity = self.identity.as_ref();
+        let identity = identity.ok_or(DpopClientError::Setting(NO_CLIENT))?;
         let authorization_server = self.authorization_server(&http).await?;
         let key = match (&self.key, &authorization_server.algorithms) {
             (Some(key), _) => key.clone(),
@@ -297,22 +294,11 @@ impl DpopClientBuilder {
             (None, Some(names)) => AnySigner::new(SigningKey::generate_for_one_of(names)?),
             (None, None) => AnySigner::new(SigningKey::generate()?),
         };
-        let applicant = Applicant {
-            client_id: client_id.clone(),
-            authentication: credentials.authentication(client_id, &authorization_server),
-            assertion: match credentials {
-                Credentials::Key(_) => HasAssertion::Yes,
-                _ => HasAssertion::No,
-            },
-            scope: self.scope.clone(),
-            resources: self.resources.clone(),
-            parameters: self.parameters.clone(),
-        };
         let grants = Grants::new(
             http.clone(),
             key.clone(),
+            self.applicant(identity, &authorization_server),
             authorization_server,
-            applicant,
             self.clock.clone(),
         )?;
         Ok(Prepared {
@@ -323,6 +309,26 @@ impl DpopClientBuilder {
             keep: self.keep.clone(),
             clock: self.clock.clone(),
         })
+    }
+
+    fn applicant(
+        &self,
+        (client_id, credentials): &(String, Credentials),
+        server: &AuthorizationServer,
+    ) -> Applicant {
+        Applicant {
+            client_id: client_id.clone(),
+            authentication: credentials.authentication(client_id, server),
+            assertion: match credentials {
+                Credentials::Key(_) => HasAssertion::Yes,
+                Credentials::None | Credentials::Secret(_) | Credentials::SecretInForm(_) => {
+                    HasAssertion::No
+                }
+            },
+            scope: self.scope.clone(),
+            resources: self.resources.clone(),
+            parameters: self.parameters.clone(),
+        }
     }
 
     async fn authorization_server(
@@ -341,6 +347,11 @@ impl DpopClientBuilder {
             )),
         }
     }
+}
+
+fn without_redirects(http: reqwest::ClientBuilder) -> Result<Http, DpopClientError> {
+    let http = http.redirect(Policy::none()).build();
+    http.map(Http).map_err(DpopClientError::Http)
 }
 
 impl Credentials {

@@ -16,7 +16,7 @@ use crate::client::reqwest::transport::{FormCopy, Http, call};
 use crate::client::token::{TokenErrorResponse, TokenResponse};
 use crate::client::token_requests::{TokenClient, TokenClientLayer};
 use crate::issuer::client_authentication::ClientAuthentication;
-use crate::issuer::http::{IDENTITY, read};
+use crate::issuer::http::{FORM, IDENTITY, read};
 use crate::proof::public_url::PublicUrl;
 use crate::time::Clock;
 
@@ -60,8 +60,8 @@ impl Grants {
     pub(crate) fn new(
         http: Http,
         key: AnySigner,
-        server: AuthorizationServer,
         applicant: Applicant,
+        server: AuthorizationServer,
         clock: Clock,
     ) -> Result<Self, DpopClientError> {
         let copies = match applicant.assertion {
@@ -183,10 +183,7 @@ impl Grants {
         let mut request = Request::post(url.as_str())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .header(ACCEPT_ENCODING, IDENTITY)
-            .header(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            )
+            .header(CONTENT_TYPE, FORM)
             .body(form.finish())
             .map_err(|error| DpopClientError::Unreachable(error.to_string()))?;
         if let Some(mut field) = authorization {

@@ -132,7 +132,6 @@ fn rejects_the_token<B>(response: &Response<B>) -> bool {
 impl fmt::Debug for DpopClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DpopClient")
-            .field("thumbprint", &self.thumbprint())
             .field("resources", &self.resources)
             .finish_non_exhaustive()
     }

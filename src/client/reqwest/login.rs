@@ -208,8 +208,10 @@ struct Parameters {
 impl Parameters {
     /// `None` if one of them occurs twice.
     fn read(callback: &str) -> Option<Self> {
-        let query = callback.split_once('?').map_or("", |(_, query)| query);
-        let query = query.split('#').next().unwrap_or_default();
+        let without_fragment = callback.split('#').next().unwrap_or_default();
+        let query = without_fragment
+            .split_once('?')
+            .map_or("", |(_, query)| query);
         let mut parameters = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let place = match name.as_ref() {

@@ -1,1 +1,2 @@
+mod dpop_client;
 mod exchange;

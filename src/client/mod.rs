@@ -1,5 +1,5 @@
 //! The client side of DPoP: a key pair, proofs, and two tower layers that sign requests. (Feature
-//! `client`.)
+//! `client`.) With the feature `reqwest`, there is also a ready client, `DpopClient`, which gets and renews its tokens itself.
 //!
 //! | source file | question |
 //! |---|---|
@@ -17,8 +17,7 @@
 //! # Example
 //!
 //! Both layers wrap any service that sends `http` requests. This example uses hyper-util's client,
-//! with the body type of your choice. reqwest needs an adapter of a few lines
-//! (`examples/reqwest.rs`).
+//! with the body type of your choice. The [guide](crate::guide::client) shows the ready client, logins, and other libraries.
 //!
 //! ```
 //! use http::Request;

@@ -6,7 +6,9 @@ import * as oauth from 'oauth4webapi';
 
 import { Oauth4webapi } from './libraries.mjs';
 import { oidcProvider, PROOF_ALGS } from './provider.mjs';
-import { AUDIENCE, authorizationServer, ourClient, resourceServer, serve } from './servers.mjs';
+import {
+  AUDIENCE, authorizationServer, ourClient, resourceServer, serve, shortClient,
+} from './servers.mjs';
 import { holds, scenario } from './table.mjs';
 
 const ALL = PROOF_ALGS.join(' ');
@@ -21,6 +23,8 @@ export async function ours() {
       atOidcProvider(nonces, use, row));
     await scenario(['oauth4webapi', 'jose'], title('our client, server'), (use, row) =>
       atOauth4webapi(nonces, use, row));
+    await scenario(['oidc-provider'], title('our client of fifteen lines'), (use, row) =>
+      fifteenLines(nonces, use, row));
     await scenario(['oidc-provider', 'oauth4webapi', 'jose'], title('our client'), (use, row) =>
       amongStrangers(nonces, use, row));
   }
@@ -37,6 +41,18 @@ async function atOidcProvider(nonces, use, row) {
       }));
     }
   }
+}
+
+/** `examples/reqwest.rs` at a foreign token endpoint, and our resource server. */
+async function fifteenLines(nonces, use, row) {
+  const foreign = await use(oidcProvider({ nonces, resource: AUDIENCE }));
+  const resource = await use(resourceServer(foreign, { nonces }));
+  await row('DpopClient', '200 OK', async () => {
+    const url = `${resource.url}/protected`;
+    const [status = 'no response', body = '{}'] = await shortClient({ ...foreign, url });
+    holds('subject', JSON.parse(body).sub, 'service');
+    return status;
+  });
 }
 
 /** Without `--alg`, the key is one whose algorithm the authorization server says it knows. */

@@ -22,7 +22,8 @@ export const OPAQUE_ELSEWHERE = { ...INDICATOR, resource: 'https://other.example
 
 /**
  * Starts oidc-provider with three confidential clients: `service` must send proofs, `veteran` need
- * not, `orders-api` is our resource server. `rotate` has it go on with other keys.
+ * not, `orders-api` is our resource server. `rotate` has it go on with other keys. `resource` is what
+ * tokens are for if a client does not say it.
  */
 export async function oidcProvider({ tokenAlg = 'ES256', ...options } = {}) {
   const key = await signingKey('provider', tokenAlg);
@@ -48,7 +49,7 @@ export async function signingKey(kid, alg = 'ES256') {
 }
 
 /** Of the keys, the first signs. */
-function configuration({ dpop = true, nonces = false, proofAlgs = PROOF_ALGS, tokenAlg, keys }) {
+function configuration({ dpop = true, nonces = false, proofAlgs = PROOF_ALGS, resource, tokenAlg, keys }) {
   const client = (id, metadata) => ({
     client_id: id,
     client_secret: SERVICE.secret,
@@ -74,6 +75,7 @@ function configuration({ dpop = true, nonces = false, proofAlgs = PROOF_ALGS, to
       introspection: { enabled: true },
       resourceIndicators: {
         enabled: true,
+        ...(resource ? { defaultResource: () => resource } : {}),
         getResourceServerInfo: (_, indicator) => ({
           accessTokenFormat: indicator.endsWith('opaque') ? 'opaque' : 'jwt',
           accessTokenTTL: 300,

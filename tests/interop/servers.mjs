@@ -203,6 +203,18 @@ export async function ourClient({ issuer, resource, alg, count = 1, post, indica
   return { code, key, calls };
 }
 
+/** Runs the client of fifteen lines, which prints a status and a body. */
+export async function shortClient({ issuer, url }) {
+  const child = run(join(examples, 'reqwest'), [url], {
+    ISSUER: issuer, CLIENT_ID: 'service', CLIENT_SECRET: 'service-secret', API: new URL(url).origin,
+  });
+  const lines = [];
+  for await (const line of createInterface({ input: child.process.stdout })) lines.push(line);
+  const [code] = await child.ended;
+  if (code !== 0) console.error(`reqwest ended with ${code}: ${child.complaints()}`);
+  return lines;
+}
+
 /**
  * A server in this process, on a free port. `listen` makes its listener out of its URL, and
  * `respondWith` gives it another one. After `stop`, it can `resume` at the same port.
@@ -244,8 +256,9 @@ async function listen(name, parameters) {
 }
 
 /** Starts a process, which is ended unless it has `begun` or ended by itself before long. */
-function run(command, parameters) {
-  const child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'] });
+function run(command, parameters, variables = {}) {
+  const env = { ...process.env, ...variables };
+  const child = spawn(command, parameters, { env, stdio: ['ignore', 'pipe', 'pipe'] });
   running.add(child);
   let complaints = '';
   child.stderr.setEncoding('utf8').on('data', (text) => { complaints += text; });

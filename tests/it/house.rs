@@ -149,9 +149,9 @@ fn a_file_uses_only_what_is_listed_above_it() {
 #[test]
 fn only_the_resource_module_uses_both_proofs_and_tokens() {
     let forbidden = [
-        ("proof", &["tokens", "resource"][..]),
+        ("proof", &["issuer", "tokens", "resource"][..]),
         ("tokens", &["proof", "resource"]),
-        ("token_endpoint", &["tokens", "resource"]),
+        ("token_endpoint", &["issuer", "tokens", "resource"]),
         ("client", &["tokens", "resource"]),
     ];
     for (room, forbidden) in forbidden {

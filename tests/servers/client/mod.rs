@@ -1,2 +1,3 @@
+mod crate_oauth2;
 mod dpop_client;
 mod exchange;

@@ -5,6 +5,7 @@ mod background;
 mod builder;
 mod login;
 mod requests;
+mod secrets;
 mod token_requests;
 
 use std::collections::HashMap;
@@ -33,16 +34,16 @@ use tower_dpop::{DpopLayer, NonceSecret, ProofRules, StatelessNonces, Thumbprint
 
 use common::proofs::ReadProof;
 
-const SECRET: &str = "marker/secret:marker";
+pub(super) const SECRET: &str = "marker/secret:marker";
 const REDIRECT_URI: &str = "http://127.0.0.1:51004/callback";
 
 const PERMITS: usize = 1000;
 
 /// Both servers, and what they have seen. Each requires nonces.
-struct World {
-    issuer: String,
-    api: String,
-    clock: TestClock,
+pub(super) struct World {
+    pub(super) issuer: String,
+    pub(super) api: String,
+    pub(super) clock: TestClock,
     shared: Arc<Shared>,
 }
 
@@ -103,7 +104,7 @@ fn parse(form: &str) -> Form {
 }
 
 impl World {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let (as_listener, rs_listener) = (
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -164,7 +165,7 @@ impl World {
         self.builder().build().await.unwrap()
     }
 
-    fn orders(&self) -> String {
+    pub(super) fn orders(&self) -> String {
         format!("{}/orders", self.api)
     }
 
@@ -172,8 +173,20 @@ impl World {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
+    /// Issues a code for this authorization request.
+    fn add_code(&self, code: &str, request: &Form) {
+        self.script().add_code(code.to_owned(), request);
+    }
+
+    /// The heads of all requests to both servers that had a proof.
+    fn seen(&self) -> Vec<HeaderMap> {
+        let script = self.script();
+        let seen = script.asked.iter().chain(&script.resource_requests);
+        seen.cloned().collect()
+    }
+
     /// How many tokens were issued.
-    fn issued(&self) -> usize {
+    pub(super) fn issued(&self) -> usize {
         self.script().issued
     }
 
@@ -231,6 +244,15 @@ impl Script {
             token_requests: Vec::new(),
             resource_requests: Vec::new(),
         }
+    }
+
+    fn add_code(&mut self, code: String, request: &Form) {
+        let code_of_request = Code {
+            challenge: value(request, "code_challenge").unwrap().to_owned(),
+            redirect_uri: value(request, "redirect_uri").unwrap().to_owned(),
+            key: value(request, "dpop_jkt").map(|jkt| jkt.parse().unwrap()),
+        };
+        self.codes.insert(code, code_of_request);
     }
 
     /// How many requests to the authorization server got only a nonce.
@@ -310,14 +332,7 @@ async fn authorize(State(shared): State<Arc<Shared>>, request: Request) -> Redir
         .append_pair("iss", script.metadata["issuer"].as_str().unwrap())
         .finish();
     let location = format!("{redirect_uri}?{query}");
-    script.codes.insert(
-        code,
-        Code {
-            challenge: value(&form, "code_challenge").unwrap().to_owned(),
-            redirect_uri,
-            key: value(&form, "dpop_jkt").map(|jkt| jkt.parse().unwrap()),
-        },
-    );
+    script.add_code(code, &form);
     Redirect::to(&location)
 }
 

@@ -79,6 +79,7 @@ pub(crate) mod outage;
 pub(crate) mod credentials;
 pub(crate) mod uri;
 pub(crate) mod discard;
+pub(crate) mod deserialize;
 pub mod jose;
 #[cfg(feature = "_http")]
 pub(crate) mod issuer;

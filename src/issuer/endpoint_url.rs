@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
+use serde::de::{Deserialize, Deserializer};
 
+use crate::deserialize::parsed;
 use crate::uri::{split, without_userinfo};
 
 /// The URL of an issuer or of one of its endpoints: `https`, or `http` on this machine (`localhost`,
@@ -108,6 +110,16 @@ impl FromStr for EndpointUrl {
 
     fn from_str(url: &str) -> Result<Self, InvalidEndpointUrl> {
         Self::parse(url, PlainHttp::OnLoopback)
+    }
+}
+
+impl<'de> Deserialize<'de> for EndpointUrl {
+    /// Reads a string, with the same rules as [`FromStr`].
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "the URL of an endpoint", |url| {
+            url.parse()
+                .map_err(|error: InvalidEndpointUrl| error.to_string())
+        })
     }
 }
 

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
+use crate::deserialize::words;
+
 /// A JWS signature algorithm that this crate can verify ([RFC 7518 section
 /// 3](https://www.rfc-editor.org/rfc/rfc7518#section-3)).
 ///
@@ -232,6 +234,16 @@ impl FromStr for Algorithms {
         } else {
             Ok(Self(list))
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Algorithms {
+    /// Reads a string of names separated by white space, or a list of names.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words(
+            deserializer,
+            "the names of algorithms, as a string or a list",
+        )
     }
 }
 

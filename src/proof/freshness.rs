@@ -9,6 +9,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
 use crate::time::{Timestamp, seconds, whole_seconds};
 
 /// The maximum age of a proof, the maximum error of a client's clock, and the lifetime of a nonce.
@@ -30,6 +33,15 @@ use crate::time::{Timestamp, seconds, whole_seconds};
 /// let strict = Freshness::default().with_max_age(Duration::from_secs(20)).with_leeway(Duration::from_secs(10));
 /// # let _ = strict;
 /// ```
+///
+/// In a document it is `"fapi2"`, `"mcp"`, or a table with any of these members:
+///
+/// | member | value | default |
+/// |---|---|---|
+/// | `max_age_seconds` | 0 to 86400 | 60 |
+/// | `leeway_seconds` | 0 to 86400 | 30 |
+/// | `nonce_period_seconds` | 1 to 86400 | 120 |
+/// | `nonce_instead_of_iat` | true or false | false |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     max_age: u64,
@@ -214,6 +226,78 @@ impl Freshness {
 impl Default for Freshness {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+impl<'de> Deserialize<'de> for Freshness {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FreshnessVisitor)
+    }
+}
+
+struct FreshnessVisitor;
+
+impl<'de> Visitor<'de> for FreshnessVisitor {
+    type Value = Freshness;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fapi2, mcp, or a table")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Freshness, E> {
+        match name {
+            "fapi2" => Ok(Freshness::fapi2()),
+            "mcp" => Ok(Freshness::mcp()),
+            _ => Err(E::custom(format_args!(
+                "{name:?}: must be fapi2, mcp, or a table"
+            ))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Freshness, A::Error> {
+        /// As in [`Freshness`].
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a table")]
+        struct Table {
+            max_age_seconds: Option<UpToADay<0>>,
+            leeway_seconds: Option<UpToADay<0>>,
+            nonce_period_seconds: Option<UpToADay<1>>,
+            #[serde(default)]
+            nonce_instead_of_iat: bool,
+        }
+
+        let table = Table::deserialize(MapAccessDeserializer::new(table))?;
+        let default = Freshness::DEFAULT;
+        Ok(Freshness {
+            max_age: table
+                .max_age_seconds
+                .map_or(default.max_age, |given| given.0),
+            leeway: table.leeway_seconds.map_or(default.leeway, |given| given.0),
+            nonce_period: table
+                .nonce_period_seconds
+                .map_or(default.nonce_period, |given| given.0),
+            decided_by: if table.nonce_instead_of_iat {
+                DecidedBy::Nonce
+            } else {
+                DecidedBy::Both
+            },
+        })
+    }
+}
+
+/// Seconds in a document.
+struct UpToADay<const MIN: u64>(u64);
+
+impl<'de, const MIN: u64> Deserialize<'de> for UpToADay<MIN> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = u64::deserialize(deserializer)?;
+        if (MIN..=LONGEST).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err(D::Error::custom(format_args!(
+                "{seconds}: must be {MIN} to {LONGEST} seconds"
+            )))
+        }
     }
 }
 

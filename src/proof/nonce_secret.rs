@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::{env, fs, iter};
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::de::{Deserialize, Deserializer, Error};
 use sha2::Sha256;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+use crate::deserialize::SecretReference;
 use crate::jose::base64url;
 
 /// The fewest bytes of a secret: as many as HMAC-SHA-256 has security for.
@@ -95,6 +97,21 @@ impl FromStr for NonceSecret {
 
     fn from_str(text: &str) -> Result<Self, InvalidNonceSecret> {
         Self::from_text(text.as_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for NonceSecret {
+    /// Reads a reference, as for [`NonceSecrets`]. There must be one secret.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let secrets = NonceSecrets::deserialize(deserializer)?;
+        if secrets.accepted.is_empty() {
+            Ok(secrets.issuing)
+        } else {
+            let found = secrets.all().count();
+            Err(D::Error::custom(format_args!(
+                "there must be one nonce secret, and there are {found}"
+            )))
+        }
     }
 }
 
@@ -242,6 +259,23 @@ impl FromStr for NonceSecrets {
 
     fn from_str(text: &str) -> Result<Self, InvalidNonceSecrets> {
         Self::from_text(text.as_bytes(), "the text".into())
+    }
+}
+
+impl<'de> Deserialize<'de> for NonceSecrets {
+    /// Reads a reference, `{ file = "/path" }` or `{ env = "NAME" }` as TOML writes it, and then the file or the
+    /// environment variable. A secret in the document itself is an error.
+    ///
+    /// # Security
+    ///
+    /// The error does not show the secret. But the format may show the line of the document in its own error, as the crate
+    /// `toml` does.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let secrets = match SecretReference::deserialize(deserializer)? {
+            SecretReference::Env(name) => Self::from_env(&name),
+            SecretReference::File(path) => Self::from_file(path),
+        };
+        secrets.map_err(D::Error::custom)
     }
 }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer};
+
+use crate::deserialize::parsed;
 use crate::uri::{InvalidHttpUrl, Origin, PathSyntax, normalise_path, split, without_userinfo};
 
 /// A URL under which clients reach the service: scheme, host, port, and the path prefix that a
@@ -93,6 +96,16 @@ impl FromStr for PublicUrl {
         } else {
             Err(InvalidPublicUrl::NotHttps(url.to_owned()))
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicUrl {
+    /// Reads a string, with the same rules as [`FromStr`].
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "the URL of a service", |url| {
+            url.parse()
+                .map_err(|error: InvalidPublicUrl| error.to_string())
+        })
     }
 }
 

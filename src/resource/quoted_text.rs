@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer};
+
+use crate::deserialize::{naming, parsed};
+
 /// Text that can be quoted in a challenge without escaping: visible ASCII and spaces, without `"` and
 /// `\` (RFC 6750 section 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,16 @@ impl FromStr for QuotedText {
         } else {
             Err(InvalidQuotedText)
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for QuotedText {
+    /// Reads a string, with the same rules as [`FromStr`].
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "a text that can be quoted", |text| {
+            text.parse()
+                .map_err(|error: InvalidQuotedText| naming(text, &error))
+        })
     }
 }
 

@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::{Deserialize, Deserializer};
+
+use crate::deserialize::words;
 use crate::resource::quoted_text::{InvalidQuotedText, QuotedText};
 use crate::time::Timestamp;
 use crate::tokens::claims::{HasAuthentication, HasScopes};
@@ -83,6 +86,13 @@ impl FromStr for Scopes {
         } else {
             Ok(Self(scopes))
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scopes {
+    /// Reads a string of scopes separated by single spaces, or a list of scopes.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words(deserializer, "scopes, as a string or a list")
     }
 }
 

@@ -1,5 +1,7 @@
 //! Access tokens of products that differ from RFC 9068.
 
+use serde::Deserialize;
+
 use crate::jose::json::{Text, object, read};
 
 /// How a product writes its access tokens, for [`JwtVerifier::with_profile`](crate::JwtVerifier::with_profile).
@@ -26,6 +28,8 @@ use crate::jose::json::{Text, object, read};
 /// Algorithms are not set: [`JwtVerifier`](crate::JwtVerifier) accepts RS256, with which these products sign by
 /// default or in their examples.
 ///
+/// In documents the names are `auth0`, `entra_id`, `keycloak` and `okta`.
+///
 /// # Example
 ///
 /// ```
@@ -37,8 +41,9 @@ use crate::jose::json::{Text, object, read};
 /// }
 /// # let _ = keycloak;
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// Auth0's own [token profile](https://auth0.com/docs/secure/tokens/access-tokens/access-token-profiles), which is its default.
     ///

@@ -11,6 +11,7 @@ mod extract;
 mod testing;
 mod browser_apps;
 mod credentials;
+mod deserialize;
 mod discard;
 mod docs;
 mod house;

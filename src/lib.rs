@@ -59,6 +59,7 @@
 //! | [`proof`] | is the proof valid? | `redis`: a replay store that several nodes share |
 //! | [`tokens`] | is the access token valid? | `jwks`: issuers' keys over the network; `introspection`: opaque tokens |
 //! | [`resource`] | is the request accepted? | |
+//! | [`settings`] | how is a verifier built from a document or from variables? | |
 //! | [`token_endpoint`] | is a token request accepted, at the authorization server? | |
 //! | [`client`](client/index.html) | how does a client sign its requests? | `client` |
 //! | [`extract`](extract/index.html) | how does an axum handler get its token? | `axum` |
@@ -86,6 +87,7 @@ pub(crate) mod issuer;
 pub mod proof;
 pub mod tokens;
 pub mod resource;
+pub mod settings;
 pub mod token_endpoint;
 #[cfg(feature = "client")]
 pub mod client;

@@ -4,6 +4,7 @@ mod jose;
 mod proof;
 mod tokens;
 mod resource;
+mod settings;
 mod token_endpoint;
 mod client;
 #[cfg(feature = "axum")]

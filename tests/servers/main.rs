@@ -2,6 +2,7 @@
 
 mod tokens;
 mod resource;
+mod settings;
 mod token_endpoint;
 mod client;
 #[cfg(feature = "axum")]

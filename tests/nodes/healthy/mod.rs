@@ -1,6 +1,7 @@
 //! `RedisReplayStore` on healthy servers: what it requires of them, and what it records.
 
 mod contract;
+mod document;
 mod records;
 mod reports;
 mod settings;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+use crate::issuer::http::HttpClient;
 use crate::settings::document::{Document, Http};
 use crate::settings::fault::Fault;
-use crate::tokens::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
-use crate::tokens::http::HttpClient;
 
 /// The URL of an issuer or of an endpoint.
 pub(crate) fn endpoint(path: &str, url: &str, insecure_http: bool) -> Result<EndpointUrl, Fault> {
@@ -117,8 +117,8 @@ mod introspection {
     use serde::de::DeserializeOwned;
 
     use super::{Document, Duration, Fault, HttpClient, endpoint};
+    use crate::issuer::client_authentication::ClientAuthentication;
     use crate::settings::document::Introspection;
-    use crate::tokens::introspection::client_authentication::ClientAuthentication;
     use crate::tokens::introspection::verifier::IntrospectionVerifier;
 
     impl Document {

@@ -171,14 +171,13 @@ impl Grants {
     ) -> Result<Request<String>, DpopClientError> {
         let mut form = Serializer::new(String::new());
         form.extend_pairs(fields);
-        let authorization = match &self.applicant.authentication {
-            Some(authentication) => authentication
+        let authorization = if let Some(authentication) = &self.applicant.authentication {
+            authentication
                 .authenticate(&mut form, self.clock.now())
-                .map_err(|_| DpopClientError::Assertion)?,
-            None => {
-                form.append_pair("client_id", &self.applicant.client_id);
-                None
-            }
+                .map_err(|_| DpopClientError::Assertion)?
+        } else {
+            form.append_pair("client_id", &self.applicant.client_id);
+            None
         };
         let mut request = Request::post(url.as_str())
             .header(ACCEPT, HeaderValue::from_static("application/json"))

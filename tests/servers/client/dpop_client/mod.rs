@@ -207,7 +207,6 @@ impl World {
     }
 
     /// Goes on until the condition holds: for things that happen in a task of their own.
-    #[track_caller]
     async fn until(&self, condition: impl Fn(&Script) -> bool) {
         for _ in 0..100_000 {
             if condition(&self.script()) {

@@ -48,10 +48,10 @@ async fn nothing_shows_a_secret() {
     let client = login.finish(&callback).await.unwrap();
     write!(shown, "{client:?}\n{client:#?}\n").unwrap();
     let request = client.get(world.orders()).body("marker-body-marker");
-    write!(shown, "{request:?}\n").unwrap();
+    writeln!(shown, "{request:?}").unwrap();
     request.send().await.unwrap();
     let refresh_token = "marker-refresh-1";
-    write!(shown, "{:?}\n", RefreshToken::new(refresh_token)).unwrap();
+    writeln!(shown, "{:?}", RefreshToken::new(refresh_token)).unwrap();
     secrets.push(refresh_token.to_owned());
     world.advance(600);
     client.get(world.orders()).send().await.unwrap();

@@ -97,11 +97,17 @@ const VARIABLES: &[(&str, &str)] = &[
 /// What the variables of this crate begin with.
 pub(crate) const PREFIX: &str = "DPOP_";
 
+/// The variable of the tool `dpop`, which a developer's shell may export to a service, too.
+const OF_THE_TOOL: &str = "DPOP_CLIENT_SECRET";
+
 /// The tree of these variables, in which a secret is a reference to its variable, and the secrets.
 pub(crate) fn read(
     given: &[(String, Zeroizing<String>)],
 ) -> Result<(Node, Secrets), SettingsError> {
     for (name, value) in given {
+        if name == OF_THE_TOOL {
+            continue;
+        }
         if !VARIABLES.iter().any(|(_, known)| known == name) {
             let mut known = VARIABLES.iter().map(|(_, known)| *known);
             return Err(error(name, &unknown("variable", name, &mut known)));

@@ -72,6 +72,9 @@ pub struct DpopClientBuilder {
     clock: Clock,
 }
 
+/// Some firewalls reject requests without one.
+const USER_AGENT: &str = concat!("tower-dpop/", env!("CARGO_PKG_VERSION"));
+
 /// What the client authenticates with.
 #[derive(Clone)]
 enum Credentials {
@@ -283,7 +286,7 @@ impl DpopClientBuilder {
         };
         let http = match &self.http {
             Some(http) => http.clone(),
-            None => without_redirects(reqwest::Client::builder())?,
+            None => without_redirects(reqwest::Client::builder().user_agent(USER_AGENT))?,
         };
         let identity = self.identity.as_ref();
         let identity = identity.ok_or(DpopClientError::Setting(NO_CLIENT))?;

@@ -167,7 +167,7 @@ impl PendingLogin {
             .code(&code, &self.redirect_uri, &self.verifier)
             .await?;
         let client = prepared.client(Renewable::Never);
-        client.session.begin(&response, began);
+        client.session.accept(&response, began);
         Ok(client)
     }
 

@@ -115,11 +115,6 @@ impl Session {
         }))
     }
 
-    /// Starts with the response to an authorization code, whose request was sent at this time.
-    pub(crate) fn begin(&self, response: &TokenResponse, obtained: SystemTime) {
-        self.accept(response, obtained);
-    }
-
     /// The token to present now. Requests a new one if there is none, or if it has expired.
     async fn current(&self) -> Outcome {
         let now = self.0.clock.read();
@@ -195,7 +190,8 @@ impl Session {
         }
     }
 
-    fn accept(&self, response: &TokenResponse, obtained: SystemTime) -> AccessTokenText {
+    /// Begins to use a token whose request was sent at this time.
+    pub(crate) fn accept(&self, response: &TokenResponse, obtained: SystemTime) -> AccessTokenText {
         let token = response.access_token().clone();
         let new = response.refresh_token().map(RefreshToken::new);
         // Before a request can use the access token: the old refresh token may be useless now.

@@ -46,7 +46,10 @@ async fn a_token_that_expires_soon_is_renewed_while_requests_go_on_with_it() {
 
     world.open();
     world.until(|script| script.issued == 2).await;
-    while get(&world, &client).await == first {}
+    let mut requests = 1..1000;
+    while get(&world, &client).await == first {
+        assert!(requests.next().is_some(), "the new token is used");
+    }
     assert_eq!(world.issued(), 2);
 }
 
@@ -122,11 +125,11 @@ async fn a_failed_renewal_is_not_an_error_while_the_token_is_valid() {
         assert_eq!(get(&world, &client).await, first);
         world.until(|script| script.token_requests.len() == 2).await;
     }
-    // The client has the response by now, or a request in flight would be the second.
     world.advance(9);
     assert_eq!(get(&world, &client).await, first);
     assert_eq!(world.script().token_requests.len(), 2);
-    world.advance(1);
+    // The pause begins when the client reads the response, which is before now.
+    world.advance(10);
     get(&world, &client).await;
     world.until(|script| script.token_requests.len() == 3).await;
 

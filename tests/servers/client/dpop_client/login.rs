@@ -183,3 +183,25 @@ async fn a_session_without_a_refresh_token_ends() {
     };
     assert!(matches!(*reason, DpopClientError::LoginRequired));
 }
+
+/// RFC 6749 section 3.2.1: a client without credentials sends its identifier, once.
+#[tokio::test]
+async fn a_public_client_sends_its_identifier() {
+    let world = World::start().await;
+    let builder = world.builder().with_public_client("service");
+    let login = builder.start_login(REDIRECT_URI).await.unwrap();
+    let pushed = world.script().pushed["urn:request:0"].clone();
+    assert_eq!(value(&pushed, "client_id"), Some("service"));
+    let client = login.finish(&log_in(&login).await).await.unwrap();
+    for _ in 0..2 {
+        let response = client.get(world.orders()).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        world.advance(600);
+    }
+    let script = world.script();
+    assert_eq!(script.token_requests.len(), 2);
+    for (headers, form) in &script.token_requests {
+        assert_eq!(value(form, "client_id"), Some("service"));
+        assert!(!headers.contains_key("authorization"));
+    }
+}

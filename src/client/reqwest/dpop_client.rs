@@ -15,6 +15,7 @@ use crate::client::reqwest::session::Session;
 use crate::client::reqwest::transport::{Http, Presented, RequestCopy, call};
 use crate::client::resources::DpopClientService;
 use crate::client::signer::ProofSigner;
+use crate::client::token::TokenResponse;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::thumbprint::Thumbprint;
 
@@ -92,6 +93,15 @@ impl DpopClient {
         }
         let again = again.ok_or(DpopClientError::Request(ClientError::BodyNotCopyable))?;
         Ok(self.send(again).await?.into_body())
+    }
+
+    /// The response with the current access token, which is requested or renewed as for a request. For requests that this
+    /// client cannot send (gRPC, WebSocket): each needs a proof by the same key ([`NewProof`](crate::client::NewProof)).
+    pub async fn token_response(&self) -> Result<TokenResponse, DpopClientError> {
+        self.session
+            .response()
+            .await
+            .map_err(DpopClientError::Token)
     }
 
     /// The thumbprint of the public key (`jkt`), to which the tokens are bound. It is no secret.

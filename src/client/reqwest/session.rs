@@ -70,20 +70,27 @@ struct State {
 type Outcome = Result<AccessTokenText, Arc<DpopClientError>>;
 
 struct Held {
-    token: AccessTokenText,
+    response: TokenResponse,
     obtained: SystemTime,
-    /// `None` for a token whose lifetime is not known: it is used until a server rejects it.
-    lifetime: Option<Duration>,
 }
 
 impl Held {
+    fn token(&self) -> &AccessTokenText {
+        self.response.access_token()
+    }
+
+    /// `None` for a token whose lifetime is not known: it is used until a server rejects it.
+    fn lifetime(&self) -> Option<Duration> {
+        self.response.expires_in()
+    }
+
     fn has_expired(&self, now: SystemTime) -> bool {
-        self.lifetime
+        self.lifetime()
             .is_some_and(|lifetime| self.age(now) >= lifetime)
     }
 
     fn is_due(&self, now: SystemTime) -> bool {
-        self.lifetime.is_some_and(|lifetime| {
+        self.lifetime().is_some_and(|lifetime| {
             let lead = MAX_LEAD.min(lifetime / 5);
             self.age(now) >= lifetime.saturating_sub(lead)
         })
@@ -122,7 +129,7 @@ impl Session {
             let mut state = self.0.state.lock();
             match &state.held {
                 Some(held) if !held.has_expired(now) => {
-                    let (token, is_due) = (held.token.clone(), held.is_due(now));
+                    let (token, is_due) = (held.token().clone(), held.is_due(now));
                     if is_due && now >= state.paused_until {
                         self.start(&mut state);
                     }
@@ -134,14 +141,22 @@ impl Session {
         outcome_of(renewal).await
     }
 
+    /// The response that the token to present now came with.
+    pub(crate) async fn response(&self) -> Result<TokenResponse, Arc<DpopClientError>> {
+        self.current().await?;
+        let state = self.0.state.lock();
+        let held = state.held.as_ref();
+        Ok(held.ok_or(DpopClientError::LoginRequired)?.response.clone())
+    }
+
     /// Replaces a token that a server has rejected, unless this has already happened. `None` if it is too new.
     pub(crate) async fn replace(&self, rejected: &HeaderValue) -> Option<Outcome> {
         let now = self.0.clock.read();
         let renewal = {
             let mut state = self.0.state.lock();
             match &state.held {
-                Some(held) if held.token.authorization() != rejected => {
-                    return Some(Ok(held.token.clone()));
+                Some(held) if held.token().authorization() != rejected => {
+                    return Some(Ok(held.token().clone()));
                 }
                 Some(held) if held.age(now) < MIN_AGE => return None,
                 _ => self.start(&mut state),
@@ -206,9 +221,8 @@ impl Session {
             state.renewable = Renewable::ByRefreshToken(new);
         }
         state.held = Some(Held {
-            token: token.clone(),
+            response: response.clone(),
             obtained,
-            lifetime: response.expires_in(),
         });
         token
     }

@@ -184,3 +184,21 @@ async fn a_stream_is_not_sent_again() {
     assert!(is_lost(send().await), "the nonce is too old as well");
     assert_eq!(send().await.unwrap().text().await.unwrap(), "tea");
 }
+
+#[tokio::test]
+async fn other_clients_can_use_the_current_token() {
+    let world = World::start().await;
+    let client = world.client().await;
+    let held = client.token_response().await.unwrap();
+    let response = client.get(world.orders()).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), world.issued()), (200, 1));
+    assert_eq!(world.last_token(), held.access_token().authorization());
+
+    world.advance(held.expires_in().unwrap().as_secs());
+    let renewed = client.token_response().await.unwrap();
+    assert_ne!(
+        renewed.access_token().as_str(),
+        held.access_token().as_str()
+    );
+    assert_eq!(world.issued(), 2);
+}

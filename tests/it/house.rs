@@ -38,7 +38,7 @@ fn code(file: &Path) -> String {
 /// The modules that a file declares, in their order, without `mod tests`.
 fn modules(file: &Path) -> Vec<Module> {
     let folder = match file.file_stem().and_then(|stem| stem.to_str()) {
-        Some("lib" | "mod") => file.parent().unwrap().to_owned(),
+        Some("lib" | "main" | "mod") => file.parent().unwrap().to_owned(),
         _ => file.with_extension(""),
     };
     let declared = read(file);
@@ -347,7 +347,10 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 #[test]
 fn files_and_functions_are_short_or_give_a_reason() {
     let mut seen = 0;
-    for file in files_below(&src().join("lib.rs")) {
+    // The tool `dpop` is a house of its own: it sees only what is public here.
+    let tool = files_below(&src().join("bin/dpop/main.rs"));
+    assert!(tool.len() > 10, "too few files of the tool were found");
+    for file in files_below(&src().join("lib.rs")).into_iter().chain(tool) {
         let text = read(&file);
         let lines = text.lines().count();
         let has_reason = text

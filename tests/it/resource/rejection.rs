@@ -184,16 +184,9 @@ fn names_contain_no_details() {
     }
 }
 
-/// The authorization server has reasons of its own, too.
-#[test]
-fn token_requests_share_the_names_of_proof_reasons() {
-    let shared: [(TokenRequestRejection, &str); 4] = [
-        (TargetError::Misdirected.into(), "target_misdirected"),
-        (ProofError::Replayed.into(), "proof_replayed"),
-        (NonceError::Missing.into(), "nonce_missing"),
-        (ReplayStoreError::Full.into(), "unavailable_replay_full"),
-    ];
-    let own: [(TokenRequestRejection, &str); 5] = [
+/// The reasons that only the authorization server has.
+fn reasons_of_token_requests() -> [(TokenRequestRejection, &'static str); 5] {
+    [
         (DpopJktError::Contradictory.into(), "dpop_jkt_contradictory"),
         (DpopJktError::Malformed.into(), "dpop_jkt_malformed"),
         (
@@ -205,13 +198,24 @@ fn token_requests_share_the_names_of_proof_reasons() {
             GrantBindingError::RefreshTokenOfOtherKey.into(),
             "grant_refresh_token_of_other_key",
         ),
+    ]
+}
+
+/// The authorization server has reasons of its own, too.
+#[test]
+fn token_requests_share_the_names_of_proof_reasons() {
+    let shared: [(TokenRequestRejection, &str); 4] = [
+        (TargetError::Misdirected.into(), "target_misdirected"),
+        (ProofError::Replayed.into(), "proof_replayed"),
+        (NonceError::Missing.into(), "nonce_missing"),
+        (ReplayStoreError::Full.into(), "unavailable_replay_full"),
     ];
     let of_resource_server: BTreeSet<&str> = reasons().into_iter().map(|(_, name)| name).collect();
     for (rejection, name) in shared {
         assert_eq!(rejection.reason(), name);
         assert!(of_resource_server.contains(name), "{name}");
     }
-    for (rejection, name) in own {
+    for (rejection, name) in reasons_of_token_requests() {
         assert_eq!(rejection.reason(), name);
         assert!(!of_resource_server.contains(name), "{name}");
     }
@@ -251,4 +255,29 @@ fn the_tests_cover_every_name_in_the_code() {
     .collect();
     let known: BTreeSet<&str> = reasons().into_iter().map(|(_, name)| name).collect();
     assert_eq!(in_the_code, known);
+}
+
+/// The page has a row for each name, and no row for a name that is gone.
+#[test]
+fn the_guide_has_a_row_for_every_reason() {
+    let page = include_str!("../../../docs/guide/troubleshooting.md");
+    let rows = page.split("## All reasons").nth(1).unwrap();
+    let rows = rows.split("\n## ").next().unwrap();
+    let first_cells = rows.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = first_cells.flat_map(|row| {
+        let cell = row.split(" |").next().unwrap();
+        cell.split(", ").map(|name| name.trim_matches('`'))
+    });
+    let names: Vec<&str> = names.collect();
+    let on_the_page: BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(on_the_page.len(), names.len(), "a name has two rows");
+    let of_resource_server = reasons().into_iter().map(|(_, name)| name);
+    let of_token_requests = reasons_of_token_requests()
+        .into_iter()
+        .map(|(_, name)| name);
+    let known: BTreeSet<&str> = of_resource_server
+        .chain(of_token_requests)
+        .chain([Rejection::TooManyRequests.reason()])
+        .collect();
+    assert_eq!(on_the_page, known);
 }

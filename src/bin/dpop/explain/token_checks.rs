@@ -1,0 +1,399 @@
+//! The checks of an access token, by RFC 9068 section 4, and of its binding.
+//!
+//! As for proofs, each part is put into a good token, signed here, about which the library decides.
+
+use serde_json::{Map, Value, json};
+use tower_dpop::jose::SigningKey;
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, Profile, TokenError,
+};
+use tower_dpop::{Claims, JwtVerifier, KeySet, Rejection, Thumbprint, Timestamp};
+
+use crate::explain::check::{Check, Fault, Outcome, Section};
+use crate::explain::jwt::Jwt;
+use crate::explain::probe::{Probe, object, replaced, sign};
+use crate::explain::proof_checks::Found;
+use crate::explain::values::{self, text, time};
+use crate::failure::Failure;
+use crate::terminal::shown;
+
+/// What the server requires of access tokens, as far as it was given.
+pub(crate) struct TokenRules {
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) keys: Option<KeySet>,
+    pub(crate) typ: Typ,
+    /// The key to which the token is bound, if the token cannot say it.
+    pub(crate) jkt: Option<Thumbprint>,
+    pub(crate) now: Timestamp,
+}
+
+/// Which `typ` is accepted.
+#[derive(Clone, Copy)]
+pub(crate) enum Typ {
+    AtJwt,
+    Lenient,
+    Of(Profile),
+}
+
+/// The token, as far as it can be read.
+pub(crate) struct FoundToken<'t> {
+    pub(crate) rules: &'t TokenRules,
+    text: &'t str,
+    jwt: Option<Jwt<'t>>,
+    pub(crate) key: SigningKey,
+    pub(crate) verifier: JwtVerifier<KeySet>,
+}
+
+impl<'t> FoundToken<'t> {
+    pub(crate) fn new(rules: &'t TokenRules, text: &'t str) -> Result<Self, Failure> {
+        let key = SigningKey::generate().map_err(Failure::work)?;
+        let keys: KeySet = json!(key.public_key())
+            .to_string()
+            .parse()
+            .map_err(Failure::work)?;
+        let jwt = Jwt::of_token(text);
+        let verifier = rules.verifier(jwt.as_ref(), keys);
+        Ok(Self {
+            rules,
+            text,
+            jwt,
+            key,
+            verifier,
+        })
+    }
+
+    fn header(&self, name: &str) -> Option<&Value> {
+        self.jwt.as_ref()?.header.get(name)
+    }
+
+    fn claim(&self, name: &str) -> Option<&Value> {
+        self.jwt.as_ref()?.payload.get(name)
+    }
+
+    /// The key to which the token says that it is bound.
+    fn confirmation(&self) -> Option<Confirmation> {
+        match (self.rules.jkt, &self.jwt) {
+            (Some(jkt), _) => Some(Confirmation::Thumbprint(jkt)),
+            (None, None) => None,
+            (None, Some(_)) => {
+                serde_json::from_value(self.claim("cnf").cloned().unwrap_or_default()).ok()
+            }
+        }
+    }
+
+    pub(crate) async fn checks(&self) -> Vec<Check> {
+        let check = |name, outcome| Check::new(Section::Token, name, outcome);
+        if self.jwt.is_none() {
+            return vec![check("well-formed JWT", self.opaque().await)];
+        }
+        vec![
+            check("well-formed JWT", self.form().await),
+            check("typ", self.typ().await),
+            check("alg", self.alg().await),
+            check("iss", self.iss().await),
+            check("aud", self.aud().await),
+            check("exp", self.validity("exp", "expired").await),
+            check("nbf", self.validity("nbf", "becomes valid").await),
+            check("signature", self.signature().await),
+            check("claims", self.claims().await),
+        ]
+    }
+
+    async fn opaque(&self) -> Outcome {
+        if self.rules.keys.is_none() {
+            return Outcome::not_checked(
+                "the token is not a JWT: only its authorization server can read it",
+            );
+        }
+        match self.verify(self.text).await {
+            Err(error) => Fault::of(Rejection::from(error))
+                .detail("it does not have the three segments of a JWT")
+                .into(),
+            Ok(_) => Outcome::passed(""),
+        }
+    }
+
+    async fn form(&self) -> Outcome {
+        let Some(jwt) = &self.jwt else {
+            return Outcome::not_checked("it is not a JWT");
+        };
+        let (header, claims) = (self.good_header(), self.good_claims());
+        let parts = [
+            ("header", &jwt.header, &jwt.header.bytes, &as_bytes(&claims)),
+            (
+                "payload",
+                &jwt.payload,
+                &as_bytes(&header),
+                &jwt.payload.bytes,
+            ),
+        ];
+        for (name, part, header, payload) in parts {
+            let token = sign(&self.key, header, payload);
+            if let Err(error @ TokenError::Malformed) = self.verify(&token).await {
+                let why = part.fault.clone();
+                let why = why.unwrap_or_else(|| "a member is not accepted".to_owned());
+                return Fault::of(Rejection::from(error))
+                    .detail(format!("{name}: {why}"))
+                    .into();
+            }
+        }
+        Outcome::passed("")
+    }
+
+    async fn typ(&self) -> Outcome {
+        let header = replaced(&self.good_header(), "typ", self.header("typ"));
+        match self.probe(&header, &self.own_claims("-")).await {
+            Err(error @ TokenError::Type) => match self.unexpected(error, self.header("typ")) {
+                Outcome::Failed(fault) => {
+                    let detail =
+                        "--profile and --lenient-typ check as a server that accepts others";
+                    fault.detail(detail).into()
+                }
+                outcome => outcome,
+            },
+            _ => Outcome::passed(text(self.header("typ"))),
+        }
+    }
+
+    async fn alg(&self) -> Outcome {
+        let header = replaced(&self.good_header(), "alg", self.header("alg"));
+        match self.probe(&header, &self.good_claims()).await {
+            Err(error @ TokenError::Algorithm) => self.unexpected(error, self.header("alg")),
+            _ => Outcome::passed(text(self.header("alg"))),
+        }
+    }
+
+    async fn iss(&self) -> Outcome {
+        let found = self.claim("iss");
+        if self.rules.issuer.is_none() {
+            return Outcome::not_checked(format!(
+                "{}; --issuer gives the expected one",
+                text(found)
+            ));
+        }
+        match self.probe_claim("iss").await {
+            Err(error @ TokenError::Issuer) => self.unexpected(error, found),
+            _ => Outcome::passed(text(found)),
+        }
+    }
+
+    async fn aud(&self) -> Outcome {
+        let found = self.claim("aud");
+        if self.rules.audience.is_none() {
+            return Outcome::not_checked(format!(
+                "{}; --audience gives the expected one",
+                text(found)
+            ));
+        }
+        match self.probe_claim("aud").await {
+            Err(error @ TokenError::Audience) => self.unexpected(error, found),
+            _ => Outcome::passed(text(found)),
+        }
+    }
+
+    async fn validity(&self, name: &'static str, what: &str) -> Outcome {
+        let (found, now) = (self.claim(name), self.rules.now);
+        match self.probe_claim(name).await {
+            Err(error @ (TokenError::Expired | TokenError::NotYetValid)) => {
+                let fault = Fault::of(Rejection::from(error)).found(time(found, now));
+                match found.and_then(Value::as_f64) {
+                    Some(at) => fault.detail(format!("{what} {}", values::distance(at, now))),
+                    None => fault,
+                }
+                .into()
+            }
+            _ if found.is_none() => Outcome::passed("none"),
+            _ => Outcome::passed(time(found, now)),
+        }
+    }
+
+    /// By the issuer's keys, at a time and for an audience at which the token is valid otherwise.
+    async fn signature(&self) -> Outcome {
+        let Some(keys) = &self.rules.keys else {
+            return Outcome::not_checked("no keys of the issuer were given (--jwks or --issuer)");
+        };
+        let (Some(exp), Some(_), Some(_)) = (
+            self.claim("exp").and_then(Value::as_f64),
+            self.claim("iss"),
+            first_audience(self.claim("aud")),
+        ) else {
+            return Outcome::not_checked("it has no iss, aud or exp");
+        };
+        let verifier = TokenRules {
+            issuer: None,
+            audience: None,
+            keys: None,
+            typ: Typ::Lenient,
+            jkt: None,
+            now: self.rules.now,
+        }
+        .verifier(self.jwt.as_ref(), keys.clone());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates"
+        )]
+        let then = Timestamp::from_unix((exp - 1.0) as u64);
+        let verified = verifier.verify(PresentedToken::new(self.text), then).await;
+        match verified {
+            Ok(_) | Err(TokenError::Claims) => Outcome::passed("by a key of the issuer"),
+            Err(error @ (TokenError::Key | TokenError::Signature)) => {
+                let kid = self.header("kid");
+                let known = kid
+                    .and_then(Value::as_str)
+                    .is_some_and(|kid| keys.has_kid(kid));
+                Fault::of(Rejection::from(error))
+                    .found(format!("kid {}", text(kid)))
+                    .expected(if known {
+                        "a signature by the key with this kid".to_owned()
+                    } else {
+                        format!("the kid of one of the issuer's keys ({})", keys.len())
+                    })
+                    .into()
+            }
+            Err(error) => Outcome::not_checked(error.to_string()),
+        }
+    }
+
+    async fn claims(&self) -> Outcome {
+        let claims = replaced(&self.own_claims(""), "sub", self.claim("sub"));
+        match self.probe(&self.good_header(), &claims).await {
+            Err(error @ TokenError::Claims) => {
+                let clients = ["sub", "client_id", "azp", "appid", "cid"];
+                let fault = Fault::of(Rejection::from(error));
+                if clients.iter().all(|name| self.claim(name).is_none()) {
+                    fault.detail("it names neither a user nor a client (sub, client_id)")
+                } else {
+                    fault.detail("sub, client_id or scope has another type than expected")
+                }
+                .into()
+            }
+            _ => Outcome::passed(match (self.claim("sub"), self.claim("client_id")) {
+                (Some(subject), _) => format!("sub {}", text(Some(subject))),
+                (None, client) => format!("client_id {}", text(client)),
+            }),
+        }
+    }
+
+    /// Check 12, second half.
+    pub(crate) async fn binding(&self, probe: &Probe, proof: &Found<'_>) -> Outcome {
+        let Some((jwk, alg)) = proof.usable_key() else {
+            return Outcome::not_checked("there is no usable key in the proof");
+        };
+        let Some(confirmation) = self.confirmation() else {
+            return Outcome::not_checked(if self.jwt.is_none() {
+                "the token is not a JWT; --jkt gives the key that it is bound to"
+            } else {
+                "the cnf of the token is malformed"
+            });
+        };
+        let found = proof.key().map(|key| key.thumbprint().to_string());
+        let found = found.unwrap_or_default();
+        match probe.binding(self.text, (jwk, &alg), confirmation).await {
+            Err(rejected @ Rejection::Binding(_)) => {
+                let fault = Fault::of(rejected).found(format!("jkt of the proof's key: {found}"));
+                match confirmation {
+                    Confirmation::Thumbprint(jkt) => {
+                        fault.expected(format!("jkt in the token's cnf: {jkt}"))
+                    }
+                    _ => fault
+                        .detail(format!(
+                            "cnf of the token: {}",
+                            values::value(self.claim("cnf"))
+                        ))
+                        .expected("a cnf with jkt"),
+                }
+                .into()
+            }
+            Ok(()) | Err(Rejection::Proof(_)) => Outcome::passed(found),
+            Err(rejected) => Outcome::not_checked(rejected.to_string()),
+        }
+    }
+
+    fn unexpected(&self, error: TokenError, found: Option<&Value>) -> Outcome {
+        let expected = self.verifier.expected(&error).unwrap_or_default();
+        Fault::of(Rejection::from(error))
+            .found(text(found))
+            .expected(shown(&expected))
+            .into()
+    }
+
+    fn good_header(&self) -> Map<String, Value> {
+        object(json!({ "typ": "at+jwt", "alg": self.key.algorithm() }))
+    }
+
+    fn good_claims(&self) -> Map<String, Value> {
+        object(json!({
+            "iss": self.verifier.issuers().first(),
+            "aud": self.rules.audience(self.jwt.as_ref()),
+            "exp": self.rules.now.plus(600).as_unix(),
+            "sub": "-",
+        }))
+    }
+
+    /// The claims of the token that no other check is about.
+    fn own_claims(&self, subject: &str) -> Map<String, Value> {
+        let members = self.jwt.as_ref().map(|jwt| jwt.payload.members.clone());
+        let mut claims = members.unwrap_or_default();
+        for name in ["nbf", "cnf"] {
+            claims.remove(name);
+        }
+        claims.extend(self.good_claims());
+        claims.insert("sub".to_owned(), subject.into());
+        claims
+    }
+
+    async fn probe_claim(&self, name: &str) -> Result<AccessToken<Claims>, TokenError> {
+        let claims = replaced(&self.good_claims(), name, self.claim(name));
+        self.probe(&self.good_header(), &claims).await
+    }
+
+    async fn probe(
+        &self,
+        header: &Map<String, Value>,
+        claims: &Map<String, Value>,
+    ) -> Result<AccessToken<Claims>, TokenError> {
+        let token = sign(&self.key, &as_bytes(header), &as_bytes(claims));
+        self.verify(&token).await
+    }
+
+    async fn verify(&self, token: &str) -> Result<AccessToken<Claims>, TokenError> {
+        let token = PresentedToken::new(token);
+        self.verifier.verify(token, self.rules.now).await
+    }
+}
+
+impl TokenRules {
+    /// A verifier by these rules. What was not given is what the token has.
+    pub(crate) fn verifier(&self, token: Option<&Jwt<'_>>, keys: KeySet) -> JwtVerifier<KeySet> {
+        let stated = token.and_then(|jwt| jwt.payload.get("iss")?.as_str());
+        let issuer = self.issuer.as_deref().or(stated).unwrap_or_default();
+        let verifier = JwtVerifier::new(issuer, self.audience(token), keys);
+        match self.typ {
+            Typ::AtJwt => verifier,
+            Typ::Lenient => verifier.with_lenient_typ(),
+            Typ::Of(profile) => verifier.with_profile(profile),
+        }
+    }
+
+    fn audience(&self, token: Option<&Jwt<'_>>) -> String {
+        let stated = token.and_then(|jwt| first_audience(jwt.payload.get("aud")));
+        self.audience
+            .as_deref()
+            .or(stated)
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+fn first_audience(aud: Option<&Value>) -> Option<&str> {
+    match aud? {
+        Value::Array(several) => several.first()?.as_str(),
+        one => one.as_str(),
+    }
+}
+
+pub(crate) fn as_bytes(members: &Map<String, Value>) -> Vec<u8> {
+    json!(members).to_string().into_bytes()
+}

@@ -1,0 +1,149 @@
+//! Reads keys, secrets and files that arguments name.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tower_dpop::Algorithm;
+use tower_dpop::jose::{SigningKey, SigningKeyError};
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+/// No key, token, proof or head of a request is longer.
+const MAX_LENGTH: u64 = 256 * 1024;
+
+/// The client's key.
+#[derive(Args)]
+pub(crate) struct KeyFile {
+    /// The client's private key: a file with PKCS#8 in PEM, or a JWK
+    #[arg(long = "key", value_name = "FILE")]
+    path: PathBuf,
+
+    /// The algorithm, if the file does not name the one that is meant
+    ///
+    /// A PEM file names none: RSA keys then sign with PS256, Ed25519 keys with the name Ed25519.
+    #[arg(long, value_name = "ALG")]
+    alg: Option<Algorithm>,
+}
+
+impl KeyFile {
+    pub(crate) fn read(&self) -> Result<SigningKey, Failure> {
+        read_key(&self.path, self.alg)
+    }
+}
+
+/// The client's key, if it is to last longer than one run.
+#[derive(Args)]
+pub(crate) struct OptionalKey {
+    /// The client's private key, to which the token is bound: PKCS#8 in PEM, or a JWK
+    #[arg(long = "key", value_name = "FILE")]
+    path: Option<PathBuf>,
+
+    /// The algorithm, if the file does not name the one that is meant
+    #[arg(long, value_name = "ALG", requires = "path")]
+    alg: Option<Algorithm>,
+}
+
+impl OptionalKey {
+    pub(crate) fn read(&self) -> Result<Option<SigningKey>, Failure> {
+        let path = self.path.as_deref();
+        path.map(|path| read_key(path, self.alg)).transpose()
+    }
+}
+
+/// Reads a private key, in either of its formats.
+fn read_key(path: &Path, alg: Option<Algorithm>) -> Result<SigningKey, Failure> {
+    let text = read_file(path)?;
+    warn_if_others_can_read(path);
+    let key = if text.trim_start().starts_with('{') {
+        SigningKey::from_jwk(&text)
+    } else {
+        SigningKey::from_pkcs8_pem(&text)
+    };
+    let key = key.and_then(|key| match alg {
+        Some(alg) => key.with_algorithm(alg),
+        None => Ok(key),
+    });
+    key.map_err(|error| {
+        let hint = match error {
+            SigningKeyError::Pem => "\n`openssl pkcs8 -topk8 -nocrypt` converts other PEM files",
+            _ => "",
+        };
+        Failure::work(format_args!("{}: {error}{hint}", path.display()))
+    })
+}
+
+/// As ssh does for its keys, but only with a warning.
+fn warn_if_others_can_read(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        let mode = path.metadata().map_or(0, |metadata| metadata.mode());
+        if mode & 0o077 != 0 {
+            eprintln!(
+                "dpop: warning: {}: other users may read this key (mode {:o}): chmod 600",
+                path.display(),
+                mode & 0o777
+            );
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+/// A secret as an argument gives it: the text itself, `@FILE`, or `-` for standard input.
+pub(crate) fn secret(argument: &str) -> Result<Zeroizing<String>, Failure> {
+    let text = match argument.strip_prefix('@') {
+        Some(path) => read_file(Path::new(path))?,
+        None if argument == "-" => read(io::stdin().lock(), "standard input")?,
+        None => Zeroizing::new(argument.to_owned()),
+    };
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// The text of a file, or of standard input if the path is `-`.
+pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    if path.as_os_str() == "-" {
+        return read(io::stdin().lock(), "standard input");
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| Failure::work(format_args!("{name}: {error}")))?;
+    read(file, &name)
+}
+
+/// The bytes of a file, of any length, or of standard input if the path is `-`.
+pub(crate) fn read_bytes(path: &str) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = match path {
+        "-" => io::stdin().lock().read_to_end(&mut bytes),
+        path => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| Failure::work(format_args!("{path}: {error}")))?;
+    Ok(bytes)
+}
+
+fn read(source: impl Read, name: &str) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let length = source
+        .take(MAX_LENGTH + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::work(format_args!("{name}: {error}")))?;
+    if length as u64 > MAX_LENGTH {
+        return Err(Failure::work(format_args!(
+            "{name}: longer than {MAX_LENGTH} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// Runs a future to its end.
+pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::work)?;
+    Ok(runtime.block_on(future))
+}

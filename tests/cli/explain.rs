@@ -110,7 +110,7 @@ const NAMED: &[(Defect, &str, &str)] = &[
     (Defect::NoHtu, "required claims", "missing: htu"),
     (Defect::NoIat, "required claims", "missing: iat"),
     (Defect::NoAth, "required claims", "missing: ath"),
-    (Defect::NoJwk, "required claims", "missing in the header: jwk"),
+    (Defect::NoJwk, "required claims", "missing: jwk (in the header)"),
     (Defect::EmptyJti, "required claims", "a jti of 0 bytes"),
     (Defect::LongJti, "required claims", "a jti of 513 bytes"),
     (Defect::WrongTyp, "typ", "JWT"),
@@ -230,11 +230,37 @@ fn names_each_defect_of_a_token_request() {
     }
 }
 
+/// Whatever is wrong, the decision is one of the failed checks.
+#[test]
+fn shows_the_reason_of_the_decision_among_several() {
+    let scene = Scene::new("explain-pairs");
+    let request = scene.request();
+    let all = Defect::ALL;
+    for distance in [7, 19] {
+        for (place, one) in all.iter().enumerate() {
+            let other = all[(place + distance) % all.len()];
+            let request = request.again().with_defect(*one).with_defect(other);
+            let explanation = json(&scene.explain(&request, &["--json"]));
+            assert_eq!(explanation["verdict"], "rejected", "{one}, {other}");
+            let failed = checks(&explanation, "failed");
+            let reasons: Vec<_> = failed.iter().map(|check| &check["reason"]).collect();
+            let reason = &explanation["reason"];
+            assert!(
+                reasons.contains(&reason),
+                "{one}, {other}: {reason}, {reasons:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn shows_all_faults_at_once() {
     let scene = Scene::new("explain-all");
     let mut request = scene.request();
     request.proof_header["typ"] = "JWT".into();
+    let members = request.proof_claims.as_object_mut().unwrap();
+    members.remove("jti");
+    members.remove("ath");
     request.proof_claims["htm"] = "DELETE".into();
     request.proof_claims["htu"] = "https://api.example.com/v1/orders".into();
     request.proof_claims["iat"] = 1_699_999_000.into();
@@ -242,6 +268,7 @@ fn shows_all_faults_at_once() {
     let run = scene.explain(&request, &[]);
     assert_eq!(run.status, 1);
     for text in [
+        "              missing: jti, ath\n",
         "  FAILED   4  typ              the DPoP proof has the wrong typ\n",
         "              found     DELETE\n              expected  GET\n",
         "the path differs: /v1/orders instead of /orders: does a proxy strip or add a prefix?\n",
@@ -249,7 +276,7 @@ fn shows_all_faults_at_once() {
         "1699999000 (2023-11-14T21:56:40Z), 1000 s ago\n",
         "  FAILED      aud              the access token is for another audience\n",
         "\nrejected: proof_typ (status 401 invalid_dpop_proof)\n",
-        "\n5 checks failed: a server reports one of them\n",
+        "\n6 checks failed: a server reports one of them\n",
     ] {
         assert!(run.stdout.contains(text), "{text}\n{}", run.stdout);
     }

@@ -180,21 +180,21 @@ impl<'p> Found<'p> {
             missing.push("ath");
             fault = Some(ProofError::ClaimMissing.into());
         }
-        if let Some(fault) = fault {
-            return Fault::of(fault)
-                .detail(format!("missing: {}", missing.join(" ")))
-                .expected(if has_token {
-                    "jti htm htu iat ath"
-                } else {
-                    "jti htm htu iat"
-                })
-                .into();
-        }
+        // The header is checked first.
         if let Err(rejected @ TokenRequestRejection::Proof(ProofError::NoKey)) =
             self.probe.header("jwk", self.header("jwk"))
         {
-            return Fault::of(rejected)
-                .detail("missing in the header: jwk")
+            missing.insert(0, "jwk (in the header)");
+            fault = Some(rejected);
+        }
+        if let Some(fault) = fault {
+            return Fault::of(fault)
+                .detail(format!("missing: {}", missing.join(", ")))
+                .expected(if has_token {
+                    "jti htm htu iat ath, and jwk in the header"
+                } else {
+                    "jti htm htu iat, and jwk in the header"
+                })
                 .into();
         }
         if let Err(rejected @ TokenRequestRejection::Proof(ProofError::JtiLength)) =

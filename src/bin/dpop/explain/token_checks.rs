@@ -165,30 +165,26 @@ impl<'t> FoundToken<'t> {
     }
 
     async fn iss(&self) -> Outcome {
-        let found = self.claim("iss");
-        if self.rules.issuer.is_none() {
-            return Outcome::not_checked(format!(
-                "{}; --issuer gives the expected one",
-                text(found)
-            ));
-        }
+        let (found, given) = (self.claim("iss"), self.rules.issuer.is_some());
         match self.probe_claim("iss").await {
-            Err(error @ TokenError::Issuer) => self.unexpected(error, found),
-            _ => Outcome::passed(text(found)),
+            Err(error @ TokenError::Issuer) if given => self.unexpected(error, found),
+            Err(error @ TokenError::Issuer) => Fault::of(Rejection::from(error))
+                .detail("there is none")
+                .into(),
+            _ if given => Outcome::passed(text(found)),
+            _ => not_compared(found, "--issuer"),
         }
     }
 
     async fn aud(&self) -> Outcome {
-        let found = self.claim("aud");
-        if self.rules.audience.is_none() {
-            return Outcome::not_checked(format!(
-                "{}; --audience gives the expected one",
-                text(found)
-            ));
-        }
+        let (found, given) = (self.claim("aud"), self.rules.audience.is_some());
         match self.probe_claim("aud").await {
-            Err(error @ TokenError::Audience) => self.unexpected(error, found),
-            _ => Outcome::passed(text(found)),
+            Err(error @ TokenError::Audience) if given => self.unexpected(error, found),
+            Err(error @ TokenError::Audience) => Fault::of(Rejection::from(error))
+                .detail("there is none")
+                .into(),
+            _ if given => Outcome::passed(text(found)),
+            _ => not_compared(found, "--audience"),
         }
     }
 
@@ -385,6 +381,10 @@ impl TokenRules {
             .unwrap_or_default()
             .to_owned()
     }
+}
+
+fn not_compared(found: Option<&Value>, option: &str) -> Outcome {
+    Outcome::not_checked(format!("{}; {option} gives the expected one", text(found)))
 }
 
 fn first_audience(aud: Option<&Value>) -> Option<&str> {

@@ -2,7 +2,7 @@
 //!
 //! | page | read it if |
 //! |---|---|
-//! | [Protect a service](protect_a_service) | you start here: from an empty folder to a response 200 |
+//! | [Protect a service](protect_a_service) | you start here: from an empty folder to a 200 response |
 //! | [Access tokens](access_tokens) | you choose how access tokens are verified |
 //! | [Issuers, product by product](issuers) | your tokens come from Keycloak, Auth0, Okta, Entra ID, Duende or oidc-provider |
 //! | [Scopes and step-up authentication](scopes_and_step_up) | routes require different things of a token |
@@ -104,7 +104,7 @@ macro_rules! page {
 page!(
     protect_a_service,
     "protect-a-service.md",
-    "You start here: from an empty folder to a response 200."
+    "You start here: from an empty folder to a 200 response."
 );
 page!(
     access_tokens,

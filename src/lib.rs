@@ -61,14 +61,14 @@
 //! | [`resource`] | is the request accepted? | |
 //! | [`settings`] | how is a verifier built from a document or from variables? | |
 //! | [`token_endpoint`] | is a token request accepted, at the authorization server? | |
-//! | [`client`](client/index.html) | how does a client sign its requests? | `client` |
+//! | [`client`](client/index.html) | how does a client sign its requests? | `client`; `reqwest`: a client that also gets tokens |
 //! | [`extract`](extract/index.html) | how does an axum handler get its token? | `axum` |
 //! | [`testing`](testing/index.html) | how do I test my own service? | `testing` |
 //! | [`guide`] | how do I do a task? | |
 //!
-//! The *engine*, which verifies signatures, is AWS-LC with `aws-lc-rs` (default), and free of C code with `rust-crypto` alone.
-//! `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own arithmetic. `metrics` reports to the
-//! `metrics` crate; [`telemetry`] lists what is counted and logged.
+//! The *engine*, which verifies signatures, is AWS-LC (`aws-lc-rs`, the default), or RustCrypto without C code
+//! (`rust-crypto` alone). `precomputed-keys` verifies ES256 signatures by recurring keys with this crate's own arithmetic.
+//! `metrics` reports to the `metrics` crate; [`telemetry`] lists what is counted and logged.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_http", feature = "_signing"))))]
 

@@ -49,10 +49,10 @@ use crate::tokens::claims::Claims;
 ///
 /// # Security
 ///
-/// Secrets are given by reference, to a file or to a variable. They are read by [`build`](Self::build), and are neither in the
-/// settings nor in their `Debug` output, except that [`from_vars`](Self::from_vars) keeps those that it was given, and wipes them from memory when
-/// the last clone is dropped. Each setting that weakens a check has `insecure` in its name, or, if it only accepts more
-/// input, `lenient` or `optional`.
+/// Secrets are given by reference, to a file or to a variable, and read by [`build`](Self::build). The settings have none,
+/// except those of [`from_vars`](Self::from_vars): they keep the secrets that they were given, and wipe them from memory when
+/// the last clone is dropped. No `Debug` output has a secret. Each setting that weakens a check has `insecure` in its name,
+/// or, if it only accepts more input, `lenient` or `optional`.
 #[derive(Clone)]
 pub struct Settings {
     document: Document,
@@ -88,8 +88,7 @@ impl Settings {
         Self::from_vars(given)
     }
 
-    /// Reads these variables as [`from_env`](Self::from_env) reads those of the process. Others than `DPOP_*` are
-    /// ignored.
+    /// Reads these variables as [`from_env`](Self::from_env) reads those of the process. Only `DPOP_*` variables are read.
     ///
     /// # Example
     ///
@@ -130,7 +129,7 @@ impl Settings {
 
     /// Builds the verifier: reads files and secrets, connects to Redis, and fetches the keys of issuers.
     ///
-    /// With `start_timeout_seconds = 0`, nothing is reached now: keys are fetched by the first request, and Redis is
+    /// With `start_timeout_seconds = 0`, no server is contacted now: keys are fetched by the first request, and Redis is
     /// connected in the background.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use serde::de::{Error, Expected, Unexpected};
 
 use crate::deserialize::naming;
 
-/// What is wrong, and with which setting: a path such as `issuer[1].audience`, which is empty for the whole document.
+/// What is wrong, and with which setting: a path like `issuer[1].audience`, which is empty for the whole document.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) path: String,
@@ -123,9 +123,10 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Why settings give no verifier: a configuration error, or something unreachable at the start. Its text names the setting, and has no secret.
+/// Why settings give no verifier: a configuration error, or something unreachable at the start. Its text names the setting,
+/// and has no secret.
 ///
-/// The setting is a path such as `issuer.audience` or, if the settings came from variables, the variable's name.
+/// The setting is a path like `issuer.audience` or, if the settings came from variables, the variable's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
     pub(crate) setting: String,

@@ -17,7 +17,7 @@ use crate::input::read_file;
 /// Where the token comes from.
 #[derive(Args)]
 pub(crate) struct Grant {
-    /// The authorization server, whose metadata are fetched
+    /// The authorization server, whose metadata is fetched
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
 
@@ -33,7 +33,7 @@ pub(crate) struct Grant {
     #[arg(long, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
 
-    /// The scopes to ask for, separated by spaces
+    /// The scopes to request, separated by spaces
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
 
@@ -41,7 +41,7 @@ pub(crate) struct Grant {
     #[arg(long, value_name = "URI")]
     resource: Vec<String>,
 
-    /// Accept plain http for servers that are not this machine
+    /// Accept plain http for servers on other machines
     ///
     /// Tokens and secrets can then be read on the way.
     #[arg(long)]

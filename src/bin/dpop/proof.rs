@@ -15,7 +15,7 @@ use crate::input::{KeyFile, secret, wait_for};
 
 /// Print a proof for one request
 ///
-/// A proof is for one method and one URL, and a server accepts it once, within about a minute.
+/// A proof is for one method and one URL. A server accepts it once, for a minute or two.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Proof {
@@ -57,7 +57,7 @@ EXAMPLES
          -H \"$(dpop proof --key key.pem --token @token --header https://api.example.com/orders)\" \\
          https://api.example.com/orders
 
-  `dpop curl` does the same, and signs again if the server demands a nonce.
+  `dpop curl` does the same, and signs again if the server requires a nonce.
 ";
 
 impl Proof {

@@ -15,7 +15,7 @@ use crate::terminal::ascii_json;
 
 /// Get an access token by client credentials, and print it
 ///
-/// The token is bound to the client's key. A demand for a nonce is met.
+/// The token is bound to the client's key. If the server requires a nonce, the request is repeated with it.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Token {

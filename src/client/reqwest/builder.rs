@@ -37,7 +37,7 @@ use crate::time::Clock;
 ///
 /// # Example
 ///
-/// A service that authenticates with a key, signs proofs with another one, and asks for a scope:
+/// A service that authenticates with a key, signs proofs with another one, and requests two scopes:
 ///
 /// ```no_run
 /// use tower_dpop::client::DpopClient;
@@ -80,7 +80,7 @@ const USER_AGENT: &str = concat!("tower-dpop/", env!("CARGO_PKG_VERSION"));
 enum Credentials {
     None,
     Key(SigningKey),
-    /// As the server's metadata say.
+    /// As the server's metadata says.
     Secret(Zeroizing<String>),
     SecretInForm(Zeroizing<String>),
 }
@@ -106,8 +106,8 @@ impl DpopClient {
 }
 
 impl DpopClientBuilder {
-    /// Sets the authorization server. Its metadata are fetched when the client is built: from the well-known URL of [RFC
-    /// 8414](https://www.rfc-editor.org/rfc/rfc8414), or of OpenID Connect Discovery if there are none. Their `issuer` must be
+    /// Sets the authorization server. Its metadata is fetched when the client is built: from the well-known URL of [RFC
+    /// 8414](https://www.rfc-editor.org/rfc/rfc8414), or of OpenID Connect Discovery if there is none. Its `issuer` must be
     /// exactly this one.
     #[must_use]
     pub fn with_issuer(self, issuer: EndpointUrl) -> Self {
@@ -142,13 +142,13 @@ impl DpopClientBuilder {
     }
 
     /// Sets a client with a secret. It is sent in the `Authorization` field (`client_secret_basic`), or in the form
-    /// (`client_secret_post`) if the server's metadata list only that.
+    /// (`client_secret_post`) if the server's metadata lists only that.
     #[must_use]
     pub fn with_client_secret(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.with_identity(id, Credentials::Secret(Zeroizing::new(secret.into())))
     }
 
-    /// Sets a client whose secret is sent in the form (`client_secret_post`), whatever the metadata say.
+    /// Sets a client whose secret is sent in the form (`client_secret_post`), whatever the metadata says.
     #[must_use]
     pub fn with_client_secret_post(self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.with_identity(id, Credentials::SecretInForm(Zeroizing::new(secret.into())))
@@ -179,7 +179,7 @@ impl DpopClientBuilder {
         }
     }
 
-    /// Sets the scopes to ask for, separated by spaces. By default, the server chooses.
+    /// Sets the scopes to request, separated by spaces. By default, the server chooses.
     #[must_use]
     pub fn with_scope(self, scope: impl Into<String>) -> Self {
         Self {
@@ -188,7 +188,7 @@ impl DpopClientBuilder {
         }
     }
 
-    /// Adds a resource indicator: for which API the token is to be ([RFC 8707](https://www.rfc-editor.org/rfc/rfc8707)). It does
+    /// Adds a resource indicator: the API that the token is for ([RFC 8707](https://www.rfc-editor.org/rfc/rfc8707)). It does
     /// not name a server that may get the token: see [`add_server`](Self::add_server).
     #[must_use]
     pub fn add_resource(mut self, uri: impl Into<String>) -> Self {
@@ -212,7 +212,7 @@ impl DpopClientBuilder {
     }
 
     /// Calls this function with each new refresh token, before the new access token is used. Many servers accept a refresh
-    /// token only once: keep the latest one, or the user must log in again.
+    /// token only once: store the latest one, or the user must log in again.
     ///
     /// The function should return quickly, or hand the token to a task.
     #[must_use]
@@ -251,7 +251,7 @@ impl DpopClientBuilder {
     /// Builds a client that acts for itself, by client credentials ([RFC 6749 section
     /// 4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4)).
     ///
-    /// The metadata are fetched now. The first token is requested for the first request.
+    /// The metadata is fetched now. The first token is requested for the first request.
     pub async fn build(&self) -> Result<DpopClient, DpopClientError> {
         if let Some((_, Credentials::None)) = self.identity {
             return Err(DpopClientError::Setting(

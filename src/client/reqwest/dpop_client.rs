@@ -26,7 +26,8 @@ pub(crate) type Resources = DpopClientService<Http, AnySigner, Session, RequestC
 ///
 /// - It requests a token when it needs the first one, and renews it in the background, before it expires: one request is in flight
 ///   for all, and requests go on with the valid token meanwhile.
-/// - It signs each request, and repeats it on a demand for a nonce, as [`DpopClientLayer`](crate::client::DpopClientLayer) does.
+/// - It signs each request, and repeats it if a nonce is required, as
+///   [`DpopClientLayer`](crate::client::DpopClientLayer) does.
 /// - If a server rejects the token (`invalid_token`), the client gets another one and repeats the request, once.
 /// - The token goes only to the servers that were named with
 ///   [`add_server`](crate::client::DpopClientBuilder::add_server).
@@ -63,7 +64,7 @@ pub(crate) type Resources = DpopClientService<Http, AnySigner, Session, RequestC
 /// # Errors
 ///
 /// A rejection by a server is not an error: the caller gets the response, as with reqwest. [`DpopClientError`] says why there
-/// is none.
+/// is no response.
 #[derive(Clone)]
 pub struct DpopClient {
     pub(crate) http: Http,

@@ -29,7 +29,7 @@ pub enum DpopClientError {
     /// it.
     #[error("the callback is rejected: {0}")]
     Callback(InvalidCallback),
-    /// The issuer's metadata are missing, unreachable or unusable. The source says why.
+    /// The issuer's metadata is missing, unreachable or unusable. The source says why.
     #[error("no metadata of the authorization server {issuer:?}: {reason}")]
     Discovery {
         /// The configured issuer.
@@ -83,7 +83,7 @@ pub enum DpopClientError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCallback {
-    /// `iss` is not the issuer, or is missing although the server's metadata promise it ([RFC 9207 section
+    /// `iss` is not the issuer, or is missing although the server's metadata promises it ([RFC 9207 section
     /// 2.4](https://www.rfc-editor.org/rfc/rfc9207#section-2.4)).
     #[error("it does not come from the configured issuer")]
     Issuer,

@@ -18,8 +18,8 @@ use crate::jose::base64url;
 use crate::jose::key_documents::SigningKeyError;
 
 impl DpopClientBuilder {
-    /// Starts the login of a user, who comes back to this redirect URI, which is registered for the client. Send the user's
-    /// browser to [`url`](PendingLogin::url).
+    /// Starts the login of a user. Send the user's browser to [`url`](PendingLogin::url). It comes back to the redirect URI,
+    /// which must be registered for the client.
     ///
     /// If the server has an endpoint for pushed authorization requests ([RFC
     /// 9126](https://www.rfc-editor.org/rfc/rfc9126)), the request is pushed, with a proof. In any case the code is bound

@@ -37,7 +37,7 @@ struct Document {
     authorization_response_iss_parameter_supported: Option<bool>,
 }
 
-/// Why metadata are unusable.
+/// Why metadata is unusable.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error(transparent)]

@@ -52,7 +52,7 @@ impl DpopClient {
 
 /// A request of a [`DpopClient`], built as with reqwest. (Feature `reqwest`.)
 ///
-/// Methods of [`reqwest::RequestBuilder`] that this type does not have are behind [`with`](Self::with).
+/// [`with`](Self::with) gives access to the other methods of [`reqwest::RequestBuilder`].
 ///
 /// # Example
 ///

@@ -24,8 +24,8 @@ use crate::input::{OptionalKey, read_bytes, secret, wait_for};
 
 /// Send a request with an access token and a proof, and print the body of the response
 ///
-/// The token is the given one, or is requested by client credentials. A demand for a nonce is met. Redirects are not
-/// followed.
+/// The token is the given one, or is requested by client credentials. If a server requires a nonce, the request is
+/// repeated with it. Redirects are not followed.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Curl {

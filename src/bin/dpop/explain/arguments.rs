@@ -16,11 +16,11 @@ use crate::explain::token_checks::{TokenRules, Typ};
 use crate::failure::Failure;
 use crate::input::{read_file, secret};
 
-/// Explain why a request is rejected: each check, with its verdict and by how much
+/// Explain why a request is rejected: the result of each check, and by how much it fails
 ///
-/// Give the request as it was sent (--request), or its proof, token, method and URL. The last line is the decision of a
-/// server that uses this library with these settings. The checks before it are made one by one, so that all faults are
-/// shown at once.
+/// Give the request as it was sent (--request), or its proof, token, method and URL. The last lines are the decision of a
+/// server that uses this library with these settings. The checks before them are made one by one, so that all faults
+/// are shown at once.
 #[derive(Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Explain {

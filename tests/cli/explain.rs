@@ -66,10 +66,10 @@ fn json(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
-/// The checks with this verdict.
-fn checks<'e>(explanation: &'e Value, verdict: &str) -> Vec<&'e Value> {
+/// The checks with this result.
+fn checks<'e>(explanation: &'e Value, result: &str) -> Vec<&'e Value> {
     let checks = explanation["checks"].as_array().unwrap().iter();
-    checks.filter(|check| check["verdict"] == verdict).collect()
+    checks.filter(|check| check["result"] == result).collect()
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn passes_every_check_of_a_good_request() {
     let run = scene.explain(&scene.request(), &["--json"]);
     assert_eq!(run.status, 0, "{run:?}");
     let explanation = json(&run);
-    assert_eq!(explanation["verdict"], "accepted");
+    assert_eq!(explanation["decision"], "accepted");
     assert_eq!(explanation["reason"], Value::Null);
     assert!(checks(&explanation, "failed").is_empty());
     let not_checked = checks(&explanation, "not checked");
@@ -178,7 +178,7 @@ fn names_each_defect() {
             "{defect}: {says:?}"
         );
         // The server's decision.
-        assert_eq!(explanation["verdict"], "rejected", "{defect}");
+        assert_eq!(explanation["decision"], "rejected", "{defect}");
         assert_eq!(explanation["reason"], rejection.reason(), "{defect}");
         assert_eq!(
             explanation["status"],
@@ -216,7 +216,7 @@ fn names_each_defect_of_a_token_request() {
         scene.folder.dpop(&arguments, &head(&request.build()))
     };
     let good = explain(&request);
-    assert_eq!(json(&good)["verdict"], "accepted", "{good:?}");
+    assert_eq!(json(&good)["decision"], "accepted", "{good:?}");
     for defect in request.defects() {
         let explanation = json(&explain(&request.again().with_defect(defect)));
         let failed = checks(&explanation, "failed");
@@ -241,7 +241,7 @@ fn shows_the_reason_of_the_decision_among_several() {
             let other = all[(place + distance) % all.len()];
             let request = request.again().with_defect(*one).with_defect(other);
             let explanation = json(&scene.explain(&request, &["--json"]));
-            assert_eq!(explanation["verdict"], "rejected", "{one}, {other}");
+            assert_eq!(explanation["decision"], "rejected", "{one}, {other}");
             let failed = checks(&explanation, "failed");
             let reasons: Vec<_> = failed.iter().map(|check| &check["reason"]).collect();
             let reason = &explanation["reason"];
@@ -446,7 +446,7 @@ fn checks_a_token_without_the_keys_of_its_issuer() {
         Defect::TokenAudience,
     ] {
         assert_eq!(
-            explain(&request.again().with_defect(defect))["verdict"],
+            explain(&request.again().with_defect(defect))["decision"],
             "accepted",
             "{defect}"
         );

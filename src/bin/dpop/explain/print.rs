@@ -17,12 +17,12 @@ const MARGIN: &str = "              ";
 impl Explanation {
     pub(crate) fn print_json(&self) -> io::Result<()> {
         let checks: Vec<Value> = self.checks.iter().map(to_json).collect();
-        let (verdict, rejected) = match &self.decision {
+        let (decision, rejected) = match &self.decision {
             Ok(()) => ("accepted", None),
             Err(rejected) => ("rejected", Some(rejected)),
         };
         let document = json!({
-            "verdict": verdict,
+            "decision": decision,
             "reason": rejected.map(|it| it.reason),
             "description": rejected.map(|it| &it.text),
             "status": rejected.map(|it| it.status),
@@ -103,9 +103,9 @@ fn print_check(out: &mut impl Write, check: &Check) -> io::Result<()> {
     let number = check
         .number
         .map_or_else(String::new, |number| number.to_string());
-    let mut line = |style: Style, verdict: &str, text: &str| {
+    let mut line = |style: Style, result: &str, text: &str| {
         let name = check.name;
-        let line = format!("  {style}{verdict:<7}{style:#} {number:>2}  {name:<16} {text}");
+        let line = format!("  {style}{result:<7}{style:#} {number:>2}  {name:<16} {text}");
         writeln!(out, "{}", line.trim_end())
     };
     match &check.outcome {
@@ -135,17 +135,17 @@ fn to_json(check: &Check) -> Value {
     let object = &mut json;
     match &check.outcome {
         Outcome::Passed(found) => {
-            object["verdict"] = "ok".into();
+            object["result"] = "ok".into();
             if !found.is_empty() {
                 object["found"] = found.as_str().into();
             }
         }
         Outcome::NotChecked(why) => {
-            object["verdict"] = "not checked".into();
+            object["result"] = "not checked".into();
             object["detail"] = why.as_str().into();
         }
         Outcome::Failed(fault) => {
-            object["verdict"] = "failed".into();
+            object["result"] = "failed".into();
             object["reason"] = fault.reason.into();
             object["description"] = fault.text.as_str().into();
             for (name, value) in [

@@ -3,6 +3,9 @@
 use crate::settings::document::{Document, Introspection, Issuer, KeyPlace, Redis};
 use crate::settings::fault::Fault;
 
+/// No service waits longer for one response.
+const MAX_TIMEOUT_SECONDS: u64 = 3600;
+
 impl Document {
     /// All checks that need no file and no network.
     pub(crate) fn check(&self) -> Result<(), Fault> {
@@ -19,8 +22,14 @@ impl Document {
         if let Some(introspection) = &self.introspection {
             introspection.check()?;
         }
-        if self.http.timeout_seconds == Some(0) {
-            return Err(Fault::at("http.timeout_seconds", "must not be 0"));
+        for (path, seconds, min) in [
+            ("http.timeout_seconds", self.http.timeout_seconds, 1),
+            ("start_timeout_seconds", self.start_timeout_seconds, 0),
+        ] {
+            if seconds.is_some_and(|seconds| !(min..=MAX_TIMEOUT_SECONDS).contains(&seconds)) {
+                let problem = format!("must be {min} to {MAX_TIMEOUT_SECONDS} seconds");
+                return Err(Fault::at(path, problem));
+            }
         }
         if self
             .http

@@ -134,9 +134,8 @@ impl<'de> Deserializer<'de> for Node {
             Self::Boolean(value) => visitor.visit_bool(value),
             Self::Word(word) => match word.parse() {
                 Ok(value) => visitor.visit_bool(value),
-                Err(_) => Err(Fault::custom(format_args!(
-                    "{word:?}: must be true or false"
-                ))),
+                // Without the value: the name of the variable may be taken for that of a secret.
+                Err(_) => Err(Fault::custom("must be true or false")),
             },
             other => Err(other.other_than("true or false")),
         }
@@ -170,7 +169,6 @@ impl<'de> Deserializer<'de> for Node {
                 let words = words.split_whitespace();
                 words.map(|word| Self::Word(word.to_owned())).collect()
             }
-            Self::Nothing => Vec::new(),
             one => vec![one],
         };
         visitor.visit_seq(List::new(nodes))
@@ -259,9 +257,7 @@ impl<'de> MapAccess<'de> for Table {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        self.next = self
-            .members
-            .find(|(_, node)| !matches!(node, Node::Nothing));
+        self.next = self.members.next();
         let Some((name, _)) = &self.next else {
             return Ok(None);
         };
@@ -271,6 +267,13 @@ impl<'de> MapAccess<'de> for Table {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         match self.next.take() {
+            // A template whose value is missing must not switch a check off.
+            Some((name, Node::Nothing)) => {
+                Err(Fault::at(name, "has no value: set it, or remove it"))
+            }
+            Some((name, Node::Text(text))) if text.is_empty() => {
+                Err(Fault::at(name, "must not be empty"))
+            }
             Some((name, node)) => seed.deserialize(node).map_err(|fault| fault.within(&name)),
             None => Err(Fault::custom("a value without a name")),
         }

@@ -103,8 +103,11 @@ mod keys {
                 });
             }
             while let Some(fetched) = fetches.join_next().await {
-                if let Ok(Err((number, error))) = fetched {
-                    return Err(failed(number, &error));
+                match fetched {
+                    Ok(Ok(())) => {}
+                    Ok(Err((number, error))) => return Err(failed(number, &error)),
+                    // Its task has panicked, or the runtime has ended.
+                    Err(_) => return Err(Fault::at("issuer", RemoteKeysError::Interrupted)),
                 }
             }
             Ok(())

@@ -32,7 +32,11 @@ pub(super) async fn ended(
     state: &Mutex<State>,
 ) -> Result<(), RemoteKeysError> {
     // Two exchanges for the metadata, and one for the keys.
-    let deadline = 3 * issuer.http.timeout() + Duration::from_secs(1);
+    let deadline = issuer
+        .http
+        .timeout()
+        .saturating_mul(3)
+        .saturating_add(Duration::from_secs(1));
     // In a task of its own: in a runtime without timers, the request would otherwise panic, and not
     // only the fetch.
     let deadline =

@@ -42,7 +42,7 @@ const INVALID: &[(&str, &str, &str)] = &[
     (
         "public_url",
         "null",
-        "public_url: must be set: the URL under which clients reach the service",
+        "public_url: has no value: set it, or remove it",
     ),
     (
         "public_url",
@@ -85,14 +85,30 @@ const INVALID: &[(&str, &str, &str)] = &[
         "1.5",
         "audience: no setting has this type: a fraction",
     ),
-    ("issuer", "null", "issuer: must be set, or introspection"),
+    (
+        "issuer",
+        "null",
+        "issuer: has no value: set it, or remove it",
+    ),
     ("issuer", "[]", "issuer: must be set, or introspection"),
     (
         "issuer",
         "5",
         "issuer: expected the URL of an issuer, or a table, found a number",
     ),
-    ("issuer.url", "null", "issuer.url: must be set"),
+    ("issuer", "{}", "issuer.url: must be set"),
+    (
+        "issuer.url",
+        "null",
+        "issuer.url: has no value: set it, or remove it",
+    ),
+    (
+        "nonces",
+        "null",
+        "nonces: has no value: set it, or remove it",
+    ),
+    ("redis", "null", "redis: has no value: set it, or remove it"),
+    ("realm", r#""""#, "realm: must not be empty"),
     (
         "issuer.name",
         r#""x""#,
@@ -187,7 +203,17 @@ const INVALID: &[(&str, &str, &str)] = &[
     (
         "http.timeout_seconds",
         "0",
-        "http.timeout_seconds: must not be 0",
+        "http.timeout_seconds: must be 1 to 3600 seconds",
+    ),
+    (
+        "http.timeout_seconds",
+        "18446744073709551615",
+        "http.timeout_seconds: must be 1 to 3600 seconds",
+    ),
+    (
+        "start_timeout_seconds",
+        "3601",
+        "start_timeout_seconds: must be 0 to 3600 seconds",
     ),
     (
         "http.proxy",
@@ -199,11 +225,7 @@ const INVALID: &[(&str, &str, &str)] = &[
         r#""10s""#,
         "start_timeout_seconds: expected a whole number, found a string",
     ),
-    (
-        "algorithms",
-        r#""""#,
-        r#"algorithms: "": a list of algorithms must not be empty"#,
-    ),
+    ("algorithms", r#""""#, "algorithms: must not be empty"),
     (
         "algorithms",
         r#"["ES256 ES384"]"#,

@@ -41,7 +41,7 @@ fn an_invalid_variable_is_named_with_what_was_expected() {
         ),
         (
             &[("DPOP_ALLOW_BEARER", "yes")],
-            "DPOP_ALLOW_BEARER: \"yes\": must be true or false",
+            "DPOP_ALLOW_BEARER: must be true or false",
         ),
         (
             &[("DPOP_START_TIMEOUT_SECONDS", "10s")],

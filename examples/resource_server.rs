@@ -106,7 +106,8 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(&options.listen).await?;
+    let listener = TcpListener::bind(&options.listen).await;
+    let listener = listener.map_err(|error| format!("--listen {}: {error}", options.listen))?;
     let address = format!("http://{}", listener.local_addr()?);
     let url = options.public_url.as_deref().unwrap_or(&address);
     let url: PublicUrl = url

@@ -38,6 +38,9 @@ usage: authorization_server [OPTION]...
   --token-life SECONDS  how long access tokens live (default: 300)
   --allow-origin ORIGIN let scripts of this origin call, and register the client browser with the
                         redirect URI ORIGIN/
+
+Clients: service (secret service-secret), for client credentials; app (public, redirect URI
+http://127.0.0.1/callback), for authorization codes and refresh tokens.
 ";
 
 #[tokio::main]
@@ -63,7 +66,8 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(options: Options) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let listener = TcpListener::bind(&options.listen).await?;
+    let listener = TcpListener::bind(&options.listen).await;
+    let listener = listener.map_err(|error| format!("--listen {}: {error}", options.listen))?;
     let address = format!("http://{}", listener.local_addr()?);
     let app = server::router(server::Settings {
         issuer: options.issuer.unwrap_or_else(|| address.clone()),
@@ -73,6 +77,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error + Send + Sync>> {
         token_lifetime: options.token_lifetime,
         browser_origin: options.allow_origin,
     })?;
+    eprintln!("clients: service (secret service-secret) and app (public); --help says more");
     println!("listening on {address}");
     axum::serve(listener, app).await?;
     Ok(())

@@ -393,6 +393,7 @@ impl Prepared {
     pub(crate) fn client(self, renewable: Renewable) -> DpopClient {
         let session = Session::new(self.grants, self.keep, self.clock.clone(), renewable);
         let (server, others) = self.servers;
+        let servers = std::iter::once(&server).chain(&others).cloned().collect();
         let layer = DpopClientLayer::new(self.key.clone(), session.clone(), server)
             .with_body_copy(RequestCopy)
             .with_clock(move || self.clock.read());
@@ -402,6 +403,7 @@ impl Prepared {
             http: self.http,
             key: self.key,
             session,
+            servers,
         }
     }
 }

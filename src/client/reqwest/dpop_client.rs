@@ -18,6 +18,7 @@ use crate::client::signer::ProofSigner;
 use crate::client::token::TokenResponse;
 use crate::jose::algorithm::Algorithm;
 use crate::jose::thumbprint::Thumbprint;
+use crate::proof::public_url::PublicUrl;
 
 /// The layer for resources, over reqwest.
 pub(crate) type Resources = DpopClientService<Http, AnySigner, Session, RequestCopy>;
@@ -71,6 +72,8 @@ pub struct DpopClient {
     pub(crate) key: AnySigner,
     pub(crate) session: Session,
     pub(crate) resources: Arc<Resources>,
+    /// The servers that may get the token.
+    pub(crate) servers: Arc<[PublicUrl]>,
 }
 
 impl DpopClient {
@@ -126,7 +129,7 @@ impl DpopClient {
         signed.headers_mut().clone_from(request.headers());
         call(self.resources.as_ref().clone(), signed.map(|()| request))
             .await
-            .map_err(DpopClientError::of_request)
+            .map_err(|error| DpopClientError::of_resource_request(error, &self.servers))
     }
 }
 

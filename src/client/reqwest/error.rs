@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::client::exchange::ClientError;
 use crate::client::token::{InvalidTokenResponse, TokenSourceError};
 use crate::jose::key_documents::SigningKeyError;
+use crate::proof::public_url::PublicUrl;
 
 /// Why a [`DpopClient`](crate::client::DpopClient) could not be built, or has no response.
 ///
@@ -50,9 +51,17 @@ pub enum DpopClientError {
     /// login ([`start_login`](crate::client::DpopClientBuilder::start_login)).
     #[error("the session has ended: the user must log in again")]
     LoginRequired,
-    /// The request could not be sent. If a server that the token is not for was called
-    /// ([`ClientError::OtherServer`]), nothing was sent: add it with
-    /// [`add_server`](crate::client::DpopClientBuilder::add_server) if it may get the token.
+    /// The request is for a server that may not get the token. Nothing was sent. Name it with
+    /// [`add_server`](crate::client::DpopClientBuilder::add_server) if it may.
+    #[error(
+        "the request is for a server that was not named with add_server; named are: {}",
+        list(named)
+    )]
+    OtherServer {
+        /// The servers that may get the token.
+        named: Vec<PublicUrl>,
+    },
+    /// The request could not be sent.
     #[error(transparent)]
     Request(ClientError),
     /// A setting is missing, or contradicts another one.
@@ -97,6 +106,16 @@ pub enum InvalidCallback {
 }
 
 impl DpopClientError {
+    /// The error of the layer for requests.
+    pub(crate) fn of_resource_request(error: ClientError, named: &[PublicUrl]) -> Self {
+        match error {
+            ClientError::OtherServer => Self::OtherServer {
+                named: named.to_vec(),
+            },
+            error => Self::of_request(error),
+        }
+    }
+
     /// The error of the layers. The reason why there is no token is ours.
     pub(crate) fn of_request(error: ClientError) -> Self {
         match error {
@@ -112,6 +131,11 @@ impl DpopClientError {
     pub(crate) fn ends_the_session(&self) -> bool {
         matches!(self, Self::TokenRequest { error, .. } if error == "invalid_grant")
     }
+}
+
+fn list(urls: &[PublicUrl]) -> String {
+    let urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
+    urls.join(", ")
 }
 
 /// An error code, as far as it has the characters of one ([RFC 6749 section

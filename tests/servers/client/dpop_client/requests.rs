@@ -76,10 +76,9 @@ async fn nothing_is_sent_to_a_server_that_was_not_named() {
     ];
     for url in rows {
         let error = client.get(&url).send().await.unwrap_err();
-        assert!(
-            matches!(error, DpopClientError::Request(ClientError::OtherServer)),
-            "{url}: {error:?}"
-        );
+        let text = "the request is for a server that was not named with add_server; named are: ";
+        assert_eq!(error.to_string(), format!("{text}{}", world.api), "{url}");
+        assert!(matches!(error, DpopClientError::OtherServer { .. }));
     }
     let error = client.get("orders").send().await.unwrap_err();
     assert!(matches!(error, DpopClientError::InvalidRequest(_)));

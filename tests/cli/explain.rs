@@ -312,7 +312,9 @@ fn reads_the_output_of_curl() {
             "{shown}"
         );
         assert!(
-            shown.ends_with("accepted, as far as it was checked"),
+            shown.ends_with(
+                "accepted, as far as it was checked\nif the server requires nonces: give its latest with --nonce"
+            ),
             "{shown}"
         );
         assert!(

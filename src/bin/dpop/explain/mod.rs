@@ -45,6 +45,8 @@ struct Explanation {
     method: String,
     url: String,
     is_guessed: bool,
+    /// Whether the nonce of the server was given.
+    has_nonce: bool,
     now: Timestamp,
     checks: Vec<Check>,
     decision: Result<(), Rejected>,
@@ -68,7 +70,7 @@ impl Explain {
     async fn explain(&self) -> Result<Explanation, Failure> {
         let request = self.received()?;
         let rules = self.server.rules(request.public_url.clone());
-        let now = rules.now;
+        let (now, has_nonce) = (rules.now, rules.nonce.is_some());
         let probe = Probe::new(rules, &request)?;
         let (checks, decision) = if self.is_token_request() {
             explain_token_request(&probe, &request, &self.server.window())
@@ -80,6 +82,7 @@ impl Explain {
             method: request.head.method.to_string(),
             url: request.url(),
             is_guessed: request.is_guessed,
+            has_nonce,
             now,
             checks,
             decision,

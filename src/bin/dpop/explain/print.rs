@@ -78,7 +78,14 @@ impl Explanation {
         writeln!(out)?;
         match &self.decision {
             Ok(()) => {
-                writeln!(out, "{GREEN}accepted{GREEN:#}, as far as it was checked")
+                writeln!(out, "{GREEN}accepted{GREEN:#}, as far as it was checked")?;
+                if !self.has_nonce {
+                    writeln!(
+                        out,
+                        "if the server requires nonces: give its latest with --nonce"
+                    )?;
+                }
+                Ok(())
             }
             Err(rejected) => {
                 let error = rejected.error.map(|error| format!(" {error}"));

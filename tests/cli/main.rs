@@ -3,7 +3,9 @@
 mod explain;
 mod guide;
 mod keygen;
+mod private_ca;
 mod proof;
+mod save_request;
 mod servers;
 
 use std::io::Write;
@@ -43,11 +45,18 @@ impl Folder {
     /// Runs the tool here, with this standard input.
     #[track_caller]
     fn dpop(&self, arguments: &[&str], input: &str) -> Run {
+        self.dpop_with(&[], arguments, input)
+    }
+
+    /// The same with these variables.
+    #[track_caller]
+    fn dpop_with(&self, variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Run {
         let mut tool = Command::new(env!("CARGO_BIN_EXE_dpop"))
             .args(arguments)
             .current_dir(&self.0)
             .env_remove("DPOP_CLIENT_SECRET")
             .env_remove("NO_COLOR")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

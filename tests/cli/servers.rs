@@ -1,5 +1,6 @@
 //! `dpop token` and `dpop curl`, with both servers on the loopback. Both require nonces.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{any, get, post};
+use axum::serve::Listener;
 use axum::{Extension, Json, Router};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
@@ -25,10 +27,10 @@ use crate::guide::output_of;
 use crate::{Folder, Run};
 
 /// Both servers, and a folder with a key and the client's secret.
-struct Servers {
-    folder: Folder,
+pub(crate) struct Servers {
+    pub(crate) folder: Folder,
     issuer: String,
-    api: String,
+    pub(crate) api: String,
 }
 
 struct AuthorizationServer {
@@ -40,21 +42,44 @@ struct AuthorizationServer {
 const BASIC: &str = "Basic c2VydmljZTpzZXJ2aWNlLXNlY3JldA==";
 
 impl Servers {
-    async fn start(name: &str) -> Self {
+    pub(crate) async fn start(name: &str) -> Self {
+        Self::start_at(name, "http", None, |tcp| tcp).await
+    }
+
+    /// The public URL of the API is another one than clients use.
+    pub(crate) async fn start_behind(name: &str, public_url: &str) -> Self {
+        Self::start_at(name, "http", Some(public_url), |tcp| tcp).await
+    }
+
+    pub(crate) async fn start_at<L>(
+        name: &str,
+        scheme: &str,
+        public_url: Option<&str>,
+        listen: impl Fn(TcpListener) -> L,
+    ) -> Self
+    where
+        L: Listener,
+        L::Addr: Debug,
+    {
         let folder = Folder::new(name);
         folder.write("secret.txt", "service-secret\n");
         folder.dpop(&["keygen"], "").output();
 
         let (to_issuer, to_api) = (listener().await, listener().await);
-        let (issuer, api) = (url(&to_issuer), url(&to_api));
+        let (issuer, api) = (url(scheme, &to_issuer), url(scheme, &to_api));
         let test_issuer =
             TestIssuer::new(&issuer, "urn:orders").with_clock(TestClock::from(SystemTime::now()));
-        let verifier = Verifier::new(rules(&api), test_issuer.jwt_verifier());
+        let verifier = Verifier::new(
+            rules(public_url.unwrap_or(&api)),
+            test_issuer.jwt_verifier(),
+        );
         folder.write("jwks.json", &test_issuer.jwks());
 
         let app = authorization_server(&issuer, test_issuer);
+        let to_issuer = listen(to_issuer);
         tokio::spawn(async move { axum::serve(to_issuer, app).await });
         let app = resource_server(verifier);
+        let to_api = listen(to_api);
         tokio::spawn(async move { axum::serve(to_api, app).await });
         Self {
             folder,
@@ -64,7 +89,17 @@ impl Servers {
     }
 
     /// Runs the tool next to the servers.
-    async fn dpop(&self, arguments: &[&str], input: &str) -> Run {
+    pub(crate) async fn dpop(&self, arguments: &[&str], input: &str) -> Run {
+        self.dpop_with(&[], arguments, input).await
+    }
+
+    pub(crate) async fn dpop_with(
+        &self,
+        variables: &[(&'static str, &'static str)],
+        arguments: &[&str],
+        input: &str,
+    ) -> Run {
+        let variables = variables.to_vec();
         let arguments: Vec<String> = arguments
             .iter()
             .map(|argument| {
@@ -76,7 +111,7 @@ impl Servers {
         let (folder, input) = (Folder(self.folder.0.clone()), input.to_owned());
         let run = tokio::task::spawn_blocking(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            let run = folder.dpop(&arguments, &input);
+            let run = folder.dpop_with(&variables, &arguments, &input);
             // The folder is that of the servers.
             std::mem::forget(folder);
             run
@@ -89,8 +124,8 @@ async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-fn url(listener: &TcpListener) -> String {
-    format!("http://{}", listener.local_addr().unwrap())
+fn url(scheme: &str, listener: &TcpListener) -> String {
+    format!("{scheme}://{}", listener.local_addr().unwrap())
 }
 
 fn rules(url: &str) -> ProofRules {
@@ -184,7 +219,7 @@ async fn orders(
     }))
 }
 
-const GRANT: [&str; 6] = [
+pub(crate) const GRANT: [&str; 6] = [
     "--issuer",
     "{issuer}",
     "--client-id",
@@ -193,7 +228,7 @@ const GRANT: [&str; 6] = [
     "secret.txt",
 ];
 
-fn with<'a>(command: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with<'a>(command: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
     [&[command], &GRANT[..], arguments].concat()
 }
 
@@ -322,7 +357,7 @@ async fn shows_what_is_sent_without_what_could_be_used() {
     let shown = &run.stderr;
     assert_eq!(
         shown
-            .matches("> GET /orders?page=2\n> host: 127.0.0.1:")
+            .matches("> GET /orders?page=2 HTTP/1.1\n> host: 127.0.0.1:")
             .count(),
         2,
         "{shown}"

@@ -12,7 +12,7 @@ use tower_dpop::tokens::EndpointUrl;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::input::read_file;
+use crate::input::{Roots, certificate_hint, read_file};
 
 /// Where the token comes from.
 #[derive(Args)]
@@ -46,6 +46,9 @@ pub(crate) struct Grant {
     /// Tokens and secrets can then be read on the way.
     #[arg(long)]
     insecure_http: bool,
+
+    #[command(flatten)]
+    pub(crate) roots: Roots,
 }
 
 /// The variable with the client's secret.
@@ -101,6 +104,9 @@ impl Grant {
         for resource in &self.resource {
             builder = builder.add_resource(resource);
         }
+        let builder = builder
+            .with_http(self.roots.client()?)
+            .map_err(|error| failure(&error))?;
         let client = builder.build().await.map_err(|error| failure(&error))?;
         client
             .token_response()
@@ -160,7 +166,13 @@ fn failure(error: &DpopClientError) -> Failure {
         }
         _ => "",
     };
-    Failure::work(format_args!("{}{hint}", with_causes(inner)))
+    let text = with_causes(inner);
+    let hint = if hint.is_empty() {
+        certificate_hint(&text)
+    } else {
+        hint
+    };
+    Failure::work(format_args!("{text}{hint}"))
 }
 
 /// An error and its causes, without those whose text repeats.

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use tower_dpop::Algorithm;
 use tower_dpop::jose::{SigningKey, SigningKeyError};
+use tower_dpop::tokens::HttpClient;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -50,6 +52,60 @@ impl OptionalKey {
     pub(crate) fn read(&self) -> Result<Option<SigningKey>, Failure> {
         let path = self.path.as_deref();
         path.map(|path| read_key(path, self.alg)).transpose()
+    }
+}
+
+/// Who certifies the servers.
+#[derive(Args)]
+pub(crate) struct Roots {
+    /// Also trust the certificate authorities in this file (PEM)
+    ///
+    /// They are added to those of the system.
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+}
+
+impl Roots {
+    fn pem(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        self.cacert.as_deref().map(read_file).transpose()
+    }
+
+    /// A client of reqwest that trusts them.
+    pub(crate) fn client(&self) -> Result<reqwest::ClientBuilder, Failure> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .user_agent(concat!("dpop/", env!("CARGO_PKG_VERSION")));
+        let Some(pem) = self.pem()? else {
+            return Ok(client);
+        };
+        let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+        let roots = roots.map_err(|error| Failure::work(format_args!("--cacert: {error}")))?;
+        if roots.is_empty() {
+            return Err(Failure::work(
+                "--cacert: the file has no certificate in PEM",
+            ));
+        }
+        Ok(client.tls_certs_merge(roots))
+    }
+
+    /// The library's client for the documents of issuers.
+    pub(crate) fn issuer_client(&self) -> Result<HttpClient, Failure> {
+        let mut client = HttpClient::builder();
+        if let Some(pem) = self.pem()? {
+            client = client
+                .add_root_certificates_pem(pem.as_bytes())
+                .map_err(|error| Failure::work(format_args!("--cacert: {error}")))?;
+        }
+        client.build().map_err(Failure::work)
+    }
+}
+
+/// What to do if a server's certificate is not trusted.
+pub(crate) fn certificate_hint(error: &str) -> &'static str {
+    if error.contains("invalid peer certificate") {
+        "\nif a certificate authority of your own certifies the server: --cacert FILE"
+    } else {
+        ""
     }
 }
 

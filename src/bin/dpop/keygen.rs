@@ -1,6 +1,5 @@
 //! `dpop keygen`: makes a private key.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,8 +7,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use tower_dpop::Algorithm;
 use tower_dpop::jose::SigningKey;
+use zeroize::Zeroizing;
 
 use crate::failure::{Done, Failure};
+use crate::private_file::{create, replace};
 
 /// Make a private key, and print its thumbprint (jkt)
 ///
@@ -83,40 +84,11 @@ impl Keygen {
             )),
             _ => Failure::work(format_args!("{}: {error}", path.display())),
         };
+        let text = Zeroizing::new(format!("{}\n", text.trim_end()));
         if self.force {
-            replace(path, text).map_err(failure)
+            replace(path, &text).map_err(failure)
         } else {
-            create(path, text).map_err(failure)
+            create(path, &text).map_err(failure)
         }
     }
-}
-
-/// Creates a file that only its owner can read, and fails if there is one.
-fn create(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    // Created so: between a creation and a later `chmod`, others could open the file.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file: File = options.open(path)?;
-    let written = file
-        .write_all(text.trim_end().as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all());
-    if written.is_err() {
-        // Half a key is of no use, and would be in the way of the next attempt.
-        let _ = fs::remove_file(path);
-    }
-    written
-}
-
-/// Puts a new file in the place of an old one, which may have been readable by others.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
-    create(&new, text)?;
-    fs::rename(&new, path).inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })
 }

@@ -5,6 +5,7 @@
 mod terminal;
 mod failure;
 mod input;
+mod private_file;
 mod keygen;
 mod proof;
 mod grant;

@@ -6,7 +6,8 @@
 mod transport;
 mod rejected;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use tower_layer::Layer as _;
 use crate::curl::transport::{Transport, call};
 use crate::failure::{Done, Failure};
 use crate::grant::{Grant, with_causes};
-use crate::input::{OptionalKey, read_bytes, secret, wait_for};
+use crate::input::{OptionalKey, certificate_hint, read_bytes, secret, wait_for};
 
 /// Send a request with an access token and a proof, and print the body of the response
 ///
@@ -64,6 +65,13 @@ pub(crate) struct Curl {
     #[arg(short, long)]
     verbose: bool,
 
+    /// Write the head of the request to this file, for `dpop explain --request`
+    ///
+    /// It has the access token and the proof: treat the file as a password. Only its owner can read it (mode 600). If
+    /// the request is repeated with a nonce, the file has the last one. A file that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    save_request: Option<PathBuf>,
+
     /// The URL of the request
     url: Uri,
 }
@@ -77,6 +85,10 @@ EXAMPLES
   With a token and its key:
     dpop curl --token @token --key key.pem -H 'content-type: application/json' -d @order.json \\
         https://api.example.com/orders
+
+  Why was it rejected?
+    dpop curl --token @token --key key.pem --save-request request.txt https://api.example.com/orders
+    dpop explain --request request.txt
 
 EXIT STATUS
   0   the status of the response is below 400
@@ -118,12 +130,17 @@ impl Curl {
         wait_for(async {
             let token = self.access_token(&key).await?;
             let layer = DpopClientLayer::new(key, token, server);
-            let service = layer.layer(Transport::new(self.verbose)?);
+            let service = layer.layer(self.transport()?);
             let response = call(service, request).await;
             let response = response.map_err(|error| failure(&error))?;
             let response = reqwest::Response::from(response.map(reqwest::Body::wrap));
             self.print(response).await
         })?
+    }
+
+    fn transport(&self) -> Result<Transport, Failure> {
+        let http = self.grant.roots.client()?;
+        Transport::new(http, self.verbose, self.save_request.clone())
     }
 
     fn request(&self) -> Result<Request<Bytes>, Failure> {
@@ -167,17 +184,25 @@ impl Curl {
         if self.include {
             written(write!(out, "{}", transport::head(&response)))?;
         }
+        let mut last = None;
         while let Some(chunk) = response
             .chunk()
             .await
             .map_err(|error| Failure::work(with_causes(&error)))?
         {
             written(out.write_all(&chunk))?;
+            last = chunk.last().copied().or(last);
+        }
+        if needs_newline(last, out.is_terminal()) {
+            written(writeln!(out))?;
         }
         written(out.flush())?;
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
-            eprintln!("{}", rejected::describe(&response));
+            eprintln!(
+                "{}",
+                rejected::describe(&response, self.save_request.as_deref())
+            );
             return Ok(ExitCode::from(22));
         }
         if status.is_redirection() {
@@ -189,6 +214,26 @@ impl Curl {
     }
 }
 
+/// Whether the next line, of this tool or of the shell, would stick to the body. A file gets the bytes as they are.
+fn needs_newline(last: Option<u8>, is_terminal: bool) -> bool {
+    is_terminal && last.is_some_and(|byte| byte != b'\n')
+}
+
 fn failure(error: &ClientError) -> Failure {
-    Failure::work(with_causes(error))
+    let text = with_causes(error);
+    let hint = certificate_hint(&text);
+    Failure::work(format_args!("{text}{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newline_is_added_on_a_terminal_only() {
+        assert!(needs_newline(Some(b'}'), true));
+        for (last, is_terminal) in [(Some(b'\n'), true), (None, true), (Some(b'}'), false)] {
+            assert!(!needs_newline(last, is_terminal), "{last:?} {is_terminal}");
+        }
+    }
 }

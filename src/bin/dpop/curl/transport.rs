@@ -1,19 +1,24 @@
 //! reqwest as a service under the layer that signs, which can show what is sent.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Request, Response};
+use reqwest::ClientBuilder;
 use reqwest::redirect::Policy;
 use tower_dpop::proof::DPOP;
 use tower_service::Service;
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::grant::with_causes;
+use crate::private_file::replace;
 use crate::terminal::{lines, shown};
 
 /// Sends each request as it is.
@@ -21,51 +26,70 @@ use crate::terminal::{lines, shown};
 pub(crate) struct Transport {
     http: reqwest::Client,
     verbose: bool,
+    /// Where the head of each request is written, with its token and proof.
+    saved: Option<PathBuf>,
 }
 
 impl Transport {
-    pub(crate) fn new(verbose: bool) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
-            // A redirect below the layer would send the proof on to another URL.
-            .redirect(Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .user_agent(concat!("dpop/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(Failure::work)?;
-        Ok(Self { http, verbose })
+    pub(crate) fn new(
+        http: ClientBuilder,
+        verbose: bool,
+        saved: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
+        // A redirect below the layer would send the proof on to another URL.
+        let http = http.redirect(Policy::none()).build();
+        Ok(Self {
+            http: http.map_err(|error| Failure::work(with_causes(&error)))?,
+            verbose,
+            saved,
+        })
+    }
+
+    /// What the user asked for before the request is sent.
+    fn record(&self, request: &Request<Bytes>) -> Result<(), TransportError> {
+        if self.verbose {
+            show('>', &first_lines(request), request.headers());
+        }
+        let Some(path) = &self.saved else {
+            return Ok(());
+        };
+        let scheme = request.uri().scheme_str().unwrap_or_default();
+        // `dpop explain` reads the first line: nothing else in a request says what its scheme was.
+        let mut head = Zeroizing::new(format!("* {scheme}://{}\n", authority(request)));
+        head.push_str(&first_lines(request));
+        for (name, value) in request.headers() {
+            // The URL has it already.
+            if name != HOST {
+                let value = value.to_str()?;
+                let _ = write!(head, "\n{name}: {value}");
+            }
+        }
+        head.push_str("\n\n");
+        replace(path, &head).map_err(|error| format!("{}: {error}", path.display()).into())
     }
 }
 
-type Sent = Pin<Box<dyn Future<Output = Result<Response<reqwest::Body>, reqwest::Error>> + Send>>;
+type TransportError = Box<dyn Error + Send + Sync>;
+
+type Sent = Pin<Box<dyn Future<Output = Result<Response<reqwest::Body>, TransportError>> + Send>>;
 
 impl Service<Request<Bytes>> for Transport {
     type Response = Response<reqwest::Body>;
-    type Error = reqwest::Error;
+    type Error = TransportError;
     type Future = Sent;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Bytes>) -> Sent {
-        let Self { http, verbose } = self.clone();
+        let transport = self.clone();
         Box::pin(async move {
-            if verbose {
-                let target = request
-                    .uri()
-                    .path_and_query()
-                    .map_or("/", |target| target.as_str());
-                let first = format!(
-                    "{} {target}\nhost: {}",
-                    request.method(),
-                    authority(&request)
-                );
-                show('>', &first, request.headers());
-            }
+            transport.record(&request)?;
             // The caller gave the URL; a text about it is no news.
-            let response = http.execute(request.try_into()?).await;
+            let response = transport.http.execute(request.try_into()?).await;
             let response = response.map_err(reqwest::Error::without_url)?;
-            if verbose {
+            if transport.verbose {
                 let first = format!("{:?} {}", response.version(), response.status());
                 show('<', &first, response.headers());
             }
@@ -74,11 +98,20 @@ impl Service<Request<Bytes>> for Transport {
     }
 }
 
+/// The request line, and the field that is sent for the URL's host.
+fn first_lines(request: &Request<Bytes>) -> String {
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let (method, version) = (request.method(), request.version());
+    format!(
+        "{method} {target} {version:?}\nhost: {}",
+        authority(request)
+    )
+}
+
 fn authority(request: &Request<Bytes>) -> &str {
-    request
-        .uri()
-        .authority()
-        .map_or("", |authority| authority.as_str())
+    let authority = request.uri().authority();
+    authority.map_or("", |authority| authority.as_str())
 }
 
 /// The head of a request or a response on standard error, as `curl -v` shows it.

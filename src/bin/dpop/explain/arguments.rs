@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ColorChoice, ValueEnum};
 use http::{Method, Uri};
 use tower_dpop::proof::Nonce;
-use tower_dpop::tokens::{EndpointUrl, HttpClient, KeySource, Profile};
+use tower_dpop::tokens::{EndpointUrl, KeySource, Profile};
 use tower_dpop::{Algorithms, Freshness, KeySet, PublicUrl, RemoteKeys, Thumbprint, Timestamp};
 
 use crate::explain::probe::Rules;
@@ -14,7 +14,7 @@ use crate::explain::proof_checks::Window;
 use crate::explain::request::{Received, parse_public_url};
 use crate::explain::token_checks::{TokenRules, Typ};
 use crate::failure::Failure;
-use crate::input::{read_file, secret};
+use crate::input::{Roots, certificate_hint, read_file, secret};
 
 /// Explain why a request is rejected: the result of each check, and by how much it fails
 ///
@@ -106,6 +106,9 @@ pub(crate) struct Tokens {
     /// The issuer of access tokens; without --jwks, its keys are fetched
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+
+    #[command(flatten)]
+    roots: Roots,
 
     /// The audience of access tokens
     #[arg(long, value_name = "AUD")]
@@ -249,9 +252,11 @@ impl Tokens {
                 let issuer: EndpointUrl = issuer
                     .parse()
                     .map_err(|error| Failure::usage(format_args!("--issuer: {error}")))?;
-                let http = HttpClient::new().map_err(Failure::work)?;
-                let keys = RemoteKeys::discover(issuer, http);
-                let keys = keys.fetched().await.map_err(Failure::work)?;
+                let keys = RemoteKeys::discover(issuer, self.roots.issuer_client()?);
+                let keys = keys.fetched().await.map_err(|error| {
+                    let text = error.to_string();
+                    Failure::work(format_args!("{text}{}", certificate_hint(&text)))
+                })?;
                 let keys = keys.key_set(SystemTime::now().into()).await;
                 Ok(Some(keys.map_err(Failure::work)?))
             }

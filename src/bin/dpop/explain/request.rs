@@ -16,6 +16,9 @@ pub(crate) struct Received {
     pub(crate) is_guessed: bool,
 }
 
+/// Begins a line that was not sent, as in the output of `curl -v`.
+const NOTE: &str = "* ";
+
 /// More header fields are no request.
 const MAX_FIELDS: usize = 200;
 
@@ -64,7 +67,7 @@ impl Received {
                     Some(line.trim())
                 }
             })
-            .skip_while(|line| line.is_empty());
+            .skip_while(|line| line.is_empty() || line.starts_with(NOTE));
         let line = lines
             .next()
             .ok_or_else(|| Failure::usage("--request: it is empty"))?;
@@ -93,7 +96,10 @@ impl Received {
         let is_guessed = public_url.is_none();
         let public_url = match public_url {
             Some(url) => url,
-            None => guess(&head)?,
+            None => match noted_origin(text) {
+                Some(url) => url,
+                None => guess(&head)?,
+            },
         };
         Ok(Self {
             head,
@@ -154,6 +160,11 @@ fn field_value(name: &str, value: &str) -> Result<HeaderValue, Failure> {
             "the field {name} cannot have this value: it has a control character"
         ))
     })
+}
+
+/// The scheme and host, as `dpop curl --save-request` notes them in the first line.
+fn noted_origin(text: &str) -> Option<PublicUrl> {
+    parse_public_url(text.lines().next()?.strip_prefix(NOTE)?).ok()
 }
 
 /// The public URL, by the field that servers do not trust.

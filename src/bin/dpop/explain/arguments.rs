@@ -26,8 +26,8 @@ use crate::input::{Roots, certificate_hint, read_file, secret};
 pub(crate) struct Explain {
     /// The head of the request: a file, or `-` for standard input
     ///
-    /// A request line (`GET /orders HTTP/1.1`) and header fields, one per line. The output of `curl -v` can be
-    /// pasted as it is.
+    /// A request line (`GET /orders HTTP/1.1`) and header fields, one per line: the file of `dpop curl --save-request`,
+    /// or the output of `curl -v` as it is.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["proof", "token", "method", "url"])]
     pub(crate) request: Option<PathBuf>,
 

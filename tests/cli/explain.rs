@@ -583,3 +583,72 @@ fn reports_unusable_input() {
             .assert_fails(status, text);
     }
 }
+
+/// As the library reads it: canonical base64url without padding, and a signature.
+#[test]
+fn reads_the_segments_of_a_token_strictly() {
+    let scene = Scene::new("explain-segments");
+    let token = (0..3)
+        .map(|length| {
+            let mut request = scene.request();
+            request.token_claims["note"] = "x".repeat(length).into();
+            request.token()
+        })
+        .find(|token| token.split('.').nth(1).unwrap().len() % 4 == 2)
+        .unwrap();
+    let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{token}");
+    };
+    let malformed = ("well-formed JWT", "token_malformed");
+    let stray = with_stray_bit;
+    for (token, (check, reason)) in [
+        (
+            format!("{}.{payload}.{signature}", stray(header)),
+            malformed,
+        ),
+        (
+            format!("{header}.{}.{signature}", stray(payload)),
+            malformed,
+        ),
+        (
+            format!("{header}.{payload}.{}", stray(signature)),
+            malformed,
+        ),
+        (format!("{header}.{payload}.{signature}=="), malformed),
+        (
+            format!("{header}.{payload}."),
+            ("signature", "token_signature"),
+        ),
+    ] {
+        let mut request = scene.request();
+        request.token = Some(token.clone());
+        let with_keys = json(&scene.explain(&request, &["--json"]));
+        let arguments = [
+            "explain",
+            "--request",
+            "-",
+            "--public-url",
+            API,
+            "--at",
+            "1700000000",
+            "--json",
+        ];
+        let without_keys = json(&scene.folder.dpop(&arguments, &head(&request.build())));
+        for explanation in [with_keys, without_keys] {
+            assert_eq!(explanation["reason"], reason, "{token}");
+            let [failed] = checks(&explanation, "failed")[..] else {
+                panic!("{token}: not one failed check: {explanation}");
+            };
+            assert_eq!(failed["check"], check, "{token}");
+            assert_eq!(failed["reason"], reason, "{token}");
+        }
+    }
+}
+
+/// The same bytes, written with another last character.
+fn with_stray_bit(segment: &str) -> String {
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (start, last) = segment.split_at(segment.len() - 1);
+    let place = ALPHABET.find(last).unwrap();
+    format!("{start}{}", &ALPHABET[place + 1..place + 2])
+}

@@ -21,6 +21,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub(crate) struct Jwt<'t> {
     pub(crate) header: Part,
     pub(crate) payload: Part,
+    /// As they are written: header, payload, signature.
+    pub(crate) segments: [&'t str; 3],
     pub(crate) signing_input: &'t str,
     pub(crate) signature: Option<Vec<u8>>,
 }
@@ -53,6 +55,7 @@ impl<'t> Jwt<'t> {
         (!payload.contains('.')).then(|| Self {
             header: Part::read(header),
             payload: Part::read(payload),
+            segments: [header, payload, signature],
             signing_input,
             signature: LENIENT.decode(signature).ok(),
         })

@@ -216,7 +216,12 @@ fn append(head: &mut Parts, name: http::HeaderName, value: &str) {
 
 /// A compact JWS over any two texts.
 pub(crate) fn sign(key: &SigningKey, header: &[u8], payload: &[u8]) -> String {
-    let input = format!("{}.{}", base64url(header), base64url(payload));
+    sign_segments(key, &base64url(header), &base64url(payload))
+}
+
+/// A compact JWS whose first two segments are these, well-formed or not.
+pub(crate) fn sign_segments(key: &SigningKey, header: &str, payload: &str) -> String {
+    let input = format!("{header}.{payload}");
     let signature = key.sign_now(input.as_bytes()).unwrap_or_default();
     format!("{input}.{}", base64url(signature))
 }

@@ -10,8 +10,8 @@ use tower_dpop::tokens::{
 use tower_dpop::{Claims, JwtVerifier, KeySet, Rejection, Thumbprint, Timestamp};
 
 use crate::explain::check::{Check, Fault, Outcome, Section};
-use crate::explain::jwt::Jwt;
-use crate::explain::probe::{Probe, object, replaced, sign};
+use crate::explain::jwt::{Jwt, base64url, from_base64url};
+use crate::explain::probe::{Probe, object, replaced, sign, sign_segments};
 use crate::explain::proof_checks::Found;
 use crate::explain::values::{self, text, time};
 use crate::failure::Failure;
@@ -107,9 +107,13 @@ impl<'t> FoundToken<'t> {
             );
         }
         match self.verify(self.text).await {
-            Err(error) => Fault::of(Rejection::from(error))
-                .detail("it does not have the three segments of a JWT")
-                .into(),
+            Err(error) => {
+                let why = Jwt::read(self.text).map_or_else(
+                    || "it does not have the three segments of a JWT".to_owned(),
+                    |jwt| fault_of("header", jwt.header.fault.as_deref(), jwt.segments[0]),
+                );
+                Fault::of(Rejection::from(error)).detail(why).into()
+            }
             Ok(_) => Outcome::passed(""),
         }
     }
@@ -118,23 +122,34 @@ impl<'t> FoundToken<'t> {
         let Some(jwt) = &self.jwt else {
             return Outcome::not_checked("it is not a JWT");
         };
-        let (header, claims) = (self.good_header(), self.good_claims());
-        let parts = [
-            ("header", &jwt.header, &jwt.header.bytes, &as_bytes(&claims)),
+        let good_header = base64url(as_bytes(&self.good_header()));
+        let good_payload = base64url(as_bytes(&self.good_claims()));
+        // Each as it is written: the library also decides about its base64url.
+        let [header, payload, signature] = jwt.segments;
+        let (header_fault, payload_fault) = (&jwt.header.fault, &jwt.payload.fault);
+        for (name, segment, fault, token) in [
+            (
+                "header",
+                header,
+                header_fault,
+                sign_segments(&self.key, header, &good_payload),
+            ),
             (
                 "payload",
-                &jwt.payload,
-                &as_bytes(&header),
-                &jwt.payload.bytes,
+                payload,
+                payload_fault,
+                sign_segments(&self.key, &good_header, payload),
             ),
-        ];
-        for (name, part, header, payload) in parts {
-            let token = sign(&self.key, header, payload);
+            (
+                "signature",
+                signature,
+                &None,
+                format!("{good_header}.{good_payload}.{signature}"),
+            ),
+        ] {
             if let Err(error @ TokenError::Malformed) = self.verify(&token).await {
-                let why = part.fault.clone();
-                let why = why.unwrap_or_else(|| "a member is not accepted".to_owned());
                 return Fault::of(Rejection::from(error))
-                    .detail(format!("{name}: {why}"))
+                    .detail(fault_of(name, fault.as_deref(), segment))
                     .into();
             }
         }
@@ -207,7 +222,14 @@ impl<'t> FoundToken<'t> {
     /// By the issuer's keys, at a time and for an audience at which the token is valid otherwise.
     async fn signature(&self) -> Outcome {
         let Some(keys) = &self.rules.keys else {
-            return Outcome::not_checked("no keys of the issuer were given (--jwks or --issuer)");
+            return match self.jwt.as_ref().map(|jwt| jwt.segments[2]) {
+                Some("") if !matches!(self.alg().await, Outcome::Failed(_)) => {
+                    Fault::of(Rejection::from(TokenError::Signature))
+                        .detail("it is empty")
+                        .into()
+                }
+                _ => Outcome::not_checked("no keys of the issuer were given (--jwks or --issuer)"),
+            };
         };
         let (Some(exp), Some(_), Some(_)) = (
             self.claim("exp").and_then(Value::as_f64),
@@ -381,6 +403,17 @@ impl TokenRules {
             .unwrap_or_default()
             .to_owned()
     }
+}
+
+/// What is wrong with a segment that the library does not read.
+fn fault_of(name: &str, fault: Option<&str>, segment: &str) -> String {
+    let why = match fault {
+        None if from_base64url(segment).is_none() => {
+            "it is not base64url without padding, in its canonical form"
+        }
+        fault => fault.unwrap_or("a member is not accepted"),
+    };
+    format!("{name}: {why}")
 }
 
 fn not_compared(found: Option<&Value>, option: &str) -> Outcome {

@@ -7,8 +7,8 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{Algorithm, Algorithms, Claims, JwtVerifier, KeySet, Timestamp};
 
-use crate::explain::jwt::Jwt;
-use crate::explain::probe::{replaced, sign};
+use crate::explain::jwt::{Jwt, base64url, from_base64url};
+use crate::explain::probe::{replaced, sign_segments};
 use crate::explain::proof_checks::Found;
 use crate::explain::token_checks::{FoundToken, as_bytes};
 
@@ -31,18 +31,24 @@ impl Unsigned {
         }
     }
 
-    /// The token, signed by this key if its algorithm is one that could have signed it.
+    /// The token, signed by this key if its algorithm is one that could have signed it. A segment that is not canonical base64url
+    /// stays as it is, and so does an empty signature: the library rejects them.
     fn signed_again(&self, jwt: &Jwt<'_>) -> String {
         let alg = jwt.header.get("alg").and_then(Value::as_str);
         let is_known = alg.is_some_and(|alg| alg.parse::<Algorithm>().is_ok_and(is_accepted));
-        let header = if jwt.header.fault.is_none() && is_known {
+        let [header, payload, signature] = jwt.segments;
+        let is_canonical = from_base64url(header).is_some();
+        let header = if is_canonical && jwt.header.fault.is_none() && is_known {
             let alg = Value::from(self.key.algorithm().name());
             let header = replaced(&jwt.header.members, "alg", Some(&alg));
-            as_bytes(&replaced(&header, "kid", None))
+            base64url(as_bytes(&replaced(&header, "kid", None)))
         } else {
-            jwt.header.bytes.clone()
+            header.to_owned()
         };
-        sign(&self.key, &header, &jwt.payload.bytes)
+        match from_base64url(signature) {
+            Some(bytes) if !bytes.is_empty() => sign_segments(&self.key, &header, payload),
+            _ => format!("{header}.{payload}.{signature}"),
+        }
     }
 }
 

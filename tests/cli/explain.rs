@@ -537,6 +537,28 @@ fn reports_unusable_input() {
             "expected Unix seconds",
         ),
         (
+            &[proof, &["--at", "9223372036854775808", "https://a.example"]].concat(),
+            "",
+            2,
+            "later than the year 9999",
+        ),
+        (
+            &[proof, &["--max-age", "86401", "https://a.example"]].concat(),
+            "",
+            2,
+            "86401 is not in 0..=86400",
+        ),
+        (
+            &[
+                proof,
+                &["--leeway", "18446744073709551615", "https://a.example"],
+            ]
+            .concat(),
+            "",
+            2,
+            "18446744073709551615 is not in 0..=86400",
+        ),
+        (
             &[
                 proof,
                 &["--token", "t", "--jwks", "none", "https://a.example"],
@@ -651,4 +673,75 @@ fn with_stray_bit(segment: &str) -> String {
     let (start, last) = segment.split_at(segment.len() - 1);
     let place = ALPHABET.find(last).unwrap();
     format!("{start}{}", &ALPHABET[place + 1..place + 2])
+}
+
+#[test]
+fn uses_the_longest_window_and_the_latest_time() {
+    let scene = Scene::new("explain-limits");
+    let mut request = scene.request();
+    request.proof_claims["iat"] = 0.into();
+    for (at, by) in [
+        ("86401", "1 s too old"),
+        ("253402300799", "253402214399 s too old"),
+    ] {
+        let options = ["--at", at, "--max-age", "86400", "--leeway", "0"];
+        let arguments = ["explain", "--request", "-", "--public-url", API];
+        let run = scene.folder.dpop(
+            &[&arguments[..], &options].concat(),
+            &head(&request.build()),
+        );
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(run.stdout.contains(by), "{run:?}");
+        let expected = "from 86400 s before to 0 s after the time of the server";
+        assert!(run.stdout.contains(expected), "{run:?}");
+    }
+}
+
+/// The other parts of the proof are checked all the same.
+#[test]
+fn checks_a_proof_for_a_request_target_that_is_malformed() {
+    let scene = Scene::new("explain-target");
+    let request = scene.request();
+    let mut other = request.again();
+    other.proof_header["typ"] = "JWT".into();
+    let sent = |request: &TestRequest, line: &str| {
+        let (_, fields) = head(&request.build()).split_once("\r\n").map_or_else(
+            || panic!("no request line"),
+            |(line, fields)| (line.to_owned(), fields.to_owned()),
+        );
+        format!("{line}\r\n{fields}")
+    };
+    for line in [
+        "GET /caf\u{e9} HTTP/1.1",
+        "GET * HTTP/1.1",
+        "GET https://other.example/orders HTTP/1.1",
+        "CONNECT api.example.com:443 HTTP/1.1",
+    ] {
+        for (request, faults) in [(&request, 1), (&other, 2)] {
+            let arguments = [
+                "explain",
+                "--request",
+                "-",
+                "--public-url",
+                API,
+                "--at",
+                "1700000000",
+                "--json",
+            ];
+            let explanation = json(&scene.folder.dpop(&arguments, &sent(request, line)));
+            let failed = checks(&explanation, "failed");
+            assert_eq!(failed.len(), faults, "{line}: {explanation}");
+            assert_eq!(failed[0]["check"], "request target", "{line}");
+            assert_eq!(failed[0]["reason"], explanation["reason"], "{line}");
+            let not_checked = checks(&explanation, "not checked");
+            let names: Vec<_> = not_checked
+                .iter()
+                .filter(|check| check["detail"] == "no proof can be for this request target")
+                .map(|check| &check["check"])
+                .collect();
+            assert_eq!(names, ["htm", "htu"], "{line}: {explanation}");
+            let text = explanation.to_string();
+            assert!(!text.contains("wrong type"), "{line}: {explanation}");
+        }
+    }
 }

@@ -294,6 +294,11 @@ async fn gets_a_token_that_is_bound_to_the_key() {
         explained.output().contains("by a key of the issuer"),
         "{explained:?}"
     );
+    // Keycloak writes its name without the slash.
+    let mut with_profile = arguments.to_vec();
+    with_profile[6] = "{issuer}/";
+    with_profile.extend(["--profile", "keycloak"]);
+    servers.dpop(&with_profile, "").await.output();
 
     let lost = servers.dpop(&with("token", &[]), "").await;
     lost.output();

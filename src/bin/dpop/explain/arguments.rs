@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, ColorChoice, ValueEnum};
+use clap::{Args, ColorChoice, ValueEnum, value_parser};
 use http::{Method, Uri};
 use tower_dpop::proof::Nonce;
 use tower_dpop::tokens::{EndpointUrl, KeySource, Profile};
@@ -88,11 +88,11 @@ pub(crate) struct Server {
     algs: Algorithms,
 
     /// The age up to which the server accepts proofs, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = MAX_AGE)]
+    #[arg(long, value_name = "SECONDS", default_value_t = MAX_AGE, value_parser = value_parser!(u64).range(..=LONGEST))]
     max_age: u64,
 
     /// How far a client's clock may be off, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = LEEWAY)]
+    #[arg(long, value_name = "SECONDS", default_value_t = LEEWAY, value_parser = value_parser!(u64).range(..=LONGEST))]
     leeway: u64,
 }
 
@@ -138,6 +138,12 @@ enum Product {
 /// Those of `Freshness::default()`.
 const MAX_AGE: u64 = 60;
 const LEEWAY: u64 = 30;
+
+/// The library has no longer durations.
+const LONGEST: u64 = 24 * 60 * 60;
+
+/// The end of the year 9999. Later times cannot be written as a date, and some not as a `SystemTime`.
+const LATEST: u64 = 253_402_300_799;
 
 const AFTER_HELP: &str = "\
 EXAMPLES
@@ -233,14 +239,14 @@ impl Tokens {
         Ok(TokenRules {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
-            keys: self.keys().await?,
+            keys: self.keys(typ).await?,
             typ,
             jkt: self.jkt,
             now,
         })
     }
 
-    async fn keys(&self) -> Result<Option<KeySet>, Failure> {
+    async fn keys(&self, typ: Typ) -> Result<Option<KeySet>, Failure> {
         match (&self.jwks, &self.issuer) {
             (Some(path), _) => {
                 let keys = read_file(path)?
@@ -249,6 +255,7 @@ impl Tokens {
                 Ok(Some(keys))
             }
             (None, Some(issuer)) => {
+                let issuer = typ.issuer(issuer)?;
                 let issuer: EndpointUrl = issuer
                     .parse()
                     .map_err(|error| Failure::usage(format_args!("--issuer: {error}")))?;
@@ -268,7 +275,11 @@ impl Tokens {
 /// The time is given as Unix seconds, by RFC 3339, or as an HTTP date.
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(seconds) = text.parse() {
-        return Ok(Timestamp::from_unix(seconds));
+        return if seconds <= LATEST {
+            Ok(Timestamp::from_unix(seconds))
+        } else {
+            Err("later than the year 9999".to_owned())
+        };
     }
     if let Ok(date) = httpdate::parse_http_date(text) {
         return Ok(date.into());
@@ -293,5 +304,8 @@ mod tests {
             .with_max_age(Duration::from_secs(MAX_AGE))
             .with_leeway(Duration::from_secs(LEEWAY));
         assert_eq!(window, Freshness::default());
+        let longest = Freshness::default().with_max_age(Duration::from_secs(LONGEST));
+        let longer = longest.with_max_age(Duration::from_secs(LONGEST + 1));
+        assert_eq!(longest, longer);
     }
 }

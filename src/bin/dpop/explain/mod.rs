@@ -195,7 +195,7 @@ fn described(field: &str) -> String {
 
 /// A request has a URL that a proof can name.
 fn target(probe: &Probe) -> Check {
-    let outcome = match probe.nothing() {
+    let outcome = match probe.target() {
         Ok(()) => Outcome::passed(""),
         Err(rejected) => Fault::of(rejected)
             .expected(format!("a request for {}", probe.rules().public_url))

@@ -6,7 +6,7 @@
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Uri};
 use serde_json::{Map, Value, json};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{DPOP, Epoch, Nonce, NonceSource};
@@ -57,6 +57,7 @@ pub(crate) struct Probe {
     head: Parts,
     header: Map<String, Value>,
     claims: Map<String, Value>,
+    target: Result<(), TokenRequestRejection>,
 }
 
 impl Probe {
@@ -74,7 +75,7 @@ impl Probe {
         if let Some(nonce) = &rules.nonce {
             claims.insert("nonce".to_owned(), nonce.as_str().into());
         }
-        Ok(Self {
+        let mut probe = Self {
             endpoint: TokenEndpoint::new(rules.to_proof_rules()),
             header: object(json!({
                 "typ": "dpop+jwt",
@@ -85,7 +86,27 @@ impl Probe {
             rules,
             key,
             head,
-        })
+            target: Ok(()),
+        };
+        probe.target = probe.nothing();
+        if probe.target.is_err() {
+            probe.replace_target();
+        }
+        Ok(probe)
+    }
+
+    /// A request that no proof can be for: the other parts of its proof are checked for another request.
+    fn replace_target(&mut self) {
+        self.head.method = Method::GET;
+        self.head.uri = Uri::from_static("/");
+        let url = format!("{}/", self.rules.public_url);
+        self.claims.insert("htm".to_owned(), "GET".into());
+        self.claims.insert("htu".to_owned(), url.into());
+    }
+
+    /// Whether the request has a method and a URL that a proof can name.
+    pub(crate) fn target(&self) -> Result<(), TokenRequestRejection> {
+        self.target.clone()
     }
 
     pub(crate) const fn rules(&self) -> &Rules {
@@ -102,7 +123,7 @@ impl Probe {
     }
 
     /// Whether the good proof is accepted. If not, no proof is: the request has no URL that a proof could name.
-    pub(crate) fn nothing(&self) -> Result<(), TokenRequestRejection> {
+    fn nothing(&self) -> Result<(), TokenRequestRejection> {
         self.decide([self.sign(&self.header, &self.claims)])
     }
 

@@ -61,8 +61,8 @@ impl<'p> Found<'p> {
             Check::of_proof(5, "alg", self.alg()),
             Check::of_proof(6, "signature", self.signature()),
             Check::of_proof(7, "jwk", self.jwk()),
-            Check::of_proof(8, "htm", self.htm()),
-            Check::of_proof(9, "htu", self.htu()),
+            Check::of_proof(8, "htm", self.of_target(Self::htm)),
+            Check::of_proof(9, "htu", self.of_target(Self::htu)),
             Check::of_proof(10, "nonce", self.nonce()),
             Check::of_proof(11, "iat", self.iat(window)),
         ]);
@@ -256,6 +256,14 @@ impl<'p> Found<'p> {
             Err(TokenRequestRejection::Proof(ProofError::HeaderNotJson)) => malformed(),
             // The key of this tool may be for another algorithm.
             _ => Outcome::passed(text(self.header("alg"))),
+        }
+    }
+
+    /// The method and the URL are compared with those of the request.
+    fn of_target(&self, check: impl FnOnce(&Self) -> Outcome) -> Outcome {
+        match self.probe.target() {
+            Ok(()) => check(self),
+            Err(_) => Outcome::not_checked("no proof can be for this request target"),
         }
     }
 

@@ -48,12 +48,8 @@ pub(crate) struct FoundToken<'t> {
 impl<'t> FoundToken<'t> {
     pub(crate) fn new(rules: &'t TokenRules, text: &'t str) -> Result<Self, Failure> {
         let key = SigningKey::generate().map_err(Failure::work)?;
-        let keys: KeySet = json!(key.public_key())
-            .to_string()
-            .parse()
-            .map_err(Failure::work)?;
         let jwt = Jwt::of_token(text);
-        let verifier = rules.verifier(jwt.as_ref(), keys);
+        let verifier = rules.verifier(jwt.as_ref(), key_set(&key)?);
         Ok(Self {
             rules,
             text,
@@ -382,17 +378,35 @@ impl<'t> FoundToken<'t> {
     }
 }
 
+impl Typ {
+    fn set(self, verifier: JwtVerifier<KeySet>) -> JwtVerifier<KeySet> {
+        match self {
+            Self::AtJwt => verifier,
+            Self::Lenient => verifier.with_lenient_typ(),
+            Self::Of(profile) => verifier.with_profile(profile),
+        }
+    }
+
+    /// The name of an issuer, as the product writes it. The verifier knows it, whatever its keys are.
+    pub(crate) fn issuer(self, issuer: &str) -> Result<String, Failure> {
+        let key = SigningKey::generate().map_err(Failure::work)?;
+        let verifier = self.set(JwtVerifier::new(issuer, "", key_set(&key)?));
+        Ok(verifier.issuers().concat())
+    }
+}
+
+fn key_set(key: &SigningKey) -> Result<KeySet, Failure> {
+    let json = json!(key.public_key()).to_string();
+    json.parse().map_err(Failure::work)
+}
+
 impl TokenRules {
     /// A verifier by these rules. What was not given is what the token has.
     pub(crate) fn verifier(&self, token: Option<&Jwt<'_>>, keys: KeySet) -> JwtVerifier<KeySet> {
         let stated = token.and_then(|jwt| jwt.payload.get("iss")?.as_str());
         let issuer = self.issuer.as_deref().or(stated).unwrap_or_default();
         let verifier = JwtVerifier::new(issuer, self.audience(token), keys);
-        match self.typ {
-            Typ::AtJwt => verifier,
-            Typ::Lenient => verifier.with_lenient_typ(),
-            Typ::Of(profile) => verifier.with_profile(profile),
-        }
+        self.typ.set(verifier)
     }
 
     fn audience(&self, token: Option<&Jwt<'_>>) -> String {

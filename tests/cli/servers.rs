@@ -508,6 +508,11 @@ async fn reports_why_there_is_no_token_or_no_response() {
             .await
             .assert_fails(status, text);
     }
+    let twice = ["--client-secret-file", "-", "-d", "@-", "{api}/orders"];
+    servers
+        .dpop(&[&["curl"], &wrong[..4], &twice].concat(), "service-secret")
+        .await
+        .assert_fails(2, "standard input can be used for one argument only");
     let elsewhere = [
         "token",
         "--issuer",
@@ -521,4 +526,45 @@ async fn reports_why_there_is_no_token_or_no_response() {
         .dpop(&elsewhere, "secret")
         .await
         .assert_fails(3, "no metadata of the authorization server");
+}
+
+#[tokio::test]
+async fn takes_a_secret_as_it_is_without_the_line_break() {
+    let servers = Servers::start("secrets").await;
+    let command = ["token", "--issuer", "{issuer}", "--client-id", "service"];
+    let from_stdin = [&command[..], &["--client-secret-file", "-"]].concat();
+    for secret in ["service-secret\r\n", "service-secret\n\n", "service-secret"] {
+        servers.dpop(&from_stdin, secret).await.output();
+    }
+    for secret in [" service-secret\n", "service-secret \n"] {
+        servers
+            .dpop(&from_stdin, secret)
+            .await
+            .assert_fails(3, "rejected the request with 401: invalid_client");
+    }
+    for none in ["", "\n"] {
+        servers
+            .dpop(&from_stdin, none)
+            .await
+            .assert_fails(3, "-: there is no secret in it");
+    }
+    let issuer = servers.issuer.clone();
+    for (secret, status) in [("service-secret", 0), ("", 2)] {
+        let (folder, issuer) = (servers.folder.0.clone(), issuer.clone());
+        let run = tokio::task::spawn_blocking(move || {
+            std::process::Command::new(env!("CARGO_BIN_EXE_dpop"))
+                .args(["token", "--client-id", "service", "--issuer", &issuer])
+                .current_dir(folder)
+                .env("DPOP_CLIENT_SECRET", secret)
+                .output()
+                .unwrap()
+        });
+        let run = Run::of(&run.await.unwrap());
+        assert_eq!(run.status, status, "{run:?}");
+        assert_eq!(
+            status == 2,
+            run.stderr.contains("no client secret"),
+            "{run:?}"
+        );
+    }
 }

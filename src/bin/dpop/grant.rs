@@ -125,9 +125,18 @@ impl Grant {
 
     fn secret(&self) -> Result<Zeroizing<String>, Failure> {
         if let Some(path) = &self.client_secret_file {
-            return Ok(Zeroizing::new(read_file(path)?.trim().to_owned()));
+            // Editors end a file with a line break. Spaces may belong to the secret.
+            let text = read_file(path)?;
+            let secret = text.trim_end_matches(['\r', '\n']);
+            if secret.is_empty() {
+                let problem = format_args!("{}: there is no secret in it", path.display());
+                return Err(Failure::work(problem));
+            }
+            return Ok(Zeroizing::new(secret.to_owned()));
         }
-        std::env::var(SECRET).map(Zeroizing::new).map_err(|_| {
+        let secret = std::env::var(SECRET).map(Zeroizing::new);
+        let secret = secret.ok().filter(|secret| !secret.is_empty());
+        secret.ok_or_else(|| {
             Failure::usage(format_args!(
                 "no client secret: give --client-secret-file, or set {SECRET}"
             ))

@@ -1,8 +1,9 @@
 //! Reads keys, secrets and files that arguments name.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, StdinLock};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -154,7 +155,7 @@ fn warn_if_others_can_read(path: &Path) {
 pub(crate) fn secret(argument: &str) -> Result<Zeroizing<String>, Failure> {
     let text = match argument.strip_prefix('@') {
         Some(path) => read_file(Path::new(path))?,
-        None if argument == "-" => read(io::stdin().lock(), "standard input")?,
+        None if argument == "-" => read(stdin()?, "standard input")?,
         None => Zeroizing::new(argument.to_owned()),
     };
     Ok(Zeroizing::new(text.trim().to_owned()))
@@ -163,7 +164,7 @@ pub(crate) fn secret(argument: &str) -> Result<Zeroizing<String>, Failure> {
 /// The text of a file, or of standard input if the path is `-`.
 pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     if path.as_os_str() == "-" {
-        return read(io::stdin().lock(), "standard input");
+        return read(stdin()?, "standard input");
     }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::work(format_args!("{name}: {error}")))?;
@@ -174,11 +175,23 @@ pub(crate) fn read_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
 pub(crate) fn read_bytes(path: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = match path {
-        "-" => io::stdin().lock().read_to_end(&mut bytes),
+        "-" => stdin()?.read_to_end(&mut bytes),
         path => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
     read.map_err(|error| Failure::work(format_args!("{path}: {error}")))?;
     Ok(bytes)
+}
+
+/// Standard input, once: a second argument would find it at its end.
+fn stdin() -> Result<StdinLock<'static>, Failure> {
+    static IS_USED: AtomicBool = AtomicBool::new(false);
+
+    if IS_USED.swap(true, Ordering::Relaxed) {
+        return Err(Failure::usage(
+            "standard input can be used for one argument only",
+        ));
+    }
+    Ok(io::stdin().lock())
 }
 
 fn read(source: impl Read, name: &str) -> Result<Zeroizing<String>, Failure> {

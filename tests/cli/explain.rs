@@ -622,6 +622,8 @@ fn reads_the_segments_of_a_token_strictly() {
         panic!("{token}");
     };
     let malformed = ("well-formed JWT", "token_malformed");
+    let mut with_wrong_kid = scene.request();
+    with_wrong_kid.token_header["kid"] = true.into();
     let stray = with_stray_bit;
     for (token, (check, reason)) in [
         (
@@ -636,6 +638,8 @@ fn reads_the_segments_of_a_token_strictly() {
             format!("{header}.{payload}.{}", stray(signature)),
             malformed,
         ),
+        (with_wrong_kid.token(), malformed),
+        (format!("{}.{payload}.{signature}", &header[..9]), malformed),
         (format!("{header}.{payload}.{signature}=="), malformed),
         (
             format!("{header}.{payload}."),

@@ -12,7 +12,7 @@ use tower_dpop::{Algorithms, Freshness, KeySet, PublicUrl, RemoteKeys, Thumbprin
 use crate::explain::probe::Rules;
 use crate::explain::proof_checks::Window;
 use crate::explain::request::{Received, parse_public_url};
-use crate::explain::token_checks::{TokenRules, Typ};
+use crate::explain::token_rules::{TokenRules, Typ};
 use crate::failure::Failure;
 use crate::input::{Roots, certificate_hint, read_file, secret};
 

@@ -41,9 +41,12 @@ pub(crate) struct Part {
 const MAX_LENGTH: usize = 64 * 1024;
 
 impl<'t> Jwt<'t> {
-    /// An access token, if it is a JWT: other tokens may have dots, too.
+    /// An access token, if it is a JWT or the start of one: other tokens may have dots, too.
     pub(crate) fn of_token(text: &'t str) -> Option<Self> {
-        Self::read(text).filter(|jwt| !jwt.header.members.is_empty())
+        /// The members of an object begin so.
+        const START: &str = "eyJ";
+
+        Self::read(text).filter(|jwt| !jwt.header.members.is_empty() || text.starts_with(START))
     }
 
     pub(crate) fn read(text: &'t str) -> Option<Self> {

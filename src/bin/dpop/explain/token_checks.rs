@@ -5,36 +5,18 @@
 use serde_json::{Map, Value, json};
 use tower_dpop::jose::SigningKey;
 use tower_dpop::tokens::{
-    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, Profile, TokenError,
+    AccessToken, AccessTokenVerifier, Confirmation, PresentedToken, TokenError,
 };
-use tower_dpop::{Claims, JwtVerifier, KeySet, Rejection, Thumbprint, Timestamp};
+use tower_dpop::{Claims, JwtVerifier, KeySet, Rejection, Timestamp};
 
 use crate::explain::check::{Check, Fault, Outcome, Section};
 use crate::explain::jwt::{Jwt, base64url, from_base64url};
 use crate::explain::probe::{Probe, object, replaced, sign, sign_segments};
 use crate::explain::proof_checks::Found;
+use crate::explain::token_rules::{TokenRules, Typ, first_audience, key_set};
 use crate::explain::values::{self, text, time};
 use crate::failure::Failure;
 use crate::terminal::shown;
-
-/// What the server requires of access tokens, as far as it was given.
-pub(crate) struct TokenRules {
-    pub(crate) issuer: Option<String>,
-    pub(crate) audience: Option<String>,
-    pub(crate) keys: Option<KeySet>,
-    pub(crate) typ: Typ,
-    /// The key to which the token is bound, if the token cannot say it.
-    pub(crate) jkt: Option<Thumbprint>,
-    pub(crate) now: Timestamp,
-}
-
-/// Which `typ` is accepted.
-#[derive(Clone, Copy)]
-pub(crate) enum Typ {
-    AtJwt,
-    Lenient,
-    Of(Profile),
-}
 
 /// The token, as far as it can be read.
 pub(crate) struct FoundToken<'t> {
@@ -80,20 +62,28 @@ impl<'t> FoundToken<'t> {
 
     pub(crate) async fn checks(&self) -> Vec<Check> {
         let check = |name, outcome| Check::new(Section::Token, name, outcome);
-        if self.jwt.is_none() {
+        let Some(jwt) = &self.jwt else {
             return vec![check("well-formed JWT", self.opaque().await)];
+        };
+        let mut checks = vec![check("well-formed JWT", self.form().await)];
+        let is_malformed = checks[0].has_failed();
+        if is_malformed && jwt.header.members.is_empty() {
+            return checks;
         }
-        vec![
-            check("well-formed JWT", self.form().await),
-            check("typ", self.typ().await),
-            check("alg", self.alg().await),
+        checks.push(check("typ", self.typ().await));
+        checks.push(check("alg", self.alg().await));
+        if is_malformed && jwt.payload.members.is_empty() {
+            return checks;
+        }
+        checks.extend([
             check("iss", self.iss().await),
             check("aud", self.aud().await),
             check("exp", self.validity("exp", "expired").await),
             check("nbf", self.validity("nbf", "becomes valid").await),
             check("signature", self.signature().await),
             check("claims", self.claims().await),
-        ]
+        ]);
+        checks
     }
 
     async fn opaque(&self) -> Outcome {
@@ -378,47 +368,6 @@ impl<'t> FoundToken<'t> {
     }
 }
 
-impl Typ {
-    fn set(self, verifier: JwtVerifier<KeySet>) -> JwtVerifier<KeySet> {
-        match self {
-            Self::AtJwt => verifier,
-            Self::Lenient => verifier.with_lenient_typ(),
-            Self::Of(profile) => verifier.with_profile(profile),
-        }
-    }
-
-    /// The name of an issuer, as the product writes it. The verifier knows it, whatever its keys are.
-    pub(crate) fn issuer(self, issuer: &str) -> Result<String, Failure> {
-        let key = SigningKey::generate().map_err(Failure::work)?;
-        let verifier = self.set(JwtVerifier::new(issuer, "", key_set(&key)?));
-        Ok(verifier.issuers().concat())
-    }
-}
-
-fn key_set(key: &SigningKey) -> Result<KeySet, Failure> {
-    let json = json!(key.public_key()).to_string();
-    json.parse().map_err(Failure::work)
-}
-
-impl TokenRules {
-    /// A verifier by these rules. What was not given is what the token has.
-    pub(crate) fn verifier(&self, token: Option<&Jwt<'_>>, keys: KeySet) -> JwtVerifier<KeySet> {
-        let stated = token.and_then(|jwt| jwt.payload.get("iss")?.as_str());
-        let issuer = self.issuer.as_deref().or(stated).unwrap_or_default();
-        let verifier = JwtVerifier::new(issuer, self.audience(token), keys);
-        self.typ.set(verifier)
-    }
-
-    fn audience(&self, token: Option<&Jwt<'_>>) -> String {
-        let stated = token.and_then(|jwt| first_audience(jwt.payload.get("aud")));
-        self.audience
-            .as_deref()
-            .or(stated)
-            .unwrap_or_default()
-            .to_owned()
-    }
-}
-
 /// What is wrong with a segment that the library does not read.
 fn fault_of(name: &str, fault: Option<&str>, segment: &str) -> String {
     let why = match fault {
@@ -432,13 +381,6 @@ fn fault_of(name: &str, fault: Option<&str>, segment: &str) -> String {
 
 fn not_compared(found: Option<&Value>, option: &str) -> Outcome {
     Outcome::not_checked(format!("{}; {option} gives the expected one", text(found)))
-}
-
-fn first_audience(aud: Option<&Value>) -> Option<&str> {
-    match aud? {
-        Value::Array(several) => several.first()?.as_str(),
-        one => one.as_str(),
-    }
 }
 
 pub(crate) fn as_bytes(members: &Map<String, Value>) -> Vec<u8> {

@@ -7,7 +7,7 @@ use tower_dpop::tokens::{
 };
 use tower_dpop::{Algorithm, Algorithms, Claims, JwtVerifier, KeySet, Timestamp};
 
-use crate::explain::jwt::{Jwt, base64url, from_base64url};
+use crate::explain::jwt::{Jwt, base64url};
 use crate::explain::probe::{replaced, sign_segments};
 use crate::explain::proof_checks::Found;
 use crate::explain::token_checks::{FoundToken, as_bytes};
@@ -31,23 +31,21 @@ impl Unsigned {
         }
     }
 
-    /// The token, signed by this key if its algorithm is one that could have signed it. A segment that is not canonical base64url
-    /// stays as it is, and so does an empty signature: the library rejects them.
+    /// The token, signed by this key if its algorithm is one that could have signed it. An empty signature stays empty.
     fn signed_again(&self, jwt: &Jwt<'_>) -> String {
         let alg = jwt.header.get("alg").and_then(Value::as_str);
         let is_known = alg.is_some_and(|alg| alg.parse::<Algorithm>().is_ok_and(is_accepted));
         let [header, payload, signature] = jwt.segments;
-        let is_canonical = from_base64url(header).is_some();
-        let header = if is_canonical && jwt.header.fault.is_none() && is_known {
+        let header = if jwt.header.fault.is_none() && is_known {
             let alg = Value::from(self.key.algorithm().name());
             let header = replaced(&jwt.header.members, "alg", Some(&alg));
             base64url(as_bytes(&replaced(&header, "kid", None)))
         } else {
             header.to_owned()
         };
-        match from_base64url(signature) {
-            Some(bytes) if !bytes.is_empty() => sign_segments(&self.key, &header, payload),
-            _ => format!("{header}.{payload}.{signature}"),
+        match signature {
+            "" => format!("{header}.{payload}."),
+            _ => sign_segments(&self.key, &header, payload),
         }
     }
 }
@@ -68,6 +66,10 @@ impl AccessTokenVerifier for Unsigned {
         now: Timestamp,
     ) -> Result<AccessToken<Claims>, TokenError> {
         if let Some(jwt) = Jwt::of_token(token.as_str()) {
+            // What is malformed as it is written may be well-formed when it is written again.
+            if let Err(error @ TokenError::Malformed) = self.jwt.verify(token, now).await {
+                return Err(error);
+            }
             let again = self.signed_again(&jwt);
             return self.jwt.verify(PresentedToken::new(&again), now).await;
         }

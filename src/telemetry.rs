@@ -8,12 +8,12 @@
 //! | [`CLOCK_SKEW`] | histogram, seconds: how far `iat` is behind the server's clock, negative if it is ahead, limited to one day in either direction | `decision` |
 //! | [`REPLAY_RECORDS`], [`REPLAY_LIMIT`] | gauges of this process's replay store, as of the last proof; with several stores, of the one that checked the last proof | |
 //! | [`REPLAY_CLAIMS_BY_NODE_MEMORY`] | counter of the uses of proofs about which the memory of this node decided alone ([`WhileUnavailable`](crate::proof::WhileUnavailable)) | |
-//! | `tower_dpop_replay_claims_total` | counter of claims at a replay store over a network (feature `redis`) | `store` (`redis`), `result` (`first`, `own_repeated` (first, and repeated because the connection was cut), `replayed`, `full`, `other_store`, `slow`, `unavailable`) |
-//! | `tower_dpop_replay_claim_seconds` | histogram: how long these claims take | `store` |
-//! | `tower_dpop_replay_waiting` | gauge: claims that wait for the store, read once per second | |
-//! | `tower_dpop_replay_up`, `tower_dpop_replay_evicting` | gauges, 1 or 0: whether claims reach the store; whether it removes records when its memory is full | |
-//! | `tower_dpop_replay_connections_total` | counter of connections to the store | `cause` (`start`, `cut`, `silent`, `readonly`, `probe`): why a new one was needed |
-//! | `tower_dpop_replay_epochs_total` | counter: how often the store was found to have other records ([`Epoch`](crate::proof::Epoch)) | |
+//! | [`REPLAY_CLAIMS`] | counter of claims at a replay store over a network (feature `redis`) | `store` (`redis`), `result` (`first`, `own_repeated` (first, and repeated because the connection was cut), `replayed`, `full`, `other_store`, `slow`, `unavailable`) |
+//! | [`REPLAY_CLAIM_SECONDS`] | histogram: how long these claims take | `store` |
+//! | [`REPLAY_WAITING`] | gauge: claims that wait for the store, read once per second | |
+//! | [`REPLAY_UP`], [`REPLAY_EVICTING`] | gauges, 1 or 0: whether claims reach the store; whether it removes records when its memory is full | |
+//! | [`REPLAY_CONNECTIONS`] | counter of connections to the store | `cause` (`start`, `cut`, `silent`, `readonly`, `probe`): why a new one was needed |
+//! | [`REPLAY_EPOCHS`] | counter: how often the store was found to have other records ([`Epoch`](crate::proof::Epoch)) | |
 //! | [`TOKEN_CACHE`] | counter | `result` (`hit`, `miss`) |
 //! | [`KEY_FETCHES`] | counter | `cause` (`start`, `scheduled`, `demanded`), `result` (`changed`, `unchanged`, `failed`) |
 //! | [`INTROSPECTIONS`] | counter of requests to the introspection endpoint | `result` (`active`, `inactive`, `failed`) |
@@ -65,7 +65,6 @@ use std::fmt;
 
 use http::Method;
 
-#[cfg(feature = "redis")]
 pub use crate::telemetry::replay_store::shared::{
     REPLAY_CLAIM_SECONDS, REPLAY_CLAIMS, REPLAY_CONNECTIONS, REPLAY_EPOCHS, REPLAY_EVICTING,
     REPLAY_UP, REPLAY_WAITING,

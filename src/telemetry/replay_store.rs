@@ -1,6 +1,5 @@
 //! What replay stores count and measure.
 
-#[cfg(feature = "redis")]
 pub(crate) mod shared;
 
 /// Records in the replay store.

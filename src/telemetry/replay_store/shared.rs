@@ -1,4 +1,5 @@
-//! What a replay store over a network counts and measures.
+//! What a replay store over a network counts and measures. The names are there without the feature `redis`, so that code that
+//! sets buckets or labels compiles with and without it.
 
 /// Claims at a replay store over a network.
 pub const REPLAY_CLAIMS: &str = "tower_dpop_replay_claims_total";
@@ -15,7 +16,7 @@ pub const REPLAY_EPOCHS: &str = "tower_dpop_replay_epochs_total";
 /// Whether the replay store removes records when its memory is full: 1 or 0.
 pub const REPLAY_EVICTING: &str = "tower_dpop_replay_evicting";
 
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "metrics", feature = "redis"))]
 pub(crate) fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -43,6 +44,7 @@ pub(crate) fn describe() {
     );
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn claimed(result: &'static str, time: std::time::Duration) {
     #[cfg(feature = "metrics")]
     {
@@ -57,26 +59,31 @@ pub(crate) fn claimed(result: &'static str, time: std::time::Duration) {
     }
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn connected(cause: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!(REPLAY_CONNECTIONS, "cause" => cause).increment(1);
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn new_epoch() {
     #[cfg(feature = "metrics")]
     metrics::counter!(REPLAY_EPOCHS).increment(1);
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn link_is_up(is_up: bool) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(REPLAY_UP).set(f64::from(u8::from(is_up)));
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn evicting(is_evicting: bool) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(REPLAY_EVICTING).set(f64::from(u8::from(is_evicting)));
 }
 
+#[cfg(feature = "redis")]
 pub(crate) fn waiting(claims: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "no store has 2^52 claims")]

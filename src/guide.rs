@@ -28,8 +28,8 @@
 //!
 //! ![A client gets a token from the authorization server and uses it at the resource server. A thief is rejected.][flow-picture]
 //!
-//! The pages are the files of `docs/guide` in the repository. There is no code here: the code on the pages is compiled in
-//! builds with all features.
+//! The pages are the files of `docs/guide` in the repository. There is no code here: the tests compile the code on the pages, with
+//! all features of the crate.
 #![cfg_attr(doc, doc = "\n", doc = flow_picture!())]
 
 /// The labels by which pages link to each other, as paths of this documentation. In the files, the same labels are defined once

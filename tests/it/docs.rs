@@ -130,6 +130,39 @@ fn without_code(text: &str) -> String {
     text.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }
 
+/// The lines that rustdoc hides, and other readers of Markdown show, in the blocks of Rust: number and text.
+fn hidden_lines(text: &str) -> Vec<(usize, &str)> {
+    let mut is_rust = false;
+    let mut hidden = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if let Some(language) = line.strip_prefix("```") {
+            is_rust = language.split(',').next() == Some("rust");
+        } else if is_rust && (line == "#" || line.starts_with("# ")) {
+            hidden.push((number, line));
+        }
+    }
+    hidden
+}
+
+#[test]
+fn blocks_of_rust_have_no_hidden_lines() {
+    let guide = pages().into_iter().map(|page| format!("docs/guide/{page}"));
+    let mut faults = Vec::new();
+    for document in guide.chain(["README.md".into(), "docs/guide/README.md".into()]) {
+        let text = read(&document);
+        let hidden = hidden_lines(&text).into_iter();
+        faults.extend(hidden.map(|(number, line)| format!("{document}:{number}: {line}")));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_hidden_line_is_found() {
+    let text = "# A heading\n```sh\n# a comment\n```\n```rust,no_run\n#[test]\n    # let a = 1;\n#\n```\n# Another\n";
+    assert_eq!(hidden_lines(text), [(7, "# let a = 1;"), (8, "#")]);
+}
+
 /// The anchors of a document, as GitHub makes them from its headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();

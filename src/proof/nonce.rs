@@ -10,6 +10,7 @@
 //!                    HMAC-SHA-256(secret, label ‖ key id ‖ epoch (16 bytes) ‖ issued)[..16] )
 //! ```
 
+use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -267,6 +268,8 @@ impl NonceSecret {
 #[derive(Clone, Default)]
 pub(crate) struct NoncePolicy {
     source: Option<Arc<dyn NonceSource>>,
+    /// The same source, if it is of this type and not inside another.
+    stateless: Option<StatelessNonces>,
     binding: NonceBinding,
 }
 
@@ -279,12 +282,19 @@ pub(crate) enum NonceBinding {
 }
 
 impl NoncePolicy {
-    pub(crate) fn require(&mut self, source: Arc<dyn NonceSource>) {
-        self.source = Some(source);
+    pub(crate) fn require(&mut self, source: impl NonceSource + 'static) {
+        self.stateless = (&source as &dyn Any).downcast_ref().cloned();
+        self.source = Some(Arc::new(source));
     }
 
     pub(crate) fn are_required(&self) -> bool {
         self.source.is_some()
+    }
+
+    /// Whether no other process has the secret, as far as the source is known.
+    pub(crate) fn secret_is_generated(&self) -> bool {
+        let stateless = self.stateless.as_ref();
+        stateless.is_some_and(|nonces| nonces.secrets().issuing.is_generated)
     }
 
     pub(crate) const fn bind_to(&mut self, binding: NonceBinding) {

@@ -49,6 +49,8 @@ const _: fn() = {
 pub struct NonceSecret {
     pub(crate) keyed: Hmac<Sha256>,
     pub(crate) id: [u8; 4],
+    /// By [`generate`](Self::generate): no other process has it.
+    pub(crate) is_generated: bool,
 }
 
 impl NonceSecret {
@@ -67,6 +69,7 @@ impl NonceSecret {
         Ok(Self {
             keyed,
             id: [id[0], id[1], id[2], id[3]],
+            is_generated: false,
         })
     }
 
@@ -79,7 +82,11 @@ impl NonceSecret {
     pub fn generate() -> Self {
         let mut secret = Zeroizing::new([0; MIN_LENGTH]);
         getrandom::fill(secret.as_mut()).expect("the operating system gives randomness");
-        Self::from_bytes(secret.as_ref()).expect("32 bytes are enough")
+        let secret = Self::from_bytes(secret.as_ref()).expect("32 bytes are enough");
+        Self {
+            is_generated: true,
+            ..secret
+        }
     }
 
     fn from_text(text: &[u8]) -> Result<Self, InvalidNonceSecret> {

@@ -1,6 +1,6 @@
 //! The checks of settings that need no file and no network.
 
-use crate::settings::document::{Document, Introspection, Issuer, KeyPlace, Redis};
+use crate::settings::document::{Document, Introspection, Issuer, KeyPlace, Nonces, Redis};
 use crate::settings::fault::Fault;
 
 /// No service waits longer for one response.
@@ -46,6 +46,10 @@ impl Document {
             return Ok(());
         };
         redis.check()?;
+        if let Nonces::Generated = self.nonces {
+            let problem = "\"generated\": must not be set together with redis, because each process would generate another secret: set { file = \"/path\" } or { env = \"NAME\" }, with the same secret on all nodes (variables: DPOP_NONCE_SECRETS_FILE or DPOP_NONCE_SECRETS)";
+            return Err(Fault::at("nonces", problem));
+        }
         if self.replay_memory_limit.is_some() && !redis.insecure_node_memory {
             let problem = "has no effect with redis, unless redis.insecure_node_memory is set";
             return Err(Fault::at("replay_memory_limit", problem));
@@ -143,13 +147,13 @@ impl Redis {
     }
 }
 
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "jwks", feature = "introspection"))]
 fn check_endpoint(path: &str, url: &str, insecure_http: bool) -> Result<(), Fault> {
     crate::settings::remote::endpoint(path, url, insecure_http).map(drop)
 }
 
 /// Without the features that fetch, nothing is fetched.
-#[cfg(not(feature = "_http"))]
+#[cfg(not(any(feature = "jwks", feature = "introspection")))]
 #[expect(clippy::unnecessary_wraps, reason = "as with the features")]
 fn check_endpoint(_path: &str, _url: &str, _insecure_http: bool) -> Result<(), Fault> {
     Ok(())

@@ -513,6 +513,16 @@ fn an_invalid_setting_of_redis_is_named() {
     assert_eq!(read(&document).unwrap_err(), expected);
     document["redis"]["insecure_node_memory"] = json!(true);
     assert!(read(&document).is_ok());
+    let mut document = with("redis.url", json!("rediss://a"));
+    document["nonces"] = json!("generated");
+    let error = read(&document).unwrap_err();
+    let start = r#"nonces: "generated": must not be set together with redis, "#;
+    assert!(error.starts_with(start), "{error}");
+    for advice in [r#"set { file = "/path" }"#, "DPOP_NONCE_SECRETS_FILE"] {
+        assert!(error.contains(advice), "{error}");
+    }
+    document["nonces"] = json!({ "file": "/nonces" });
+    assert!(read(&document).is_ok());
     let plaintext = json!({ "url": "redis://a", "insecure_plaintext": true });
     assert!(read(&with("redis", plaintext)).is_ok());
 }

@@ -26,17 +26,18 @@ pub(crate) async fn get(
     }
 }
 
-/// Fetches the metadata of an issuer, from this place or from the well-known URLs, and reads them.
+/// Fetches the metadata of an issuer, from this place or from the well-known URLs, and reads them. An error is made with
+/// the URL that it is about.
 pub(crate) async fn discover<M: DeserializeOwned, T, E>(
     http: &HttpClient,
     issuer: &EndpointUrl,
     place: Option<&EndpointUrl>,
     read: impl Fn(M) -> Result<T, E>,
-    failed: impl Fn(DocumentError) -> E,
+    failed: impl Fn(&Url, DocumentError) -> E,
 ) -> Result<T, E> {
     if let Some(place) = place {
         let metadata = own_metadata(http, issuer, place.url()).await;
-        return read(metadata.map_err(failed)?);
+        return read(metadata.map_err(|error| failed(place.url(), error))?);
     }
     let [oauth, openid] = metadata_urls(issuer.url());
     let first = match own_metadata(http, issuer, &oauth).await {
@@ -44,13 +45,13 @@ pub(crate) async fn discover<M: DeserializeOwned, T, E>(
             Ok(found) => return Ok(found),
             Err(error) => error,
         },
-        Err(error) if error.is_outage() => return Err(failed(error)),
-        Err(error) => failed(error),
+        Err(error) if error.is_outage() => return Err(failed(&oauth, error)),
+        Err(error) => failed(&oauth, error),
     };
     match own_metadata(http, issuer, &openid).await {
         Ok(metadata) => read(metadata),
         Err(DocumentError::Status(StatusCode::NOT_FOUND)) => Err(first),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(failed(&openid, error)),
     }
 }
 

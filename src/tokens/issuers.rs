@@ -150,12 +150,15 @@ impl<C: Send + Sync + 'static> AccessTokenVerifier for Issuers<C> {
         self.names()
     }
 
-    /// What each issuer's tokens must have.
+    /// What each issuer's tokens must have, with the name of the issuer if there are several.
     fn expected(&self, error: &TokenError) -> Option<String> {
         if let TokenError::Issuer = error {
             return Some(self.names().join(" "));
         }
         let mut by_name: Vec<_> = self.by_name.iter().collect();
+        if let ([(_, tokens)], None) = (by_name.as_slice(), &self.opaque) {
+            return tokens.expected(error);
+        }
         by_name.sort_unstable_by_key(|(name, _)| *name);
         let of_each: Vec<_> = by_name
             .into_iter()

@@ -53,7 +53,7 @@ impl AuthorizationServer {
     ) -> Result<Self, DpopClientError> {
         let http = HttpClient::over(http.0.clone(), TIMEOUT);
         let read = |document| Self::read(issuer, document);
-        discover(&http, issuer, None, read, Unusable::Document)
+        discover(&http, issuer, None, read, |_, error| error.into())
             .await
             .map_err(|reason| DpopClientError::Discovery {
                 issuer: issuer.as_str().to_owned(),

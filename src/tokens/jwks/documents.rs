@@ -63,7 +63,7 @@ impl Issuer {
                 .refers_to(&metadata.jwks_uri)
                 .map_err(RemoteKeysError::JwksUri)
         };
-        let failed = |error| RemoteKeysError::of(IssuerDocument::Metadata, error);
+        let failed = |url: &Url, error| RemoteKeysError::of(IssuerDocument::Metadata, url, error);
         metadata::discover(&self.http, issuer, place, read, failed).await
     }
 
@@ -74,7 +74,7 @@ impl Issuer {
     ) -> Result<HttpResponse, RemoteKeysError> {
         metadata::get(&self.http, url, document.media_types())
             .await
-            .map_err(|error| RemoteKeysError::of(document, error))
+            .map_err(|error| RemoteKeysError::of(document, url, error))
     }
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for IssuerDocument {
 }
 
 /// Why keys could not be fetched. For logs and for the code that starts the service: clients do not
-/// see it. It contains no URL except the issuer's, and the one that its metadata should not have.
+/// see it. It contains no URL except the issuer's, those of its documents, and the one that its metadata should not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteKeysError {
@@ -183,10 +183,12 @@ pub enum RemoteKeysError {
     #[error("the issuer's key set holds no key that can verify access tokens: {0}")]
     NoUsableKey(String),
     /// No connection, or no complete response.
-    #[error("the issuer's {document} is unreachable: {reason}")]
+    #[error("the issuer's {document} at {url} is unreachable: {reason}")]
     Unreachable {
         /// The requested document.
         document: IssuerDocument,
+        /// Its URL: configured, or from the issuer's metadata.
+        url: String,
         /// The reason, as reported by the network.
         reason: String,
     },
@@ -217,14 +219,18 @@ pub enum RemoteKeysError {
 }
 
 impl RemoteKeysError {
-    fn of(document: IssuerDocument, error: DocumentError) -> Self {
+    fn of(document: IssuerDocument, url: &Url, error: DocumentError) -> Self {
         match error {
             DocumentError::Fetch(error) => match error {
                 FetchError::Encoded(coding) => Self::Encoded { document, coding },
                 FetchError::Redirected => Self::Redirected(document),
                 FetchError::TimedOut => Self::TimedOut,
                 FetchError::TooLong => Self::TooLong(document),
-                FetchError::Transport(reason) => Self::Unreachable { document, reason },
+                FetchError::Transport(reason) => Self::Unreachable {
+                    document,
+                    url: url.to_string(),
+                    reason,
+                },
             },
             DocumentError::Issuer { configured, found } => Self::Issuer { configured, found },
             DocumentError::Malformed => Self::Malformed(document),

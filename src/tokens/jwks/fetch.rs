@@ -220,7 +220,10 @@ fn report(
     let result = match outcome {
         Ok(keys) => {
             let outage_seconds = outage.succeeded(0, now);
-            if known.is_none_or(|known| !known.is(keys)) {
+            if known.is_none() {
+                tracing::info!(%issuer, cause, keys = keys.len(), outage_seconds, "the issuer's keys were fetched");
+                "changed"
+            } else if known.is_some_and(|known| !known.is(keys)) {
                 tracing::info!(%issuer, cause, keys = keys.len(), outage_seconds, "the issuer's keys have changed");
                 "changed"
             } else {

@@ -101,6 +101,25 @@ fn a_rejection_says_what_the_configuration_expects() {
     }
 }
 
+/// As `Settings` make them.
+#[test]
+fn the_only_issuer_is_not_named_before_what_its_tokens_must_have() {
+    let layer = |tokens: Issuers<Claims>| DpopLayer::new(Verifier::new(common::rules(), tokens));
+    let one = || Issuers::new().add_issuer(jwt_verifier());
+    let lines = start_of(&layer(one()));
+    for part in [
+        r#"issuers="https://as.example.com" audience="https://api.example.com" "#,
+        r#"token_typ="at+jwt (with_"#,
+        r#"token_algorithms="ES256 "#,
+    ] {
+        assert!(lines[0].contains(part), "{part}: {lines:?}");
+    }
+    // The tokens of another verifier need not have the same.
+    let lines = start_of(&layer(one().with_opaque_tokens(jwt_verifier())));
+    let part = r#"audience="https://as.example.com: https://api.example.com" "#;
+    assert!(lines[0].contains(part), "{lines:?}");
+}
+
 #[test]
 fn all_public_urls_and_the_audiences_of_all_issuers_are_named() {
     let keys: KeySet = issuer_jwks().parse().unwrap();

@@ -118,6 +118,9 @@ fn tries_openid_discovery_after_any_failure_except_an_outage() {
                 ..
             }
         ));
+        let url = fixture.server.url_of(OAUTH);
+        let start = format!("the issuer's metadata at {url} is unreachable: ");
+        assert!(error.to_string().starts_with(&start), "{error}");
         assert_eq!(fixture.server.requests(), [OAUTH]);
     });
 }

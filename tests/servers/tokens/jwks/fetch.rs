@@ -373,12 +373,12 @@ fn logs_changed_keys_and_failed_fetches() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     });
     let expected = [
-        ("INFO", "have changed", "cause=\"start\"", "keys=1"),
+        ("INFO", "were fetched", "cause=\"start\"", "keys=1"),
         (
             "WARN",
             "could not be fetched",
             "cause=\"demanded\"",
-            "key set is unreachable: no",
+            "is unreachable: no",
         ),
         ("INFO", "have changed", "cause=\"demanded\"", "keys=1"),
         (

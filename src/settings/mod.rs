@@ -7,7 +7,7 @@ pub(crate) mod node;
 pub(crate) mod secrets;
 pub(crate) mod variables;
 pub(crate) mod document;
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "jwks", feature = "introspection"))]
 pub(crate) mod remote;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

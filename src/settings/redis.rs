@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::proof::replay::redis::server::RedisServer;
+use crate::proof::replay::redis::start_error::RedisStartError;
 use crate::proof::replay::redis::store::RedisReplayStore;
 use crate::settings::document::{Document, Redis};
 use crate::settings::fault::Fault;
@@ -31,6 +32,16 @@ impl Redis {
         match &self.url {
             Some(_) => "redis.url",
             None => "redis.sentinels",
+        }
+    }
+
+    /// The setting to look at after this error.
+    fn place_of(&self, error: &RedisStartError) -> &'static str {
+        match error {
+            RedisStartError::Rejected { code, .. } if code == "WRONGPASS" || code == "NOAUTH" => {
+                "redis.password"
+            }
+            _ => self.place(),
         }
     }
 }
@@ -62,6 +73,6 @@ impl Document {
             return Ok(builder.connect_lazily());
         }
         let connected = builder.connect().await;
-        connected.map_err(|error| Fault::at(redis.place(), error))
+        connected.map_err(|error| Fault::at(redis.place_of(&error), error))
     }
 }

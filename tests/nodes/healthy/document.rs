@@ -61,7 +61,7 @@ async fn settings_connect_with_a_password_and_a_prefix() {
     let wrong = file("wrong-password", "marker-other-marker");
     let rejected = json!({ "url": redis.url(), "user": "orders", "password": { "file": wrong } });
     let error = settings(rejected).build().await.unwrap_err();
-    assert_eq!(error.setting(), "redis.url");
+    assert_eq!(error.setting(), "redis.password");
     let text = error.to_string();
     assert!(
         text.contains("WRONGPASS") && !text.contains("marker"),

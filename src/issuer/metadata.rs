@@ -11,7 +11,7 @@ use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
 
 const MAX_DOCUMENT: usize = 256 * 1024;
 /// An error shows at most this many characters of a text in a document.
-const MAX_SHOWN: usize = 256;
+pub(crate) const MAX_SHOWN: usize = 256;
 
 /// Fetches a document that an issuer publishes.
 pub(crate) async fn get(

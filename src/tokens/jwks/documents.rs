@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
 use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
-use crate::issuer::metadata::{self, DocumentError, difference};
+use crate::issuer::metadata::{self, DocumentError, MAX_SHOWN, difference};
 use crate::outage::Outage;
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
@@ -187,7 +187,7 @@ pub enum RemoteKeysError {
     Unreachable {
         /// The requested document.
         document: IssuerDocument,
-        /// Its URL: configured, or from the issuer's metadata.
+        /// Its URL, configured or from the issuer's metadata; at most 256 characters of it.
         url: String,
         /// The reason, as reported by the network.
         reason: String,
@@ -228,7 +228,8 @@ impl RemoteKeysError {
                 FetchError::TooLong => Self::TooLong(document),
                 FetchError::Transport(reason) => Self::Unreachable {
                     document,
-                    url: url.to_string(),
+                    // The metadata may name a URL of any length.
+                    url: url.as_str().chars().take(MAX_SHOWN).collect(),
                     reason,
                 },
             },

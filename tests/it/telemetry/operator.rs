@@ -350,11 +350,11 @@ fn what_nonces_are_bound_to_is_logged_at_start() {
         }
     }
 
-    let given = || NonceSecret::from_bytes(&[b's'; 32]).unwrap();
-    let generated = NonceSecret::generate;
+    let given: fn() -> NonceSecret = || NonceSecret::from_bytes(&[b's'; 32]).unwrap();
+    let generated: fn() -> NonceSecret = NonceSecret::generate;
     let insecure: fn(ProofRules) -> ProofRules = ProofRules::with_insecure_one_use_per_node;
     let secure: fn(ProofRules) -> ProofRules = |rules| rules;
-    let rows: [(Epoch, _, fn() -> NonceSecret, _, _); 5] = [
+    let rows = [
         (
             Epoch::random(),
             secure,

@@ -42,13 +42,18 @@ impl Folder {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Runs the tool here, with this standard input.
+    /// Runs the tool here, with this standard input. Plain `http` through the environment's proxy would fail.
     #[track_caller]
     fn dpop(&self, arguments: &[&str], input: &str) -> Run {
-        self.dpop_with(&[], arguments, input)
+        let closed = "http://127.0.0.1:1";
+        self.dpop_with(
+            &["http_proxy", "HTTP_PROXY", "all_proxy"].map(|name| (name, closed)),
+            arguments,
+            input,
+        )
     }
 
-    /// The same with these variables.
+    /// The same, with these variables.
     #[track_caller]
     fn dpop_with(&self, variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Run {
         let mut tool = Command::new(env!("CARGO_BIN_EXE_dpop"))
@@ -56,6 +61,8 @@ impl Folder {
             .current_dir(&self.0)
             .env_remove("DPOP_CLIENT_SECRET")
             .env_remove("NO_COLOR")
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -568,3 +568,41 @@ async fn takes_a_secret_as_it_is_without_the_line_break() {
         );
     }
 }
+
+/// A proxy for `https` sees the host, and nothing else.
+#[test]
+fn https_goes_through_the_proxy_of_the_environment() {
+    use std::io::{BufRead, BufReader, Write};
+
+    let folder = Folder::new("proxy");
+    folder.dpop(&["keygen"], "").output();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = listener.local_addr().unwrap().to_string();
+    let seen = std::thread::spawn(move || {
+        let (mut tool, _) = listener.accept().unwrap();
+        let lines = BufReader::new(&tool).lines().map(Result::unwrap);
+        let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        tool.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
+        lines
+    });
+    let curl = [
+        "curl",
+        "--token",
+        "marker-token",
+        "--key",
+        "key.pem",
+        "https://api.example.com/orders",
+    ];
+    folder
+        .dpop_with(&[("https_proxy", &proxy)], &curl, "")
+        .assert_fails(3, "dpop: ");
+    let seen = seen.join().unwrap();
+    assert_eq!(seen[0], "CONNECT api.example.com:443 HTTP/1.1");
+    assert!(!seen.concat().contains("marker-token"), "{seen:?}");
+
+    for url in ["socks5://user:marker-password@127.0.0.1:1", "http://"] {
+        let run = folder.dpop_with(&[("https_proxy", url)], &curl, "");
+        run.assert_fails(2, "https_proxy is not the URL of an HTTP proxy");
+        assert!(!run.stderr.contains("marker-password"));
+    }
+}

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Read, StdinLock};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::Args;
 use tower_dpop::Algorithm;
@@ -13,6 +12,7 @@ use tower_dpop::tokens::HttpClient;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::http_client::settings;
 
 /// No key, token, proof or head of a request is longer.
 const MAX_LENGTH: u64 = 256 * 1024;
@@ -73,9 +73,7 @@ impl Roots {
 
     /// A client of reqwest that trusts them.
     pub(crate) fn client(&self) -> Result<reqwest::ClientBuilder, Failure> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .user_agent(concat!("dpop/", env!("CARGO_PKG_VERSION")));
+        let client = settings()?;
         let Some(pem) = self.pem()? else {
             return Ok(client);
         };

@@ -4,6 +4,7 @@
 
 mod terminal;
 mod failure;
+mod http_client;
 mod input;
 mod private_file;
 mod keygen;
@@ -54,6 +55,7 @@ EXIT STATUS
 
 ENVIRONMENT
   DPOP_CLIENT_SECRET  the secret of the client, for `dpop token` and `dpop curl`
+  HTTPS_PROXY         the proxy for https URLs, with NO_PROXY; plain http is sent without a proxy
   NO_COLOR            no colours, if it is set and not empty
 ";
 

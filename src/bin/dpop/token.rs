@@ -43,6 +43,7 @@ EXIT STATUS
 
 ENVIRONMENT
   DPOP_CLIENT_SECRET  the secret of the client, if there is no --client-secret-file
+  HTTPS_PROXY         the proxy for https URLs, with NO_PROXY; plain http is sent without a proxy
 ";
 
 impl Token {

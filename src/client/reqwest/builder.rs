@@ -227,7 +227,14 @@ impl DpopClientBuilder {
     }
 
     /// Uses a reqwest client with these settings (certificates, proxies, timeouts) for all requests, to the authorization server
-    /// as well. Redirects are switched off: reqwest would send the proof to another URL.
+    /// as well. Redirects are switched off: reqwest would send the proof to another URL. By default, there is no proxy: those of
+    /// environment variables are not used.
+    ///
+    /// # Security
+    ///
+    /// Without [`no_proxy`](reqwest::ClientBuilder::no_proxy), or a proxy of your own, reqwest uses the proxies of the
+    /// environment, for plain `http` as well, even to this machine: secret, token and proof then leave it in clear. Set a
+    /// proxy with [`Proxy::https`](reqwest::Proxy::https), which is not used for plain `http`.
     ///
     /// # Errors
     ///
@@ -286,7 +293,11 @@ impl DpopClientBuilder {
         };
         let http = match &self.http {
             Some(http) => http.clone(),
-            None => without_redirects(reqwest::Client::builder().user_agent(USER_AGENT))?,
+            None => {
+                // Plain http is accepted on this machine only, and a proxy would send it elsewhere.
+                let http = reqwest::Client::builder().no_proxy();
+                without_redirects(http.user_agent(USER_AGENT))?
+            }
         };
         let identity = self.identity.as_ref();
         let identity = identity.ok_or(DpopClientError::Setting(NO_CLIENT))?;

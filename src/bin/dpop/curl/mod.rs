@@ -98,6 +98,7 @@ EXIT STATUS
 
 ENVIRONMENT
   DPOP_CLIENT_SECRET  the secret of the client, if there is no --client-secret-file
+  HTTPS_PROXY         the proxy for https URLs, with NO_PROXY; plain http is sent without a proxy
 ";
 
 fn parse_field(field: &str) -> Result<(HeaderName, HeaderValue), String> {

@@ -4,6 +4,7 @@
 mod background;
 mod builder;
 mod login;
+mod proxies;
 mod requests;
 mod secrets;
 mod token_requests;

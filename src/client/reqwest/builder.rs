@@ -214,7 +214,9 @@ impl DpopClientBuilder {
     /// Calls this function with each new refresh token, before the new access token is used. Many servers accept a refresh
     /// token only once: store the latest one, or the user must log in again.
     ///
-    /// The function should return quickly, or hand the token to a task.
+    /// The function should return quickly, or hand the token to a task. It should not panic: the access token is then lost, and
+    /// the next request uses the new refresh token. Before the program ends, call
+    /// [`wait_for_renewal`](DpopClient::wait_for_renewal).
     #[must_use]
     pub fn with_refresh_token_store(
         self,

@@ -29,7 +29,8 @@ pub(crate) type Resources = DpopClientService<Http, AnySigner, Session, RequestC
 ///   for all, and requests go on with the valid token meanwhile.
 /// - It signs each request, and repeats it if a nonce is required, as
 ///   [`DpopClientLayer`](crate::client::DpopClientLayer) does.
-/// - If a server rejects the token (`invalid_token`), the client gets another one and repeats the request, once.
+/// - If a server rejects the token (`invalid_token`), the client gets another one and repeats the request, once. If it gets
+///   none, the caller gets the response.
 /// - The token goes only to the servers that were named with
 ///   [`add_server`](crate::client::DpopClientBuilder::add_server).
 ///
@@ -90,10 +91,8 @@ impl DpopClient {
         ) else {
             return Ok(response.into_body());
         };
-        match self.session.replace(token).await {
-            None => return Ok(response.into_body()),
-            Some(Ok(_)) => {}
-            Some(Err(reason)) => return Err(DpopClientError::Token(reason)),
+        if !self.session.replace(token).await {
+            return Ok(response.into_body());
         }
         let again = again.ok_or(DpopClientError::Request(ClientError::BodyNotCopyable))?;
         Ok(self.send(again).await?.into_body())
@@ -106,6 +105,13 @@ impl DpopClient {
             .response()
             .await
             .map_err(DpopClientError::Token)
+    }
+
+    /// Waits until the renewal in progress has ended, if there is one. Call it at the end of a program that keeps its refresh
+    /// token, after the last request: the end of the runtime stops a renewal, and the new refresh token is lost. It takes at
+    /// most one minute.
+    pub async fn wait_for_renewal(&self) {
+        self.session.wait_for_renewal().await;
     }
 
     /// The thumbprint of the public key (`jkt`), to which the tokens are bound. It is no secret.

@@ -31,6 +31,10 @@ const MAX_LEAD: Duration = Duration::from_secs(60);
 /// After a failed renewal, requests go on with the current token, and the next attempt is made after this time.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// The same without a valid token. Until then, requests fail with the error of the last attempt: each attempt presents the
+/// refresh token, which a server that received it before takes for a stolen one.
+const PAUSE_WITHOUT_TOKEN: Duration = Duration::from_secs(1);
+
 /// A token that a server rejects sooner than this is not replaced: the next one would be rejected, too.
 const MIN_AGE: Duration = Duration::from_secs(10);
 
@@ -63,8 +67,23 @@ struct State {
     held: Option<Held>,
     /// The outcome of the renewal in progress.
     renewal: Option<watch::Receiver<Option<Outcome>>>,
-    /// No renewal before the token expires is started until then.
-    paused_until: SystemTime,
+    /// Of the last renewal.
+    failure: Option<Failure>,
+}
+
+struct Failure {
+    reason: Arc<DpopClientError>,
+    at: SystemTime,
+}
+
+impl State {
+    /// Why the last renewal failed, if that was less than this time ago.
+    fn failed_within(&self, pause: Duration, now: SystemTime) -> Option<&Arc<DpopClientError>> {
+        let failure = self.failure.as_ref()?;
+        // If the clock was set back, the pause is over.
+        let age = now.duration_since(failure.at).ok()?;
+        (age < pause).then_some(&failure.reason)
+    }
 }
 
 type Outcome = Result<AccessTokenText, Arc<DpopClientError>>;
@@ -117,7 +136,7 @@ impl Session {
                 renewable,
                 held: None,
                 renewal: None,
-                paused_until: SystemTime::UNIX_EPOCH,
+                failure: None,
             }),
         }))
     }
@@ -130,12 +149,15 @@ impl Session {
             match &state.held {
                 Some(held) if !held.has_expired(now) => {
                     let (token, is_due) = (held.token().clone(), held.is_due(now));
-                    if is_due && now >= state.paused_until {
+                    if is_due && state.failed_within(PAUSE, now).is_none() {
                         self.start(&mut state);
                     }
                     return Ok(token);
                 }
-                _ => self.start(&mut state),
+                _ => match state.failed_within(PAUSE_WITHOUT_TOKEN, now) {
+                    Some(reason) => return Err(Arc::clone(reason)),
+                    None => self.start(&mut state),
+                },
             }
         };
         outcome_of(renewal).await
@@ -149,20 +171,38 @@ impl Session {
         Ok(held.ok_or(DpopClientError::LoginRequired)?.response.clone())
     }
 
-    /// Replaces a token that a server has rejected, unless this has already happened. `None` if it is too new.
-    pub(crate) async fn replace(&self, rejected: &HeaderValue) -> Option<Outcome> {
+    /// Replaces a token that a server has rejected, unless this has already happened. Returns whether there is another one.
+    pub(crate) async fn replace(&self, rejected: &HeaderValue) -> bool {
         let now = self.0.clock.read();
-        let renewal = {
+        let (renewal, refreshes) = {
             let mut state = self.0.state.lock();
             match &state.held {
-                Some(held) if held.token().authorization() != rejected => {
-                    return Some(Ok(held.token().clone()));
-                }
-                Some(held) if held.age(now) < MIN_AGE => return None,
-                _ => self.start(&mut state),
+                Some(held) if held.token().authorization() != rejected => return true,
+                Some(held) if held.age(now) < MIN_AGE => return false,
+                _ if state.failed_within(PAUSE, now).is_some() => return false,
+                _ => {}
             }
+            let refreshes = matches!(state.renewable, Renewable::ByRefreshToken(_));
+            (self.start(&mut state), refreshes)
         };
-        Some(outcome_of(renewal).await)
+        match outcome_of(renewal).await {
+            Ok(_) => true,
+            Err(reason) => {
+                // Both servers have ended the session. The next request gets this error.
+                if refreshes && matches!(*reason, DpopClientError::LoginRequired) {
+                    self.0.state.lock().held = None;
+                }
+                false
+            }
+        }
+    }
+
+    /// Waits for the end of the renewal in progress.
+    pub(crate) async fn wait_for_renewal(&self) {
+        let renewal = self.0.state.lock().renewal.clone();
+        if let Some(renewal) = renewal {
+            let _: Outcome = outcome_of(renewal).await;
+        }
     }
 
     /// Starts a renewal, unless one is in progress.
@@ -187,7 +227,7 @@ impl Session {
             .unwrap_or_else(|_| Err(DpopClientError::Unreachable("it took too long".to_owned())));
         let outcome = match response {
             Ok(response) => Ok(self.accept(&response, began)),
-            Err(error) => Err(Arc::new(self.fail(error))),
+            Err(error) => Err(self.fail(error)),
         };
         self.0.state.lock().renewal = None;
         sender.send_replace(Some(outcome));
@@ -209,17 +249,19 @@ impl Session {
     pub(crate) fn accept(&self, response: &TokenResponse, obtained: SystemTime) -> AccessTokenText {
         let token = response.access_token().clone();
         let new = response.refresh_token().map(RefreshToken::new);
-        // Before a request can use the access token: the old refresh token may be useless now.
+        if let Some(new) = &new {
+            // First, because the caller's function may panic: the old refresh token may be useless now.
+            let mut state = self.0.state.lock();
+            if !matches!(state.renewable, Renewable::ByClientCredentials) {
+                state.renewable = Renewable::ByRefreshToken(new.clone());
+            }
+        }
+        // Before a request can use the access token.
         if let (Some(new), Some(keep)) = (&new, &self.0.keep) {
             keep(new);
         }
         let mut state = self.0.state.lock();
-        if let (Some(new), false) = (
-            new,
-            matches!(state.renewable, Renewable::ByClientCredentials),
-        ) {
-            state.renewable = Renewable::ByRefreshToken(new);
-        }
+        state.failure = None;
         state.held = Some(Held {
             response: response.clone(),
             obtained,
@@ -227,24 +269,34 @@ impl Session {
         token
     }
 
-    fn fail(&self, error: DpopClientError) -> DpopClientError {
-        let now = self.0.clock.read();
+    fn fail(&self, mut error: DpopClientError) -> Arc<DpopClientError> {
+        let at = self.0.clock.read();
         let mut state = self.0.state.lock();
-        state.paused_until = now.checked_add(PAUSE).unwrap_or(now);
         if error.ends_the_session() && matches!(state.renewable, Renewable::ByRefreshToken(_)) {
             state.renewable = Renewable::Never;
-            return DpopClientError::LoginRequired;
+            error = DpopClientError::LoginRequired;
         }
-        error
+        let reason = Arc::new(error);
+        state.failure = Some(Failure {
+            reason: Arc::clone(&reason),
+            at,
+        });
+        reason
     }
+}
+
+/// The task of a token request has neither a token nor an error.
+pub(crate) fn task_ended() -> DpopClientError {
+    DpopClientError::Unreachable(
+        "the runtime has shut down, or the function of with_refresh_token_store has panicked"
+            .to_owned(),
+    )
 }
 
 async fn outcome_of(mut renewal: watch::Receiver<Option<Outcome>>) -> Outcome {
     match renewal.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(outcome)) => outcome.clone(),
-        _ => Err(Arc::new(DpopClientError::Unreachable(
-            "the runtime has shut down".to_owned(),
-        ))),
+        _ => Err(Arc::new(task_ended())),
     }
 }
 

@@ -1,10 +1,14 @@
 //! When tokens are renewed, and what requests do meanwhile.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use http::HeaderValue;
 use serde_json::json;
 use tower_dpop::client::{DpopClient, DpopClientError};
 
-use super::World;
+use super::{World, value};
 
 async fn get(world: &World, client: &DpopClient) -> HeaderValue {
     let response = client.get(world.orders()).send().await.unwrap();
@@ -66,6 +70,51 @@ async fn a_renewal_goes_on_when_its_request_is_dropped() {
     world.open();
     get(&world, &client).await;
     assert_eq!(world.issued(), 1);
+}
+
+/// The end of a runtime stops a renewal.
+#[tokio::test]
+async fn a_program_can_wait_for_the_renewal_before_it_ends() {
+    let world = World::start().await;
+    let (client, kept) = world.resumed(|_| ()).await;
+    client.wait_for_renewal().await;
+    get(&world, &client).await;
+    world.advance(545);
+    world.close();
+    get(&world, &client).await;
+    world.until(|script| script.token_requests.len() == 2).await;
+    let mut done = pin!(client.wait_for_renewal());
+    let first = poll_fn(|context| Poll::Ready(done.as_mut().poll(context))).await;
+    assert!(first.is_pending());
+    world.open();
+    done.await;
+    assert_eq!(
+        *kept.lock().unwrap(),
+        ["marker-refresh-1", "marker-refresh-2"]
+    );
+}
+
+/// The old refresh token was used, so the new one must not be lost.
+#[tokio::test]
+async fn a_store_that_panics_loses_no_refresh_token() {
+    let world = World::start().await;
+    let (client, kept) = world
+        .resumed(|token| assert_ne!(token, "marker-refresh-1", "the disk is full"))
+        .await;
+    let error = client.get(world.orders()).send().await.unwrap_err();
+    let DpopClientError::Token(reason) = error else {
+        panic!("{error:?}")
+    };
+    let text = reason.to_string();
+    assert!(text.contains("with_refresh_token_store"), "{text}");
+    get(&world, &client).await;
+    assert_eq!(*kept.lock().unwrap(), ["marker-refresh-2"]);
+    let script = world.script();
+    let presented = script.token_requests.iter();
+    let presented: Vec<_> = presented
+        .map(|(_, form)| value(form, "refresh_token").unwrap())
+        .collect();
+    assert_eq!(presented, ["marker-refresh-0", "marker-refresh-1"]);
 }
 
 #[tokio::test]
@@ -134,15 +183,20 @@ async fn a_failed_renewal_is_not_an_error_while_the_token_is_valid() {
     world.until(|script| script.token_requests.len() == 3).await;
 
     world.advance(600);
-    let error = client.get(world.orders()).send().await.unwrap_err();
-    let DpopClientError::Token(reason) = error else {
-        panic!("{error:?}")
-    };
-    assert_eq!(
-        reason.to_string(),
-        "the authorization server rejected the request with 503: no error code"
-    );
+    // Without a valid token, the next attempt is made one second later.
+    for _ in 0..3 {
+        let error = client.get(world.orders()).send().await.unwrap_err();
+        let DpopClientError::Token(reason) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(
+            reason.to_string(),
+            "the authorization server rejected the request with 503: no error code"
+        );
+    }
+    assert_eq!(world.script().token_requests.len(), 4);
 
     world.script().token_response = None;
+    world.advance(1);
     assert_ne!(get(&world, &client).await, first);
 }

@@ -25,7 +25,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tower_dpop::client::{DpopClient, DpopClientBuilder};
+use tower_dpop::client::{DpopClient, DpopClientBuilder, RefreshToken};
+use tower_dpop::jose::SigningKey;
 use tower_dpop::testing::{TestClock, TestIssuer};
 use tower_dpop::token_endpoint::{
     ProvenKey, TOKEN_TYPE, TokenEndpoint, TokenEndpointLayer, authorization_request_key,
@@ -164,6 +165,23 @@ impl World {
 
     async fn client(&self) -> DpopClient {
         self.builder().build().await.unwrap()
+    }
+
+    /// A client with the refresh token `marker-refresh-0`. After this function, its store keeps each new one.
+    async fn resumed(&self, before: fn(&str)) -> (DpopClient, Arc<Mutex<Vec<String>>>) {
+        let key = SigningKey::generate().unwrap();
+        let kept: Arc<Mutex<Vec<String>>> = Arc::default();
+        let store = Arc::clone(&kept);
+        self.script().refresh_token = Some(("marker-refresh-0".to_owned(), key.thumbprint()));
+        let builder = self
+            .builder()
+            .with_key(key)
+            .with_refresh_token_store(move |token| {
+                before(token.as_str());
+                store.lock().unwrap().push(token.as_str().to_owned());
+            });
+        let client = builder.resume(RefreshToken::new("marker-refresh-0")).await;
+        (client.unwrap(), kept)
     }
 
     pub(super) fn orders(&self) -> String {

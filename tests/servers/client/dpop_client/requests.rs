@@ -135,6 +135,46 @@ async fn a_rejected_token_is_renewed_once_and_the_request_sent_again() {
     assert_ne!(world.last_token(), first);
 }
 
+/// The caller gets the response. Each attempt presents the refresh token, so there is a pause.
+#[tokio::test]
+async fn a_failed_renewal_of_a_rejected_token_is_not_an_error() {
+    let (world, client) = world_with_a_rejected_token().await;
+    world.script().token_response = Some((503, ""));
+    for (advance, token_requests) in [(0, 2), (0, 2), (9, 2), (1, 3)] {
+        world.advance(advance);
+        let response = client.get(world.orders()).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(world.script().token_requests.len(), token_requests);
+    }
+    world.script().token_response = None;
+    world.advance(10);
+    let response = client.get(world.orders()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+/// Both servers reject the session: the caller gets the response once, then the error.
+#[tokio::test]
+async fn a_session_that_was_revoked_ends() {
+    let world = World::start().await;
+    world.script().expires_in = json!(3600);
+    world.script().lifetime = 60;
+    let (client, _) = world.resumed(|_| ()).await;
+    client.get(world.orders()).send().await.unwrap();
+    world.script().refresh_token = None;
+    world.advance(200);
+    let response = client.get(world.orders()).send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    for _ in 0..2 {
+        let error = client.get(world.orders()).send().await.unwrap_err();
+        assert!(
+            matches!(&error, DpopClientError::Token(reason) if matches!(**reason, DpopClientError::LoginRequired)),
+            "{error:?}"
+        );
+        world.advance(60);
+    }
+    assert_eq!(world.script().token_requests.len(), 2);
+}
+
 /// A server that rejects each token does not make the client request a token for each request.
 #[tokio::test]
 async fn a_token_that_is_rejected_at_once_is_not_renewed() {

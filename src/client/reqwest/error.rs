@@ -99,6 +99,10 @@ pub enum InvalidCallback {
     /// There is neither a code nor an error, or a parameter occurs twice.
     #[error("it has no code, or a parameter twice")]
     Malformed,
+    /// Another callback of this login had a code, which is used once ([RFC 6749 section
+    /// 4.1.2](https://www.rfc-editor.org/rfc/rfc6749#section-4.1.2)).
+    #[error("the login has had its callback")]
+    Repeated,
     /// `state` is not the one of this login ([RFC 6749 section
     /// 10.12](https://www.rfc-editor.org/rfc/rfc6749#section-10.12)).
     #[error("its state is not the one of this login")]

@@ -3,6 +3,7 @@
 //! client's key ([RFC 9449 section 10](https://www.rfc-editor.org/rfc/rfc9449#section-10)).
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::client::reqwest::builder::{DpopClientBuilder, Prepared};
 use crate::client::reqwest::dpop_client::DpopClient;
 use crate::client::reqwest::error::{DpopClientError, InvalidCallback, error_code};
-use crate::client::reqwest::session::Renewable;
+use crate::client::reqwest::session::{Renewable, task_ended};
 use crate::client::signer::ProofSigner;
 use crate::jose::base64url;
 use crate::jose::key_documents::SigningKeyError;
@@ -101,6 +102,7 @@ impl DpopClientBuilder {
             verifier,
             redirect_uri,
             prepared,
+            has_code: AtomicBool::new(false),
         })
     }
 }
@@ -138,6 +140,8 @@ pub struct PendingLogin {
     verifier: Zeroizing<String>,
     redirect_uri: String,
     prepared: Prepared,
+    /// Whether a callback had a code.
+    has_code: AtomicBool,
 }
 
 impl PendingLogin {
@@ -154,21 +158,31 @@ impl PendingLogin {
     /// Exchanges the code of a callback for the tokens of a session. `callback` is the URL that the browser was sent to, or its
     /// path and query.
     ///
+    /// The exchange goes on if the returned future is dropped, so that the refresh token gets to the function of
+    /// [`with_refresh_token_store`](DpopClientBuilder::with_refresh_token_store).
+    ///
     /// # Errors
     ///
     /// [`DpopClientError::Callback`] for a callback that is not of this login: the login goes on. `state` and `iss` ([RFC
-    /// 9207](https://www.rfc-editor.org/rfc/rfc9207)) are checked before anything is sent.
+    /// 9207](https://www.rfc-editor.org/rfc/rfc9207)) are checked before anything is sent. A login has one code, so a second
+    /// callback with a code is rejected as well. After any other error, start another login.
     pub async fn finish(&self, callback: &str) -> Result<DpopClient, DpopClientError> {
         let code = self.code(callback)?;
+        // RFC 6749 section 4.1.2: if a code is used twice, the server should revoke the tokens of the first use.
+        if self.has_code.swap(true, Ordering::Relaxed) {
+            return Err(DpopClientError::Callback(InvalidCallback::Repeated));
+        }
+        let (redirect_uri, verifier) = (self.redirect_uri.clone(), self.verifier.clone());
         let prepared = self.prepared.clone();
-        let began = prepared.clock.read();
-        let response = prepared
-            .grants
-            .code(&code, &self.redirect_uri, &self.verifier)
-            .await?;
-        let client = prepared.client(Renewable::Never);
-        client.session.accept(&response, began);
-        Ok(client)
+        let exchange = tokio::spawn(async move {
+            let began = prepared.clock.read();
+            let grants = &prepared.grants;
+            let response = grants.code(&code, &redirect_uri, &verifier).await?;
+            let client = prepared.client(Renewable::Never);
+            client.session.accept(&response, began);
+            Ok(client)
+        });
+        exchange.await.unwrap_or_else(|_| Err(task_ended()))
     }
 
     /// RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207 section 2.4.

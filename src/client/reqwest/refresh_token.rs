@@ -4,7 +4,10 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A refresh token, to keep between two runs of a client. It is wiped from memory when it is dropped.
+/// A refresh token, to keep between two runs of a client.
+///
+/// This value is wiped from memory when it is dropped. Copies of the token that were sent or received are not: the HTTP client's
+/// buffers, the form of a token request, and the response that it came in.
 ///
 /// There is neither `Display` nor a text in `Debug`, so that it does not end up in a log by mistake.
 ///

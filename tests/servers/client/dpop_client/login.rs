@@ -1,5 +1,7 @@
 //! Logins: the authorization request, the callback, and the code.
 
+use std::sync::{Arc, Mutex};
+
 use http::header::LOCATION;
 use serde_json::{Value, json};
 use tower_dpop::client::{DpopClientError, InvalidCallback, PendingLogin};
@@ -126,9 +128,47 @@ async fn a_callback_of_another_login_or_issuer_is_rejected() {
     // As a server on the loopback sees it.
     let target = good.strip_prefix("http://127.0.0.1:51004").unwrap();
     login.finish(target).await.unwrap();
-    // A code is accepted once.
-    let error = login.finish(target).await.unwrap_err();
-    assert!(matches!(error, DpopClientError::TokenRequest { .. }));
+}
+
+/// RFC 6749 section 4.1.2: if a code is used twice, the server revokes the tokens of the first use.
+#[tokio::test]
+async fn a_login_has_one_code() {
+    let world = World::start().await;
+    let login = start(&world).await;
+    let callback = log_in(&login).await;
+    let (one, two) = tokio::join!(login.finish(&callback), login.finish(&callback));
+    let other = callback.replace("code=", "code=other");
+    for result in [two, login.finish(&other).await] {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, DpopClientError::Callback(InvalidCallback::Repeated)),
+            "{error:?}"
+        );
+    }
+    assert_eq!(world.script().token_requests.len(), 1);
+    let response = one.unwrap().get(world.orders()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+/// A web application drops the future if the browser closes the connection.
+#[tokio::test]
+async fn an_exchange_goes_on_when_its_future_is_dropped() {
+    let world = World::start().await;
+    let kept: Arc<Mutex<Vec<String>>> = Arc::default();
+    let store = Arc::clone(&kept);
+    let builder = world
+        .builder()
+        .with_refresh_token_store(move |token| store.lock().unwrap().push(token.as_str().into()));
+    let login = builder.start_login(REDIRECT_URI).await.unwrap();
+    let callback = log_in(&login).await;
+    world.close();
+    let finish = tokio::spawn(async move { login.finish(&callback).await });
+    world.until(|script| script.token_requests.len() == 1).await;
+    finish.abort();
+    assert!(finish.await.unwrap_err().is_cancelled());
+    world.open();
+    world.until(|_| !kept.lock().unwrap().is_empty()).await;
+    assert_eq!(*kept.lock().unwrap(), ["marker-refresh-1"]);
 }
 
 /// RFC 9207: only a server whose metadata promise `iss` must send it.

@@ -52,7 +52,7 @@ async fn makes_a_proof_for_a_token_endpoint_as_a_header_field() {
         .dpop(&["keygen", "--alg", "Ed25519", "--format", "jwk"], "")
         .output();
     let arguments = [
-        "proof", "--key", "key.jwk", "--header", "-X", "POST", "--nonce", "n-1", URL,
+        "proof", "--key", "key.jwk", "--header", "-X", "POST", "--nonce", "-n-1", URL,
     ];
     let field = folder.dpop(&arguments, "").output().to_owned();
     let proof: HeaderValue = field.strip_prefix("DPoP: ").unwrap().parse().unwrap();

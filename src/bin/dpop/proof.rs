@@ -39,7 +39,7 @@ pub(crate) struct Proof {
     token: Option<String>,
 
     /// The nonce of the server: the value of the `DPoP-Nonce` field in its latest response
-    #[arg(long, value_name = "NONCE")]
+    #[arg(long, value_name = "NONCE", allow_hyphen_values = true)]
     nonce: Option<Nonce>,
 
     /// Print the whole header field: `DPoP: ...`

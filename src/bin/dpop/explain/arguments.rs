@@ -80,7 +80,7 @@ pub(crate) struct Server {
     at: Option<Timestamp>,
 
     /// The server requires nonces; this is its latest (the value of `DPoP-Nonce` before the request)
-    #[arg(long, value_name = "NONCE")]
+    #[arg(long, value_name = "NONCE", allow_hyphen_values = true)]
     nonce: Option<Nonce>,
 
     /// The algorithms that the server accepts (`algs` in its challenges)

@@ -295,11 +295,7 @@ impl DpopClientBuilder {
         };
         let http = match &self.http {
             Some(http) => http.clone(),
-            None => {
-                // Plain http is accepted on this machine only, and a proxy would send it elsewhere.
-                let http = reqwest::Client::builder().no_proxy();
-                without_redirects(http.user_agent(USER_AGENT))?
-            }
+            None => without_redirects(default_http())?,
         };
         let identity = self.identity.as_ref();
         let identity = identity.ok_or(DpopClientError::Setting(NO_CLIENT))?;
@@ -363,6 +359,11 @@ impl DpopClientBuilder {
             )),
         }
     }
+}
+
+/// Plain `http` is accepted on this machine only, and a proxy would send it elsewhere.
+fn default_http() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().user_agent(USER_AGENT)
 }
 
 fn without_redirects(http: reqwest::ClientBuilder) -> Result<Http, DpopClientError> {

@@ -749,3 +749,16 @@ fn checks_a_proof_for_a_request_target_that_is_malformed() {
         }
     }
 }
+
+/// The library compares its thumbprint first.
+#[test]
+fn explains_a_key_that_is_no_point_of_its_curve() {
+    let scene = Scene::new("explain-point");
+    let mut request = scene.request();
+    request.proof_header["jwk"]["x"] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE".into();
+    let explanation = json(&scene.explain(&request, &["--json"]));
+    assert_eq!(explanation["reason"], "binding_other_key");
+    let failed = checks(&explanation, "failed");
+    let names: Vec<_> = failed.iter().map(|check| &check["check"]).collect();
+    assert_eq!(names, ["jwk", "cnf.jkt"], "{explanation}");
+}

@@ -282,8 +282,13 @@ impl<'t> FoundToken<'t> {
 
     /// Check 12, second half.
     pub(crate) async fn binding(&self, probe: &Probe, proof: &Found<'_>) -> Outcome {
-        let Some((jwk, alg)) = proof.usable_key() else {
-            return Outcome::not_checked("there is no usable key in the proof");
+        let no_key = || Outcome::not_checked("there is no usable key in the proof");
+        let usable = proof.usable_key();
+        let is_usable = usable.is_some();
+        // The library compares thumbprints before it uses the key, which may be no point of the curve.
+        let key = usable.or_else(|| Some((proof.header("jwk")?, proof.header("alg")?.clone())));
+        let Some((jwk, alg)) = key else {
+            return no_key();
         };
         let Some(confirmation) = self.confirmation() else {
             return Outcome::not_checked(if self.jwt.is_none() {
@@ -310,7 +315,8 @@ impl<'t> FoundToken<'t> {
                 }
                 .into()
             }
-            Ok(()) | Err(Rejection::Proof(_)) => Outcome::passed(found),
+            Ok(()) | Err(Rejection::Proof(_)) if is_usable => Outcome::passed(found),
+            Ok(()) | Err(Rejection::Proof(_)) => no_key(),
             Err(rejected) => Outcome::not_checked(rejected.to_string()),
         }
     }

@@ -762,3 +762,13 @@ fn explains_a_key_that_is_no_point_of_its_curve() {
     let names: Vec<_> = failed.iter().map(|check| &check["check"]).collect();
     assert_eq!(names, ["jwk", "cnf.jkt"], "{explanation}");
 }
+
+/// One of 64 values in base64url begins with a hyphen.
+#[test]
+fn takes_a_thumbprint_that_begins_with_a_hyphen() {
+    let scene = Scene::new("explain-hyphen");
+    let jkt = "-ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    let run = scene.explain(&scene.request(), &["--jkt", jkt]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stdout.contains(jkt), "{run:?}");
+}

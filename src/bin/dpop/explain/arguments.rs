@@ -123,7 +123,7 @@ pub(crate) struct Tokens {
     lenient_typ: bool,
 
     /// The thumbprint of the key that the token is bound to, if the token is not a JWT
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     jkt: Option<Thumbprint>,
 }
 

@@ -31,6 +31,11 @@ impl<'t> FoundToken<'t> {
     pub(crate) fn new(rules: &'t TokenRules, text: &'t str) -> Result<Self, Failure> {
         let key = SigningKey::generate().map_err(Failure::work)?;
         let jwt = Jwt::of_token(text);
+        if rules.jkt.is_some() && jwt.is_some() {
+            return Err(Failure::usage(
+                "--jkt is for a token that is not a JWT; this one names its key in cnf",
+            ));
+        }
         let verifier = rules.verifier(jwt.as_ref(), key_set(&key)?);
         Ok(Self {
             rules,

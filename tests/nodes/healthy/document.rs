@@ -19,7 +19,7 @@ fn file(name: &str, content: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn document(redis: Value) -> Value {
+fn document(redis: &Value) -> Value {
     json!({
         "public_url": common::AUDIENCE,
         "issuer": { "url": common::ISSUER, "jwks_file": file("keys", &common::issuer_jwks()) },
@@ -27,7 +27,7 @@ fn document(redis: Value) -> Value {
     })
 }
 
-fn settings(redis: Value) -> Settings {
+fn settings(redis: &Value) -> Settings {
     serde_json::from_value(document(redis)).unwrap()
 }
 
@@ -47,7 +47,7 @@ async fn settings_connect_with_a_password_and_a_prefix() {
     let connected = json!({
         "url": redis.url(), "user": "orders", "password": { "file": password }, "prefix": "orders:",
     });
-    let parts = settings(connected).build_parts::<Claims>().await.unwrap();
+    let parts = settings(&connected).build_parts::<Claims>().await.unwrap();
     assert!(!format!("{parts:?}").contains(PASSWORD));
     let store = parts.redis.unwrap();
     assert_eq!(claim(&store, key(1)).await, Ok(Claim::First));
@@ -60,7 +60,7 @@ async fn settings_connect_with_a_password_and_a_prefix() {
 
     let wrong = file("wrong-password", "marker-other-marker");
     let rejected = json!({ "url": redis.url(), "user": "orders", "password": { "file": wrong } });
-    let error = settings(rejected).build().await.unwrap_err();
+    let error = settings(&rejected).build().await.unwrap_err();
     assert_eq!(error.setting(), "redis.password");
     let text = error.to_string();
     assert!(
@@ -73,10 +73,10 @@ async fn settings_connect_with_a_password_and_a_prefix() {
 async fn settings_connect_in_the_background_if_the_start_does_not_wait() {
     let port = free_port();
     let url = format!("redis://127.0.0.1:{port}");
-    let error = settings(json!({ "url": url })).build().await.unwrap_err();
+    let error = settings(&json!({ "url": url })).build().await.unwrap_err();
     assert_eq!(error.setting(), "redis.url");
 
-    let mut document = document(json!({ "url": url, "insecure_node_memory": true }));
+    let mut document = document(&json!({ "url": url, "insecure_node_memory": true }));
     document["start_timeout_seconds"] = json!(0);
     let settings: Settings = serde_json::from_value(document).unwrap();
     let parts = settings.build_parts::<Claims>().await.unwrap();

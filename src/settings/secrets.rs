@@ -1,5 +1,7 @@
 //! The secrets that settings refer to.
 
+use std::path::Path;
+
 use zeroize::Zeroizing;
 
 use crate::deserialize::SecretReference;
@@ -45,6 +47,7 @@ impl Secrets {
                 (format!("{path}.env"), secret)
             }
             SecretReference::File(file) => {
+                check_path(path, file)?;
                 let text = std::fs::read_to_string(file).map(Zeroizing::new);
                 let text = text.map_err(|error| format!("file {}: {error}", file.display()));
                 (format!("{path}.file"), text)
@@ -63,7 +66,10 @@ impl Secrets {
         reference: &SecretReference,
     ) -> Result<NonceSecrets, Fault> {
         let (member, secrets) = match reference {
-            SecretReference::File(file) => ("file", NonceSecrets::from_file(file)),
+            SecretReference::File(file) => {
+                check_path(path, file)?;
+                ("file", NonceSecrets::from_file(file))
+            }
             SecretReference::Env(name) => {
                 let secrets = match self.held(name) {
                     Some(text) => text.parse(),
@@ -74,4 +80,13 @@ impl Secrets {
         };
         secrets.map_err(|error| Fault::at(format!("{path}.{member}"), error))
     }
+}
+
+/// Other errors show the path. This one may be the secret, in the wrong place.
+fn check_path(setting: &str, file: &Path) -> Result<(), Fault> {
+    if file.components().count() > 1 || file.exists() {
+        return Ok(());
+    }
+    let problem = "there is no such file: expected its path, not the secret itself";
+    Err(Fault::at(format!("{setting}.file"), problem))
 }

@@ -66,6 +66,19 @@ fn an_unusable_file_with_nonce_secrets_is_named() {
     }
 }
 
+/// `error` searches the text for the secret.
+#[test]
+fn a_secret_in_the_place_of_its_path_is_not_shown() {
+    let problem = "there is no such file: expected its path, not the secret itself";
+    let secret = json!({ "file": SECRET });
+    for (settings, name) in [
+        (with_nonces(secret.clone()), "nonces"),
+        (introspection(&secret), "introspection.client_secret"),
+    ] {
+        assert_eq!(error(&settings), format!("{name}.file: {problem}"));
+    }
+}
+
 #[test]
 fn an_unusable_client_secret_is_named() {
     let missing = file("client-missing", "") + "-not";

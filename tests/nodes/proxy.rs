@@ -166,6 +166,8 @@ async fn serve(client: TcpStream, generation: u64, shared: Arc<Shared>) {
     let mut cut = shared.cut.subscribe();
     // An error, or a side that has ended, ends the connection.
     let how = tokio::select! {
+        // Nothing that was sent after the cut is forwarded.
+        biased;
         how = async { cut.wait_for(|cut| cut.0 > generation).await.map(|cut| cut.1) } => how.ok(),
         _ = forward(&client, &shared) => Some(Cut::Close),
     };

@@ -52,8 +52,12 @@ use crate::tokens::claims::Claims;
 /// Secrets are given by reference, to a file or to a variable, and read by [`build`](Self::build). The settings have none,
 /// except those of [`from_vars`](Self::from_vars): they keep the secrets that they were given, and wipe them from memory when
 /// the last clone is dropped. No `Debug` output of the settings has a secret. But `Debug` of a format's own error may have the
-/// whole document, as that of the crate `toml` has: show its `message()`. Each setting that weakens a check has `insecure` in its name,
-/// or, if it only accepts more input, `lenient` or `optional`.
+/// whole document, as that of the crate `toml` has: show its `message()`.
+///
+/// Each setting that weakens a check has `insecure` in its name, or, if it only accepts more input, `lenient` or `optional`. Two
+/// choices that RFC 9449 leaves to the server are named for what they do: `allow_bearer` ([section
+/// 7.2](https://www.rfc-editor.org/rfc/rfc9449#section-7.2)) and `freshness.nonce_instead_of_iat` ([section 4.3, check
+/// 11](https://www.rfc-editor.org/rfc/rfc9449#section-4.3)).
 #[derive(Clone)]
 pub struct Settings {
     document: Document,

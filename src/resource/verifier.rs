@@ -70,7 +70,7 @@ pub struct Verifier<C = Claims> {
     policy: Arc<Policy>,
     tokens: AnyTokenVerifier<C>,
     /// The keys of clients whose requests were accepted.
-    keys: KeyCache,
+    keys: Arc<KeyCache>,
     announced: Announced,
 }
 
@@ -78,6 +78,13 @@ pub struct Verifier<C = Claims> {
 struct Announced {
     policy: Once,
     report_only: Once,
+}
+
+impl Announced {
+    const NOTHING: Self = Self {
+        policy: Once::new(),
+        report_only: Once::new(),
+    };
 }
 
 /// The well-known name of a protected resource's metadata (RFC 9728 section 3).
@@ -106,11 +113,31 @@ impl<C: Send + Sync + 'static> Verifier<C> {
         Self {
             policy: Arc::new(policy),
             tokens,
-            keys: KeyCache::default(),
-            announced: Announced {
-                policy: Once::new(),
-                report_only: Once::new(),
-            },
+            keys: Arc::default(),
+            announced: Announced::NOTHING,
+        }
+    }
+}
+
+impl<C> Clone for Verifier<C> {
+    /// The clone shares the replay store, the nonces, and all caches: a proof is accepted by one of them, once. So routes
+    /// can differ in what they accept:
+    ///
+    /// ```
+    /// use tower_dpop::{DpopLayer, Verifier};
+    ///
+    /// # fn example(verifier: Verifier) {
+    /// let strict = DpopLayer::new(verifier.clone());
+    /// let while_clients_migrate = DpopLayer::new(verifier.allow_bearer());
+    /// # let _ = (strict, while_clients_migrate);
+    /// # }
+    /// ```
+    fn clone(&self) -> Self {
+        Self {
+            policy: Arc::clone(&self.policy),
+            tokens: self.tokens.clone(),
+            keys: Arc::clone(&self.keys),
+            announced: Announced::NOTHING,
         }
     }
 }
@@ -312,7 +339,7 @@ impl<C> Verifier<C> {
     #[cfg(feature = "precomputed-keys")]
     #[must_use]
     pub fn with_precomputed_keys(mut self, bytes: u64) -> Self {
-        self.keys = KeyCache::with_tables(bytes);
+        self.keys = Arc::new(KeyCache::with_tables(bytes));
         self
     }
 

@@ -1,0 +1,1 @@
+//! How do other proxies ask whether a request may pass?

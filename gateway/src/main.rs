@@ -1,0 +1,21 @@
+//! `dpop-gateway`: a reverse proxy, and a server for the forward authentication of other proxies, that accepts a request
+//! only with a valid DPoP proof. Each module answers one question.
+
+/// What is configured?
+mod config;
+/// May the request pass, and what does its service learn of the client?
+mod policy;
+/// How does it reach its service?
+mod proxy;
+/// How do other proxies ask?
+mod forward_auth;
+/// What do operators see?
+mod operations;
+/// How does the process start, reload, and end?
+mod server;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    server::main()
+}

@@ -1,0 +1,1 @@
+//! What do operators see? Logs, metrics, health.

@@ -1,0 +1,44 @@
+//! All that a configuration gives. A reload replaces it as a whole.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tower_dpop::settings::{Parts, Settings};
+
+use crate::config::{ConfigError, Document};
+use crate::policy::Policy;
+use crate::proxy::Upstreams;
+
+/// The present one. A request takes it once, and keeps it until it ends.
+pub(crate) type Current = Arc<ArcSwap<Generation>>;
+
+pub(crate) struct Generation {
+    pub(crate) document: Document,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) policy: Policy,
+    pub(crate) upstreams: Upstreams,
+}
+
+impl Generation {
+    pub(crate) async fn build(document: Document) -> Result<Self, ConfigError> {
+        let at_dpop = |problem: String| ConfigError {
+            place: "dpop".to_owned(),
+            problem,
+        };
+        let settings: Settings = document
+            .dpop
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| at_dpop(error.message().to_owned()))?;
+        let parts = settings
+            .build_parts()
+            .await
+            .map_err(|error| at_dpop(error.to_string()))?;
+        Ok(Self {
+            policy: Policy::new(&document, &parts.verifier)?,
+            upstreams: Upstreams::new(&document)?,
+            parts: Arc::new(parts),
+            document,
+        })
+    }
+}

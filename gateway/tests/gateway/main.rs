@@ -1,0 +1,7 @@
+//! Tests of the program: each starts `dpop-gateway` with a configuration, real services behind it, and real clients.
+
+#![allow(unreachable_pub, reason = "what the tests share is public within them")]
+
+mod support;
+
+mod decisions;

@@ -1,1 +1,10 @@
 //! What do operators see? Logs, metrics, health.
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::server::Current;
+
+pub(crate) fn router(_current: &Current) -> Router {
+    Router::new().route("/healthz", get(async || "ok"))
+}

@@ -1,61 +1,101 @@
 //! The listening sockets, and what is served at them.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::apps::HttpServerOptions;
+use axum::Router;
+use pingora::apps::{HttpServerOptions, ServerApp};
 use pingora::proxy::http_proxy_service;
-use pingora::server::Fds;
 use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
+use pingora::services::listening::Service;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::config::Tls;
 use crate::proxy::Proxy;
 use crate::server::Current;
+use crate::server::http_app::HttpApp;
+use crate::{forward_auth, operations};
 
 pub(crate) struct Listeners {
+    sockets: ListenFds,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// What the start-up line says of each: `proxy=http://127.0.0.1:8080`.
+    listening: Vec<String>,
     drain: Duration,
 }
 
 /// Binds all addresses, then serves them.
 pub(crate) fn start(current: &Current) -> io::Result<Listeners> {
     let document = current.load().document.clone();
-    let (stop, stopped) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    let mut listening = Vec::new();
-    let fds = Arc::new(parking_lot::Mutex::new(Fds::new()));
+    let mut listeners = Listeners {
+        sockets: Arc::new(parking_lot::Mutex::new(Fds::new())),
+        stop: watch::Sender::new(false),
+        tasks: JoinSet::new(),
+        listening: Vec::new(),
+        drain: Duration::from_secs(document.process.drain_seconds),
+    };
     let conf = Arc::new(ServerConf::default());
     for listener in &document.listener {
-        let socket = TcpListener::bind(listener.address)?;
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?.to_string();
-        fds.lock().add(address.clone(), socket.into_raw_fd());
         let mut service = http_proxy_service(&conf, Proxy::new(Arc::clone(current)));
         if let Some(proxy) = service.app_logic_mut() {
             let mut options = HttpServerOptions::default();
             options.h2c = true;
             proxy.server_options = Some(options);
         }
-        service.add_tcp(&address);
-        let (fds, stopped) = (Arc::clone(&fds), stopped.clone());
-        tasks.spawn(async move { service.start_service(Some(fds), stopped, 1).await });
-        listening.push(format!("proxy=http://{address}"));
+        listeners.serve("proxy", listener.address, listener.tls.as_ref(), service)?;
     }
-    println!("listening: {}", listening.join(" "));
-    Ok(Listeners {
-        stop,
-        tasks,
-        drain: Duration::from_secs(document.process.drain_seconds),
-    })
+    for (number, forward_auth) in document.forward_auth.iter().enumerate() {
+        let router = forward_auth::router(current, number);
+        let (address, tls) = (forward_auth.address, forward_auth.tls.as_ref());
+        listeners.serve_router("forward_auth", address, tls, router)?;
+    }
+    if let Some(address) = document.operations.address {
+        listeners.serve_router("operations", address, None, operations::router(current))?;
+    }
+    println!("listening: {}", listeners.listening.join(" "));
+    Ok(listeners)
 }
 
 impl Listeners {
+    fn serve_router(
+        &mut self,
+        name: &'static str,
+        address: SocketAddr,
+        tls: Option<&Tls>,
+        router: Router,
+    ) -> io::Result<()> {
+        let service = Service::new(name.to_owned(), HttpApp::new(router));
+        self.serve(name, address, tls, service)
+    }
+
+    fn serve<A: ServerApp + Send + Sync + 'static>(
+        &mut self,
+        name: &'static str,
+        address: SocketAddr,
+        _tls: Option<&Tls>,
+        mut service: Service<A>,
+    ) -> io::Result<()> {
+        let socket = TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.to_string();
+        self.sockets
+            .lock()
+            .add(address.clone(), socket.into_raw_fd());
+        service.add_tcp(&address);
+        let (sockets, stop) = (Arc::clone(&self.sockets), self.stop.subscribe());
+        self.tasks
+            .spawn(async move { service.start_service(Some(sockets), stop, 1).await });
+        self.listening.push(format!("{name}=http://{address}"));
+        Ok(())
+    }
+
     pub(crate) async fn drain(mut self) {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };

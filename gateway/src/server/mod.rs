@@ -2,6 +2,7 @@
 
 mod arguments;
 mod generation;
+mod http_app;
 mod listeners;
 mod signals;
 

@@ -2,6 +2,7 @@
 
 use http::Extensions;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tower_dpop::resource::Access;
 use tower_dpop::{BoundToken, Claims};
@@ -14,24 +15,29 @@ pub(crate) struct IdentityFields(Vec<Field>);
 struct Field {
     claim: String,
     name: HeaderName,
+    folded: Box<[u8]>,
     encoding: Encoding,
     unrepresentable: Unrepresentable,
 }
 
-/// The claim exists, but no header field can express its value.
+/// The claim exists, but its header field cannot express its value.
 pub(crate) struct Inexpressible {
     pub(crate) claim: String,
 }
 
+/// Servers have limits for a field and for all of them: 8 KiB for all is a common one.
+const MAX_LENGTH: usize = 8 * 1024;
+
 impl IdentityFields {
     pub(crate) fn new(fields: &[IdentityField]) -> Result<Self, ConfigError> {
         let fields = fields.iter().map(|field| {
-            let name = field.field.parse().map_err(|_| ConfigError {
+            let name: HeaderName = field.field.parse().map_err(|_| ConfigError {
                 place: format!("identity {}: field", field.claim),
                 problem: format!("{:?} is not the name of a header field", field.field),
             })?;
             Ok(Field {
                 claim: field.claim.clone(),
+                folded: folded(&name).collect(),
                 name,
                 encoding: field.encoding,
                 unrepresentable: field.unrepresentable,
@@ -43,6 +49,7 @@ impl IdentityFields {
     /// The fields of a request that the layers have accepted.
     pub(crate) fn of(&self, extensions: &Extensions) -> Result<HeaderMap, Inexpressible> {
         let mut fields = HeaderMap::new();
+        // There is none on a public route.
         let Some(access) = Access::<Claims>::of(extensions) else {
             return Ok(fields);
         };
@@ -68,23 +75,45 @@ impl IdentityFields {
     /// Whether a service could take this field for one of ours: CGI, WSGI, PHP and others turn names into variables, and
     /// `X_Subject`, `X.Subject` and `X-Subject` become the same variable.
     pub(crate) fn could_be(&self, name: &HeaderName) -> bool {
-        self.0
-            .iter()
-            .any(|field| folded(&field.name) == folded(name))
+        self.0.iter().any(|field| {
+            field.folded.len() == name.as_str().len()
+                && field.folded.iter().copied().eq(folded(name))
+        })
     }
 }
 
-fn folded(name: &HeaderName) -> String {
+fn folded(name: &HeaderName) -> impl Iterator<Item = u8> {
     // A HeaderName is in lower case.
-    name.as_str()
-        .replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    let bytes = name.as_str().bytes();
+    bytes.map(|byte| {
+        if byte.is_ascii_alphanumeric() {
+            byte
+        } else {
+            b'_'
+        }
+    })
 }
 
+/// A claim, or `None` if there is none or it is `null`. A name that begins with a slash is a JSON pointer (RFC 6901) into the
+/// claims: `/realm_access/roles`.
 fn value(claims: &Claims, extensions: &Extensions, claim: &str) -> Option<Value> {
-    match claim {
-        "jkt" => extensions
-            .get::<BoundToken>()
-            .map(|token| token.thumbprint().to_string().into()),
+    let value = match claim.strip_prefix('/') {
+        Some(pointer) => {
+            let (name, below) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+            let name = name.replace("~1", "/").replace("~0", "~");
+            top_level(claims, &name)?.pointer(below).cloned()
+        }
+        None if claim == "jkt" => {
+            let token = extensions.get::<BoundToken>()?;
+            Some(token.thumbprint().to_string().into())
+        }
+        None => top_level(claims, claim),
+    };
+    value.filter(|value| !value.is_null())
+}
+
+fn top_level(claims: &Claims, name: &str) -> Option<Value> {
+    match name {
         "sub" => claims.subject().map(Value::from),
         "client_id" => claims.client_id().map(Value::from),
         "scope" => {
@@ -97,20 +126,67 @@ fn value(claims: &Claims, extensions: &Extensions, claim: &str) -> Option<Value>
 
 /// `None`: the encoding cannot express it.
 fn encoded(value: &Value, encoding: Encoding) -> Option<HeaderValue> {
-    let text = match (encoding, value) {
-        (Encoding::Json, _) => todo!("JSON in ASCII"),
-        (_, Value::String(text)) => text.clone(),
-        (_, Value::Bool(truth)) => truth.to_string(),
-        // Large numbers were rounded when they were read.
-        (_, Value::Number(number)) if !number.is_f64() => number.to_string(),
-        _ => return None,
+    let text = match encoding {
+        Encoding::Plain => text(value).filter(|text| survives(text))?,
+        Encoding::Percent => utf8_percent_encode(&text(value)?, RESERVED).to_string(),
+        Encoding::Json => json(value)?,
     };
-    // Repeated, leading or trailing spaces may get lost on the way, which changes the value.
-    let words_stand = text
-        .split(' ')
-        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()));
-    match HeaderValue::try_from(text) {
-        Ok(value) if words_stand => Some(value),
+    if text.len() > MAX_LENGTH {
+        return None;
+    }
+    let mut value = HeaderValue::try_from(text).ok()?;
+    // It is about a person.
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        // Fractions have several spellings. Integers beyond 64 bits were rounded when they were read.
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
         _ => None,
+    }
+}
+
+/// Repeated, leading or trailing spaces may get lost on the way, which changes the value.
+fn survives(text: &str) -> bool {
+    text.split(' ')
+        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()))
+}
+
+/// JSON in visible ASCII: everything else, spaces too, can only be within strings, and is escaped.
+fn json(value: &Value) -> Option<String> {
+    if !is_exact(value) {
+        return None;
+    }
+    let mut text = String::new();
+    for unit in value.to_string().encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii_graphic() => text.push(char::from(byte)),
+            _ => text.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    Some(text)
+}
+
+/// Whether no number was rounded when it was read. An integer beyond 64 bits was, and is one beyond 2^53 now.
+fn is_exact(value: &Value) -> bool {
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .is_some_and(|number| number.abs() < MAX_EXACT),
+        Value::Array(values) => values.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        _ => true,
     }
 }

@@ -9,9 +9,11 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, service_fn};
 use tower_dpop::resource::{ProblemDetailsLayer, RequireAuthenticationLayer};
 use tower_dpop::{DpopLayer, RequireScopesLayer, Verifier};
+use tower_http::cors::CorsLayer;
 
-use crate::config::{Access, ConfigError, Cors, Route};
+use crate::config::{Access, ConfigError, Route};
 use crate::policy::identity::{IdentityFields, Inexpressible};
+use crate::policy::problem::problem;
 
 /// A service that has no request body and makes no response of its own: what it responds is the decision.
 pub(crate) type Layers = BoxCloneSyncService<Request<String>, Response<String>, Infallible>;
@@ -25,7 +27,7 @@ pub(crate) enum Outcome {
 
 pub(crate) fn around(
     route: &Route,
-    cors: Option<&Cors>,
+    cors: Option<CorsLayer>,
     verifier: &Verifier,
     identity: &Arc<IdentityFields>,
 ) -> Result<Layers, ConfigError> {
@@ -34,9 +36,9 @@ pub(crate) fn around(
         let identity = Arc::clone(&identity);
         async move { Ok::<_, Infallible>(accept(&identity, &request)) }
     });
-    let cors = cors.map(cors_layer).transpose()?;
     let dpop = match route.access {
         Access::Public => {
+            check_public(route)?;
             let layers = ServiceBuilder::new().option_layer(cors).service(accepted);
             return Ok(BoxCloneSyncService::new(layers));
         }
@@ -62,22 +64,43 @@ pub(crate) fn around(
     Ok(BoxCloneSyncService::new(layers))
 }
 
+/// Nothing that is required of a token may look as if it were checked.
+fn check_public(route: &Route) -> Result<(), ConfigError> {
+    let requires = route.scopes.is_some()
+        || route.any_scope.is_some()
+        || route.acr_values.is_some()
+        || route.max_age_seconds.is_some();
+    if requires {
+        return Err(ConfigError {
+            place: format!("route {}: access", route.path),
+            problem: "no token is looked at where access is public, so scopes, any_scope, acr_values and max_age_seconds \
+                      would have no effect"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
 fn accept(identity: &IdentityFields, request: &Request<String>) -> Response<String> {
-    let mut response = Response::new(String::new());
     match identity.of(request.extensions()) {
         Ok(fields) => {
+            let mut response = Response::new(String::new());
             response.extensions_mut().insert(Outcome::Accepted(fields));
+            response
         }
         Err(Inexpressible { claim }) => {
             tracing::error!(
                 claim,
-                status = 500,
-                "request not passed on: the claim cannot be a header field"
+                "request not passed on: its header field cannot express the value of the claim (encoding and unrepresentable in \
+                 [[identity]])"
             );
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "claim_unrepresentable",
+                "the service cannot be told of a claim of the access token",
+            )
         }
     }
-    response
 }
 
 fn authentication(route: &Route) -> Result<Option<RequireAuthenticationLayer>, ConfigError> {
@@ -96,38 +119,5 @@ fn authentication(route: &Route) -> Result<Option<RequireAuthenticationLayer>, C
         (Some(acr_values), None) => Some(RequireAuthenticationLayer::by_acr(acr_values)),
         (None, Some(max_age)) => Some(RequireAuthenticationLayer::within(max_age)),
         (None, None) => None,
-    })
-}
-
-fn cors_layer(cors: &Cors) -> Result<tower_http::cors::CorsLayer, ConfigError> {
-    use tower_dpop::resource::{cors_allow_headers, cors_expose_headers};
-
-    fn parsed<T: std::str::FromStr>(member: &str, texts: &[String]) -> Result<Vec<T>, ConfigError> {
-        let parse = |text: &String| {
-            text.parse().map_err(|_| ConfigError {
-                place: format!("cors.{member}"),
-                problem: format!("{text:?} cannot be in a header field"),
-            })
-        };
-        texts.iter().map(parse).collect()
-    }
-    let mut allow = cors_allow_headers();
-    allow.extend(parsed("allow_headers", &cors.allow_headers)?);
-    let mut expose = cors_expose_headers();
-    expose.extend(parsed("expose_headers", &cors.expose_headers)?);
-    let layer = tower_http::cors::CorsLayer::new()
-        .allow_origin(parsed::<http::HeaderValue>(
-            "allow_origins",
-            &cors.allow_origins,
-        )?)
-        .allow_methods(parsed::<http::Method>(
-            "allow_methods",
-            &cors.allow_methods,
-        )?)
-        .allow_headers(allow)
-        .expose_headers(expose);
-    Ok(match cors.max_age_seconds {
-        Some(seconds) => layer.max_age(Duration::from_secs(seconds)),
-        None => layer,
     })
 }

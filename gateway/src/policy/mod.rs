@@ -3,9 +3,12 @@
 //! The reverse proxy and forward authentication ask the same [`Policy`]. It finds the route of the request, and gives the
 //! request to the layers of `tower_dpop` that this route has.
 
+mod cors;
 mod decision;
 mod identity;
 mod layers;
+mod paths;
+mod problem;
 mod routes;
 
 pub(crate) use decision::{Decision, Passed, Policy, Question};

@@ -11,6 +11,7 @@ use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
 
 pub(crate) use upstreams::Upstreams;
 
+use crate::config::Access;
 use crate::policy::{Decision, Passed, Question};
 use crate::server::{Current, Generation};
 
@@ -47,12 +48,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> pingora::Result<bool> {
-        let request = session.req_header();
-        let question = Question {
-            method: request.method.clone(),
-            uri: request.uri.clone(),
-            headers: request.headers.clone(),
-        };
+        let question = Question::of(session.req_header());
         match context.generation.policy.decide(question).await {
             Decision::Pass(passed) => {
                 context.passed = Some(passed);
@@ -92,10 +88,13 @@ impl ProxyHttp for Proxy {
         for name in unwanted {
             request.remove_header(&name);
         }
-        request.remove_header("dpop");
         let passed = context.passed.as_ref().expect("set by request_filter");
-        if !passed.route.settings.keep_authorization {
-            request.remove_header("authorization");
+        // On a public route, they are for the service.
+        if passed.route.settings.access != Access::Public {
+            request.remove_header("dpop");
+            if !passed.route.settings.keep_authorization {
+                request.remove_header("authorization");
+            }
         }
         for (name, value) in &passed.identity {
             request.insert_header(name, value)?;
@@ -110,9 +109,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<()> {
         if let Some(passed) = &context.passed {
-            for (name, value) in &passed.response {
-                response.insert_header(name, value)?;
-            }
+            passed.write_to(response)?;
         }
         Ok(())
     }

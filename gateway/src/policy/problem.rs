@@ -1,0 +1,21 @@
+//! Responses of the gateway itself, apart from those of the layers.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+
+/// A response with a problem (RFC 9457) as its body, in the form of those of `tower_dpop`. The reason is a name from a fixed
+/// set; the detail is a sentence without anything of the request.
+pub(crate) fn problem(status: StatusCode, reason: &'static str, detail: &str) -> Response<String> {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Rejected"),
+        "status": status.as_u16(),
+        "detail": detail,
+        "reason": reason,
+    });
+    let mut response = Response::new(body.to_string());
+    *response.status_mut() = status;
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(CONTENT_TYPE, problem);
+    response
+}

@@ -4,4 +4,8 @@
 
 mod support;
 
+mod access;
+mod cors;
 mod decisions;
+mod identity;
+mod routes;

@@ -13,6 +13,7 @@ use super::parties::PUBLIC_URL;
 pub struct Gateway {
     pub folder: TempDir,
     config: String,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 /// The process. It is killed when it is dropped.
@@ -37,7 +38,17 @@ impl Gateway {
         let config = format!(
             "[dpop]\npublic_url = \"{PUBLIC_URL}\"\n{dpop}\n[[dpop.issuer]]\nurl = \"https://as.example.com\"\njwks_file = {jwks:?}\n{config}",
         );
-        Self { folder, config }
+        Self {
+            folder,
+            config,
+            variables: Vec::new(),
+        }
+    }
+
+    /// Sets a variable of the process.
+    pub fn with_variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
     }
 
     pub fn start(self) -> Started {
@@ -46,6 +57,7 @@ impl Gateway {
         let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"))
             .arg("--config")
             .arg(&path)
+            .envs(self.variables)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

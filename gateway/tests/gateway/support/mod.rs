@@ -5,5 +5,5 @@ mod parties;
 mod service;
 
 pub use gateway::{Gateway, Started};
-pub use parties::Parties;
+pub use parties::{PUBLIC_URL, Parties};
 pub use service::Service;

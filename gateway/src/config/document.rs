@@ -131,12 +131,13 @@ pub(crate) struct HealthCheck {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
-    /// The path and all below it: `/orders` is also `/orders/1`, not `/ordersheet`.
+    /// The path and all below it: `/orders` is also `/orders/1`, not `/ordersheet`. The longest path decides. A request whose
+    /// path servers read in different ways gets 400, if these are of different routes.
     pub(crate) path: String,
     /// Only this path, and none below it.
     #[serde(default)]
     pub(crate) exact: bool,
-    /// Empty: all.
+    /// Empty: all. `GET` is also `HEAD`. Other methods get 405, unless another route with the same path has them.
     #[serde(default)]
     pub(crate) methods: Vec<String>,
     /// Needed by listeners, not by forward authentication.
@@ -172,7 +173,7 @@ pub(crate) enum Access {
     AllowBearer,
     /// Also tokens whose binding another layer checks.
     InsecureUncheckedCnf,
-    /// No token is looked at.
+    /// No token is looked at. The service gets `Authorization` and `DPoP` as they are, and no identity fields.
     Public,
 }
 
@@ -188,7 +189,8 @@ pub(crate) struct IdentityField {
     pub(crate) unrepresentable: Unrepresentable,
 }
 
-/// The name of a claim, or `jkt`, the thumbprint of the client's key.
+/// The name of a claim; or a JSON pointer (RFC 6901) into the claims, such as `/realm_access/roles`; or `jkt`, the thumbprint of
+/// the client's key, which only a request with a proof has.
 pub(crate) type Claim = String;
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -197,13 +199,14 @@ pub(crate) enum Encoding {
     /// As it is: visible ASCII, and single spaces within. Integers, `true` and `false` as JSON writes them.
     #[default]
     Plain,
-    /// UTF-8, percent-encoded.
+    /// The same values, and any other string: UTF-8, percent-encoded but for letters, digits, `-`, `.`, `_` and `~`.
     Percent,
-    /// JSON in ASCII, for any claim.
+    /// JSON in visible ASCII without spaces: all else is within strings, and escaped (`\u0020`). For any claim without numbers
+    /// that lose digits when they are read.
     Json,
 }
 
-/// What happens if the encoding cannot express the claim.
+/// What happens if the encoding cannot express the claim, or if the field would be longer than 8 KiB.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Unrepresentable {
@@ -214,10 +217,12 @@ pub(crate) enum Unrepresentable {
     Omit,
 }
 
-/// The gateway responds to preflights, and adds CORS fields to all responses.
+/// The gateway responds to preflights and to all other `OPTIONS` requests, and its CORS fields replace those of services in all
+/// responses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cors {
+    /// `https://app.example.com`, or `*` alone.
     pub(crate) allow_origins: Vec<String>,
     pub(crate) allow_methods: Vec<String>,
     /// Besides `Authorization`, `Content-Type` and `DPoP`.

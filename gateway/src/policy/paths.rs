@@ -10,6 +10,8 @@
 //! whether they decode it and whether they ignore case, which gives four [readings](Path::readings). The second begins with
 //! the first segment that is not clear, and may be read as anything below the first. If `..` may be in it, nothing of the
 //! path is known. The work is linear in the length of the path.
+//!
+//! Servers that take other characters for ASCII ones (`．` for `.`, by Unicode normalisation or a "best fit") are not covered.
 
 /// As sent, or decoded; each also without case.
 pub(crate) const READINGS: usize = 4;

@@ -171,3 +171,62 @@ async fn without_cors_a_preflight_is_a_request_as_any_other() {
     let rejected = sent(&gateway, Method::OPTIONS, "/passed", &with_token).await;
     assert_eq!(rejected.status(), 405);
 }
+
+#[tokio::test]
+async fn any_origin_can_be_allowed() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let one = "allow_origins = [\"https://app.example.com\", \"https://other.example.com:8443\"]";
+    let routes = ROUTES.replace(one, "allow_origins = [\"*\"]");
+    assert_ne!(routes, ROUTES);
+    let gateway = Gateway::new(&parties, &service.behind(&routes)).start();
+    let response = preflight(&gateway, "/orders", "https://any.example", "GET").await;
+    assert_eq!(field(&response, "access-control-allow-origin"), "*");
+}
+
+#[test]
+fn what_no_browser_sends_is_an_error_at_start() {
+    for (change, expected) in [
+        (
+            r#"allow_origins = ["https://app.example.com/"]"#,
+            "cors.allow_origins: \"https://app.example.com/\" is not an origin",
+        ),
+        (
+            r#"allow_origins = ["https://APP.example.com"]"#,
+            "cors.allow_origins",
+        ),
+        (
+            r#"allow_origins = ["app.example.com"]"#,
+            "cors.allow_origins",
+        ),
+        (r#"allow_origins = ["null"]"#, "cors.allow_origins"),
+        (
+            r#"allow_origins = ["*", "https://app.example.com"]"#,
+            "cors.allow_origins: \"*\" is not an origin",
+        ),
+        (
+            r#"allow_methods = ["*"]"#,
+            "cors.allow_methods: \"*\" is not a method",
+        ),
+        (
+            r#"allow_methods = ["post"]"#,
+            "cors.allow_methods: \"post\" is not a method",
+        ),
+        (
+            r#"allow_headers = ["*"]"#,
+            "cors.allow_headers: \"*\" is not the name",
+        ),
+        (
+            r#"expose_headers = ["a b"]"#,
+            "cors.expose_headers: \"a b\" is not the name",
+        ),
+    ] {
+        let member = change.split(' ').next().unwrap();
+        let others = ["allow_origins", "allow_methods"]
+            .into_iter()
+            .filter(|other| *other != member);
+        let others: String = others.map(|other| format!("{other} = []\n")).collect();
+        let config = format!("[cors]\n{others}{change}\n");
+        let said = Gateway::new(&Parties::new(), &config).refuses();
+        assert!(said.contains(expected), "{change}: {said}");
+    }
+}

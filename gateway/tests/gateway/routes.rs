@@ -282,3 +282,50 @@ async fn the_most_specific_path_decides_and_then_the_method() {
     assert_eq!(problem["title"], "Method Not Allowed");
     assert_eq!(problem["reason"], "method_not_allowed");
 }
+
+#[test]
+fn a_route_that_could_not_protect_its_path_is_an_error_at_start() {
+    let rows = [
+        (
+            r#"path = "orders""#,
+            "route orders: path: expected a path that all servers read",
+        ),
+        (
+            r#"path = """#,
+            "path: expected a path that all servers read",
+        ),
+        (r#"path = "/a//b""#, "route /a//b: path: expected"),
+        (r#"path = "/a/../b""#, "route /a/../b: path: expected"),
+        (r#"path = "/a;v=1""#, "route /a;v=1: path: expected"),
+        (r#"path = "/a%2Fb""#, "route /a%2Fb: path: expected"),
+        (r#"path = "/caf\u00e9""#, "path: expected"),
+        (
+            r#"methods = ["get"]"#,
+            r#"methods: "get" is not a method in upper case"#,
+        ),
+        (
+            r#"methods = ["GET POST"]"#,
+            r#"methods: "GET POST" is not a method"#,
+        ),
+        (
+            r#"access = "public"
+            scopes = "read""#,
+            "route /: access: no token is looked at where access is public",
+        ),
+        (
+            r#"access = "public"
+            max_age_seconds = 60"#,
+            "route /: access: no token is looked at where access is public",
+        ),
+    ];
+    for (change, expected) in rows {
+        let path = if change.starts_with("path") {
+            ""
+        } else {
+            r#"path = "/""#
+        };
+        let config = format!("[[route]]\nupstream = \"service\"\n{path}\n{change}\n");
+        let said = Gateway::new(&Parties::new(), &config).refuses();
+        assert!(said.contains(expected), "{change}: {said}");
+    }
+}

@@ -51,6 +51,16 @@ impl Gateway {
         self
     }
 
+    /// What the process says when it does not start.
+    pub fn refuses(self) -> String {
+        let path = self.folder.path().join("gateway.toml");
+        std::fs::write(&path, &self.config).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"));
+        let output = process.arg("--config").arg(&path).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub fn start(self) -> Started {
         let path = self.folder.path().join("gateway.toml");
         std::fs::write(&path, &self.config).unwrap();

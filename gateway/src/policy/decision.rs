@@ -7,9 +7,8 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderName, ORIGIN,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::Verifier;
 use tower_http::cors::CorsLayer;
@@ -31,7 +30,7 @@ pub(crate) struct Policy {
 /// A request, as its client sent it: what decides about it.
 pub(crate) struct Question {
     pub(crate) method: Method,
-    /// In origin-form, or with the authority that the client named.
+    /// In the form that the client sent: with an authority if it named one.
     pub(crate) uri: Uri,
     /// Below HTTP/2, an authority in the URI must be that of a public URL.
     pub(crate) version: Version,
@@ -51,7 +50,10 @@ const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 impl Question {
     /// Copies handles to the fields, and not their bytes.
-    pub(crate) fn of(request: &Parts) -> Self {
+    ///
+    /// The target is read as it will be sent to the service. The URI of pingora's header has the path of an absolute-form only,
+    /// and `/` for a target that is neither (`GET admin HTTP/1.1`).
+    pub(crate) fn of(request: &RequestHeader) -> Self {
         let mut headers = HeaderMap::new();
         for name in [AUTHORIZATION, DPOP, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD] {
             for value in request.headers.get_all(&name) {
@@ -60,7 +62,7 @@ impl Question {
         }
         Self {
             method: request.method.clone(),
-            uri: request.uri.clone(),
+            uri: Uri::try_from(request.raw_path()).unwrap_or_else(|_| no_path()),
             version: request.version,
             headers,
         }
@@ -73,6 +75,11 @@ impl Question {
             self.method == Method::OPTIONS && !self.headers.contains_key(AUTHORIZATION);
         is_preflight.then(|| Method::from_bytes(asked.as_bytes()).ok())?
     }
+}
+
+/// The authority-form: a request with it is rejected.
+fn no_path() -> Uri {
+    Uri::from_static("malformed")
 }
 
 pub(crate) enum Decision {

@@ -1,5 +1,7 @@
 //! Claims as header fields.
 
+use std::fmt::Write as _;
+
 use http::Extensions;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -172,7 +174,7 @@ fn json(value: &Value) -> Option<String> {
     for unit in value.to_string().encode_utf16() {
         match u8::try_from(unit) {
             Ok(byte) if byte.is_ascii_graphic() => text.push(char::from(byte)),
-            _ => text.push_str(&format!("\\u{unit:04x}")),
+            _ => write!(text, "\\u{unit:04x}").ok()?,
         }
     }
     Some(text)

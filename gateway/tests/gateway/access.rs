@@ -17,6 +17,7 @@ use tower_dpop::tokens::TokenError;
 use crate::decisions::response;
 use crate::support::{Gateway, PUBLIC_URL, Parties, Service};
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test]
 async fn a_route_may_require_scopes_and_how_the_user_was_authenticated() {
     let routes = r#"

@@ -9,6 +9,8 @@ use crate::proof::nonce::StatelessNonces;
 use crate::proof::nonce_secret::NonceSecret;
 use crate::proof::replay::memory::MemoryReplayStore;
 #[cfg(feature = "redis")]
+use crate::proof::replay::redis::server::RedisServer;
+#[cfg(feature = "redis")]
 use crate::proof::replay::redis::store::RedisReplayStore;
 #[cfg(feature = "redis")]
 use crate::proof::replay::while_unavailable::WhileUnavailable;
@@ -41,6 +43,18 @@ pub struct Parts<C = Claims> {
     /// The replay store, if it is Redis: for health checks. (Feature `redis`.)
     #[cfg(feature = "redis")]
     pub redis: Option<RedisReplayStore>,
+}
+
+/// What is built before anything is reached.
+pub(crate) struct Local<C> {
+    rules: ProofRules,
+    tokens: Tokens<C>,
+    nonces: Option<StatelessNonces>,
+    /// Handles to the keys that are fetched, with the numbers of their issuers.
+    #[cfg(feature = "jwks")]
+    remote: Vec<(usize, RemoteKeys)>,
+    #[cfg(feature = "redis")]
+    server: Option<RedisServer>,
 }
 
 /// The keys of an issuer, from a file or from the network.
@@ -81,6 +95,34 @@ impl Document {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
+        let Local {
+            rules,
+            tokens,
+            nonces,
+            #[cfg(feature = "jwks")]
+            remote,
+            #[cfg(feature = "redis")]
+            server,
+        } = self.local(secrets)?;
+        #[cfg(feature = "redis")]
+        let (rules, redis) = self.with_redis(rules, server).await?;
+        #[cfg(feature = "jwks")]
+        self.fetch(&remote).await?;
+        Ok(Parts {
+            verifier: self.verifier(rules, tokens),
+            nonces,
+            #[cfg(feature = "jwks")]
+            keys: remote.into_iter().map(|(_, keys)| keys).collect(),
+            #[cfg(feature = "redis")]
+            redis,
+        })
+    }
+
+    /// All that needs no network. Files and secrets are read.
+    pub(crate) fn local<C>(&self, secrets: &Secrets) -> Result<Local<C>, Fault>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
         let nonces = self.nonces(secrets)?;
         let rules = self.rules(nonces.clone())?;
         let mut keys = Vec::new();
@@ -95,16 +137,17 @@ impl Document {
         #[cfg(not(feature = "introspection"))]
         let tokens = Tokens::Issuers(tokens);
         #[cfg(feature = "redis")]
-        let (rules, redis) = self.with_redis(rules, secrets).await?;
-        #[cfg(feature = "jwks")]
-        self.fetch(&remote).await?;
-        Ok(Parts {
-            verifier: self.verifier(rules, tokens),
+        let server = self.redis.as_ref();
+        #[cfg(feature = "redis")]
+        let server = server.map(|redis| self.redis_server(redis, secrets));
+        Ok(Local {
+            rules,
+            tokens,
             nonces,
             #[cfg(feature = "jwks")]
-            keys: remote.into_iter().map(|(_, keys)| keys).collect(),
+            remote,
             #[cfg(feature = "redis")]
-            redis,
+            server: server.transpose()?,
         })
     }
 
@@ -148,16 +191,12 @@ impl Document {
     async fn with_redis(
         &self,
         rules: ProofRules,
-        secrets: &Secrets,
+        server: Option<RedisServer>,
     ) -> Result<(ProofRules, Option<RedisReplayStore>), Fault> {
-        let Some(redis) = &self.redis else {
+        let (Some(redis), Some(server)) = (&self.redis, server) else {
             return Ok((rules, None));
         };
-        let password = redis.password.as_ref();
-        let password = password.map(|reference| secrets.read("redis.password", reference));
-        let password = password.transpose()?;
-        let password = password.as_ref().map(|password| password.as_str());
-        let store = self.connect(redis, password).await?;
+        let store = self.connect(redis, server).await?;
         let handle = Some(store.clone());
         let rules = if redis.insecure_node_memory {
             let store = WhileUnavailable::insecurely_by_node_memory(store, self.memory());

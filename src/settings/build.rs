@@ -171,6 +171,17 @@ impl Settings {
         parts.map_err(|fault| self.named(fault))
     }
 
+    /// Reads the files and the secrets that [`build`](Self::build) reads, and contacts no server: for a program that checks its
+    /// configuration before it starts.
+    ///
+    /// # Errors
+    ///
+    /// A file or a secret cannot be read or is invalid.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let local = self.document.local::<Claims>(&self.secrets);
+        local.map(drop).map_err(|fault| self.named(fault))
+    }
+
     /// Reads the secrets of nonces again, if the settings refer to some: for
     /// [`StatelessNonces::replace_secrets`](crate::StatelessNonces::replace_secrets).
     ///

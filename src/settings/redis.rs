@@ -7,6 +7,7 @@ use crate::proof::replay::redis::start_error::RedisStartError;
 use crate::proof::replay::redis::store::RedisReplayStore;
 use crate::settings::document::{Document, Redis};
 use crate::settings::fault::Fault;
+use crate::settings::secrets::Secrets;
 
 impl Redis {
     /// The server, without the password and the certificates.
@@ -47,16 +48,17 @@ impl Redis {
 }
 
 impl Document {
-    /// Connects, or begins to.
-    pub(crate) async fn connect(
+    /// The server, as all settings describe it. Nothing is sent to it.
+    pub(crate) fn redis_server(
         &self,
         redis: &Redis,
-        password: Option<&str>,
-    ) -> Result<RedisReplayStore, Fault> {
+        secrets: &Secrets,
+    ) -> Result<RedisServer, Fault> {
         let mut server = redis.server()?;
-        if let Some(password) = password {
+        if let Some(reference) = &redis.password {
+            let password = secrets.read("redis.password", reference)?;
             let user = redis.user.as_deref().unwrap_or("default");
-            server = server.with_credentials(user, password);
+            server = server.with_credentials(user, password.as_str());
         }
         if let Some(path) = &redis.roots_file {
             let named = |error: &dyn std::fmt::Display| {
@@ -65,6 +67,15 @@ impl Document {
             let pem = fs::read(path).map_err(|error| named(&error))?;
             server = server.with_tls_roots(&pem).map_err(|error| named(&error))?;
         }
+        Ok(server)
+    }
+
+    /// Connects, or begins to.
+    pub(crate) async fn connect(
+        &self,
+        redis: &Redis,
+        server: RedisServer,
+    ) -> Result<RedisReplayStore, Fault> {
         let mut builder = RedisReplayStore::at(server);
         if let Some(prefix) = &redis.prefix {
             builder = builder.with_prefix(prefix);

@@ -258,3 +258,18 @@ fn claims_of_another_type_are_read() {
     let verified = block_on(verifier.verify(&head)).unwrap();
     assert_eq!(verified.token.claims().tenant, 7);
 }
+
+/// There is no runtime, in which something could be sent later.
+#[test]
+fn a_check_contacts_no_server() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap();
+    let mut document = json!({ "public_url": AUDIENCE, "issuer": format!("http://{address}") });
+    if cfg!(feature = "redis") {
+        document["redis"] = json!({ "url": format!("redis://{address}") });
+    }
+    read(&document).unwrap().check().unwrap();
+    let asked = server.accept().unwrap_err();
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}

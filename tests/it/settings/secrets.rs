@@ -28,6 +28,7 @@ fn introspection(secret: &Value) -> Settings {
 fn error(settings: &Settings) -> String {
     let error = block_on(settings.build()).unwrap_err().to_string();
     assert!(!error.contains(SECRET), "{error}");
+    assert_eq!(settings.check().unwrap_err().to_string(), error);
     error
 }
 

@@ -12,6 +12,7 @@
 //! | [Several nodes](several_nodes) | several processes serve your public URL |
 //! | [Redis](redis) | nodes share a replay store in Redis or Valkey |
 //! | [Configuration](configuration) | settings come from a file or from the environment |
+//! | [Configuration of the gateway](gateway_configuration) | you run `dpop-gateway`, the reverse proxy and forward authentication server |
 //! | [Logs, metrics, alerts](logs_metrics_alerts) | you run the service |
 //! | [Why was a request rejected?](troubleshooting) | a client gets 401 |
 //! | [JSON errors and CORS](errors_and_cors) | clients expect a body, or call from another origin |
@@ -47,6 +48,7 @@ macro_rules! links {
             "[several-nodes]: crate::guide::several_nodes\n",
             "[redis]: crate::guide::redis\n",
             "[configuration]: crate::guide::configuration\n",
+            "[gateway-configuration]: crate::guide::gateway_configuration\n",
             "[logs-metrics-alerts]: crate::guide::logs_metrics_alerts\n",
             "[troubleshooting]: crate::guide::troubleshooting\n",
             "[errors-and-cors]: crate::guide::errors_and_cors\n",
@@ -150,6 +152,11 @@ page!(
     configuration,
     "configuration.md",
     "Settings come from a file or from the environment."
+);
+page!(
+    gateway_configuration,
+    "gateway-configuration.md",
+    "You run `dpop-gateway`, the reverse proxy and forward authentication server."
 );
 page!(
     logs_metrics_alerts,

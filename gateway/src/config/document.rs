@@ -12,7 +12,7 @@ use tower_dpop::resource::Scopes;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document {
     /// The settings of the verifier: [`tower_dpop::settings::Settings`]. Kept as a table, so that a reload sees whether they
-    /// have changed.
+    /// have changed. `start_timeout_seconds` is always set.
     pub(crate) dpop: toml::Table,
     #[serde(default)]
     pub(crate) listener: Vec<Listener>,
@@ -130,6 +130,7 @@ pub(crate) struct HealthCheck {
 /// What a path requires, and which service it is of.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 pub(crate) struct Route {
     /// The path and all below it: `/orders` is also `/orders/1`, not `/ordersheet`. The longest path decides. A request whose
     /// path servers read in different ways gets 400, if these are of different routes.

@@ -1,16 +1,26 @@
-//! The configuration: one TOML file. `docs/guide/gateway.md` has a table of all settings.
+//! The configuration: one TOML file. `docs/guide/gateway-configuration.md` has a table of all settings.
 
 mod document;
+mod report;
+mod fault;
+mod node;
+mod checks;
+mod files;
+mod read;
 
-use std::fs;
 use std::path::Path;
 
 pub(crate) use document::{
     Access, AskedBy, Claim, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField,
     Listener, LogFormat, Operations, Protocol, Route, Tls, Unrepresentable, Upstream,
 };
+pub(crate) use read::Checked;
+pub(crate) use report::Problems;
 
-/// Why a configuration cannot be used: where in the file, and what is expected there.
+use crate::config::read::Names;
+
+/// Why a part cannot be built from the configuration: with which setting, and what is expected there. The checks of the file
+/// find such errors earlier, with their places.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
     pub(crate) place: String,
@@ -24,15 +34,28 @@ impl std::fmt::Display for ConfigError {
 }
 
 impl Document {
-    /// Reads and checks a file. What it refers to (keys, certificates, secrets) is read when it is used.
-    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let at = |problem: String| ConfigError {
-            place: path.display().to_string(),
-            problem,
+    /// Reads and checks a file, and the files that it refers to. Nothing is bound, and no server is contacted.
+    pub(crate) fn read(path: &Path) -> Result<Checked, Problems> {
+        read::check(path, Names::Unresolved)
+    }
+
+    /// The same, and warns of servers whose names cannot be resolved.
+    pub(crate) fn read_and_resolve(path: &Path) -> Result<Checked, Problems> {
+        read::check(path, Names::Resolved)
+    }
+
+    /// What it contains, in one line.
+    pub(crate) fn summary(&self) -> String {
+        let counted = |count: usize, name: &str| match count {
+            1 => format!("1 {name}"),
+            count => format!("{count} {name}s"),
         };
-        let text = fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
-        let document: Self =
-            toml::from_str(&text).map_err(|error| at(error.message().to_owned()))?;
-        Ok(document)
+        [
+            counted(self.listener.len(), "listener"),
+            counted(self.forward_auth.len(), "forward_auth"),
+            counted(self.route.len(), "route"),
+            counted(self.upstream.len(), "upstream"),
+        ]
+        .join(", ")
     }
 }

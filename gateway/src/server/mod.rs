@@ -6,22 +6,26 @@ mod http_app;
 mod listeners;
 mod signals;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use clap::Parser as _;
 
-use crate::config::Document;
+use crate::config::{Checked, Document};
 use crate::server::arguments::Arguments;
 pub(crate) use crate::server::generation::{Current, Generation};
 
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let document = match Document::read(&arguments.config) {
-        Ok(document) => document,
-        Err(error) => {
-            eprintln!("dpop-gateway: {error}");
+    if arguments.check {
+        return check(&arguments.config);
+    }
+    let checked = match Document::read(&arguments.config) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            eprintln!("{problems}");
             return ExitCode::from(2);
         }
     };
@@ -33,6 +37,7 @@ pub(crate) fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+    let document = checked.logged();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = document.process.threads {
         runtime.worker_threads(threads);
@@ -47,6 +52,23 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             eprintln!("dpop-gateway: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with the configuration, or what it contains.
+fn check(path: &Path) -> ExitCode {
+    match Document::read_and_resolve(path) {
+        Ok(Checked { document, warnings }) => {
+            for warning in warnings.lines() {
+                eprintln!("{warning}");
+            }
+            println!("{}: valid: {}", path.display(), document.summary());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(2)
         }
     }
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod configuration;
 mod cors;
 mod decisions;
 mod identity;

@@ -1,0 +1,51 @@
+//! Paths in the form that requests have them.
+
+/// What is wrong with a path of the configuration: with it, no request would ever match, or not the one that is meant.
+pub(super) fn problem(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return Some("must begin with /".to_owned());
+    }
+    if path.contains(['?', '#']) {
+        return Some("must be a path only, without a query or a fragment".to_owned());
+    }
+    if path.contains("//") {
+        return Some("must have no empty segment (//)".to_owned());
+    }
+    if path
+        .split('/')
+        .any(|segment| segment == "." || segment == "..")
+    {
+        return Some("must have no segment . or ..".to_owned());
+    }
+    if let Some(other) = path.chars().find(|c| !is_in_a_path(*c) && *c != '%') {
+        let problem = format!("must not have {other:?}, which requests have percent-encoded");
+        return Some(problem);
+    }
+    let mut encoded = path.split('%').skip(1);
+    encoded.find_map(|after| {
+        let Some(digits) = after.get(..2) else {
+            return Some("must have two hexadecimal digits after each %".to_owned());
+        };
+        encoding_problem(digits)
+    })
+}
+
+fn is_in_a_path(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@".contains(c)
+}
+
+fn encoding_problem(digits: &str) -> Option<String> {
+    let is_upper = |c: char| c.is_ascii_digit() || ('A'..='F').contains(&c);
+    if !digits.chars().all(is_upper) {
+        return Some("must have two hexadecimal digits in upper case after each %".to_owned());
+    }
+    let byte = u8::from_str_radix(digits, 16).ok()?;
+    let c = char::from(byte);
+    if c.is_ascii_control() || "/\\%".contains(c) {
+        return Some(format!(
+            "must not have %{digits}: services read it in different ways"
+        ));
+    }
+    let needs_none = c.is_ascii_alphanumeric() || "-._~".contains(c);
+    needs_none.then(|| format!("must have {c} instead of %{digits}"))
+}

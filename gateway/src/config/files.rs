@@ -1,0 +1,129 @@
+//! The files that a configuration refers to, and the names of its servers.
+
+use std::fs;
+use std::net::ToSocketAddrs as _;
+use std::path::Path;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, RootCertStore};
+
+use crate::config::checks::Server;
+use crate::config::document::{Document, Tls};
+use crate::config::report::Report;
+
+pub(super) fn check(document: &Document, report: &mut Report) {
+    for (number, listener) in document.listener.iter().enumerate() {
+        certificate(
+            listener.tls.as_ref(),
+            &format!("listener[{number}].tls"),
+            report,
+        );
+    }
+    for (number, forward_auth) in document.forward_auth.iter().enumerate() {
+        let setting = format!("forward_auth[{number}].tls");
+        certificate(forward_auth.tls.as_ref(), &setting, report);
+    }
+    for (name, upstream) in &document.upstream {
+        let setting = format!("upstream.{name}.client_certificate");
+        certificate(upstream.client_certificate.as_ref(), &setting, report);
+        if let Some(path) = &upstream.roots_file
+            && let Err(problem) = roots(path)
+        {
+            report.error(format!("upstream.{name}.roots_file"), problem);
+        }
+    }
+}
+
+/// Warns of names that cannot be resolved now.
+pub(super) fn resolve(document: &Document, report: &mut Report) {
+    for (name, upstream) in &document.upstream {
+        for (number, text) in upstream.servers.iter().enumerate() {
+            let Ok(server) = Server::parse(text) else {
+                continue;
+            };
+            if let Err(error) = (server.host.as_str(), server.port).to_socket_addrs() {
+                let setting = format!("upstream.{name}.servers[{number}]");
+                report.warning(setting, format!("{text:?}: {error}"));
+            }
+        }
+    }
+}
+
+fn certificate(tls: Option<&Tls>, setting: &str, report: &mut Report) {
+    let Some(tls) = tls else {
+        return;
+    };
+    let chain = certificates(&tls.certificate_file);
+    let key = key(&tls.key_file);
+    let (chain, key) = match (chain, key) {
+        (Ok(chain), Ok(key)) => (chain, key),
+        (chain, key) => {
+            if let Err(problem) = chain {
+                report.error(format!("{setting}.certificate_file"), problem);
+            }
+            if let Err(problem) = key {
+                report.error(format!("{setting}.key_file"), problem);
+            }
+            return;
+        }
+    };
+    let (member, problem) = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+    {
+        Ok(_) => return,
+        Err(Error::InconsistentKeys(_)) => (
+            "key_file",
+            "is not the key of the first certificate in certificate_file".to_owned(),
+        ),
+        Err(Error::InvalidCertificate(error)) => (
+            "certificate_file",
+            format!("the first certificate is invalid: {error}"),
+        ),
+        Err(_) => (
+            "key_file",
+            "its key is of no kind that is supported: expected RSA, ECDSA or Ed25519".to_owned(),
+        ),
+    };
+    report.error(format!("{setting}.{member}"), problem);
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(path).map_err(|problem| named(path, &problem))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(named(path, "expected certificates in PEM")),
+    }
+}
+
+/// No text has the path, because it may be the key itself, in the wrong place.
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = read(path)
+        .map_err(|problem| format!("{problem}: expected the path of a file with the key"))?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| "has no private key in PEM that is not encrypted".to_owned())
+}
+
+fn roots(path: &Path) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| named(path, &error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// The problem with a file, and its path, unless that is the content of a file.
+fn named(path: &Path, problem: &str) -> String {
+    let text = path.to_string_lossy();
+    if text.contains(['\n', '\r']) || text.contains("-----") {
+        return "expected the path of a file, not its content".to_owned();
+    }
+    format!("{text:?}: {problem}")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| error.to_string())
+}

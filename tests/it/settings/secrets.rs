@@ -72,9 +72,12 @@ fn an_unusable_file_with_nonce_secrets_is_named() {
 fn a_secret_in_the_place_of_its_path_is_not_shown() {
     let problem = "there is no such file: expected its path, not the secret itself";
     let secret = json!({ "file": SECRET });
+    let with_a_slash = json!({ "file": format!("a1b2/{SECRET}") });
     for (settings, name) in [
         (with_nonces(secret.clone()), "nonces"),
+        (with_nonces(with_a_slash.clone()), "nonces"),
         (introspection(&secret), "introspection.client_secret"),
+        (introspection(&with_a_slash), "introspection.client_secret"),
     ] {
         assert_eq!(error(&settings), format!("{name}.file: {problem}"));
     }

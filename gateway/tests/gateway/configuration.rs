@@ -235,3 +235,18 @@ fn a_file_that_cannot_be_read_is_named() {
         assert_eq!(output.status.code(), Some(2));
     }
 }
+
+/// The port is in use, and the issuer is at it.
+#[test]
+fn a_check_listens_at_no_port_and_contacts_no_server() {
+    let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    used.set_nonblocking(true).unwrap();
+    let address = used.local_addr().unwrap();
+    let config = changed("127.0.0.1:8080", &address.to_string())
+        .replace("https://as.example.com", &format!("http://{address}"))
+        .replace("rediss://127.0.0.1:1", &format!("redis://{address}"))
+        .replace("jwks_file = \"FOLDER/jwks.json\"\n", "");
+    assert_eq!(Folder::new().check(&config), (0, String::new()));
+    let asked = used.accept().unwrap_err();
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use serde::de::{Error, Expected, Unexpected};
 
-use crate::config::report::suggestion;
+use crate::config::names::suggestion;
 
 #[derive(Debug)]
 pub(super) struct Fault {

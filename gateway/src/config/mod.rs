@@ -1,9 +1,10 @@
 //! The configuration: one TOML file. `docs/guide/gateway-configuration.md` has a table of all settings.
 
 mod document;
-mod report;
+mod names;
 mod fault;
 mod node;
+mod report;
 mod checks;
 mod files;
 mod read;

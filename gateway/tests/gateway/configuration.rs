@@ -189,8 +189,26 @@ fn a_part_of_a_configuration_is_read_or_rejected() {
         let (before, after) = lines.split_at(gone);
         [before, &after[1..]].concat().join("\n")
     });
+    let values = [
+        "1",
+        "-1",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "[]",
+        "[[1]]",
+        "{}",
+        "{ a.b = 1 }",
+        "1e9",
+        "07:32:00",
+    ];
+    let settings = lines.iter().filter(|line| line.contains(" = "));
+    let with_another_value = settings.flat_map(|line| {
+        let (name, _) = line.split_once(" = ").unwrap();
+        values.map(|value| GOOD.replacen(line, &format!("{name} = {value}"), 1))
+    });
     let mut rejected = 0;
-    for config in prefixes.chain(without_one) {
+    for config in prefixes.chain(without_one).chain(with_another_value) {
         match folder.check(&config) {
             (0, _) => {}
             (2, errors) => {

@@ -9,9 +9,6 @@ use crate::config::report::Report;
 const RESERVED: &[&str] = &[
     "authorization",
     "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
     "cookie",
     "date",
     "dpop",
@@ -37,7 +34,14 @@ const RESERVED: &[&str] = &[
 ];
 
 /// The same, by how they begin.
-const RESERVED_PREFIXES: &[&str] = &["access-control-", "proxy-", "sec-", "x-forwarded-"];
+const RESERVED_PREFIXES: &[&str] = &[
+    "access-control-",
+    "content-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-forwarded-",
+];
 
 pub(super) fn check(document: &Document, report: &mut Report) {
     let mut known: Vec<(String, &str)> = Vec::new();

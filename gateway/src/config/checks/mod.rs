@@ -1,11 +1,11 @@
 //! What the settings mean together. Files and names are not looked at here.
 
-mod addresses;
-mod cors;
-mod fields;
 mod paths;
-mod routes;
+mod addresses;
 mod upstreams;
+mod routes;
+mod fields;
+mod cors;
 
 pub(in crate::config) use upstreams::Server;
 

@@ -4,7 +4,8 @@ use http::Method;
 
 use crate::config::checks::paths;
 use crate::config::document::{Access, Document, Route};
-use crate::config::report::{Report, suggestion};
+use crate::config::names::suggestion;
+use crate::config::report::Report;
 
 pub(super) fn check(document: &Document, report: &mut Report) {
     if document.route.is_empty() {

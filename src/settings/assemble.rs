@@ -139,7 +139,7 @@ impl Document {
         #[cfg(feature = "redis")]
         let server = self.redis.as_ref();
         #[cfg(feature = "redis")]
-        let server = server.map(|redis| self.redis_server(redis, secrets));
+        let server = server.map(|redis| redis.server_with_secrets(secrets));
         Ok(Local {
             rules,
             tokens,

@@ -28,6 +28,24 @@ impl Redis {
         server.map_err(|error| Fault::at(self.place(), error))
     }
 
+    /// The server, as all settings describe it. Nothing is sent to it.
+    pub(crate) fn server_with_secrets(&self, secrets: &Secrets) -> Result<RedisServer, Fault> {
+        let mut server = self.server()?;
+        if let Some(reference) = &self.password {
+            let password = secrets.read("redis.password", reference)?;
+            let user = self.user.as_deref().unwrap_or("default");
+            server = server.with_credentials(user, password.as_str());
+        }
+        if let Some(path) = &self.roots_file {
+            let named = |error: &dyn std::fmt::Display| {
+                Fault::at("redis.roots_file", format!("{}: {error}", path.display()))
+            };
+            let pem = fs::read(path).map_err(|error| named(&error))?;
+            server = server.with_tls_roots(&pem).map_err(|error| named(&error))?;
+        }
+        Ok(server)
+    }
+
     /// The setting with the address.
     const fn place(&self) -> &'static str {
         match &self.url {
@@ -48,28 +66,6 @@ impl Redis {
 }
 
 impl Document {
-    /// The server, as all settings describe it. Nothing is sent to it.
-    pub(crate) fn redis_server(
-        &self,
-        redis: &Redis,
-        secrets: &Secrets,
-    ) -> Result<RedisServer, Fault> {
-        let mut server = redis.server()?;
-        if let Some(reference) = &redis.password {
-            let password = secrets.read("redis.password", reference)?;
-            let user = redis.user.as_deref().unwrap_or("default");
-            server = server.with_credentials(user, password.as_str());
-        }
-        if let Some(path) = &redis.roots_file {
-            let named = |error: &dyn std::fmt::Display| {
-                Fault::at("redis.roots_file", format!("{}: {error}", path.display()))
-            };
-            let pem = fs::read(path).map_err(|error| named(&error))?;
-            server = server.with_tls_roots(&pem).map_err(|error| named(&error))?;
-        }
-        Ok(server)
-    }
-
     /// Connects, or begins to.
     pub(crate) async fn connect(
         &self,

@@ -103,7 +103,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let pem = read(path)
         .map_err(|problem| format!("{problem}: expected the path of a file with the key"))?;
     PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| "has no private key in PEM that is not encrypted".to_owned())
+        .map_err(|_| "expected a private key in PEM, not encrypted".to_owned())
 }
 
 fn roots(path: &Path) -> Result<(), String> {

@@ -191,7 +191,7 @@ fn files() {
         (
             "certificate.pem",
             "certificate.pem",
-            "key_file: has no private key in PEM that is not encrypted".to_owned(),
+            "key_file: expected a private key in PEM, not encrypted".to_owned(),
         ),
         (
             "certificate.pem",

@@ -18,7 +18,9 @@ pub(super) fn check(document: &Document, report: &mut Report) {
         let problem = "must have at least one method, such as \"GET\"";
         report.error("cors.allow_methods", problem);
     }
-    for (number, origin) in cors.allow_origins.iter().enumerate() {
+    let any_origin = cors.allow_origins == ["*"];
+    let origins = cors.allow_origins.iter().enumerate();
+    for (number, origin) in origins.filter(|_| !any_origin) {
         if let Some(problem) = origin_problem(origin) {
             let setting = format!("cors.allow_origins[{number}]");
             report.error(setting, format!("{origin:?}: {problem}"));
@@ -51,7 +53,7 @@ pub(super) fn check(document: &Document, report: &mut Report) {
 /// Browsers send the origin in one form, which is compared character by character.
 fn origin_problem(origin: &str) -> Option<&'static str> {
     match origin {
-        "*" => return Some("list the origins of your pages"),
+        "*" => return Some("is every origin, so it must be the only one"),
         "null" => {
             return Some("is the origin of any page in a sandbox: list the origins of your pages");
         }

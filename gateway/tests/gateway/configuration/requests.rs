@@ -95,7 +95,7 @@ fn paths() {
             "must not have ' ', which requests have percent-encoded",
         ),
         (
-            "/a;b/{id}",
+            "/a,b/{id}",
             "must not have '{', which requests have percent-encoded",
         ),
         ("/caf%c3%A9", upper),

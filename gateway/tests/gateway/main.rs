@@ -8,5 +8,7 @@ mod access;
 mod configuration;
 mod cors;
 mod decisions;
+mod forward_auth;
+mod forward_auth_grpc;
 mod identity;
 mod routes;

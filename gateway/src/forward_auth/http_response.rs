@@ -51,6 +51,7 @@ pub(super) fn rejection(asked_by: AskedBy, mut response: Response<String>) -> Re
         *response.status_mut() = StatusCode::FORBIDDEN;
     } else if matches!(asked_by, AskedBy::IngressNginx | AskedBy::Nginx) {
         *response.status_mut() = for_nginx(status, response.headers());
+        join_challenges(response.headers_mut());
     }
     // A response to HEAD has the length of a body that it does not have, and here the question need not be a HEAD.
     response.headers_mut().remove(CONTENT_LENGTH);
@@ -66,4 +67,15 @@ fn for_nginx(status: StatusCode, headers: &HeaderMap) -> StatusCode {
     } else {
         StatusCode::FORBIDDEN
     }
+}
+
+/// nginx before 1.23 sends one of several fields. Challenges may be in one (RFC 9110 section 11.6.1).
+fn join_challenges(headers: &mut HeaderMap) {
+    let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().collect();
+    if challenges.len() < 2 {
+        return;
+    }
+    let challenges: Vec<_> = challenges.iter().map(|one| one.as_bytes()).collect();
+    let joined = HeaderValue::from_bytes(&challenges.join(&b", "[..]));
+    headers.insert(WWW_AUTHENTICATE, joined.expect("of values of fields"));
 }

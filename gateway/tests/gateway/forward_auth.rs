@@ -506,6 +506,26 @@ async fn a_nonce_is_demanded_and_renewed() {
 }
 
 #[tokio::test]
+async fn both_challenges_arrive_if_bearer_is_allowed() {
+    let parties = Parties::new();
+    for who in ALL {
+        let gateway = start_with(&parties, who, "allow_bearer = true", "");
+        let question = Question::of(who, "GET", "/orders");
+        let response = question.ask(&gateway, &HeaderMap::new()).await;
+        let challenges = response.headers().get_all("www-authenticate").iter();
+        let challenges: Vec<_> = challenges.map(|one| one.to_str().unwrap()).collect();
+        // nginx before 1.23 sends one field only.
+        let fields = if who.contains("nginx") { 1 } else { 2 };
+        assert_eq!(challenges.len(), fields, "{who}");
+        let joined = challenges.join(", ");
+        assert!(
+            joined.contains("DPoP algs=") && joined.contains("Bearer"),
+            "{who}: {joined}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn insecure_replays_accepts_a_proof_as_often_as_it_is_sent_and_checks_it_each_time() {
     let parties = Parties::new();
     let twice = format!(

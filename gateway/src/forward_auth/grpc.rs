@@ -1,6 +1,7 @@
 //! Questions over gRPC: `envoy.service.auth.v3.Authorization`, the external authorization of Envoy.
 
 use axum::Router;
+use axum::routing::post_service;
 use envoy_types::ext_authz::v3::pb::{
     Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse,
     HeaderAppendAction, HeaderValue, HeaderValueOption, HttpResponse, HttpStatus, OkHttpResponse,
@@ -12,13 +13,18 @@ use http::header::{CONTENT_LENGTH, HeaderName, VARY};
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 
-use super::http_question::origin_form;
-use super::{Asked, unwanted};
+use super::{Asked, http_question, unwanted};
 use crate::config::ForwardAuth;
 use crate::policy::{Decision, Passed, Policy, Question};
 
+/// The one method, and nothing else of gRPC: an error of gRPC has the status 200, with which a proxy that asks over HTTP would
+/// pass its request on.
 pub(super) fn router(asked: Asked) -> Router {
-    tonic::service::Routes::new(AuthorizationServer::new(asked)).into_axum_router()
+    let check = post_service(AuthorizationServer::new(asked.clone()));
+    Router::new()
+        .route("/envoy.service.auth.v3.Authorization/Check", check)
+        .fallback(http_question::ask)
+        .with_state(asked)
 }
 
 #[tonic::async_trait]
@@ -88,7 +94,7 @@ fn described(http: HttpRequest) -> Option<Question> {
     }
     Some(Question {
         method: http.method.parse().ok()?,
-        uri: origin_form(&http.path)?,
+        uri: http_question::origin_form(&http.path)?,
         headers,
     })
 }

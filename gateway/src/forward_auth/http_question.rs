@@ -40,7 +40,11 @@ pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> R
         }
     };
     let policy = generation.policy_for(settings);
-    let sent = head.headers.clone();
+    // Only Envoy is told what to remove.
+    let sent = match settings.asked_by {
+        AskedBy::EnvoyHttp => head.headers.clone(),
+        _ => HeaderMap::new(),
+    };
     let decision = policy.decide(Question {
         method,
         uri,
@@ -83,9 +87,11 @@ fn described(
 /// Envoy asks with the method and path of the client, behind a prefix.
 fn behind_prefix(uri: &Uri, prefix: &str) -> Result<Uri, Undescribed> {
     let path = uri.path_and_query().map_or("", |path| path.as_str());
-    path.strip_prefix(prefix)
-        .and_then(origin_form)
-        .ok_or_else(|| Undescribed::Unexpected(format!("a path below the path_prefix {prefix:?}")))
+    let Some(path) = path.strip_prefix(prefix) else {
+        let expected = format!("a path below the path_prefix {prefix:?}");
+        return Err(Undescribed::Unexpected(expected));
+    };
+    origin_form(path).ok_or(Undescribed::Malformed)
 }
 
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Undescribed> {

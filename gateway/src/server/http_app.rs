@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::extract::Request;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
@@ -42,6 +42,8 @@ impl ServerApp for HttpApp {
             router.clone().oneshot(request)
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
+        // With a clock, hyper closes a connection that sends no whole header within 30 seconds.
+        server.http1().timer(TokioTimer::new());
         // The same over HTTP/2 as over HTTP/1.1: access tokens have up to 32 KiB.
         server.http2().max_header_list_size(MAX_HEADER_LIST);
         let connection = server.serve_connection(TokioIo::new(stream), service);

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower_dpop::testing::{TestRequest, TestResponse};
 
 use crate::support::{Gateway, Parties, Started};
@@ -301,8 +303,9 @@ async fn envoy_asks_below_its_prefix() {
     let gateway = start(&parties, "envoy-http");
     for (path, status) in [
         ("/orders", 500),
-        ("/dpopx/orders", 500),
-        ("/dpop", 500),
+        ("/other/orders", 500),
+        ("/dpopx/orders", 400),
+        ("/dpop", 400),
         ("/dpop/admin", 401),
         ("/dpop/dpop/orders", 401),
         ("/dpop/orders?page=2", 200),
@@ -318,6 +321,21 @@ async fn envoy_asks_below_its_prefix() {
         let response = question.ask(&gateway, &fields(&request)).await;
         assert_eq!(response.status(), status, "{path}");
     }
+}
+
+/// Otherwise it would have to be read, and who asks does not send it.
+#[tokio::test]
+async fn the_body_of_a_question_is_not_waited_for() {
+    let parties = Parties::new();
+    let gateway = start(&parties, "caddy");
+    let address = gateway.url("forward_auth").trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000000\r\n\
+                X-Forwarded-Method: POST\r\nX-Forwarded-Uri: /public\r\n\r\n";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
 }
 
 /// nginx accepts a `Host` with these characters, and puts it in front of the path.

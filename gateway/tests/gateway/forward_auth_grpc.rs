@@ -400,6 +400,27 @@ async fn routes_and_networks_apply() {
     assert_eq!(status.code(), tonic::Code::PermissionDenied);
 }
 
+/// An error of gRPC has the status 200, with which nginx, Traefik or Caddy would pass the request on.
+#[tokio::test]
+async fn a_question_over_http_never_gets_200() {
+    let parties = Parties::new();
+    let gateway = start(&parties, "", "");
+    let url = gateway.url("forward_auth");
+    for (path, status) in [
+        ("/", 500),
+        ("/envoy.service.auth.v3.Authorization/Check", 405),
+        ("/envoy.service.auth.v3.Authorization/Other", 500),
+    ] {
+        let response = reqwest::Client::new()
+            .get(format!("{url}{path}"))
+            .header("content-type", "application/grpc")
+            .header("x-original-method", "GET")
+            .header("x-original-uri", "/public")
+            .send();
+        assert_eq!(response.await.unwrap().status(), status, "{path}");
+    }
+}
+
 /// The services check the proof again, and use it up.
 #[tokio::test]
 async fn insecure_replays_leaves_the_credentials_in_the_request() {

@@ -412,7 +412,7 @@ async function asked(use, row, name) {
   const url = `${NAME}/orders`;
   const rejected = (what, outcome, attempt) => row(what, outcome, () => rejectedBefore(app, attempt));
   for (const [method, path, body] of [
-    ['GET', '/orders?of=me&page=2'], ['POST', '/orders', 'one'], ['DELETE', '/a%2Fb//c/~d'],
+    ['GET', '/orders?of=me&page=2'], ['POST', '/orders', 'one'], ['DELETE', '/a%2Fb//c/~d'], ['HEAD', '/orders'],
   ]) {
     await row(`${method} ${path}`, '200', async () => {
       const response = await visit(NAME + path, { method, body });
@@ -431,6 +431,7 @@ async function asked(use, row, name) {
   });
   // nginx sends no 400.
   const bad = name === 'ingress-nginx' ? '401' : '400';
+  await rejected('HEAD without a token', '401', () => by(url, { method: 'HEAD' }));
   await rejected('a malformed Authorization field', `${bad} invalid_request`, () =>
     by(url, { headers: { authorization: 'DPoP' } }));
   for (const field of ['authorization', 'dpop']) {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower_dpop::testing::{TestRequest, TestResponse};
 
-use crate::support::{Gateway, Parties, Started};
+use crate::support::{Gateway, Parties, Service, Started};
 
 /// For all paths, and what services learn of the client.
 pub const POLICY: &str = r#"
@@ -579,6 +579,39 @@ async fn insecure_replays_accepts_a_proof_as_often_as_it_is_sent_and_checks_it_e
         let status = ask(&often, "/orders", &request.again().with_defect(defect)).await;
         assert!(status.is_client_error(), "{defect:?}");
     }
+}
+
+/// The service is the reverse proxy of the same process: it has the same nonces and the same replay store.
+#[tokio::test]
+async fn a_gate_with_insecure_replays_leaves_the_proof_and_its_nonce_to_the_service() {
+    let parties = Parties::new();
+    let service = Service::start().await;
+    let config = format!(
+        "{}insecure_replays = true\n[[listener]]\naddress = \"127.0.0.1:0\"\n[upstream.orders]\nservers = [\"{}\"]\n\
+         [[route]]\npath = \"/\"\nupstream = \"orders\"\n",
+        asked_by("caddy"),
+        service.url
+    );
+    let gateway = Gateway::with_dpop(&parties, "nonces = \"generated\"", &config).start();
+    let question = Question::of("caddy", "GET", "/orders");
+    let mut request = parties.request(Method::GET, "/orders");
+    let demand = seen(&question.ask(&gateway, &fields(&request)).await);
+    demand.assert_rejected("the gate", 401, Some("use_dpop_nonce"));
+    request.proof_claims["nonce"] = demand.nonces[0].as_str().into();
+    let headers = fields(&request);
+    let serve = async || {
+        let url = format!("{}/orders", gateway.url("proxy"));
+        let response = reqwest::Client::new()
+            .get(url)
+            .headers(headers.clone())
+            .send();
+        response.await.unwrap().status()
+    };
+    assert_eq!(question.ask(&gateway, &headers).await.status(), 200);
+    assert_eq!(serve().await, 200);
+    assert_eq!(question.ask(&gateway, &headers).await.status(), 200);
+    assert_eq!(serve().await, 401);
+    assert_eq!(service.received().len(), 1);
 }
 
 #[tokio::test]

@@ -87,11 +87,15 @@ fn described(
 /// Envoy asks with the method and path of the client, behind a prefix.
 fn behind_prefix(uri: &Uri, prefix: &str) -> Result<Uri, Undescribed> {
     let path = uri.path_and_query().map_or("", |path| path.as_str());
-    let Some(path) = path.strip_prefix(prefix) else {
-        let expected = format!("a path below the path_prefix {prefix:?}");
-        return Err(Undescribed::Unexpected(expected));
-    };
-    origin_form(path).ok_or(Undescribed::Malformed)
+    match path.strip_prefix(prefix) {
+        // `OPTIONS *` of a client.
+        Some("*") => Err(Undescribed::Malformed),
+        Some(path) if path.starts_with('/') => origin_form(path).ok_or(Undescribed::Malformed),
+        _ => {
+            let expected = format!("a path below the path_prefix {prefix:?}");
+            Err(Undescribed::Unexpected(expected))
+        }
+    }
 }
 
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Undescribed> {

@@ -304,8 +304,9 @@ async fn envoy_asks_below_its_prefix() {
     for (path, status) in [
         ("/orders", 500),
         ("/other/orders", 500),
-        ("/dpopx/orders", 400),
-        ("/dpop", 400),
+        ("/dpopx/orders", 500),
+        ("/dpop", 500),
+        ("/dpop*", 400),
         ("/dpop/admin", 401),
         ("/dpop/dpop/orders", 401),
         ("/dpop/orders?page=2", 200),

@@ -61,9 +61,10 @@ pub(crate) struct ForwardAuth {
     pub(crate) asked_by: AskedBy,
     /// The networks from which they ask. Others get 403.
     pub(crate) from: Vec<IpNet>,
-    /// The `path_prefix` of Envoy's HTTP filter.
+    /// The `path_prefix` of Envoy's HTTP filter, which needs one.
     pub(crate) path_prefix: Option<String>,
-    /// Accepts each proof as often as it is sent, for a gate in front of services that check proofs again.
+    /// Accepts each proof as often as it is sent, and leaves the credentials in the request: for a gate in front of services that
+    /// check proofs again.
     #[serde(default)]
     pub(crate) insecure_replays: bool,
 }

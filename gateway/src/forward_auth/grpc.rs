@@ -10,10 +10,10 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::BoolValue;
 use envoy_types::pb::google::rpc;
 use http::header::{CONTENT_LENGTH, HeaderName, VARY};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use tonic::{Code, Status};
 
-use super::{Asked, http_question, unwanted};
+use super::{Asked, bare, for_response, http_question, unwanted};
 use crate::config::ForwardAuth;
 use crate::policy::{Decision, Passed, Policy, Question};
 
@@ -42,11 +42,11 @@ impl Authorization for Asked {
 async fn decide(asked: &Asked, request: CheckRequest) -> CheckResponse {
     let generation = asked.generation();
     let Some(settings) = generation.forward_auth(asked.number) else {
-        return denied(status(StatusCode::SERVICE_UNAVAILABLE));
+        return denied(bare(StatusCode::SERVICE_UNAVAILABLE));
     };
     let attributes = request.attributes.and_then(|all| all.request);
     let Some(question) = attributes.and_then(|all| all.http).and_then(described) else {
-        return denied(status(StatusCode::BAD_REQUEST));
+        return denied(bare(StatusCode::BAD_REQUEST));
     };
     let policy = generation.policy_for(settings);
     let sent = question.headers.clone();
@@ -95,6 +95,8 @@ fn described(http: HttpRequest) -> Option<Question> {
     Some(Question {
         method: http.method.parse().ok()?,
         uri: http_question::origin_form(&http.path)?,
+        // Only an authority in the URI would be read in another way.
+        version: Version::HTTP_11,
         headers,
     })
 }
@@ -110,7 +112,7 @@ fn passing(
     let response = OkHttpResponse {
         headers: changes(&passed.identity),
         headers_to_remove: unwanted.iter().map(ToString::to_string).collect(),
-        response_headers_to_add: changes(&passed.response),
+        response_headers_to_add: changes(&for_response(passed)),
         ..OkHttpResponse::default()
     };
     CheckResponse {
@@ -192,10 +194,4 @@ fn rpc_status(code: Code) -> rpc::Status {
         code: code.into(),
         ..rpc::Status::default()
     }
-}
-
-fn status(status: StatusCode) -> Response<String> {
-    let mut response = Response::new(String::new());
-    *response.status_mut() = status;
-    response
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
-use super::{Asked, http_response};
+use super::{Asked, bare, http_response};
 use crate::config::{AskedBy, ForwardAuth};
 use crate::policy::Question;
 
@@ -20,14 +20,14 @@ enum Undescribed {
 pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> Response<String> {
     let generation = asked.generation();
     let Some(settings) = generation.forward_auth(asked.number) else {
-        return status(StatusCode::SERVICE_UNAVAILABLE);
+        return bare(StatusCode::SERVICE_UNAVAILABLE);
     };
     let (head, _) = request.into_parts();
     let described = described(settings, &head.method, &head.uri, &head.headers);
     let (method, uri) = match described {
         Ok(described) => described,
         Err(Undescribed::Malformed) => {
-            return http_response::rejection(settings.asked_by, status(StatusCode::BAD_REQUEST));
+            return http_response::rejection(settings.asked_by, bare(StatusCode::BAD_REQUEST));
         }
         Err(Undescribed::Unexpected(expected)) => {
             tracing::error!(
@@ -36,7 +36,7 @@ pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> R
                 status = 500,
                 "rejected: the question does not describe a request; configure the proxy as the guide shows"
             );
-            return status(StatusCode::INTERNAL_SERVER_ERROR);
+            return bare(StatusCode::INTERNAL_SERVER_ERROR);
         }
     };
     let policy = generation.policy_for(settings);
@@ -121,10 +121,4 @@ pub(super) fn origin_form(text: &str) -> Option<Uri> {
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'#');
     (visible && text.starts_with('/')).then(|| text.parse().ok())?
-}
-
-fn status(status: StatusCode) -> Response<String> {
-    let mut response = Response::new(String::new());
-    *response.status_mut() = status;
-    response
 }

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 
-use super::unwanted;
+use super::{bare, for_response, unwanted};
 use crate::config::{AskedBy, ForwardAuth};
 use crate::policy::{Decision, Passed, Policy};
 
@@ -38,7 +38,7 @@ fn passing(
         let names = HeaderValue::try_from(names.join(",")).expect("names are visible ASCII");
         response.headers_mut().insert(TO_REMOVE, names);
     }
-    response.headers_mut().extend(passed.response);
+    response.headers_mut().extend(for_response(&passed));
     response.headers_mut().extend(passed.identity);
     response
 }
@@ -47,8 +47,7 @@ pub(super) fn rejection(asked_by: AskedBy, mut response: Response<String>) -> Re
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         // A response to a preflight. Over HTTP a proxy cannot be told to send it: it would pass the request on instead.
-        response = Response::new(String::new());
-        *response.status_mut() = StatusCode::FORBIDDEN;
+        response = bare(StatusCode::FORBIDDEN);
     } else if matches!(asked_by, AskedBy::IngressNginx | AskedBy::Nginx) {
         *response.status_mut() = for_nginx(status, response.headers());
         join_challenges(response.headers_mut());

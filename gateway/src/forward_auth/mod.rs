@@ -14,8 +14,8 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::config::{AskedBy, ForwardAuth};
 use crate::policy::{Passed, Policy};
@@ -83,6 +83,23 @@ async fn only_from(
     } else {
         StatusCode::FORBIDDEN.into_response()
     }
+}
+
+/// A response without a body.
+fn bare(status: StatusCode) -> http::Response<String> {
+    let mut response = http::Response::new(String::new());
+    *response.status_mut() = status;
+    response
+}
+
+/// What the response of the service must have besides: CORS, and the next nonce.
+fn for_response(passed: &Passed) -> HeaderMap {
+    let mut fields = passed.cors.clone();
+    if let Some(nonce) = &passed.nonce {
+        fields.insert(HeaderName::from_static("dpop-nonce"), nonce.clone());
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    fields
 }
 
 /// The fields of the client's request that must not reach the service: its credentials, and the fields that the service could

@@ -249,6 +249,8 @@ pub(crate) struct Operations {
 pub(crate) struct Log {
     #[serde(default)]
     pub(crate) format: LogFormat,
+    #[serde(default)]
+    pub(crate) requests: LoggedRequests,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -257,6 +259,16 @@ pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// Which requests get a line in the log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LoggedRequests {
+    #[default]
+    All,
+    /// Not those whose response is from their service.
+    Rejected,
 }
 
 #[derive(Clone, Debug, Deserialize)]

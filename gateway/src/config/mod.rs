@@ -13,7 +13,8 @@ use std::path::Path;
 
 pub(crate) use document::{
     Access, AskedBy, Claim, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField,
-    Listener, LogFormat, Operations, Protocol, Route, Tls, Unrepresentable, Upstream,
+    Listener, LogFormat, LoggedRequests, Operations, Protocol, Route, Tls, Unrepresentable,
+    Upstream,
 };
 pub(crate) use read::Checked;
 pub(crate) use report::Problems;

@@ -83,7 +83,7 @@ fn no_path() -> Uri {
 }
 
 pub(crate) enum Decision {
-    /// The request does not pass, and this is the response.
+    /// The request does not pass, and this is the response. Its extensions have the route, if there is one.
     Respond(Response<String>),
     Pass(Passed),
 }
@@ -128,7 +128,11 @@ impl Policy {
             Some(Outcome::Accepted(identity)) => {
                 Decision::Pass(Passed::new(route, identity, response))
             }
-            None => Decision::Respond(response),
+            None => {
+                // For the log.
+                response.extensions_mut().insert(route);
+                Decision::Respond(response)
+            }
         }
     }
 

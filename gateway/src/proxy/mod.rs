@@ -8,10 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
+use pingora::upstreams::peer::Peer as _;
 
 pub(crate) use upstreams::Upstreams;
 
 use crate::config::Access;
+use crate::operations::{Ended, Record};
 use crate::policy::{Decision, Passed, Question};
 use crate::server::{Current, Generation};
 
@@ -30,6 +32,8 @@ pub(crate) struct Context {
     /// A reload does not change what a request meets.
     generation: Arc<Generation>,
     passed: Option<Passed>,
+    /// For the log and the metrics.
+    record: Record,
 }
 
 #[async_trait]
@@ -40,6 +44,7 @@ impl ProxyHttp for Proxy {
         Context {
             generation: self.current.load_full(),
             passed: None,
+            record: Record::start("proxy"),
         }
     }
 
@@ -49,7 +54,8 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<bool> {
         let question = Question::of(session.req_header());
-        match context.generation.policy.decide(question).await {
+        let policy = &context.generation.policy;
+        match context.record.decide(policy, question).await {
             Decision::Pass(passed) => {
                 context.passed = Some(passed);
                 Ok(false)
@@ -68,8 +74,11 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<Box<HttpPeer>> {
         let upstream = context.route().settings.upstream.as_deref();
         let peer = upstream.and_then(|name| context.generation.upstreams.peer(name));
-        peer.map(Box::new)
-            .ok_or_else(|| Error::explain(HTTPStatus(503), "no server of the upstream is healthy"))
+        let peer = peer.ok_or_else(|| {
+            Error::explain(HTTPStatus(503), "no server of the upstream is healthy")
+        })?;
+        context.record.server = Some(peer.address().to_string());
+        Ok(Box::new(peer))
     }
 
     async fn upstream_request_filter(
@@ -112,6 +121,28 @@ impl ProxyHttp for Proxy {
             passed.write_to(response)?;
         }
         Ok(())
+    }
+
+    /// Called once, at the end of each request.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        let ended = Ended {
+            peer: session.client_addr().map(ToString::to_string),
+            protocol: session.req_header().version,
+            status: session.response_written().map(|response| response.status),
+            sent: session.body_bytes_sent(),
+            error,
+        };
+        let logged = context.generation.document.log.requests;
+        context.record.end(&ended, logged);
+    }
+
+    /// pingora's lines have the query and `Host`. Ours has the error.
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, _context: &Context) -> String {
+        String::new()
     }
 }
 

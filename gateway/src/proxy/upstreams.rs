@@ -29,6 +29,16 @@ impl Upstreams {
         services.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The names, and how many servers of each can be used.
+    pub(crate) fn healthy_servers(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.0.iter().map(|(name, service)| {
+            let servers = service.servers.backends();
+            let all = servers.get_backend();
+            let healthy = all.iter().filter(|server| servers.ready(server)).count();
+            (name.as_str(), healthy)
+        })
+    }
+
     pub(crate) fn peer(&self, name: &str) -> Option<HttpPeer> {
         let service = self.0.get(name)?;
         let server = service.servers.select(b"", 256)?;

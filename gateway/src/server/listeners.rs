@@ -24,11 +24,18 @@ use crate::{forward_auth, operations};
 
 pub(crate) struct Listeners {
     sockets: ListenFds,
-    stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    /// Of what serves requests.
+    requests: Tasks,
+    /// Of what operators watch while requests end.
+    operations: Tasks,
     /// What the start-up line says of each: `proxy=http://127.0.0.1:8080`.
     listening: Vec<String>,
     drain: Duration,
+}
+
+struct Tasks {
+    stop: watch::Sender<bool>,
+    running: JoinSet<()>,
 }
 
 /// Binds all addresses, then serves them.
@@ -36,8 +43,8 @@ pub(crate) fn start(current: &Current) -> io::Result<Listeners> {
     let document = current.load().document.clone();
     let mut listeners = Listeners {
         sockets: Arc::new(parking_lot::Mutex::new(Fds::new())),
-        stop: watch::Sender::new(false),
-        tasks: JoinSet::new(),
+        requests: Tasks::new(),
+        operations: Tasks::new(),
         listening: Vec::new(),
         drain: Duration::from_secs(document.process.drain_seconds),
     };
@@ -89,16 +96,38 @@ impl Listeners {
             .lock()
             .add(address.clone(), socket.into_raw_fd());
         service.add_tcp(&address);
-        let (sockets, stop) = (Arc::clone(&self.sockets), self.stop.subscribe());
-        self.tasks
+        let tasks = match name {
+            "operations" => &mut self.operations,
+            _ => &mut self.requests,
+        };
+        let (sockets, stop) = (Arc::clone(&self.sockets), tasks.stop.subscribe());
+        tasks
+            .running
             .spawn(async move { service.start_service(Some(sockets), stop, 1).await });
         self.listening.push(format!("{name}=http://{address}"));
         Ok(())
     }
 
+    /// Requests may end in the time that is configured. Until then, operators see that the process is not ready.
     pub(crate) async fn drain(mut self) {
+        let _ = tokio::time::timeout(self.drain, self.requests.end()).await;
+        let _ = tokio::time::timeout(OPERATIONS_DRAIN, self.operations.end()).await;
+    }
+}
+
+/// For a scrape of metrics that has begun.
+const OPERATIONS_DRAIN: Duration = Duration::from_secs(1);
+
+impl Tasks {
+    fn new() -> Self {
+        Self {
+            stop: watch::Sender::new(false),
+            running: JoinSet::new(),
+        }
+    }
+
+    async fn end(&mut self) {
         let _ = self.stop.send(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(self.drain, ended).await;
+        while self.running.join_next().await.is_some() {}
     }
 }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use clap::Parser as _;
 
 use crate::config::{Checked, Document};
+use crate::operations;
 use crate::server::arguments::Arguments;
 pub(crate) use crate::server::generation::{Current, Generation};
 
@@ -31,12 +32,10 @@ pub(crate) fn main() -> ExitCode {
     };
     // pingora would choose another one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    if let Err(error) = operations::start_log(checked.document.log.format) {
+        eprintln!("dpop-gateway: {error}");
+        return ExitCode::from(2);
+    }
     let document = checked.logged();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = document.process.threads {
@@ -74,14 +73,19 @@ fn check(path: &Path) -> ExitCode {
 }
 
 async fn serve(document: Document) -> Result<(), String> {
+    if document.operations.address.is_some() {
+        operations::metrics::install().map_err(|error| error.to_string())?;
+    }
     let generation = Generation::build(document)
         .await
         .map_err(|error| error.to_string())?;
+    operations::metrics::configured();
     let current: Current = Arc::new(ArcSwap::from_pointee(generation));
     let listeners = listeners::start(&current).map_err(|error| error.to_string())?;
     signals::told_to_stop()
         .await
         .map_err(|error| error.to_string())?;
+    operations::draining();
     listeners.drain().await;
     Ok(())
 }

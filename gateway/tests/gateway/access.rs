@@ -285,7 +285,7 @@ async fn opaque_tokens_are_introspected_with_a_secret_from_the_environment() {
         "{ROUTE}[[identity]]\nclaim = \"sub\"\nfield = \"X-Subject\"\n{introspection}"
     ));
     let gateway = Gateway::new(&parties, &config)
-        .with_variable("INTROSPECTION_SECRET", "correct horse battery staple")
+        .with_environment("INTROSPECTION_SECRET", "correct horse battery staple")
         .start();
     let client = TestClient::new(&parties.issuer).with_key(key.clone());
     let opaque = |token: &str| {

@@ -10,5 +10,8 @@ mod cors;
 mod decisions;
 mod forward_auth;
 mod forward_auth_grpc;
+mod health;
 mod identity;
+mod logs;
+mod metrics;
 mod routes;

@@ -1,7 +1,8 @@
 //! The program.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 use tower_dpop::testing::TestRequest;
@@ -13,7 +14,7 @@ use super::parties::PUBLIC_URL;
 pub struct Gateway {
     pub folder: TempDir,
     config: String,
-    variables: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The process. It is killed when it is dropped.
@@ -41,34 +42,38 @@ impl Gateway {
         Self {
             folder,
             config,
-            variables: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
-    /// Sets a variable of the process.
-    pub fn with_variable(mut self, name: &'static str, value: &'static str) -> Self {
-        self.variables.push((name, value));
+    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
         self
     }
 
-    /// What the process says when it does not start.
-    pub fn refuses(self) -> String {
+    /// Writes the configuration. The command has no arguments besides it, and no `RUST_LOG`.
+    fn command(&self) -> Command {
         let path = self.folder.path().join("gateway.toml");
         std::fs::write(&path, &self.config).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"));
-        let output = process.arg("--config").arg(&path).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"));
+        command
+            .arg("--config")
+            .arg(&path)
+            .env_remove("RUST_LOG")
+            .envs(self.environment.iter().copied());
+        command
+    }
+
+    /// Runs the program to its end: with `--check`, or with a configuration that it rejects.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().unwrap()
     }
 
     pub fn start(self) -> Started {
-        let path = self.folder.path().join("gateway.toml");
-        std::fs::write(&path, &self.config).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"))
-            .arg("--config")
-            .arg(&path)
-            .envs(self.variables)
+        let mut process = self
+            .command()
             .stdout(Stdio::piped())
+            .stderr(File::create(self.folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -79,7 +84,10 @@ impl Gateway {
         let listening = line
             .trim()
             .strip_prefix("listening: ")
-            .unwrap_or_else(|| panic!("the gateway did not start: {line:?}"))
+            .unwrap_or_else(|| {
+                let log = std::fs::read_to_string(self.folder.path().join("log"));
+                panic!("the gateway did not start: {line:?} {}", log.unwrap())
+            })
             .split(' ')
             .map(|one| one.split_once('=').unwrap())
             .map(|(name, url)| (name.to_owned(), url.to_owned()))
@@ -105,6 +113,11 @@ impl Started {
         named.map(|(_, url)| url.as_str()).collect()
     }
 
+    /// What the process has written to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     /// Sends a request to the reverse proxy.
     pub async fn send(&self, request: &TestRequest) -> reqwest::Response {
         let (head, ()) = request.build::<()>().into_parts();
@@ -126,6 +139,9 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of the gateway:\n{}", self.log());
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

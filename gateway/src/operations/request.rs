@@ -1,0 +1,237 @@
+//! One request: its line in the log, and its part of the metrics.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, StatusCode, Version};
+use pingora::prelude::{Error, ErrorSource};
+
+use crate::config::{Access, LoggedRequests};
+use crate::operations::explanation::{self, Explanation};
+use crate::operations::metrics;
+use crate::policy::{Decision, Policy, Question, Route};
+
+/// What is known of a request until it ends.
+pub(crate) struct Record {
+    /// `proxy` or `forward_auth`.
+    listener: &'static str,
+    began: Instant,
+    method: Option<Method>,
+    path: String,
+    route: Option<Arc<Route>>,
+    decision: &'static str,
+    explanation: Explanation,
+    /// The server that the request was last sent to.
+    pub(crate) server: Option<String>,
+}
+
+/// How a request ended.
+pub(crate) struct Ended<'e> {
+    pub(crate) peer: Option<String>,
+    pub(crate) protocol: Version,
+    /// `None`: no response was sent.
+    pub(crate) status: Option<StatusCode>,
+    /// Bytes of the response's body.
+    pub(crate) sent: usize,
+    pub(crate) error: Option<&'e Error>,
+}
+
+impl Record {
+    pub(crate) fn start(listener: &'static str) -> Self {
+        metrics::in_flight().increment(1.0);
+        Self {
+            listener,
+            began: Instant::now(),
+            method: None,
+            path: String::new(),
+            route: None,
+            decision: "error",
+            explanation: Explanation::default(),
+            server: None,
+        }
+    }
+
+    /// Lets the policy decide, and keeps what it decided and why.
+    pub(crate) async fn decide(&mut self, policy: &Policy, question: Question) -> Decision {
+        self.method = Some(question.method.clone());
+        self.path = printable(question.uri.path());
+        let (decision, explanation) = explanation::listen(policy.decide(question)).await;
+        self.route = match &decision {
+            Decision::Pass(passed) => Some(Arc::clone(&passed.route)),
+            Decision::Respond(response) => response.extensions().get::<Arc<Route>>().cloned(),
+        };
+        self.decision = name(&decision, &explanation);
+        self.explanation = explanation;
+        decision
+    }
+
+    /// Writes the line, and counts the request.
+    pub(crate) fn end(&self, ended: &Ended<'_>, logged: LoggedRequests) {
+        let (route, upstream) = match &self.route {
+            Some(route) => (
+                Some(route.settings.path.as_str()),
+                route.settings.upstream.as_deref(),
+            ),
+            None => (None, None),
+        };
+        metrics::requests(route, ended.status, self.decision).increment(1);
+        metrics::seconds(route).record(self.began.elapsed());
+        let is_of_service = ended.error.is_none() && self.passed();
+        if let (Some(error), Some(upstream)) = (ended.error, upstream) {
+            if *error.esource() == ErrorSource::Upstream || self.server.is_none() {
+                metrics::upstream_failures(upstream, reason(error)).increment(1);
+            }
+        }
+        if is_of_service && logged == LoggedRequests::Rejected {
+            return;
+        }
+        let is_fault = match ended.error {
+            Some(error) => *error.esource() != ErrorSource::Downstream,
+            None => !self.passed() && ended.status.is_some_and(|status| status.is_server_error()),
+        };
+        self.write(ended, route, upstream, is_fault);
+    }
+
+    fn passed(&self) -> bool {
+        matches!(self.decision, "accepted" | "public" | "preflight")
+    }
+
+    fn write(
+        &self,
+        ended: &Ended<'_>,
+        route: Option<&str>,
+        upstream: Option<&str>,
+        is_fault: bool,
+    ) {
+        /// The level of an event is part of its declaration.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "dpop_gateway::request",
+                    listener = self.listener,
+                    method = self.method.as_ref().map(short),
+                    path = self.path,
+                    route,
+                    peer = ended.peer,
+                    protocol = protocol(ended.protocol),
+                    decision = self.decision,
+                    reason = self.explanation.reason,
+                    description = self.explanation.description,
+                    expected = self.explanation.expected,
+                    detail = self.explanation.detail,
+                    hint = self.explanation.hint,
+                    scheme = self.explanation.scheme,
+                    jkt = self.explanation.jkt,
+                    status = ended.status.map(|status| status.as_u16()),
+                    upstream,
+                    server = self.server,
+                    error = ended.error.map(failure),
+                    duration_ms = milliseconds(self.began),
+                    sent = ended.sent,
+                    "request"
+                )
+            };
+        }
+        if is_fault { line!(error) } else { line!(info) }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        metrics::in_flight().decrement(1.0);
+    }
+}
+
+fn name(decision: &Decision, explanation: &Explanation) -> &'static str {
+    match decision {
+        Decision::Pass(passed) if passed.route.settings.access == Access::Public => "public",
+        Decision::Pass(_) if explanation.is_decision => "accepted",
+        Decision::Pass(_) => "preflight",
+        Decision::Respond(_) if explanation.reason.is_some() => "rejected",
+        Decision::Respond(response) => match response.status() {
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            status if status.is_success() => "preflight",
+            status if status.is_client_error() => "bad_request",
+            _ => "error",
+        },
+    }
+}
+
+/// The path in visible ASCII, and not too much of it: clients choose it.
+fn printable(path: &str) -> String {
+    const MAX_LENGTH: usize = 256;
+    let mut printable = String::with_capacity(path.len().min(MAX_LENGTH));
+    for byte in path.bytes() {
+        if printable.len() >= MAX_LENGTH {
+            printable.push_str("...");
+            break;
+        }
+        if byte.is_ascii_graphic() {
+            printable.push(char::from(byte));
+        } else {
+            let _ = write!(printable, "%{byte:02X}");
+        }
+    }
+    printable
+}
+
+/// A method is visible ASCII, and clients can invent long ones.
+fn short(method: &Method) -> &str {
+    match method.as_str() {
+        name if name.len() <= 20 => name,
+        _ => "_OTHER",
+    }
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "other",
+    }
+}
+
+fn milliseconds(began: Instant) -> f64 {
+    // Microseconds of any request are far below 2^52.
+    #[expect(clippy::cast_precision_loss)]
+    let microseconds = began.elapsed().as_micros() as f64;
+    microseconds / 1000.0
+}
+
+/// Who failed, and with what. The text of other errors than these can have what the client or the service sent.
+fn failure(error: &Error) -> String {
+    use pingora::ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, HTTPStatus, InvalidCert,
+        TLSHandshakeFailure, TLSHandshakeTimedout,
+    };
+    match error.etype() {
+        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | HTTPStatus(_)
+        | InvalidCert | TLSHandshakeFailure | TLSHandshakeTimedout => error.to_string(),
+        other => format!("{} {}", error.esource().as_str(), other.as_str())
+            .trim()
+            .to_owned(),
+    }
+}
+
+/// A few groups of pingora's types of errors.
+fn reason(error: &Error) -> &'static str {
+    use pingora::ErrorType::{
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H1Error,
+        H2Downgrade, H2Error, HTTPStatus, HandshakeError, InvalidCert, InvalidH2,
+        InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, TLSHandshakeFailure,
+        TLSHandshakeTimedout, WriteError, WriteTimedout,
+    };
+    match error.etype() {
+        ConnectTimedout | TLSHandshakeTimedout => "connect_timeout",
+        ConnectError | ConnectNoRoute | ConnectRefused | SocketError => "connect",
+        HandshakeError | InvalidCert | TLSHandshakeFailure => "tls",
+        ReadTimedout | WriteTimedout => "timeout",
+        ConnectionClosed | ReadError | WriteError => "closed",
+        H1Error | H2Downgrade | H2Error | InvalidH2 | InvalidHTTPHeader => "protocol",
+        HTTPStatus(503) => "no_healthy_server",
+        _ => "other",
+    }
+}

@@ -61,9 +61,10 @@ impl<S> Filter<S> for NotListenedTo {
     }
 
     fn callsite_enabled(&self, event: &'static Metadata<'static>) -> Interest {
-        match is_decision(event) {
-            true => Interest::sometimes(),
-            false => Interest::always(),
+        if is_decision(event) {
+            Interest::sometimes()
+        } else {
+            Interest::always()
         }
     }
 }

@@ -31,9 +31,10 @@ pub(crate) fn readiness(current: &Current) -> Response {
     if DRAINING.load(Ordering::Relaxed) {
         missing.push(json!({ "what": "time", "problem": "the process is about to end" }));
     }
-    let status = match missing.is_empty() {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    let status = if missing.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
     let body = json!({ "ready": missing.is_empty(), "missing": missing });
     let kind = [(CONTENT_TYPE, "application/json")];

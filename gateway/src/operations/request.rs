@@ -66,31 +66,28 @@ impl Record {
         decision
     }
 
-    /// Writes the line, and counts the request.
+    /// Writes the line, and counts the request. The line is an error if the gateway could not decide or reach the service.
     pub(crate) fn end(&self, ended: &Ended<'_>, logged: LoggedRequests) {
-        let (route, upstream) = match &self.route {
-            Some(route) => (
-                Some(route.settings.path.as_str()),
-                route.settings.upstream.as_deref(),
-            ),
-            None => (None, None),
-        };
+        let settings = self.route.as_ref().map(|route| &route.settings);
+        let route = settings.map(|settings| settings.path.as_str());
+        let upstream = settings
+            .and_then(|settings| settings.upstream.as_deref())
+            .filter(|_| self.listener == "proxy");
         metrics::requests(route, ended.status, self.decision).increment(1);
         metrics::seconds(route).record(self.began.elapsed());
-        let is_of_service = ended.error.is_none() && self.passed();
-        if let (Some(error), Some(upstream)) = (ended.error, upstream) {
-            if *error.esource() == ErrorSource::Upstream || self.server.is_none() {
-                metrics::upstream_failures(upstream, reason(error)).increment(1);
-            }
+        // A client that goes away is no fault of the service.
+        let failed = ended
+            .error
+            .filter(|error| self.passed() && *error.esource() != ErrorSource::Downstream);
+        if let (Some(error), Some(upstream)) = (failed, upstream) {
+            metrics::upstream_failures(upstream, reason(error)).increment(1);
         }
-        if is_of_service && logged == LoggedRequests::Rejected {
+        if logged == LoggedRequests::Rejected && self.passed() && ended.error.is_none() {
             return;
         }
-        let is_fault = match ended.error {
-            Some(error) => *error.esource() != ErrorSource::Downstream,
-            None => !self.passed() && ended.status.is_some_and(|status| status.is_server_error()),
-        };
-        self.write(ended, route, upstream, is_fault);
+        let could_not_decide =
+            !self.passed() && ended.status.is_some_and(|status| status.is_server_error());
+        self.write(ended, route, upstream, failed.is_some() || could_not_decide);
     }
 
     fn passed(&self) -> bool {

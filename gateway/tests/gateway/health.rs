@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Gateway, Parties, Service, Started, until};
+use crate::support::{Gateway, Parties, Started, until};
 
 const LISTENERS: &str = r#"
     [[listener]]
@@ -167,4 +167,36 @@ async fn redis_is_not_needed_if_nodes_decide_alone() {
     );
     let gateway = Gateway::with_dpop(&Parties::new(), &dpop, LISTENERS).start();
     assert_eq!(readiness(&gateway).await.0, 200);
+}
+
+/// Load balancers that ask send no more requests, while those that are there may end.
+#[tokio::test]
+#[ignore = "the process does not wait for requests yet"]
+async fn a_process_that_ends_is_not_ready() {
+    let parties = Parties::new();
+    // Accepts a connection, and sends nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = format!(
+        "{LISTENERS}\n[upstream.silent]\nservers = [\"http://{}\"]\n[[route]]\npath = \"/\"\nupstream = \"silent\"",
+        silent.local_addr().unwrap()
+    );
+    let mut gateway = Gateway::new(&parties, &config).start();
+    let request = parties.request(Method::GET, "/");
+    let body = tokio::select! {
+        response = gateway.send(&request) => panic!("{}", response.status()),
+        body = async {
+            let (connection, _) = silent.accept().await.unwrap();
+            let pid = gateway.process.id().to_string();
+            let killed = Command::new("kill").args(["-TERM", &pid]).status();
+            assert!(killed.unwrap().success());
+            let body = becomes(&gateway, 503).await;
+            drop(connection);
+            body
+        } => body,
+    };
+    assert_eq!(body["missing"][0]["what"], "time");
+    until("the end of the process", async || {
+        gateway.process.try_wait().unwrap()
+    })
+    .await;
 }

@@ -8,6 +8,7 @@ mod access;
 mod configuration;
 mod cors;
 mod decisions;
+mod deploy;
 mod forward_auth;
 mod forward_auth_grpc;
 mod health;

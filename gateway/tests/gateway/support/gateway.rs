@@ -46,6 +46,15 @@ impl Gateway {
         }
     }
 
+    /// A whole document.
+    pub fn of_document(config: &str) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            config: config.to_owned(),
+            environment: Vec::new(),
+        }
+    }
+
     pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
         self.environment.push((name, value));
         self

@@ -9,6 +9,7 @@
 //! | [Moving from Bearer](moving_from_bearer) | your clients send bearer tokens today |
 //! | [Behind a proxy](proxies) | nginx, Traefik, Caddy, Envoy or a Kubernetes ingress is in front |
 //! | [Forward authentication](forward_authentication) | an application without DPoP support is behind a proxy |
+//! | [The gateway in operation](gateway_operations) | you run `dpop-gateway` |
 //! | [Several nodes](several_nodes) | several processes serve your public URL |
 //! | [Redis](redis) | nodes share a replay store in Redis or Valkey |
 //! | [Configuration](configuration) | settings come from a file or from the environment |
@@ -45,6 +46,7 @@ macro_rules! links {
             "[moving-from-bearer]: crate::guide::moving_from_bearer\n",
             "[proxies]: crate::guide::proxies\n",
             "[forward-authentication]: crate::guide::forward_authentication\n",
+            "[gateway-operations]: crate::guide::gateway_operations\n",
             "[several-nodes]: crate::guide::several_nodes\n",
             "[redis]: crate::guide::redis\n",
             "[configuration]: crate::guide::configuration\n",
@@ -137,6 +139,11 @@ page!(
     forward_authentication,
     "forward-authentication.md",
     "An application without DPoP support is behind a proxy."
+);
+page!(
+    gateway_operations,
+    "gateway-operations.md",
+    "You run `dpop-gateway`."
 );
 page!(
     several_nodes,

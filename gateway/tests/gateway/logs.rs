@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 use tower_dpop::testing::Defect;
 
-use crate::support::{Gateway, Parties, Service, Started, until};
+use crate::support::{Gateway, Parties, Service, Started, first_column, until};
 
 /// Routes of each kind. Nothing listens at the discard port.
 fn config(service: &Service, log: &str) -> String {
@@ -271,4 +271,24 @@ async fn a_level_that_does_not_exist_is_an_error_at_the_start() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("RUST_LOG"), "{said}");
+}
+
+#[tokio::test]
+async fn the_page_lists_all_fields() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let config = config(&service, r#"format = "json""#);
+    let gateway = Gateway::new(&parties, &config).start();
+    let good = parties.request(Method::GET, "/orders");
+    // The path of the proof has another prefix, as if a proxy had removed it.
+    let mut stripped = good.again();
+    stripped.proof_claims["htu"] = "https://api.example.com/api/orders".into();
+    let down = parties.request(Method::GET, "/down");
+    for request in [&good, &good, &stripped, &down] {
+        gateway.send(request).await;
+    }
+    let lines = lines(&gateway, 4).await;
+    let members = lines
+        .iter()
+        .flat_map(|line| line.as_object().unwrap().keys().cloned());
+    assert_eq!(members.collect::<BTreeSet<_>>(), first_column("The log"));
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use http::Method;
 use tower_dpop::testing::Defect;
 
-use crate::support::{Gateway, Parties, Service, Started, until};
+use crate::support::{Gateway, Parties, Service, Started, first_column, until};
 
 /// All kinds of routes. Nothing listens at the discard port.
 fn gateway(parties: &Parties, service: &Service) -> Gateway {
@@ -228,4 +228,51 @@ async fn a_request_is_in_flight_until_it_ends() {
     // The client has gone.
     drop(silent);
     counted(&gateway, "dpop_gateway_requests_in_flight", 0.0).await;
+}
+
+#[tokio::test]
+async fn the_page_lists_all_metrics() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let gateway = gateway(&parties, &service).start();
+    gateway.send(&parties.request(Method::GET, "/down")).await;
+    counted(
+        &gateway,
+        r#"dpop_gateway_request_seconds_count{route="/down"}"#,
+        1.0,
+    )
+    .await;
+    let metrics = scrape(&gateway).await;
+    let types = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = types.map(|line| line.split(' ').next().unwrap().to_owned());
+    let own: BTreeSet<_> = names
+        .filter(|name| name.starts_with("dpop_gateway_"))
+        .collect();
+    assert_eq!(own, first_column("Metrics"));
+    // The alerts name no others.
+    let alerts = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/guide/gateway-alerts.yml"
+    );
+    let alerts = std::fs::read_to_string(alerts).unwrap();
+    let words = alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    for name in words.filter(|word| word.starts_with("dpop_gateway_")) {
+        assert!(own.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gateway/alerts.test.yml");
+    let rules = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/guide/gateway-alerts.yml"
+    );
+    for arguments in [["check", "rules", rules], ["test", "rules", tests]] {
+        let output = Command::new("promtool").args(arguments).output();
+        let output = output.expect("promtool: on Debian, apt-get install prometheus");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+    }
 }

@@ -4,9 +4,30 @@ mod gateway;
 mod parties;
 mod service;
 
+use std::collections::BTreeSet;
+
 pub use gateway::{Gateway, Started};
 pub use parties::{PUBLIC_URL, Parties};
 pub use service::Service;
+
+/// The names in the first column of the table behind this heading, on the page of the guide for operators. A cell can have several.
+pub fn first_column(heading: &str) -> BTreeSet<String> {
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/guide/gateway-operations.md"
+    );
+    let page = std::fs::read_to_string(page).unwrap();
+    let section = page.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    // Tables are separated by text.
+    let table = section.split("\n| field | value |\n").last().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.split(" |").next().unwrap());
+    cells
+        .flat_map(|cell| cell.split(", "))
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect()
+}
 
 /// Waits until there is a value. Panics if there is none for half a minute: what is waited for takes milliseconds.
 pub async fn until<T>(what: &str, mut value: impl AsyncFnMut() -> Option<T>) -> T {

@@ -128,6 +128,43 @@ async fn each_request_is_one_line() {
     );
 }
 
+/// What the crate says about one request is not in the line of another.
+#[tokio::test]
+async fn requests_at_the_same_time_do_not_mix() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let config = config(&service, r#"format = "json""#);
+    let gateway = Gateway::new(&parties, &config).start();
+    let client = reqwest::Client::new();
+    let reasons = [
+        None,
+        Some((Defect::TooOld, "proof_iat_too_old")),
+        Some((Defect::NoProof, "proof_missing")),
+    ];
+    let mut sent = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let mut request = parties.request(Method::GET, &format!("/orders/{number}"));
+        if let Some((defect, _)) = reasons[number % 3] {
+            request = request.with_defect(defect);
+        }
+        let (head, ()) = request.build::<()>().into_parts();
+        let url = format!("{}{}", gateway.url("proxy"), head.uri.path());
+        sent.spawn(client.get(url).headers(head.headers).send());
+    }
+    sent.join_all().await;
+    for line in lines(&gateway, 60).await {
+        let number: usize = line["path"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let reason = reasons[number % 3].map(|(_, reason)| reason);
+        assert_eq!(line["reason"].as_str(), reason, "{line}");
+    }
+}
+
 /// A proof that is used again names its client by the thumbprint of its key.
 #[tokio::test]
 async fn a_replay_has_the_thumbprint() {

@@ -209,6 +209,29 @@ async fn clients_cannot_add_series() {
     assert_eq!(series(20).await, before);
 }
 
+/// A service may respond with 500. That is its response, and not a failure of the gateway.
+#[tokio::test]
+async fn errors_of_a_service_are_its_own() {
+    let parties = Parties::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut service = Service::default();
+    service.url = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(async || http::StatusCode::INTERNAL_SERVER_ERROR);
+    tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
+    let gateway = gateway(&parties, &service).start();
+    let response = gateway.send(&parties.request(Method::GET, "/orders")).await;
+    assert_eq!(response.status(), 500);
+    let series = r#"dpop_gateway_requests_total{route="/orders",status="5xx",decision="accepted"}"#;
+    counted(&gateway, series, 1.0).await;
+    let metrics = scrape(&gateway).await;
+    assert!(!metrics.contains("upstream_failures_total{"), "{metrics}");
+    let log = gateway.log();
+    assert!(
+        log.contains("status=500") && !log.contains("ERROR"),
+        "{log}"
+    );
+}
+
 #[tokio::test]
 async fn a_request_is_in_flight_until_it_ends() {
     let parties = Parties::new();
@@ -225,9 +248,11 @@ async fn a_request_is_in_flight_until_it_ends() {
         }
     };
     sent.await;
-    // The client has gone.
-    drop(silent);
+    // The client has gone, which is no fault of the service.
     counted(&gateway, "dpop_gateway_requests_in_flight", 0.0).await;
+    let metrics = scrape(&gateway).await;
+    assert!(!metrics.contains("upstream_failures_total{"), "{metrics}");
+    drop(silent);
 }
 
 #[tokio::test]

@@ -1,42 +1,34 @@
-//! The files in `deploy/` are true: what they name exists in the program and in the repository.
+//! The manifests for Kubernetes.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use serde::Deserialize as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
 use serde_yaml::Value;
 use toml::{Table, Value as Toml};
 
+use super::read;
 use crate::support::Gateway;
 
-fn package() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(package().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// The values of a setting of the unit, or of an instruction of the Dockerfile.
-fn values<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix(name))
-        .collect()
-}
-
-/// The documents of the manifest of this kind.
-fn manifests(kind: &str) -> Vec<Value> {
+fn manifests(is_wanted: impl Fn(&str) -> bool) -> Vec<Value> {
     let text = read("deploy/kubernetes.yaml");
     let documents = serde_yaml::Deserializer::from_str(&text);
     documents
         .map(|document| Value::deserialize(document).unwrap())
-        .filter(|manifest| manifest["kind"] == kind)
+        .filter(|manifest| is_wanted(manifest["kind"].as_str().unwrap()))
         .collect()
 }
 
+fn policies() -> Vec<Value> {
+    manifests(|kind| kind == "NetworkPolicy")
+}
+
 fn manifest(kind: &str) -> Value {
-    let [manifest] = &manifests(kind)[..] else {
+    let [manifest] = &manifests(|other| other == kind)[..] else {
         panic!("expected one {kind}");
     };
     manifest.clone()
@@ -56,7 +48,7 @@ fn pod() -> Value {
     manifest("Deployment")["spec"]["template"]["spec"].clone()
 }
 
-fn container() -> Value {
+pub fn container() -> Value {
     pod()["containers"][0].clone()
 }
 
@@ -145,6 +137,51 @@ async fn the_program_starts_with_the_configuration_for_kubernetes() {
     }
 }
 
+/// Each document is read as the type of the API that it names, which checks types and required fields. What is in the document
+/// and not in the result is a field that the API does not know.
+#[test]
+fn the_api_of_kubernetes_knows_all_fields() {
+    fn through<T: DeserializeOwned + Serialize>(manifest: &Value) -> Value {
+        let typed: T = serde_yaml::from_value(manifest.clone()).unwrap();
+        serde_yaml::to_value(typed).unwrap()
+    }
+    let documents = manifests(|_| true);
+    assert_eq!(documents.len(), 6);
+    for document in &documents {
+        let kind = document["kind"].as_str().unwrap();
+        let known = match kind {
+            "ConfigMap" => through::<ConfigMap>(document),
+            "Deployment" => through::<Deployment>(document),
+            "NetworkPolicy" => through::<NetworkPolicy>(document),
+            "PodDisruptionBudget" => through::<PodDisruptionBudget>(document),
+            "Service" => through::<Service>(document),
+            other => panic!("a kind that is new here: {other}"),
+        };
+        assert_contains(&known, document, kind);
+    }
+}
+
+fn assert_contains(known: &Value, document: &Value, place: &str) {
+    match (document, known) {
+        (Value::Mapping(members), Value::Mapping(known)) => {
+            for (name, value) in members {
+                let place = format!("{place}.{}", name.as_str().unwrap());
+                let known = known
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{place} is not in the API"));
+                assert_contains(known, value, &place);
+            }
+        }
+        (Value::Sequence(values), Value::Sequence(known)) => {
+            assert_eq!(values.len(), known.len(), "{place}");
+            for (value, known) in values.iter().zip(known) {
+                assert_contains(known, value, place);
+            }
+        }
+        _ => assert_eq!(document, known, "{place}"),
+    }
+}
+
 #[test]
 fn ports_of_the_manifest_are_those_of_the_configuration() {
     let config = config_map();
@@ -159,7 +196,7 @@ fn ports_of_the_manifest_are_those_of_the_configuration() {
     }
     let service = manifest("Service")["spec"]["ports"][0].clone();
     assert_eq!(named_port(&service["targetPort"]), listener);
-    let policies = manifests("NetworkPolicy");
+    let policies = policies();
     let rules = policies[1]["spec"]["ingress"].clone();
     assert_eq!(named_port(&rules[0]["ports"][0]["port"]), listener);
     assert_eq!(named_port(&rules[1]["ports"][0]["port"]), operations);
@@ -228,11 +265,23 @@ fn labels_and_times_fit() {
     let deployment = manifest("Deployment");
     let labels = deployment["spec"]["template"]["metadata"]["labels"].clone();
     for (what, selector) in [
-        ("deployment", deployment["spec"]["selector"]["matchLabels"].clone()),
+        (
+            "deployment",
+            deployment["spec"]["selector"]["matchLabels"].clone(),
+        ),
         ("service", manifest("Service")["spec"]["selector"].clone()),
-        ("budget", manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].clone()),
-        ("policy", manifests("NetworkPolicy")[1]["spec"]["podSelector"]["matchLabels"].clone()),
-        ("from", manifests("NetworkPolicy")[0]["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"].clone()),
+        (
+            "budget",
+            manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].clone(),
+        ),
+        (
+            "policy",
+            policies()[1]["spec"]["podSelector"]["matchLabels"].clone(),
+        ),
+        (
+            "from",
+            policies()[0]["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"].clone(),
+        ),
     ] {
         assert_eq!(selector, labels, "{what}");
     }
@@ -253,155 +302,4 @@ fn labels_and_times_fit() {
         config_map()["dpop"].get("redis").is_some(),
         "replicas share proofs"
     );
-}
-
-/// The flags that files use, the path of the program, and the path of the configuration are the same everywhere.
-#[test]
-fn commands_are_those_of_the_program() {
-    let help = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"))
-        .arg("--help")
-        .output()
-        .unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let (unit, dockerfile) = (
-        read("deploy/dpop-gateway.service"),
-        read("deploy/Dockerfile"),
-    );
-    let start = "/usr/local/bin/dpop-gateway --config /etc/dpop-gateway/gateway.toml";
-    let check = format!("{start} --check");
-    assert_eq!(values(&unit, "ExecStart="), [start]);
-    assert_eq!(values(&unit, "ExecStartPre="), [check.as_str()]);
-    assert_eq!(
-        values(&unit, "ExecReload="),
-        [check.as_str(), "/bin/kill -HUP $MAINPID"]
-    );
-    let list = |json: &str| serde_json::from_str::<Vec<String>>(json).unwrap().join(" ");
-    let arguments = list(values(&dockerfile, "CMD ")[0]);
-    assert_eq!(
-        format!(
-            "{} {arguments}",
-            list(values(&dockerfile, "ENTRYPOINT ")[0])
-        ),
-        start
-    );
-    let in_kubernetes: Vec<String> = serde_yaml::from_value(container()["args"].clone()).unwrap();
-    assert_eq!(in_kubernetes.join(" "), arguments);
-    for flag in check.split(' ').filter(|word| word.starts_with("--")) {
-        assert!(help.contains(flag), "{flag}: {help}");
-    }
-}
-
-/// By systemd's own checks. There, a lower exposure is better: 10 is everything, and this is little.
-#[test]
-fn systemd_accepts_the_unit() {
-    let unit = read("deploy/dpop-gateway.service");
-    let drain: u64 = values(&unit, "TimeoutStopSec=")[0].parse().unwrap();
-    assert!(drain > 60, "the default of process.drain_seconds");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("dpop-gateway.service");
-    // Verification looks for the program.
-    let unit = unit.replace(
-        "/usr/local/bin/dpop-gateway",
-        env!("CARGO_BIN_EXE_dpop-gateway"),
-    );
-    std::fs::write(&file, unit).unwrap();
-    let checks: [&[&str]; 2] = [
-        &["verify"],
-        &["security", "--offline=true", "--threshold=20", "--no-pager"],
-    ];
-    for arguments in checks {
-        let output = Command::new("systemd-analyze")
-            .args(arguments)
-            .arg(&file)
-            .output();
-        let output = output.expect("systemd-analyze: on Debian, apt-get install systemd");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        assert_eq!(said, "", "{arguments:?}");
-    }
-}
-
-#[test]
-fn the_dockerfile_copies_all_that_its_command_needs() {
-    let dockerfile = read("deploy/Dockerfile");
-    let root = package().parent().unwrap();
-    let context = tempfile::tempdir().unwrap();
-    let mut copied = BTreeSet::new();
-    for copy in values(&dockerfile, "COPY ")
-        .into_iter()
-        .filter(|copy| !copy.starts_with("--from"))
-    {
-        let words: Vec<_> = copy.split(' ').collect();
-        let (target, sources) = words.split_last().unwrap();
-        for source in sources {
-            copied.insert((*source).to_owned());
-            let target = if sources.len() > 1 || target.ends_with('/') {
-                Path::new(target).join(Path::new(source).file_name().unwrap())
-            } else {
-                PathBuf::from(target)
-            };
-            copy_all(&root.join(source), &context.path().join(target));
-        }
-    }
-    let ignored = read("deploy/Dockerfile.dockerignore");
-    let allowed: BTreeSet<_> = values(&ignored, "!")
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(allowed, copied, "Dockerfile.dockerignore");
-
-    // The command, as far as cargo goes without compiling: it reads all manifests, and the lock file fits them.
-    let command = values(&dockerfile, "RUN cargo ")[0];
-    let words: Vec<_> = command.split(' ').collect();
-    let expected = "build --release --locked --manifest-path gateway/Cargo.toml --bin dpop-gateway";
-    assert_eq!(command, expected);
-    let fetched = Command::new(env!("CARGO"))
-        .args(["fetch", "--offline", "--target", "x86_64-unknown-linux-gnu"])
-        .args(&words[2..5])
-        .current_dir(context.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&fetched.stderr);
-    assert!(fetched.status.success(), "{said}");
-    let built =
-        "--from=build /source/gateway/target/release/dpop-gateway /usr/local/bin/dpop-gateway";
-    assert!(values(&dockerfile, "COPY ").contains(&built));
-    assert!(values(&dockerfile, "WORKDIR ").contains(&"/source"));
-    // The documents that the sources include.
-    let guide = std::fs::read_to_string(context.path().join("src/guide.rs")).unwrap();
-    assert!(
-        guide.contains("../docs/guide/") && context.path().join("docs/guide/README.md").exists()
-    );
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    if from.is_file() {
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(from, to).unwrap();
-        return;
-    }
-    for entry in
-        std::fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()))
-    {
-        let entry = entry.unwrap();
-        copy_all(&entry.path(), &to.join(entry.file_name()));
-    }
-}
-
-#[test]
-fn the_dockerfile_has_a_compiler_that_is_new_enough() {
-    let dockerfile = read("deploy/Dockerfile");
-    let image = values(&dockerfile, "FROM rust:")[0];
-    let of_image = version(image.split('-').next().unwrap());
-    for manifest in ["Cargo.toml", "../Cargo.toml"] {
-        let manifest: Table = read(manifest).parse().unwrap();
-        let needed = version(manifest["package"]["rust-version"].as_str().unwrap());
-        assert!(of_image >= needed, "{image}");
-    }
-    // Both images are of the same Debian, so that the C library is the same.
-    assert!(image.contains("bookworm") && dockerfile.contains("cc-debian12"));
-}
-
-fn version(text: &str) -> Vec<u32> {
-    text.split('.').map(|part| part.parse().unwrap()).collect()
 }

@@ -3,10 +3,14 @@
 mod docker;
 mod kubernetes;
 
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use kubernetes::container;
+
+use crate::support::{Gateway, Parties};
 
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -57,6 +61,28 @@ fn commands_are_those_of_the_program() {
     for flag in check.split(' ').filter(|word| word.starts_with("--")) {
         assert!(help.contains(flag), "{flag}: {help}");
     }
+}
+
+/// With `Type=notify`, systemd waits for this, and ends a service that does not say it.
+#[test]
+#[ignore = "the process does not notify yet"]
+fn systemd_is_told_when_the_gateway_listens() {
+    let unit = read("deploy/dpop-gateway.service");
+    assert_eq!(values(&unit, "Type="), ["notify"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let config = "[[listener]]\naddress = \"127.0.0.1:0\"";
+    let _gateway = Gateway::new(&Parties::new(), config)
+        .with_environment("NOTIFY_SOCKET", path.to_str().unwrap())
+        .start();
+    let mut message = [0; 1024];
+    let length = socket.recv(&mut message).unwrap();
+    let message = std::str::from_utf8(&message[..length]).unwrap();
+    assert!(message.lines().any(|line| line == "READY=1"), "{message}");
 }
 
 /// By systemd's own checks. There, a lower exposure is better: 10 is everything, and this is little.

@@ -14,7 +14,7 @@ use super::parties::PUBLIC_URL;
 pub struct Gateway {
     pub folder: TempDir,
     config: String,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// The process. It is killed when it is dropped.
@@ -55,8 +55,8 @@ impl Gateway {
         }
     }
 
-    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
+    pub fn with_environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
         self
     }
 
@@ -69,7 +69,7 @@ impl Gateway {
             .arg("--config")
             .arg(&path)
             .env_remove("RUST_LOG")
-            .envs(self.environment.iter().copied());
+            .envs(self.environment.iter().cloned());
         command
     }
 

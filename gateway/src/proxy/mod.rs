@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
+use pingora::ErrorType;
 use pingora::apps::HttpServerOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -143,7 +144,7 @@ impl ProxyHttp for Proxy {
         }
         let question = Question {
             method: request.method.clone(),
-            uri: request.uri.clone(),
+            uri: request::target(request).unwrap_or_default(),
             headers: request.headers.clone(),
         };
         match context.generation.policy.decide(question).await {
@@ -195,7 +196,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<()> {
         let (Some(passed), Some(chosen)) = (&context.passed, &context.chosen) else {
-            return Err(Error::new_in(pingora::ErrorType::InternalError));
+            return Err(Error::new_in(ErrorType::InternalError));
         };
         let listener = self.listener(&context.generation);
         let trusted = listener.map_or(&[][..], |listener| &listener.trusted_proxies);
@@ -217,11 +218,15 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
         context.made_progress();
+        let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !request::is_websocket(session.req_header()) {
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
         response::remove_hop_by_hop(response);
         Ok(())
     }

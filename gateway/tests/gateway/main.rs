@@ -5,3 +5,6 @@
 mod support;
 
 mod decisions;
+mod protocols;
+mod streams;
+mod uploads;

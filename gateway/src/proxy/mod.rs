@@ -370,13 +370,18 @@ impl ProxyHttp for Proxy {
             .chosen
             .as_ref()
             .map(|chosen| chosen.server.name.as_str());
-        let error = failure::describe(error);
-        tracing::warn!(
-            upstream = context.upstream(),
-            server,
-            error,
-            "the request is sent again"
-        );
+        let (upstream, error) = (context.upstream(), failure::describe(error));
+        if context.unreachable.is_empty() {
+            // Services close idle connections all the time.
+            tracing::debug!(upstream, server, error, "the request is sent again");
+        } else {
+            tracing::warn!(
+                upstream,
+                server,
+                error,
+                "the request is sent to another server"
+            );
+        }
         true
     }
 }

@@ -8,3 +8,4 @@ mod decisions;
 mod protocols;
 mod streams;
 mod uploads;
+mod upstreams;

@@ -44,12 +44,17 @@ impl HttpServerApp for Bounded {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let limit = Limit(Arc::new(watch::Sender::new(None)));
-        limit.set(self.header);
+        limit.set(self.header, None);
         let passed = limit.clone();
         let request = self.proxy.process_new_http(session, shutdown);
         tokio::select! {
             reused = LIMIT.scope(limit, request) => reused,
-            () = passed.has_passed() => None,
+            upstream = passed.has_passed() => {
+                if let Some(upstream) = upstream {
+                    tracing::error!(upstream = &*upstream, "the service did not respond in time: the request is dropped");
+                }
+                None
+            }
         }
     }
 
@@ -68,7 +73,10 @@ tokio::task_local! {
 
 /// When the request that the current task handles is dropped.
 #[derive(Clone)]
-pub(super) struct Limit(Arc<watch::Sender<Option<Instant>>>);
+pub(super) struct Limit(Arc<watch::Sender<Option<(Instant, Waiting)>>>);
+
+/// The name of the service that is waited for, or `None` for the client.
+type Waiting = Option<Arc<str>>;
 
 impl Limit {
     /// That of the current task.
@@ -81,26 +89,30 @@ impl Limit {
     }
 
     /// From now on.
-    pub(super) fn set(&self, duration: Duration) {
-        self.0.send_replace(Some(Instant::now() + duration));
+    pub(super) fn set(&self, duration: Duration, waiting: Waiting) {
+        self.0
+            .send_replace(Some((Instant::now() + duration, waiting)));
     }
 
     pub(super) fn lift(&self) {
         self.0.send_replace(None);
     }
 
-    async fn has_passed(&self) {
+    async fn has_passed(&self) -> Waiting {
         let mut changes = self.0.subscribe();
         loop {
-            let limit = *changes.borrow_and_update();
+            let limit = changes.borrow_and_update().clone();
             let passes = async {
                 match limit {
-                    Some(limit) => sleep_until(limit).await,
+                    Some((limit, waiting)) => {
+                        sleep_until(limit).await;
+                        waiting
+                    }
                     None => pending().await,
                 }
             };
             tokio::select! {
-                () = passes => return,
+                waiting = passes => return waiting,
                 // The sender is `self`.
                 _ = changes.changed() => {}
             }

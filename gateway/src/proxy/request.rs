@@ -1,6 +1,8 @@
 //! The request, as its client sent it and as its service gets it.
 
-use http::header::{AUTHORIZATION, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use ipnet::IpNet;
@@ -66,6 +68,16 @@ pub(super) fn is_websocket(request: &RequestHeader) -> bool {
     let upgrade = request.headers.get(UPGRADE);
     request.version == Version::HTTP_11
         && upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Whether its body takes no time to send.
+pub(super) fn is_small(request: &RequestHeader) -> bool {
+    content_length(request).is_some_and(|length| length <= 64 * 1024)
+}
+
+pub(super) fn content_length(request: &RequestHeader) -> Option<usize> {
+    let length = request.headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// How the client is connected.

@@ -5,7 +5,9 @@
 mod support;
 
 mod decisions;
+mod framing;
 mod protocols;
 mod streams;
 mod uploads;
 mod upstreams;
+mod verification;

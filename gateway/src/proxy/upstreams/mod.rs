@@ -5,6 +5,7 @@ mod names;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::config::{ConfigError, Document, Protocol, Upstream};
+use crate::config::{ConfigError, Document, HealthCheck, Protocol, Upstream};
 use crate::proxy::upstreams::health::Check;
 use crate::proxy::upstreams::names::Names;
 use crate::proxy::upstreams::tls::Trust;
@@ -62,10 +63,20 @@ pub(crate) struct Chosen {
 }
 
 /// How many addresses get requests, and how many there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Health {
     pub(crate) healthy: usize,
     pub(crate) known: usize,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} addresses are healthy",
+            self.healthy, self.known
+        )
+    }
 }
 
 impl Upstreams {
@@ -104,7 +115,7 @@ impl Service {
         let mut balancer = LoadBalancer::from_backends(backends);
         balancer.update_frequency = update_frequency;
         balancer.parallel_health_check = true;
-        let interval = settings.health_check.as_ref().map(|check| check.interval());
+        let interval = settings.health_check.as_ref().map(HealthCheck::interval);
         // Without a check, its loop has nothing to do.
         balancer.health_check_frequency = interval;
         let _ = timeout(FIRST_RESOLUTION, balancer.update()).await;
@@ -278,4 +289,62 @@ fn set_options(peer: &mut HttpPeer, settings: &Upstream, protocol: Protocol) {
 fn next_group() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(2, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(servers: &str) -> Upstream {
+        toml::from_str(&format!("servers = [{servers}]")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_background_task_ends_with_its_service() {
+        let settings = upstream("\"http://localhost:80\"");
+        let service = Service::start("orders", &settings).await.unwrap();
+        let background = service.background.clone();
+        assert!(!background.is_finished());
+        assert!(service.health().known > 0);
+        drop(service);
+        while !background.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_not_shared_between_generations() {
+        let settings = upstream("\"http://127.0.0.1:80\"");
+        let group = async || {
+            let service = Service::start("orders", &settings).await.unwrap();
+            service.choose(&[]).unwrap().peer.group_key
+        };
+        assert_ne!(group().await, group().await);
+    }
+
+    #[test]
+    fn servers_have_the_names_that_are_verified() {
+        for (url, name, authority) in [
+            (
+                "https://orders.internal",
+                "orders.internal",
+                "orders.internal",
+            ),
+            (
+                "https://orders.internal:8443",
+                "orders.internal",
+                "orders.internal:8443",
+            ),
+            ("https://127.0.0.1", "127.0.0.1", "127.0.0.1"),
+            ("https://[::1]:8443", "::1", "[::1]:8443"),
+            // No TLS, no name.
+            ("http://orders.internal", "", "orders.internal"),
+        ] {
+            let settings = upstream(&format!("{url:?}"));
+            let server = servers("orders", &settings).unwrap().remove(0);
+            assert_eq!(server.peer.sni, name, "{url}");
+            assert_eq!(server.peer.is_tls(), !name.is_empty(), "{url}");
+            assert_eq!(server.authority, authority, "{url}");
+        }
+    }
 }

@@ -89,11 +89,15 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        let timeout = Some(client_timeout(self.listener(&context.generation)));
-        session.set_read_timeout(timeout);
-        session.set_write_timeout(timeout);
+        let timeout = client_timeout(self.listener(&context.generation));
+        session.set_read_timeout(Some(timeout));
+        session.set_write_timeout(Some(timeout));
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(timeout.as_secs()));
+        }
         // Each request of a pipeline is decided about. Otherwise pingora would end the one before it.
-        session.set_pipelining_enabled(true);
+        let pipelining = !request::is_websocket(session.req_header());
+        session.set_pipelining_enabled(pipelining);
         Ok(())
     }
 
@@ -237,10 +241,11 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         context.unreachable.push(peer._address.clone());
-        let service = context
-            .upstream()
-            .and_then(|name| context.generation.upstreams.get(name));
-        let another = service.and_then(|service| service.choose(&context.unreachable));
+        let name = context.upstream().unwrap_or_default();
+        let another = context.generation.upstreams.get(name).and_then(|service| {
+            service.avoid(peer._address.clone());
+            service.choose(&context.unreachable)
+        });
         error.set_retry(another.is_some());
         error
     }

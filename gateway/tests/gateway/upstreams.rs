@@ -335,3 +335,48 @@ async fn a_response_that_is_none_is_a_502() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_log_names_the_service_and_repeats_nothing_of_the_request() {
+    let parties = Parties::new();
+    let broken = Upstream::script(async |mut stream, _| {
+        if read_head(&mut stream).await.is_some() {
+            let response = "HTTP/1.1 200 OK\r\nset-cookie: of-the-service\r\nno colon\r\n\r\n";
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let gone = Upstream::serve(named("gone")).await;
+    let gone_url = gone.url();
+    gone.stop().await;
+    for (url, error) in [
+        (broken.url(), "InvalidHTTPHeader"),
+        (gone_url, "ConnectRefused"),
+    ] {
+        let config = forwarding_to(&format!("servers = [\"{url}\"]"));
+        let (gateway, log) = Gateway::new(&parties, &config).start_logging();
+        let request = parties.request(Method::GET, "/orders");
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send(head(
+            &request,
+            "/orders?of-the-query",
+            "cookie: of-the-client\r\n\r\n",
+        ))
+        .await;
+        assert_eq!(wire.response().await.status(), 502, "{error}");
+        let log = std::fs::read_to_string(log).unwrap();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), 1, "{log}");
+        for told in ["orders", "502", error] {
+            assert!(errors[0].contains(told), "{told}: {log}");
+        }
+        let built = request.build::<()>();
+        let secrets = ["authorization", "dpop"].map(|name| built.headers()[name].to_str().unwrap());
+        for secret in secrets
+            .into_iter()
+            .chain(["of-the-query", "of-the-client", "of-the-service"])
+        {
+            assert!(!log.contains(secret), "{secret}: {log}");
+        }
+    }
+}

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http::header::EXPECT;
 use http::{HeaderName, StatusCode};
 use pingora::ErrorType;
-use pingora::apps::HttpServerOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
@@ -31,7 +30,7 @@ pub(crate) use upstreams::Upstreams;
 
 use crate::config::{Listener, Protocol};
 use crate::policy::{Decision, Question};
-use crate::proxy::bounded::{Bounded, Limit};
+use crate::proxy::bounded::{Connections, Limit};
 use crate::proxy::failure::{Failure, Upload};
 use crate::server::{Current, Generation};
 
@@ -39,7 +38,7 @@ use crate::server::{Current, Generation};
 const IDLE_CONNECTIONS: usize = 1024;
 
 /// The reverse proxy at one `[[listener]]`, by its number.
-pub(crate) fn service(current: &Current, number: usize) -> Service<Bounded> {
+pub(crate) fn service(current: &Current, number: usize) -> Service<Connections> {
     let client_timeout = client_timeout(current.load().document.listener.get(number));
     let conf = ServerConf {
         upstream_keepalive_pool_size: IDLE_CONNECTIONS,
@@ -50,13 +49,8 @@ pub(crate) fn service(current: &Current, number: usize) -> Service<Bounded> {
         number,
     };
     let mut proxy = HttpProxy::new(proxy, Arc::new(conf));
-    let mut options = HttpServerOptions::default();
-    // HTTP/2 with prior knowledge, beside HTTP/1.1 at the same address.
-    options.h2c = true;
-    options.h2_idle_timeout = Some(client_timeout);
-    proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    Service::new("proxy".to_owned(), Bounded::new(proxy, client_timeout))
+    Service::new("proxy".to_owned(), Connections::new(proxy, client_timeout))
 }
 
 fn client_timeout(listener: Option<&Listener>) -> Duration {

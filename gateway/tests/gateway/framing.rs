@@ -239,5 +239,9 @@ async fn clients_of_http_1_0_get_no_chunks() {
         let mut body = String::new();
         wire.0.read_to_string(&mut body).await.unwrap();
         assert_eq!(body, "onetwo", "{protocol}");
+        // It is shorter than the preface of HTTP/2.
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send("GET / HTTP/1.0\r\n\r\n").await;
+        assert_eq!(wire.response().await.status(), 401);
     }
 }

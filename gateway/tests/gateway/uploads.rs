@@ -315,6 +315,12 @@ async fn slow_clients_do_not_hold_the_gateway() {
         ended = ended => assert!(ended, "the gateway responded to half a header"),
         () = drip => {}
     }
+    // Nothing, or the beginning of HTTP/2 and no more.
+    for start in ["", "P", "PRI * HTTP"] {
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send(start).await;
+        wire.closed().await;
+    }
     // A part of the body.
     let request = parties.request(Method::POST, "/orders");
     let mut wire = Wire::connect(&gateway).await;
@@ -341,12 +347,13 @@ async fn a_slow_upload_that_makes_progress_is_not_ended() {
     let upstream = Upstream::serve(counting()).await;
     for protocol in ["http1", "http2"] {
         let config = format!(
-            "servers = [\"{}\"]\nprotocol = \"{protocol}\"\nread_timeout_seconds = 2",
+            "servers = [\"{}\"]\nprotocol = \"{protocol}\"\nread_timeout_seconds = 3",
             upstream.url()
         );
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        for client in [Client::http1(&gateway), Client::http2(&gateway)] {
-            let ticks = tokio::time::interval(Duration::from_millis(300));
+        let clients = [Client::http1(&gateway), Client::http2(&gateway)];
+        let uploads = clients.iter().map(async |client| {
+            let ticks = tokio::time::interval(Duration::from_millis(350));
             let parts = tokio_stream::wrappers::IntervalStream::new(ticks).take(12);
             let parts = parts.map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"part")));
             let request = parties.request(Method::POST, "/orders");
@@ -356,6 +363,7 @@ async fn a_slow_upload_that_makes_progress_is_not_ended() {
             let response = upload.send().await.unwrap();
             assert_eq!(response.status(), 200, "{protocol}");
             assert_eq!(response.text().await.unwrap(), "48", "{protocol}");
-        }
+        });
+        futures_util::future::join_all(uploads).await;
     }
 }

@@ -136,6 +136,28 @@ async fn a_server_without_a_path_to_ask_must_accept_connections() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_again_gets_requests_again() {
+    let parties = Parties::new();
+    for protocol in ["http1", "http2"] {
+        let upstream = Upstream::serve(named("one")).await;
+        let config = format!(
+            "servers = [\"{}\"]\nprotocol = \"{protocol}\"",
+            upstream.url()
+        );
+        let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
+        assert_eq!(status(&gateway, &parties).await, 200, "{protocol}");
+        let address = upstream.stop().await;
+        assert_eq!(status(&gateway, &parties).await, 502, "{protocol}");
+        let _again = Upstream::serve_at(address, named("one")).await;
+        for method in [Method::GET, Method::POST] {
+            let request = parties.request(method, "/orders");
+            let status = Client::http1(&gateway).status(&request).await;
+            assert_eq!(status, 200, "{protocol}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_be_resolved_does_not_prevent_the_start() {
     let parties = Parties::new();
     let upstream = Upstream::serve(named("one")).await;

@@ -89,7 +89,8 @@ pub(crate) enum AskedBy {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Upstream {
-    /// `http://host[:port]` or `https://host[:port]`. All have the same scheme.
+    /// `http://host[:port]` or `https://host[:port]`. All have the same scheme. Requests are shared between all addresses of all
+    /// names, which are resolved again every ten seconds.
     pub(crate) servers: Vec<String>,
     #[serde(default)]
     pub(crate) protocol: Protocol,
@@ -102,11 +103,15 @@ pub(crate) struct Upstream {
     pub(crate) health_check: Option<HealthCheck>,
     #[serde(default = "defaults::connect_timeout")]
     pub(crate) connect_timeout_seconds: u64,
-    /// How long the service may send nothing.
+    /// How long the service may send nothing, counted again from each part of the request that it is sent. Over WebSocket, how
+    /// long both sides may send nothing.
     #[serde(default = "defaults::read_timeout")]
     pub(crate) read_timeout_seconds: u64,
+    /// How long the service may read nothing of a request.
     #[serde(default = "defaults::read_timeout")]
     pub(crate) write_timeout_seconds: u64,
+    /// How long a connection is kept for other requests. Shorter than the service keeps it: a POST that meets the end of a
+    /// connection is not repeated, and its client gets 502.
     #[serde(default = "defaults::idle_timeout")]
     pub(crate) idle_timeout_seconds: u64,
 }

@@ -1,4 +1,12 @@
 //! How does a request reach its service? The engine is pingora's; here is what it asks.
+//!
+//! What pingora 0.9.1 does not pass on:
+//!
+//! - Trailers of requests, and trailers of responses to clients of HTTP/1.1. gRPC needs neither.
+//! - Interim responses (1xx) from a service of HTTP/2, and those to a client of HTTP/2.
+//! - Bytes in a request target that no URI may have (a space, a quote): it percent-encodes them before anything here sees them.
+//! - A WebSocket whose service responds before pingora has noted that the request has no body, which takes it some microseconds:
+//!   it closes the connection, and the client has to connect again.
 
 mod bounded;
 mod context;

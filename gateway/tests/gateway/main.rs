@@ -11,3 +11,4 @@ mod streams;
 mod uploads;
 mod upstreams;
 mod verification;
+mod websockets;

@@ -5,10 +5,11 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Authority, Client, Gateway, Parties, Seen, Upstream, Wire, forwarding_to, head,
+    Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head,
 };
 
 #[tokio::test]
@@ -43,11 +44,13 @@ async fn http_1_and_http_2_are_translated_into_each_other() {
             "1.1",
         ),
     ] {
-        let config = format!(
-            "servers = [\"{}\"]\nprotocol = \"{protocol}\"\nroots_file = {:?}",
-            upstream.url(),
-            roots.path()
+        let mut config = format!(
+            "servers = [\"{}\"]\nprotocol = \"{protocol}\"",
+            upstream.url()
         );
+        if upstream.url().starts_with("https:") {
+            config = format!("{config}\nroots_file = {:?}", roots.path());
+        }
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
         for client in [Client::http1(&gateway), Client::http2(&gateway)] {
             for _ in 0..2 {
@@ -126,6 +129,41 @@ async fn a_service_learns_of_the_client_from_the_gateway_only() {
     }
 }
 
+type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
+
+async fn http2_connection<B>(gateway: &Started) -> Sender<B>
+where
+    B: hyper::body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let address = gateway.url("proxy").strip_prefix("http://").unwrap();
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test]
+async fn a_tunnel_is_rejected_over_http_2_as_well() {
+    let parties = Parties::new();
+    let seen = Seen::default();
+    let upstream = Upstream::serve(seen.echo()).await;
+    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
+    let gateway = Gateway::new(&parties, &config).start();
+    let request = parties.request(Method::GET, "/orders");
+    let (mut head, ()) = request.build::<()>().into_parts();
+    head.method = Method::CONNECT;
+    head.uri = "api.example.com:443".parse().unwrap();
+    let body = http_body_util::Empty::<bytes::Bytes>::new();
+    let mut sender = http2_connection(&gateway).await;
+    let request = http::Request::from_parts(head, body);
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 405);
+    assert!(seen.requests().is_empty());
+}
+
 #[tokio::test]
 async fn trailers_of_http_2_do_not_reach_the_service() {
     let parties = Parties::new();
@@ -137,14 +175,7 @@ async fn trailers_of_http_2_do_not_reach_the_service() {
             upstream.url()
         );
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        let address = gateway.url("proxy").strip_prefix("http://").unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
-            .await
-            .unwrap();
-        tokio::spawn(connection);
+        let mut sender = http2_connection(&gateway).await;
         let (mut head, ()) = parties
             .request(Method::POST, "/orders")
             .build::<()>()

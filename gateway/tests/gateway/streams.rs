@@ -1,4 +1,4 @@
-//! Messages that do not end: WebSocket, gRPC, server-sent events, and halves that wait for each other.
+//! Messages that do not end: gRPC, server-sent events, and halves that wait for each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,22 +6,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower_dpop::testing::TestRequest;
 
 use crate::support::{
-    Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head,
+    Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head,
 };
 
 type Parts = Result<Bytes, std::io::Error>;
@@ -30,90 +26,6 @@ type Parts = Result<Bytes, std::io::Error>;
 fn body() -> (mpsc::Sender<Parts>, ReceiverStream<Parts>) {
     let (sender, receiver) = mpsc::channel(1);
     (sender, ReceiverStream::new(receiver))
-}
-
-#[tokio::test]
-async fn websockets_need_a_proof_and_echo() {
-    let parties = Parties::new();
-    let (connected, mut connections) = mpsc::channel(8);
-    let upstream = Upstream::script(move |stream, _| {
-        let connected = connected.clone();
-        async move {
-            connected.send(()).await.unwrap();
-            let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-            let (mut sink, mut messages) = socket.split();
-            while let Some(Ok(message)) = messages.next().await {
-                if message.is_text() || message.is_binary() {
-                    sink.send(message).await.unwrap();
-                }
-            }
-        }
-    })
-    .await;
-    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
-    let gateway = Gateway::new(&parties, &config).start();
-    let connect = async |request: Option<&TestRequest>| {
-        let url = gateway.url("proxy").replace("http://", "ws://") + "/chat";
-        let mut handshake = url.into_client_request().unwrap();
-        if let Some(request) = request {
-            handshake
-                .headers_mut()
-                .extend(request.build::<()>().into_parts().0.headers);
-        }
-        tokio_tungstenite::connect_async(handshake).await
-    };
-    let rejected = connect(None).await.unwrap_err();
-    assert!(rejected.to_string().contains("401"), "{rejected}");
-    assert!(connections.try_recv().is_err(), "the service was asked");
-    let request = parties.request(Method::GET, "/chat");
-    let (mut socket, response) = connect(Some(&request)).await.unwrap();
-    assert_eq!(response.status(), 101);
-    for message in [
-        Message::text("hello"),
-        Message::binary(vec![7; 300_000]),
-        Message::text("bye"),
-    ] {
-        socket.send(message.clone()).await.unwrap();
-        assert!(socket.next().await.unwrap().unwrap() == message);
-    }
-    socket.close(None).await.unwrap();
-}
-
-/// HTTP/2 would be negotiated for any other request.
-#[tokio::test]
-async fn websockets_use_http_1_where_http_2_could_be_negotiated() {
-    let parties = Parties::new();
-    let authority = Authority::new();
-    let roots = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(roots.path(), authority.pem()).unwrap();
-    let certificate = authority.issue("127.0.0.1", |_| {});
-    let tls = Authority::server(&certificate, &["h2", "http/1.1"], None);
-    let tls = TlsAcceptor::from(Arc::new(tls));
-    let upstream = Upstream::script(move |stream, _| {
-        let tls = tls.clone();
-        async move {
-            let stream = tls.accept(stream).await.unwrap();
-            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-            let message = socket.next().await.unwrap().unwrap();
-            socket.send(message).await.unwrap();
-        }
-    })
-    .await;
-    let config = format!(
-        "servers = [\"{}\"]\nprotocol = \"negotiated\"\nroots_file = {:?}",
-        upstream.url().replace("http:", "https:"),
-        roots.path()
-    );
-    let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-    let url = gateway.url("proxy").replace("http://", "ws://") + "/chat";
-    let mut handshake = url.into_client_request().unwrap();
-    let request = parties.request(Method::GET, "/chat").build::<()>();
-    handshake
-        .headers_mut()
-        .extend(request.into_parts().0.headers);
-    let (mut socket, _) = tokio_tungstenite::connect_async(handshake).await.unwrap();
-    socket.send(Message::text("hello")).await.unwrap();
-    assert!(socket.next().await.unwrap().unwrap() == Message::text("hello"));
 }
 
 #[tokio::test]

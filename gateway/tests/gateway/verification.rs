@@ -174,6 +174,14 @@ async fn a_configuration_that_would_verify_nothing_is_rejected() {
             format!("servers = [\"https://127.0.0.1\"]\nroots_file = {not_pem:?}"),
         ),
         (
+            "roots without tls",
+            format!("servers = [\"http://127.0.0.1\"]\nroots_file = {not_pem:?}"),
+        ),
+        (
+            "a server_name without tls",
+            "servers = [\"http://127.0.0.1\"]\nserver_name = \"a\"".to_owned(),
+        ),
+        (
             "roots do not exist",
             "servers = [\"https://127.0.0.1\"]\nroots_file = \"/nowhere\"".to_owned(),
         ),

@@ -238,7 +238,7 @@ fn servers(name: &str, settings: &Upstream) -> Result<Vec<Arc<Server>>, ConfigEr
         return Err(fault("expected at least one http://host[:port]".to_owned()));
     }
     let https = in_https(settings);
-    let trust = Trust::read(name, settings)?;
+    let trust = Trust::read(name, settings, https)?;
     let group = next_group();
     let server = |text: &String| {
         let uri = origin(text, https).ok_or_else(|| {

@@ -5,8 +5,6 @@
 //! - Trailers of requests, and trailers of responses to clients of HTTP/1.1. gRPC needs neither.
 //! - Interim responses (1xx) from a service of HTTP/2, and those to a client of HTTP/2.
 //! - Bytes in a request target that no URI may have (a space, a quote): it percent-encodes them before anything here sees them.
-//! - A WebSocket whose service responds before pingora has noted that the request has no body, which takes it some microseconds:
-//!   it closes the connection, and the client has to connect again.
 
 mod bounded;
 mod context;
@@ -143,8 +141,8 @@ impl ProxyHttp for Proxy {
             let health = service.map(upstreams::Service::health);
             Error::explain(HTTPStatus(503), health.unwrap_or_default().to_string())
         })?;
-        if request::is_websocket(session.req_header()) && chosen.protocol == Protocol::Negotiated {
-            chosen.only_http1();
+        if request::is_websocket(session.req_header()) && chosen.protocol != Protocol::Http2 {
+            chosen.as_tunnel();
         }
         let mut peer = Box::new(chosen.peer.clone());
         if chosen.protocol != Protocol::Http1 && !session.is_body_empty() {

@@ -3,6 +3,7 @@
 mod health;
 mod names;
 mod tls;
+mod tunnel;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::config::{ConfigError, Document, HealthCheck, Protocol, Upstream};
 use crate::proxy::upstreams::health::Check;
 use crate::proxy::upstreams::names::Names;
 use crate::proxy::upstreams::tls::Trust;
+use crate::proxy::upstreams::tunnel::WriteFirst;
 
 /// How long the start waits for the addresses of all servers. The others are resolved in the background.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
@@ -196,8 +198,9 @@ impl Drop for Service {
 }
 
 impl Chosen {
-    /// For a request that HTTP/2 cannot express. Its connections are kept apart from those on which HTTP/2 was negotiated.
-    pub(crate) fn only_http1(&mut self) {
+    /// For WebSocket, which pingora has over HTTP/1.1 only. Its connections are kept apart from all others.
+    pub(crate) fn as_tunnel(&mut self) {
+        self.peer.options.custom_l4 = Some(Arc::new(WriteFirst));
         self.peer.options.set_http_version(1, 1);
         self.peer.group_key += 1;
         self.protocol = Protocol::Http1;
@@ -318,7 +321,7 @@ fn set_options(peer: &mut HttpPeer, settings: &Upstream, protocol: Protocol) {
 }
 
 /// Connections are shared within a group only. pingora does not compare the authorities that a connection was verified with,
-/// so each upstream of each generation has its own group: an even number, see [`Chosen::only_http1`].
+/// so each upstream of each generation has its own group: an even number, see [`Chosen::as_tunnel`].
 fn next_group() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(2, Ordering::Relaxed)

@@ -43,6 +43,10 @@ pub(crate) struct Listener {
     /// Proxies in front, whose `X-Forwarded-*` and `Forwarded` are passed on.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How long a client may take for the header of a request, may send nothing of its body and read nothing of the response,
+    /// and may keep a connection without a request.
+    #[serde(default = "defaults::client_timeout")]
+    pub(crate) client_timeout_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -86,7 +90,8 @@ pub(crate) enum AskedBy {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Upstream {
-    /// `http://host[:port]` or `https://host[:port]`. All have the same scheme.
+    /// `http://host[:port]` or `https://host[:port]`. All have the same scheme. Requests are shared between all addresses of all
+    /// names, which are resolved again every ten seconds.
     pub(crate) servers: Vec<String>,
     #[serde(default)]
     pub(crate) protocol: Protocol,
@@ -99,11 +104,15 @@ pub(crate) struct Upstream {
     pub(crate) health_check: Option<HealthCheck>,
     #[serde(default = "defaults::connect_timeout")]
     pub(crate) connect_timeout_seconds: u64,
-    /// How long the service may send nothing.
+    /// How long the service may send nothing, counted again from each part of the request that it is sent. Over WebSocket, how
+    /// long both sides may send nothing.
     #[serde(default = "defaults::read_timeout")]
     pub(crate) read_timeout_seconds: u64,
+    /// How long the service may read nothing of a request.
     #[serde(default = "defaults::read_timeout")]
     pub(crate) write_timeout_seconds: u64,
+    /// How long a connection is kept for other requests. Shorter than the service keeps it: a POST that meets the end of a
+    /// connection is not repeated, and its client gets 502.
     #[serde(default = "defaults::idle_timeout")]
     pub(crate) idle_timeout_seconds: u64,
 }
@@ -293,6 +302,10 @@ impl Default for Process {
 }
 
 mod defaults {
+    pub(super) const fn client_timeout() -> u64 {
+        60
+    }
+
     pub(super) const fn connect_timeout() -> u64 {
         5
     }

@@ -12,9 +12,8 @@ mod read;
 use std::path::Path;
 
 pub(crate) use document::{
-    Access, AskedBy, Claim, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField,
-    Listener, LogFormat, LoggedRequests, Operations, Protocol, Route, Tls, Unrepresentable,
-    Upstream,
+    Access, AskedBy, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField, Listener,
+    LogFormat, LoggedRequests, Protocol, Route, Tls, Unrepresentable, Upstream,
 };
 pub(crate) use read::Checked;
 pub(crate) use report::Problems;

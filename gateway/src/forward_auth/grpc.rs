@@ -1,6 +1,9 @@
 //! Questions over gRPC: `envoy.service.auth.v3.Authorization`, the external authorization of Envoy.
 
+use std::net::SocketAddr;
+
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::routing::post_service;
 use envoy_types::ext_authz::v3::pb::{
     Authorization, AuthorizationServer, CheckRequest, CheckResponse, DeniedHttpResponse,
@@ -13,8 +16,9 @@ use http::header::{CONTENT_LENGTH, HeaderName, VARY};
 use http::{HeaderMap, Response, StatusCode, Version};
 use tonic::{Code, Status};
 
-use super::{Asked, bare, for_response, http_question, unwanted};
+use super::{Asked, bare, end, for_response, http_question, unwanted};
 use crate::config::ForwardAuth;
+use crate::operations::Record;
 use crate::policy::{Decision, Passed, Policy, Question};
 
 /// The one method, and nothing else of gRPC: an error of gRPC has the status 200, with which a proxy that asks over HTTP would
@@ -34,12 +38,14 @@ impl Authorization for Asked {
         &self,
         request: tonic::Request<CheckRequest>,
     ) -> Result<tonic::Response<CheckResponse>, Status> {
-        let response = decide(self, request.into_inner()).await;
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(peer)| *peer);
+        let response = decide(self, peer, request.into_inner()).await;
         Ok(tonic::Response::new(response))
     }
 }
 
-async fn decide(asked: &Asked, request: CheckRequest) -> CheckResponse {
+async fn decide(asked: &Asked, peer: Option<SocketAddr>, request: CheckRequest) -> CheckResponse {
     let generation = asked.generation();
     let Some(settings) = generation.forward_auth(asked.number) else {
         return denied(bare(StatusCode::SERVICE_UNAVAILABLE));
@@ -50,7 +56,16 @@ async fn decide(asked: &Asked, request: CheckRequest) -> CheckResponse {
     };
     let policy = generation.policy_for(settings);
     let sent = question.headers.clone();
-    match policy.decide(question).await {
+    let mut record = Record::start("forward_auth");
+    let decision = record.decide(policy, question).await;
+    end(
+        &record,
+        &generation,
+        peer,
+        Version::HTTP_2,
+        decision.status(),
+    );
+    match decision {
         Decision::Pass(passed) => passing(settings, &passed, policy, &sent),
         Decision::Respond(response) => denied(response),
     }

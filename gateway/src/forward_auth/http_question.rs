@@ -1,11 +1,14 @@
 //! Questions over HTTP. The proxy describes the request of its client in header fields of its own.
 
-use axum::body::Body;
-use axum::extract::State;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use std::net::SocketAddr;
 
-use super::{Asked, bare, http_response};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, State};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+
+use super::{Asked, bare, end, http_response};
 use crate::config::{AskedBy, ForwardAuth};
+use crate::operations::Record;
 use crate::policy::Question;
 
 /// A question that names no request.
@@ -17,11 +20,16 @@ enum Undescribed {
 }
 
 /// The body is never read.
-pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> Response<String> {
+pub(super) async fn ask(
+    State(asked): State<Asked>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request<Body>,
+) -> Response<String> {
     let generation = asked.generation();
     let Some(settings) = generation.forward_auth(asked.number) else {
         return bare(StatusCode::SERVICE_UNAVAILABLE);
     };
+    let mut record = Record::start("forward_auth");
     let (head, _) = request.into_parts();
     let described = described(settings, &head.method, &head.uri, &head.headers);
     let (method, uri) = match described {
@@ -45,12 +53,17 @@ pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> R
         AskedBy::EnvoyHttp => head.headers.clone(),
         _ => HeaderMap::new(),
     };
-    let decision = policy.decide(Question {
+    let question = Question {
         method,
         uri,
+        // Only an authority in the URI would be read in another way.
+        version: Version::HTTP_11,
         headers: head.headers,
-    });
-    http_response::of(settings, decision.await, policy, &sent)
+    };
+    let decision = record.decide(policy, question).await;
+    let peer = Some(peer);
+    end(&record, &generation, peer, head.version, decision.status());
+    http_response::of(settings, decision, policy, &sent)
 }
 
 /// The method and URI of the client's request. The proxy sets each of these fields once, whatever the client sent.

@@ -15,9 +15,10 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
-use crate::config::{AskedBy, ForwardAuth};
+use crate::config::{Access, AskedBy, ForwardAuth};
+use crate::operations::{Ended, Record};
 use crate::policy::{Passed, Policy};
 use crate::server::{Current, Generation};
 
@@ -85,6 +86,24 @@ async fn only_from(
     }
 }
 
+/// Writes the line of a question. The status is that of the decision, whatever the proxy is told.
+fn end(
+    record: &Record,
+    generation: &Generation,
+    peer: Option<SocketAddr>,
+    protocol: Version,
+    status: StatusCode,
+) {
+    let ended = Ended {
+        peer: peer.map(|peer| peer.to_string()),
+        protocol,
+        status: Some(status),
+        sent: 0,
+        failed: None,
+    };
+    record.end(&ended, generation.document.log.requests);
+}
+
 /// A response without a body.
 fn bare(status: StatusCode) -> http::Response<String> {
     let mut response = http::Response::new(String::new());
@@ -111,8 +130,9 @@ fn unwanted(
     request: &HeaderMap,
 ) -> Vec<HeaderName> {
     let mut names = Vec::new();
-    // Behind a gate that accepts replays, the services need the credentials: they must check them again.
-    if !asked.insecure_replays {
+    // Behind a gate that accepts replays, the services need the credentials: they must check them again. On a public route,
+    // they are for the service.
+    if !asked.insecure_replays && passed.route.settings.access != Access::Public {
         names.push(HeaderName::from_static("dpop"));
         if !passed.route.settings.keep_authorization {
             names.push(AUTHORIZATION);

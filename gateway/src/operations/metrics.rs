@@ -100,22 +100,15 @@ pub(crate) fn render(generation: &Generation) -> String {
         text,
         "# HELP {HEALTHY_SERVERS} Servers of an upstream that requests can be sent to\n# TYPE {HEALTHY_SERVERS} gauge"
     );
-    for (upstream, healthy) in generation.upstreams.healthy_servers() {
-        let upstream = escaped(upstream);
+    // Names of upstreams have no character that would be escaped in a label.
+    for (upstream, health) in generation.upstreams.health() {
+        let healthy = health.healthy;
         let _ = writeln!(
             text,
             "{HEALTHY_SERVERS}{{upstream=\"{upstream}\"}} {healthy}"
         );
     }
     text
-}
-
-/// A value of a label. Names of upstreams are quoted keys of TOML.
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', r"\\")
-        .replace('"', "\\\"")
-        .replace('\n', r"\n")
 }
 
 pub(crate) fn requests(

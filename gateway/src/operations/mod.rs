@@ -14,7 +14,7 @@ use axum::routing::get;
 
 pub(crate) use self::health::draining;
 pub(crate) use self::log::start as start_log;
-pub(crate) use self::request::{Ended, Record};
+pub(crate) use self::request::{Ended, Failed, Record};
 use crate::server::Current;
 
 /// What is served at the address of `[operations]`, which clients must not reach.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, StatusCode, Version};
-use pingora::prelude::{Error, ErrorSource};
 
 use crate::config::{Access, LoggedRequests};
 use crate::operations::explanation::{self, Explanation};
@@ -27,14 +26,22 @@ pub(crate) struct Record {
 }
 
 /// How a request ended.
-pub(crate) struct Ended<'e> {
+pub(crate) struct Ended {
     pub(crate) peer: Option<String>,
     pub(crate) protocol: Version,
     /// `None`: no response was sent.
     pub(crate) status: Option<StatusCode>,
     /// Bytes of the response's body.
     pub(crate) sent: usize,
-    pub(crate) error: Option<&'e Error>,
+    pub(crate) failed: Option<Failed>,
+}
+
+/// Why a request ended early.
+pub(crate) struct Failed {
+    /// Nothing of it was sent by the client or the service.
+    pub(crate) description: String,
+    /// From a fixed set, for the metric of the service. `None`: the client has caused it.
+    pub(crate) cause: Option<&'static str>,
 }
 
 impl Record {
@@ -66,8 +73,15 @@ impl Record {
         decision
     }
 
+    /// Of a request about which no one is asked.
+    pub(crate) fn malformed(&mut self, question: &Question) {
+        self.method = Some(question.method.clone());
+        self.path = printable(question.uri.path());
+        self.decision = "bad_request";
+    }
+
     /// Writes the line, and counts the request. The line is an error if the gateway could not decide or reach the service.
-    pub(crate) fn end(&self, ended: &Ended<'_>, logged: LoggedRequests) {
+    pub(crate) fn end(&self, ended: &Ended, logged: LoggedRequests) {
         let settings = self.route.as_ref().map(|route| &route.settings);
         let route = settings.map(|settings| settings.path.as_str());
         let upstream = settings
@@ -75,32 +89,24 @@ impl Record {
             .filter(|_| self.listener == "proxy");
         metrics::requests(route, ended.status, self.decision).increment(1);
         metrics::seconds(route).record(self.began.elapsed());
-        // A client that goes away is no fault of the service.
-        let failed = ended
-            .error
-            .filter(|error| self.passed() && *error.esource() != ErrorSource::Downstream);
-        if let (Some(error), Some(upstream)) = (failed, upstream) {
-            metrics::upstream_failures(upstream, reason(error)).increment(1);
+        let failed = ended.failed.as_ref().filter(|_| self.passed());
+        let cause = failed.and_then(|failed| failed.cause);
+        if let (Some(cause), Some(upstream)) = (cause, upstream) {
+            metrics::upstream_failures(upstream, cause).increment(1);
         }
-        if logged == LoggedRequests::Rejected && self.passed() && ended.error.is_none() {
+        if logged == LoggedRequests::Rejected && self.passed() && ended.failed.is_none() {
             return;
         }
         let could_not_decide =
             !self.passed() && ended.status.is_some_and(|status| status.is_server_error());
-        self.write(ended, route, upstream, failed.is_some() || could_not_decide);
+        self.write(ended, route, upstream, cause.is_some() || could_not_decide);
     }
 
     fn passed(&self) -> bool {
         matches!(self.decision, "accepted" | "public" | "preflight")
     }
 
-    fn write(
-        &self,
-        ended: &Ended<'_>,
-        route: Option<&str>,
-        upstream: Option<&str>,
-        is_fault: bool,
-    ) {
+    fn write(&self, ended: &Ended, route: Option<&str>, upstream: Option<&str>, is_fault: bool) {
         /// The level of an event is part of its declaration.
         macro_rules! line {
             ($level:ident) => {
@@ -123,7 +129,7 @@ impl Record {
                     status = ended.status.map(|status| status.as_u16()),
                     upstream,
                     server = self.server,
-                    error = ended.error.map(failure),
+                    error = ended.failed.as_ref().map(|failed| failed.description.as_str()),
                     duration_ms = milliseconds(self.began),
                     sent = ended.sent,
                     "request"
@@ -196,39 +202,4 @@ fn milliseconds(began: Instant) -> f64 {
     #[expect(clippy::cast_precision_loss)]
     let microseconds = began.elapsed().as_micros() as f64;
     microseconds / 1000.0
-}
-
-/// Who failed, and with what. The text of other errors than these can have what the client or the service sent.
-fn failure(error: &Error) -> String {
-    use pingora::ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, HTTPStatus, InvalidCert,
-        TLSHandshakeFailure, TLSHandshakeTimedout,
-    };
-    match error.etype() {
-        ConnectError | ConnectNoRoute | ConnectRefused | ConnectTimedout | HTTPStatus(_)
-        | InvalidCert | TLSHandshakeFailure | TLSHandshakeTimedout => error.to_string(),
-        other => format!("{} {}", error.esource().as_str(), other.as_str())
-            .trim()
-            .to_owned(),
-    }
-}
-
-/// A few groups of pingora's types of errors.
-fn reason(error: &Error) -> &'static str {
-    use pingora::ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H1Error,
-        H2Downgrade, H2Error, HTTPStatus, HandshakeError, InvalidCert, InvalidH2,
-        InvalidHTTPHeader, ReadError, ReadTimedout, SocketError, TLSHandshakeFailure,
-        TLSHandshakeTimedout, WriteError, WriteTimedout,
-    };
-    match error.etype() {
-        ConnectTimedout | TLSHandshakeTimedout => "connect_timeout",
-        ConnectError | ConnectNoRoute | ConnectRefused | SocketError => "connect",
-        HandshakeError | InvalidCert | TLSHandshakeFailure => "tls",
-        ReadTimedout | WriteTimedout => "timeout",
-        ConnectionClosed | ReadError | WriteError => "closed",
-        H1Error | H2Downgrade | H2Error | InvalidH2 | InvalidHTTPHeader => "protocol",
-        HTTPStatus(503) => "no_healthy_server",
-        _ => "other",
-    }
 }

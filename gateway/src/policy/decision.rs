@@ -88,6 +88,16 @@ pub(crate) enum Decision {
     Pass(Passed),
 }
 
+impl Decision {
+    /// That of the response, or 200.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Respond(response) => response.status(),
+            Self::Pass(_) => StatusCode::OK,
+        }
+    }
+}
+
 pub(crate) struct Passed {
     pub(crate) route: Arc<Route>,
     /// The header fields for the service.

@@ -12,4 +12,6 @@ mod problem;
 mod routes;
 
 pub(crate) use decision::{Decision, Passed, Policy, Question};
+pub(crate) use identity::IdentityFields;
+pub(crate) use problem::problem;
 pub(crate) use routes::Route;

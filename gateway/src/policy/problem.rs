@@ -1,6 +1,6 @@
 //! Responses of the gateway itself, apart from those of the layers.
 
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 
 /// A response with a problem (RFC 9457) as its body, in the form of those of `tower_dpop`. The reason is a name from a fixed
@@ -16,6 +16,8 @@ pub(crate) fn problem(status: StatusCode, reason: &'static str, detail: &str) ->
     let mut response = Response::new(body.to_string());
     *response.status_mut() = status;
     let problem = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(CONTENT_TYPE, problem);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, problem);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -52,7 +52,7 @@ impl Generation {
         Ok(Self {
             replays_policy,
             policy: Policy::new(&document, &parts.verifier)?,
-            upstreams: Upstreams::new(&document)?,
+            upstreams: Upstreams::new(&document).await?,
             parts: Arc::new(parts),
             document,
         })

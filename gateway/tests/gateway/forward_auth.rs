@@ -158,7 +158,7 @@ async fn a_valid_request_gets_200_with_the_identity_fields_of_its_client() {
         let gateway = start(&parties, who);
         for (method, path) in [
             ("GET", "/orders?of=me&page=2"),
-            ("DELETE", "/a%2Fb//c/~d"),
+            ("DELETE", "/a%20b/c/~d"),
             ("HEAD", "/"),
         ] {
             let request = parties.request(method.parse().unwrap(), path);
@@ -271,6 +271,11 @@ async fn a_question_must_describe_the_request_as_its_proxy_does() {
                 malformed,
             ),
             ("a URI of another form", with_uri(elsewhere), malformed),
+            (
+                "a path that servers read in different ways",
+                with_uri(&target.replace("/orders", "/orders/%2e%2e/public")),
+                malformed,
+            ),
             (
                 "another method",
                 good.clone().without(method).with(method, "PUT"),

@@ -15,6 +15,11 @@ const LISTENERS: &str = r#"
     address = "127.0.0.1:0"
     [operations]
     address = "127.0.0.1:0"
+    [upstream.gone]
+    servers = ["http://127.0.0.1:1"]
+    [[route]]
+    path = "/gone"
+    upstream = "gone"
 "#;
 
 /// Status and body of `/readyz`.

@@ -19,7 +19,7 @@ fn gateway(parties: &Parties, service: &Service) -> Gateway {
         address = "127.0.0.1:0"
         [upstream.orders]
         servers = ["{url}"]
-        [upstream."two \"servers\""]
+        [upstream.two-servers]
         servers = ["{url}", "http://127.0.0.1:9"]
         [upstream.nowhere]
         servers = ["http://127.0.0.1:9"]
@@ -109,7 +109,7 @@ async fn requests_are_counted_by_route_status_and_decision() {
             1.0,
         ),
         (
-            r#"dpop_gateway_upstream_healthy_servers{upstream="two \"servers\""}"#,
+            r#"dpop_gateway_upstream_healthy_servers{upstream="two-servers"}"#,
             2.0,
         ),
         (r#"dpop_gateway_reloads_total{result="failed"}"#, 0.0),

@@ -182,7 +182,7 @@ async fn a_target_that_is_no_path_is_rejected() {
         ("GET", b"foo:bar://host/admin", 400),
         ("GET", b"http://api.example.com\\/admin", 400),
         ("CONNECT", b"api.example.com:80", 405),
-        ("GET", b"*", 404),
+        ("GET", b"*", 400),
         ("OPTIONS", b"*", 404),
     ];
     let (parties, service) = (Parties::new(), Service::start().await);
@@ -235,7 +235,7 @@ async fn only_the_routes_that_a_path_can_reach_make_it_ambiguous() {
         (b"/other", 404),
         (b"/other/a%2Fb", 404),
         (b"/other/../files", 400),
-        (b"*", 404),
+        (b"*", 400),
     ];
     statuses(config, &gets(rows)).await;
 }

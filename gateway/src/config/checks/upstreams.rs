@@ -78,7 +78,7 @@ fn servers(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Repor
         return;
     };
     if first.is_tls {
-        names(upstream, &parsed, at, report);
+        name(upstream, at, report);
         return;
     }
     for (member, is_set) in [
@@ -98,29 +98,15 @@ fn servers(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Repor
     }
 }
 
-/// The names that certificates are checked for.
-fn names(
-    upstream: &Upstream,
-    servers: &[Server],
-    at: &impl Fn(&str) -> String,
-    report: &mut Report,
-) {
-    match &upstream.server_name {
-        Some(name) if !is_dns_name(name) => {
-            let problem = format!("{name:?}: expected the DNS name that the certificate has");
-            report.error(at("server_name"), problem);
-        }
-        None if servers.iter().any(|server| !is_dns_name(&server.host)) => {
-            let problem =
-                "must be set, because a server has no DNS name: the name in its certificate";
-            report.error(at("server_name"), problem);
-        }
-        _ => {}
+/// The name that certificates are checked for, if it is not that of the URL.
+fn name(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Report) {
+    if let Some(name) = &upstream.server_name
+        && ServerName::try_from(name.as_str()).is_err()
+    {
+        let problem =
+            format!("{name:?}: expected the DNS name or IP address that the certificate has");
+        report.error(at("server_name"), problem);
     }
-}
-
-fn is_dns_name(name: &str) -> bool {
-    matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_)))
 }
 
 fn health_check(check: &HealthCheck, at: &impl Fn(&str) -> String, report: &mut Report) {

@@ -110,7 +110,7 @@ fn cors() {
     const EXPECTED: &str =
         "expected scheme://host[:port], without a path and without a / at the end";
     for (origin, problem) in [
-        ("*", "list the origins of your pages"),
+        ("*", "is every origin, so it must be the only one"),
         (
             "null",
             "is the origin of any page in a sandbox: list the origins of your pages",

@@ -120,10 +120,6 @@ fn settings_that_are_missing() {
             "14:1: listener[0].tls.key_file: must be set",
         ),
         (
-            "server_name = \"orders.internal\"\n",
-            "20:11: upstream.orders.server_name: must be set, because a server has no DNS name: the name in its certificate",
-        ),
-        (
             "upstream = \"stock\"\n",
             "40:1: route[2].upstream: must be set, because a [[listener]] sends requests on: the name of an [upstream.NAME]",
         ),

@@ -180,8 +180,8 @@ fn upstreams() {
         ),
         (
             "server_name = \"orders.internal\"",
-            "server_name = \"10.0.0.1\"",
-            "upstream.orders.server_name: \"10.0.0.1\": expected the DNS name that the certificate has",
+            "server_name = \"orders internal\"",
+            "upstream.orders.server_name: \"orders internal\": expected the DNS name or IP address that the certificate has",
         ),
         (
             "connect_timeout_seconds = 1",

@@ -1,14 +1,20 @@
 //! What the tests start.
 
+mod client;
 mod gateway;
 mod parties;
 mod service;
+mod upstream;
+mod wire;
 
 use std::collections::BTreeSet;
 
+pub use client::Client;
 pub use gateway::{Gateway, Started};
 pub use parties::{PUBLIC_URL, Parties};
 pub use service::Service;
+pub use upstream::{Authority, Seen, Upstream};
+pub use wire::{Wire, head};
 
 /// The names in the first column of the table behind this heading, on the page of the guide for operators. A cell can have several.
 pub fn first_column(heading: &str) -> BTreeSet<String> {
@@ -38,4 +44,34 @@ pub async fn until<T>(what: &str, mut value: impl AsyncFnMut() -> Option<T>) -> 
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("{what}: not within half a minute");
+}
+
+/// A configuration that sends everything to one upstream, with this in its table.
+pub fn forwarding_to(upstream: &str) -> String {
+    format!(
+        r#"
+        [[listener]]
+        address = "127.0.0.1:0"
+        [[route]]
+        path = "/"
+        upstream = "orders"
+        [[identity]]
+        claim = "sub"
+        field = "X-Auth-Subject"
+        [upstream.orders]
+        {upstream}
+        "#
+    )
+}
+
+/// Waits until it is so, a minute at most.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let minute = std::time::Duration::from_secs(60);
+    let happened = tokio::time::timeout(minute, wait).await;
+    assert!(happened.is_ok(), "it did not happen: {what}");
 }

@@ -57,7 +57,7 @@ impl Routes {
                 settings: settings.clone(),
             });
             match places.iter_mut().find(|place| place.readings == readings) {
-                Some(place) => place.routes.push(route),
+                Some(place) => place.add(route)?,
                 None => places.push(Place {
                     readings,
                     routes: vec![route],
@@ -126,6 +126,25 @@ impl Routes {
 }
 
 impl Place {
+    /// Of two routes for the same requests, the second would never decide.
+    fn add(&mut self, route: Arc<Route>) -> Result<(), ConfigError> {
+        let methods = &route.methods;
+        let is_same = |other: &Arc<Route>| {
+            let shares = methods.iter().any(|method| other.methods.contains(method));
+            let all = methods.is_empty() && other.methods.is_empty();
+            other.settings.exact == route.settings.exact && (shares || all)
+        };
+        if self.routes.iter().any(is_same) {
+            return Err(ConfigError {
+                place: format!("route {}: path", route.settings.path),
+                problem: "another route has the same path, and one of its methods".to_owned(),
+            });
+        }
+        self.routes.push(route);
+        Ok(())
+    }
+
+    /// How many come first.
     fn exact(&self) -> usize {
         self.routes.partition_point(|route| route.settings.exact)
     }

@@ -115,6 +115,7 @@ async fn each_defect_is_rejected_where_nonces_are_required() {
         (failed.status, failed.nonces.len()),
         (StatusCode::NOT_FOUND, 0)
     );
+    assert_eq!(failed.cache_control, None);
 
     let received = service.received().len();
     parties.client = parties.client.with_nonces_of(&rules);

@@ -14,8 +14,13 @@ use crate::proof::replay::redis::store::RedisReplayStore;
 use crate::proof::replay::while_unavailable::WhileUnavailable;
 use crate::proof::rules::ProofRules;
 use crate::resource::verifier::Verifier;
-use crate::settings::document::{Document, Issuer, KeyPlace, Nonces};
+use crate::settings::document::{Document, Issuer, KeyPlace, Nonces, Redis};
 use crate::settings::fault::Fault;
+#[cfg(feature = "jwks")]
+use crate::settings::lasting::KeyAccess;
+use crate::settings::lasting::Lasting;
+#[cfg(feature = "redis")]
+use crate::settings::lasting::RedisAccess;
 use crate::settings::secrets::Secrets;
 use crate::time::Timestamp;
 use crate::tokens::claims::Claims;
@@ -41,6 +46,7 @@ pub struct Parts<C = Claims> {
     /// The replay store, if it is Redis: for health checks. (Feature `redis`.)
     #[cfg(feature = "redis")]
     pub redis: Option<RedisReplayStore>,
+    pub(crate) lasting: Lasting,
 }
 
 /// The keys of an issuer, from a file or from the network.
@@ -77,15 +83,21 @@ impl Document {
         not(any(feature = "jwks", feature = "redis")),
         expect(clippy::unused_async, reason = "as with the features")
     )]
-    pub(crate) async fn assemble<C>(&self, secrets: &Secrets) -> Result<Parts<C>, Fault>
+    /// Takes over what it can from an earlier verifier.
+    pub(crate) async fn assemble<C>(
+        &self,
+        secrets: &Secrets,
+        previous: Option<&Lasting>,
+    ) -> Result<Parts<C>, Fault>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let nonces = self.nonces(secrets)?;
-        let rules = self.rules(nonces.clone())?;
+        let nonces = self.nonces(secrets, previous)?;
+        let memory = self.memory(previous);
+        let rules = self.rules(nonces.clone(), memory.clone())?;
         let mut keys = Vec::new();
         for (number, issuer) in self.issuer.iter().enumerate() {
-            keys.push(self.keys(number, issuer)?);
+            keys.push(self.keys(number, issuer, previous)?);
         }
         #[cfg(feature = "jwks")]
         let remote = remote(&keys);
@@ -95,23 +107,44 @@ impl Document {
         #[cfg(not(feature = "introspection"))]
         let tokens = Tokens::Issuers(tokens);
         #[cfg(feature = "redis")]
-        let (rules, redis) = self.with_redis(rules, secrets).await?;
+        let (rules, redis) = self
+            .with_redis(rules, memory.clone(), secrets, previous)
+            .await?;
         #[cfg(feature = "jwks")]
-        self.fetch(&remote).await?;
+        self.fetch(&self.new_keys(&remote, previous)).await?;
         Ok(Parts {
             verifier: self.verifier(rules, tokens),
+            lasting: Lasting {
+                memory,
+                generated_nonces: nonces
+                    .clone()
+                    .filter(|_| matches!(self.nonces, Nonces::Generated)),
+                #[cfg(feature = "jwks")]
+                keys: self.with_access(&remote),
+                #[cfg(feature = "redis")]
+                redis: redis
+                    .as_ref()
+                    .map(|(access, store)| (access.clone(), store.clone())),
+            },
             nonces,
             #[cfg(feature = "jwks")]
             keys: remote.into_iter().map(|(_, keys)| keys).collect(),
             #[cfg(feature = "redis")]
-            redis,
+            redis: redis.map(|(_, store)| store),
         })
     }
 
-    fn nonces(&self, secrets: &Secrets) -> Result<Option<StatelessNonces>, Fault> {
+    fn nonces(
+        &self,
+        secrets: &Secrets,
+        previous: Option<&Lasting>,
+    ) -> Result<Option<StatelessNonces>, Fault> {
+        let generated = previous.and_then(|previous| previous.generated_nonces.clone());
         Ok(match &self.nonces {
             Nonces::Off => None,
-            Nonces::Generated => Some(StatelessNonces::new(NonceSecret::generate())),
+            Nonces::Generated => {
+                Some(generated.unwrap_or_else(|| StatelessNonces::new(NonceSecret::generate())))
+            }
             Nonces::Secrets(reference) => {
                 let secrets = secrets.of_nonces("nonces", reference)?;
                 Some(StatelessNonces::new(secrets))
@@ -119,7 +152,11 @@ impl Document {
         })
     }
 
-    fn rules(&self, nonces: Option<StatelessNonces>) -> Result<ProofRules, Fault> {
+    fn rules(
+        &self,
+        nonces: Option<StatelessNonces>,
+        memory: Option<MemoryReplayStore>,
+    ) -> Result<ProofRules, Fault> {
         let mut urls = self.public_urls()?;
         let first = ProofRules::new(urls.remove(0));
         let mut rules = urls
@@ -133,49 +170,77 @@ impl Document {
         if self.insecure_one_use_per_node {
             rules = rules.with_insecure_one_use_per_node();
         }
-        if self.replay_memory_limit.is_some() {
-            rules = rules.with_replay_store(self.memory());
+        if let Some(memory) = memory {
+            rules = rules.with_replay_store(memory);
         }
         Ok(rules)
     }
 
-    fn memory(&self) -> MemoryReplayStore {
-        self.replay_memory_limit
-            .map_or_else(MemoryReplayStore::default, MemoryReplayStore::with_limit)
+    /// The replay store in memory. `None`: Redis alone.
+    fn memory(&self, previous: Option<&Lasting>) -> Option<MemoryReplayStore> {
+        let node_memory = |redis: &Redis| redis.insecure_node_memory;
+        if !self.redis.as_ref().is_none_or(node_memory) {
+            return None;
+        }
+        let memory = previous.and_then(|previous| previous.memory.clone());
+        Some(memory.unwrap_or_else(|| {
+            self.replay_memory_limit
+                .map_or_else(MemoryReplayStore::default, MemoryReplayStore::with_limit)
+        }))
     }
 
     #[cfg(feature = "redis")]
     async fn with_redis(
         &self,
         rules: ProofRules,
+        memory: Option<MemoryReplayStore>,
         secrets: &Secrets,
-    ) -> Result<(ProofRules, Option<RedisReplayStore>), Fault> {
+        previous: Option<&Lasting>,
+    ) -> Result<(ProofRules, Option<(RedisAccess, RedisReplayStore)>), Fault> {
         let Some(redis) = &self.redis else {
             return Ok((rules, None));
         };
         let password = redis.password.as_ref();
         let password = password.map(|reference| secrets.read("redis.password", reference));
         let password = password.transpose()?;
-        let password = password.as_ref().map(|password| password.as_str());
-        let store = self.connect(redis, password).await?;
-        let handle = Some(store.clone());
-        let rules = if redis.insecure_node_memory {
-            let store = WhileUnavailable::insecurely_by_node_memory(store, self.memory());
-            rules.with_replay_store(store)
-        } else {
-            rules.with_replay_store(store)
+        let access = RedisAccess::new(redis, password.as_ref());
+        let store = match previous.and_then(|previous| previous.redis(&access)) {
+            Some(store) => store,
+            None => {
+                let password = password.as_ref().map(|password| password.as_str());
+                self.connect(redis, password).await?
+            }
+        };
+        let handle = Some((access, store.clone()));
+        let rules = match memory {
+            Some(memory) => {
+                let store = WhileUnavailable::insecurely_by_node_memory(store, memory);
+                rules.with_replay_store(store)
+            }
+            None => rules.with_replay_store(store),
         };
         Ok((rules, handle))
     }
 
-    fn keys(&self, number: usize, issuer: &Issuer) -> Result<Keys, Fault> {
+    #[cfg_attr(
+        not(feature = "jwks"),
+        expect(unused_variables, reason = "as with the feature")
+    )]
+    fn keys(
+        &self,
+        number: usize,
+        issuer: &Issuer,
+        previous: Option<&Lasting>,
+    ) -> Result<Keys, Fault> {
         let KeyPlace::File(file) = &issuer.keys else {
             #[cfg(feature = "jwks")]
-            return Ok(Keys::Fetched(self.remote_keys(
-                number,
-                issuer,
-                self.http.client()?,
-            )?));
+            {
+                // Also if the keys are taken over: `http` is checked.
+                let new = self.remote_keys(number, issuer, self.http.client()?)?;
+                let access = KeyAccess::new(self, issuer);
+                let known = previous.and_then(|previous| previous.keys(&access));
+                return Ok(Keys::Fetched(known.unwrap_or(new)));
+            }
             #[cfg(not(feature = "jwks"))]
             unreachable!("checked when the settings were read");
         };
@@ -186,6 +251,32 @@ impl Document {
         let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
         let keys = KeySet::read(&json, Some(&issuer.url)).map_err(|error| failed(&error))?;
         Ok(Keys::Fixed(keys))
+    }
+
+    /// Each of these keys with what it depends on.
+    #[cfg(feature = "jwks")]
+    fn with_access(&self, keys: &[(usize, RemoteKeys)]) -> Vec<(KeyAccess, RemoteKeys)> {
+        let access = |number: usize| KeyAccess::new(self, &self.issuer[number]);
+        let keys = keys.iter();
+        keys.map(|(number, keys)| (access(*number), keys.clone()))
+            .collect()
+    }
+
+    /// Those of the keys that were not taken over.
+    #[cfg(feature = "jwks")]
+    fn new_keys(
+        &self,
+        keys: &[(usize, RemoteKeys)],
+        previous: Option<&Lasting>,
+    ) -> Vec<(usize, RemoteKeys)> {
+        let mut keys = keys.to_vec();
+        if let Some(previous) = previous {
+            keys.retain(|(number, _)| {
+                let access = KeyAccess::new(self, &self.issuer[*number]);
+                previous.keys(&access).is_none()
+            });
+        }
+        keys
     }
 
     fn issuers<C>(&self, keys: Vec<Keys>) -> Result<Issuers<C>, Fault>

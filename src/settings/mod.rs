@@ -12,6 +12,7 @@ pub(crate) mod remote;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod checks;
+pub(crate) mod lasting;
 pub(crate) mod assemble;
 pub(crate) mod build;
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use upstreams::Upstreams;
 
@@ -16,11 +18,13 @@ use crate::server::{Current, Generation};
 
 pub(crate) struct Proxy {
     current: Current,
+    running: TaskTracker,
 }
 
 impl Proxy {
-    pub(crate) const fn new(current: Current) -> Self {
-        Self { current }
+    /// Its requests are counted as running until they have ended.
+    pub(crate) const fn new(current: Current, running: TaskTracker) -> Self {
+        Self { current, running }
     }
 }
 
@@ -29,6 +33,7 @@ pub(crate) struct Context {
     /// A reload does not change what a request meets.
     generation: Arc<Generation>,
     passed: Option<Passed>,
+    _running: TaskTrackerToken,
 }
 
 #[async_trait]
@@ -39,6 +44,7 @@ impl ProxyHttp for Proxy {
         Context {
             generation: self.current.load_full(),
             passed: None,
+            _running: self.running.token(),
         }
     }
 

@@ -15,4 +15,7 @@ pub(crate) struct Arguments {
     /// Checks the configuration, and says what is wrong and where
     #[arg(long)]
     pub(crate) check: bool,
+    /// Given by the running process to the one that takes over (SIGUSR2)
+    #[arg(long, hide = true)]
+    pub(crate) upgrade: bool,
 }

@@ -1,6 +1,7 @@
 //! The program.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -40,9 +41,27 @@ impl Gateway {
         Self { folder, config }
     }
 
-    pub fn start(self) -> Started {
+    /// Replaces a part of the configuration.
+    #[track_caller]
+    pub fn edited(mut self, old: &str, new: &str) -> Self {
+        assert!(
+            self.config.contains(old),
+            "{old:?} is not in\n{}",
+            self.config
+        );
+        self.config = self.config.replace(old, new);
+        self
+    }
+
+    /// Writes the file, and returns its path.
+    pub fn write(&self) -> PathBuf {
         let path = self.folder.path().join("gateway.toml");
         std::fs::write(&path, &self.config).unwrap();
+        path
+    }
+
+    pub fn start(self) -> Started {
+        let path = self.write();
         let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"))
             .arg("--config")
             .arg(&path)

@@ -25,7 +25,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long connections without a request stay open at the end. A client that has just sent a request on one of them gets its
 /// response, with `Connection: close`. If they were closed at once, this request would fail (RFC 9112 section 9.5).
-const IDLE_AT_THE_END: Duration = Duration::from_secs(1);
+const IDLE_AT_THE_END: Duration = Duration::from_secs(2);
 /// After an error of the process, such as too many open files: others may end meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use http::Method;
 use tower_dpop::testing::TestRequest;
 
-use crate::support::{Certificate, Gateway, Parties, Program, Service};
+use crate::support::{Certificate, Gateway, Parties, Program, Service, eventually};
 
 /// Listeners of all kinds, with TLS if that is this text.
 fn configuration(service: &str, tls: &str) -> String {
@@ -231,6 +231,57 @@ async fn connections_without_a_request_do_not_keep_the_process() {
     let ended = tokio::task::spawn_blocking(move || program.ended());
     assert_eq!(ended.await.unwrap().code(), Some(0));
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_on_its_way_at_the_end_is_the_last_of_its_connection() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let mut program = Program::start(Gateway::new(&parties, &configuration(&service.url, "")));
+    let orders = || head(&parties.request(Method::GET, "/orders"), "");
+    let health = || "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
+    let mut connections = [
+        ("proxy", orders(), orders()),
+        ("operations", health(), health()),
+    ]
+    .map(|(name, first, second)| {
+        let address = program.url(name).replace("http://", "");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(first.as_bytes()).unwrap();
+        let response = read_response(&mut stream);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{name}: {response}");
+        assert!(
+            !response.contains("connection: close"),
+            "{name}: {response}"
+        );
+        (name, stream, second)
+    });
+    program.signal("TERM");
+    for name in ["proxy", "operations"] {
+        let address = program.url(name).replace("http://", "");
+        eventually("it accepts no connection", || {
+            TcpStream::connect(&address).err()
+        });
+    }
+    for (_, stream, second) in &mut connections {
+        stream.write_all(second.as_bytes()).unwrap();
+    }
+    for (name, stream, _) in &mut connections {
+        let response = read_response(stream);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{name}: {response}");
+        assert!(response.contains("connection: close"), "{name}: {response}");
+    }
+    assert_eq!(program.ended().code(), Some(0));
+}
+
+/// A response with a `Content-Length`. Its head is returned in lower case, but for the first line.
+fn read_response(stream: &mut TcpStream) -> String {
+    let head = read_head(stream);
+    let (status, fields) = head.split_once("\r\n").unwrap();
+    let fields = fields.to_lowercase();
+    let length = fields.split("content-length: ").nth(1).unwrap();
+    let length = length.split("\r\n").next().unwrap().parse().unwrap();
+    stream.read_exact(&mut vec![0; length]).unwrap();
+    format!("{status}\r\n{fields}")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,5 +9,5 @@ mod service;
 pub use gateway::{Gateway, Started};
 pub use load::Load;
 pub use parties::Parties;
-pub use program::{Certificate, Program, signal_to};
+pub use program::{Certificate, Program, eventually, signal_to};
 pub use service::Service;

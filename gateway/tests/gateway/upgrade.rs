@@ -47,6 +47,7 @@ async fn no_request_fails_while_another_process_takes_over() {
     };
     assert_ne!(successor, program.id());
     // At the same address.
+    program.await_processes(2);
     let output = program.output();
     let lines: Vec<_> = output.lines().collect();
     assert_eq!(lines[0], lines[1]);
@@ -61,6 +62,7 @@ async fn a_new_process_has_the_new_addresses() {
     program.edit("# more routes", operations);
     program.signal("USR2");
     program.await_log("stopped: all requests have ended", 1);
+    program.await_processes(2);
     let output = program.output();
     let (first, second) = output.trim().split_once('\n').unwrap();
     let added = second.strip_prefix(first).unwrap();

@@ -71,7 +71,7 @@ impl Program {
     #[track_caller]
     pub fn start_with(gateway: Gateway, variables: &[(&str, &Path)]) -> Self {
         let mut program = Self::spawn(gateway, variables);
-        program.await_start(1);
+        program.await_start();
         program
     }
 
@@ -106,12 +106,18 @@ impl Program {
         }
     }
 
-    /// Waits for the start-up line of the process with this number.
-    #[track_caller]
-    pub fn await_start(&mut self, number: usize) {
+    fn await_start(&mut self) {
         eventually("the gateway listens", || {
-            let failed = number == 1 && self.child.try_wait().unwrap().is_some();
+            let failed = self.child.try_wait().unwrap().is_some();
             assert!(!failed, "the gateway did not start:\n{}", self.log());
+            self.output.text().ends_with('\n').then_some(())
+        });
+    }
+
+    /// Waits for the start-up lines of so many processes.
+    #[track_caller]
+    pub fn await_processes(&self, number: usize) {
+        eventually("another start-up line", || {
             (self.output.text().lines().count() >= number).then_some(())
         });
     }

@@ -93,11 +93,13 @@ async fn serve(
     inherited: Inherited,
     predecessor: Option<&Predecessor>,
 ) -> Result<(), String> {
-    let signals = Signals::listen().map_err(|error| error.to_string())?;
+    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let program = Program::of_this_process().map_err(|error| error.to_string())?;
-    let generation = Generation::build(document, None)
-        .await
-        .map_err(|error| error.to_string())?;
+    let generation = tokio::select! {
+        built = Generation::build(document, None) => built.map_err(|error| error.to_string())?,
+        // Redis and issuers may be waited for.
+        () = signals.stop.told() => return Err("told to stop before it could serve".to_owned()),
+    };
     let current: Current = Arc::new(ArcSwap::from_pointee(generation));
     let (listeners, line) = listeners::start(&current, inherited)?;
     match predecessor {

@@ -16,8 +16,13 @@ use crate::proof::replay::redis::store::RedisReplayStore;
 use crate::proof::replay::while_unavailable::WhileUnavailable;
 use crate::proof::rules::ProofRules;
 use crate::resource::verifier::Verifier;
-use crate::settings::document::{Document, Issuer, KeyPlace, Nonces};
+use crate::settings::document::{Document, Issuer, KeyPlace, Nonces, Redis};
 use crate::settings::fault::Fault;
+#[cfg(feature = "jwks")]
+use crate::settings::lasting::KeyAccess;
+use crate::settings::lasting::Lasting;
+#[cfg(feature = "redis")]
+use crate::settings::lasting::RedisAccess;
 use crate::settings::secrets::Secrets;
 use crate::time::Timestamp;
 use crate::tokens::claims::Claims;
@@ -43,18 +48,7 @@ pub struct Parts<C = Claims> {
     /// The replay store, if it is Redis: for health checks. (Feature `redis`.)
     #[cfg(feature = "redis")]
     pub redis: Option<RedisReplayStore>,
-}
-
-/// What is built before anything is reached.
-pub(crate) struct Local<C> {
-    rules: ProofRules,
-    tokens: Tokens<C>,
-    nonces: Option<StatelessNonces>,
-    /// Handles to the keys that are fetched, with the numbers of their issuers.
-    #[cfg(feature = "jwks")]
-    remote: Vec<(usize, RemoteKeys)>,
-    #[cfg(feature = "redis")]
-    server: Option<RedisServer>,
+    pub(crate) lasting: Lasting,
 }
 
 /// The keys of an issuer, from a file or from the network.
@@ -87,11 +81,16 @@ impl KeySource for Keys {
 }
 
 impl Document {
+    /// Takes over what it can from an earlier verifier.
     #[cfg_attr(
         not(any(feature = "jwks", feature = "redis")),
         expect(clippy::unused_async, reason = "as with the features")
     )]
-    pub(crate) async fn assemble<C>(&self, secrets: &Secrets) -> Result<Parts<C>, Fault>
+    pub(crate) async fn assemble<C>(
+        &self,
+        secrets: &Secrets,
+        previous: Option<&Lasting>,
+    ) -> Result<Parts<C>, Fault>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -99,35 +98,55 @@ impl Document {
             rules,
             tokens,
             nonces,
+            memory,
             #[cfg(feature = "jwks")]
             remote,
             #[cfg(feature = "redis")]
-            server,
-        } = self.local(secrets)?;
+            redis,
+        } = self.local(secrets, previous)?;
         #[cfg(feature = "redis")]
-        let (rules, redis) = self.with_redis(rules, server).await?;
+        let (rules, redis) = self
+            .with_redis(rules, memory.clone(), redis, previous)
+            .await?;
         #[cfg(feature = "jwks")]
-        self.fetch(&remote).await?;
+        self.fetch(&self.new_keys(&remote, previous)).await?;
         Ok(Parts {
             verifier: self.verifier(rules, tokens),
+            lasting: Lasting {
+                memory,
+                generated_nonces: nonces
+                    .clone()
+                    .filter(|_| matches!(self.nonces, Nonces::Generated)),
+                #[cfg(feature = "jwks")]
+                keys: self.with_access(&remote),
+                #[cfg(feature = "redis")]
+                redis: redis
+                    .as_ref()
+                    .map(|(access, store)| (access.clone(), store.clone())),
+            },
             nonces,
             #[cfg(feature = "jwks")]
             keys: remote.into_iter().map(|(_, keys)| keys).collect(),
             #[cfg(feature = "redis")]
-            redis,
+            redis: redis.map(|(_, store)| store),
         })
     }
 
     /// All that needs no network. Files and secrets are read.
-    pub(crate) fn local<C>(&self, secrets: &Secrets) -> Result<Local<C>, Fault>
+    pub(crate) fn local<C>(
+        &self,
+        secrets: &Secrets,
+        previous: Option<&Lasting>,
+    ) -> Result<Local<C>, Fault>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let nonces = self.nonces(secrets)?;
-        let rules = self.rules(nonces.clone())?;
+        let nonces = self.nonces(secrets, previous)?;
+        let memory = self.memory(previous);
+        let rules = self.rules(nonces.clone(), memory.clone())?;
         let mut keys = Vec::new();
         for (number, issuer) in self.issuer.iter().enumerate() {
-            keys.push(self.keys(number, issuer)?);
+            keys.push(self.keys(number, issuer, previous)?);
         }
         #[cfg(feature = "jwks")]
         let remote = remote(&keys);
@@ -137,24 +156,34 @@ impl Document {
         #[cfg(not(feature = "introspection"))]
         let tokens = Tokens::Issuers(tokens);
         #[cfg(feature = "redis")]
-        let server = self.redis.as_ref();
-        #[cfg(feature = "redis")]
-        let server = server.map(|redis| redis.server_with_secrets(secrets));
+        let redis = self.redis.as_ref().map(|redis| {
+            let access = redis.access(secrets)?;
+            let server = redis.server_with(&access)?;
+            Ok((access, server))
+        });
         Ok(Local {
             rules,
             tokens,
             nonces,
+            memory,
             #[cfg(feature = "jwks")]
             remote,
             #[cfg(feature = "redis")]
-            server: server.transpose()?,
+            redis: redis.transpose()?,
         })
     }
 
-    fn nonces(&self, secrets: &Secrets) -> Result<Option<StatelessNonces>, Fault> {
+    fn nonces(
+        &self,
+        secrets: &Secrets,
+        previous: Option<&Lasting>,
+    ) -> Result<Option<StatelessNonces>, Fault> {
+        let generated = previous.and_then(|previous| previous.generated_nonces.clone());
         Ok(match &self.nonces {
             Nonces::Off => None,
-            Nonces::Generated => Some(StatelessNonces::new(NonceSecret::generate())),
+            Nonces::Generated => {
+                Some(generated.unwrap_or_else(|| StatelessNonces::new(NonceSecret::generate())))
+            }
             Nonces::Secrets(reference) => {
                 let secrets = secrets.of_nonces("nonces", reference)?;
                 Some(StatelessNonces::new(secrets))
@@ -162,7 +191,11 @@ impl Document {
         })
     }
 
-    fn rules(&self, nonces: Option<StatelessNonces>) -> Result<ProofRules, Fault> {
+    fn rules(
+        &self,
+        nonces: Option<StatelessNonces>,
+        memory: Option<MemoryReplayStore>,
+    ) -> Result<ProofRules, Fault> {
         let mut urls = self.public_urls()?;
         let first = ProofRules::new(urls.remove(0));
         let mut rules = urls
@@ -176,45 +209,70 @@ impl Document {
         if self.insecure_one_use_per_node {
             rules = rules.with_insecure_one_use_per_node();
         }
-        if self.replay_memory_limit.is_some() {
-            rules = rules.with_replay_store(self.memory());
+        if let Some(memory) = memory {
+            rules = rules.with_replay_store(memory);
         }
         Ok(rules)
     }
 
-    fn memory(&self) -> MemoryReplayStore {
-        self.replay_memory_limit
-            .map_or_else(MemoryReplayStore::default, MemoryReplayStore::with_limit)
+    /// The replay store in memory. `None`: Redis alone.
+    fn memory(&self, previous: Option<&Lasting>) -> Option<MemoryReplayStore> {
+        let node_memory = |redis: &Redis| redis.insecure_node_memory;
+        if !self.redis.as_ref().is_none_or(node_memory) {
+            return None;
+        }
+        let memory = previous.and_then(|previous| previous.memory.clone());
+        Some(memory.unwrap_or_else(|| {
+            self.replay_memory_limit
+                .map_or_else(MemoryReplayStore::default, MemoryReplayStore::with_limit)
+        }))
     }
 
     #[cfg(feature = "redis")]
     async fn with_redis(
         &self,
         rules: ProofRules,
-        server: Option<RedisServer>,
-    ) -> Result<(ProofRules, Option<RedisReplayStore>), Fault> {
-        let (Some(redis), Some(server)) = (&self.redis, server) else {
+        memory: Option<MemoryReplayStore>,
+        redis: Option<(RedisAccess, RedisServer)>,
+        previous: Option<&Lasting>,
+    ) -> Result<(ProofRules, Option<(RedisAccess, RedisReplayStore)>), Fault> {
+        let (Some(settings), Some((access, server))) = (&self.redis, redis) else {
             return Ok((rules, None));
         };
-        let store = self.connect(redis, server).await?;
-        let handle = Some(store.clone());
-        let rules = if redis.insecure_node_memory {
-            let store = WhileUnavailable::insecurely_by_node_memory(store, self.memory());
-            rules.with_replay_store(store)
-        } else {
-            rules.with_replay_store(store)
+        let store = match previous.and_then(|previous| previous.redis(&access)) {
+            Some(store) => store,
+            None => self.connect(settings, server).await?,
+        };
+        let handle = Some((access, store.clone()));
+        let rules = match memory {
+            Some(memory) => {
+                let store = WhileUnavailable::insecurely_by_node_memory(store, memory);
+                rules.with_replay_store(store)
+            }
+            None => rules.with_replay_store(store),
         };
         Ok((rules, handle))
     }
 
-    fn keys(&self, number: usize, issuer: &Issuer) -> Result<Keys, Fault> {
+    #[cfg_attr(
+        not(feature = "jwks"),
+        expect(unused_variables, reason = "as with the feature")
+    )]
+    fn keys(
+        &self,
+        number: usize,
+        issuer: &Issuer,
+        previous: Option<&Lasting>,
+    ) -> Result<Keys, Fault> {
         let KeyPlace::File(file) = &issuer.keys else {
             #[cfg(feature = "jwks")]
-            return Ok(Keys::Fetched(self.remote_keys(
-                number,
-                issuer,
-                self.http.client()?,
-            )?));
+            {
+                // Also if the keys are taken over: `http` is checked.
+                let new = self.remote_keys(number, issuer, self.http.client()?)?;
+                let access = KeyAccess::new(self, issuer);
+                let known = previous.and_then(|previous| previous.keys(&access));
+                return Ok(Keys::Fetched(known.unwrap_or(new)));
+            }
             #[cfg(not(feature = "jwks"))]
             unreachable!("checked when the settings were read");
         };
@@ -225,6 +283,32 @@ impl Document {
         let json = fs::read_to_string(file).map_err(|error| failed(&error))?;
         let keys = KeySet::read(&json, Some(&issuer.url)).map_err(|error| failed(&error))?;
         Ok(Keys::Fixed(keys))
+    }
+
+    /// Each of these keys with what it depends on.
+    #[cfg(feature = "jwks")]
+    fn with_access(&self, keys: &[(usize, RemoteKeys)]) -> Vec<(KeyAccess, RemoteKeys)> {
+        let access = |number: usize| KeyAccess::new(self, &self.issuer[number]);
+        let keys = keys.iter();
+        keys.map(|(number, keys)| (access(*number), keys.clone()))
+            .collect()
+    }
+
+    /// Those of the keys that were not taken over.
+    #[cfg(feature = "jwks")]
+    fn new_keys(
+        &self,
+        keys: &[(usize, RemoteKeys)],
+        previous: Option<&Lasting>,
+    ) -> Vec<(usize, RemoteKeys)> {
+        let mut keys = keys.to_vec();
+        if let Some(previous) = previous {
+            keys.retain(|(number, _)| {
+                let access = KeyAccess::new(self, &self.issuer[*number]);
+                previous.keys(&access).is_none()
+            });
+        }
+        keys
     }
 
     fn issuers<C>(&self, keys: Vec<Keys>) -> Result<Issuers<C>, Fault>
@@ -314,6 +398,19 @@ impl Document {
         }
         verifier
     }
+}
+
+/// What a verifier is built from, before a server is contacted.
+pub(crate) struct Local<C> {
+    rules: ProofRules,
+    tokens: Tokens<C>,
+    nonces: Option<StatelessNonces>,
+    memory: Option<MemoryReplayStore>,
+    /// With the numbers of their issuers.
+    #[cfg(feature = "jwks")]
+    remote: Vec<(usize, RemoteKeys)>,
+    #[cfg(feature = "redis")]
+    redis: Option<(RedisAccess, RedisServer)>,
 }
 
 /// The verifier of all tokens.

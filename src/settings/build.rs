@@ -167,7 +167,55 @@ impl Settings {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let parts = self.document.assemble(&self.secrets).await;
+        let parts = self.document.assemble(&self.secrets, None).await;
+        parts.map_err(|fault| self.named(fault))
+    }
+
+    /// As [`build_parts`](Self::build_parts), for a service that reads its settings again while it runs: the new verifier
+    /// knows the proofs that the previous one has accepted. All files and secrets are read again.
+    ///
+    /// These are taken over from the parts before:
+    ///
+    /// - the replay store in memory, if both have one, and with it the nonces of clients. It keeps its limit.
+    /// - the connection to Redis, if `redis`, its password and its roots are the same.
+    /// - the secret of nonces, if both times `nonces` is `generated`.
+    /// - the fetched keys of each issuer with the same URLs, if `http` and its roots are the same. So an issuer that is
+    ///   unreachable at this moment does not matter.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_dpop::settings::{Parts, Settings};
+    ///
+    /// # async fn example(document: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let settings: Settings = toml::from_str(document)?;
+    /// let first: Parts = settings.build_parts().await?;
+    ///
+    /// // Later, when the document has changed:
+    /// let settings: Settings = toml::from_str(document)?;
+    /// let second = settings.build_parts_after(&first).await?;
+    /// # let _ = second;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Self::build). The previous verifier is not affected.
+    ///
+    /// # Security
+    ///
+    /// A record is kept as long as the verifier that accepted the proof would accept it again. If the new `freshness` accepts
+    /// proofs for longer, a proof whose record has been dropped can be used once more ([verifiers with different
+    /// freshness](crate::guide::several_nodes#verifiers-with-different-freshness)). If the replay store is another one (Redis
+    /// instead of memory, or another server), it does not know the proofs of before, as after a restart: then only nonces
+    /// prevent a second use.
+    pub async fn build_parts_after<C>(&self, previous: &Parts<C>) -> Result<Parts<C>, SettingsError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let lasting = Some(&previous.lasting);
+        let parts = self.document.assemble(&self.secrets, lasting).await;
         parts.map_err(|fault| self.named(fault))
     }
 
@@ -178,7 +226,7 @@ impl Settings {
     ///
     /// A file or a secret cannot be read or is invalid.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let local = self.document.local::<Claims>(&self.secrets);
+        let local = self.document.local::<Claims>(&self.secrets, None);
         local.map(drop).map_err(|fault| self.named(fault))
     }
 

@@ -54,7 +54,7 @@ pub(crate) struct Issuer {
 }
 
 /// Where the keys of an issuer are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyPlace {
     Discovered,
     DiscoveredAt(String),
@@ -76,7 +76,7 @@ pub(crate) struct Introspection {
 }
 
 /// Requests to issuers.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Http {
     pub(crate) timeout_seconds: Option<u64>,
@@ -92,7 +92,7 @@ pub(crate) enum Nonces {
     Secrets(SecretReference),
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Redis {
     pub(crate) url: Option<String>,

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod secrets;
 pub(crate) mod variables;
 pub(crate) mod document;
+pub(crate) mod lasting;
 #[cfg(any(feature = "jwks", feature = "introspection"))]
 pub(crate) mod remote;
 #[cfg(feature = "redis")]

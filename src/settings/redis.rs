@@ -7,6 +7,7 @@ use crate::proof::replay::redis::start_error::RedisStartError;
 use crate::proof::replay::redis::store::RedisReplayStore;
 use crate::settings::document::{Document, Redis};
 use crate::settings::fault::Fault;
+use crate::settings::lasting::RedisAccess;
 use crate::settings::secrets::Secrets;
 
 impl Redis {
@@ -28,13 +29,19 @@ impl Redis {
         server.map_err(|error| Fault::at(self.place(), error))
     }
 
+    /// Reads the password and the certificates.
+    pub(crate) fn access(&self, secrets: &Secrets) -> Result<RedisAccess, Fault> {
+        let password = self.password.as_ref();
+        let password = password.map(|reference| secrets.read("redis.password", reference));
+        Ok(RedisAccess::new(self, password.transpose()?))
+    }
+
     /// The server, as all settings describe it. Nothing is sent to it.
-    pub(crate) fn server_with_secrets(&self, secrets: &Secrets) -> Result<RedisServer, Fault> {
+    pub(crate) fn server_with(&self, access: &RedisAccess) -> Result<RedisServer, Fault> {
         let mut server = self.server()?;
-        if let Some(reference) = &self.password {
-            let password = secrets.read("redis.password", reference)?;
+        if let Some(password) = access.password() {
             let user = self.user.as_deref().unwrap_or("default");
-            server = server.with_credentials(user, password.as_str());
+            server = server.with_credentials(user, password);
         }
         if let Some(path) = &self.roots_file {
             let named = |error: &dyn std::fmt::Display| {

@@ -287,8 +287,6 @@ pub(crate) struct Process {
     pub(crate) threads: Option<usize>,
     /// How long requests may still take when the process is told to stop.
     pub(crate) drain_seconds: u64,
-    /// Where a new process takes over the listening sockets.
-    pub(crate) upgrade_socket: PathBuf,
 }
 
 impl Default for Process {
@@ -296,7 +294,6 @@ impl Default for Process {
         Self {
             threads: None,
             drain_seconds: 60,
-            upgrade_socket: PathBuf::from("/run/dpop-gateway/upgrade.sock"),
         }
     }
 }

@@ -140,6 +140,11 @@ impl Problems {
         let list = self.list.iter();
         list.map(move |problem| format!("{file}{problem}"))
     }
+
+    /// For a line of the log.
+    pub(crate) fn in_one_line(&self) -> String {
+        self.lines().collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl fmt::Display for Problem {

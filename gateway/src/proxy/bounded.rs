@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::proxy::Proxy;
 
 /// The connections to one listener.
-pub(crate) struct Connections {
+pub(crate) struct BoundedConnections {
     /// With TLS, the handshake says which version of HTTP follows.
     http1: Arc<Bounded>,
     /// Without TLS.
@@ -40,7 +40,7 @@ struct Bounded {
     header: Duration,
 }
 
-impl Connections {
+impl BoundedConnections {
     pub(super) fn new(proxy: HttpProxy<Proxy>, header: Duration) -> Self {
         let proxy = Arc::new(proxy);
         let requests = |without_tls: Version| {
@@ -61,7 +61,7 @@ impl Connections {
 }
 
 #[async_trait]
-impl ServerApp for Connections {
+impl ServerApp for BoundedConnections {
     async fn process_new(
         self: &Arc<Self>,
         mut stream: Stream,
@@ -70,11 +70,9 @@ impl ServerApp for Connections {
         if stream.get_ssl_digest().is_some() {
             return self.http1.process_new(stream, shutdown).await;
         }
-        let mut stop = shutdown.clone();
-        let version = tokio::select! {
-            version = timeout(self.http1.header, version(&mut stream)) => version.ok()??,
-            _ = stop.wait_for(|stop| *stop) => return None,
-        };
+        let version = timeout(self.http1.header, version(&mut stream))
+            .await
+            .ok()??;
         let requests = match version {
             Version::HTTP_2 => &self.http2,
             _ => &self.http1,
@@ -87,17 +85,15 @@ impl ServerApp for Connections {
     }
 }
 
-/// HTTP/2 with prior knowledge begins with a preface. pingora would wait for as many bytes without a limit, and a request of
-/// HTTP/1.0 can be shorter. `None`: the connection has ended.
+/// HTTP/2 with prior knowledge begins with a preface. `None`: the connection has ended.
 async fn version(stream: &mut Stream) -> Option<Version> {
-    let mut start = [0; 4];
+    let mut start = [0; PREFACE.len()];
     stream.try_peek(&mut start).await.ok()?;
-    if start != PREFACE[..4] {
-        return Some(Version::HTTP_11);
-    }
-    let mut preface = [0; PREFACE.len()];
-    stream.try_peek(&mut preface).await.ok()?;
-    Some(Version::HTTP_2)
+    Some(if start == *PREFACE {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    })
 }
 
 /// [RFC 9113 section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)
@@ -150,7 +146,7 @@ impl Limit {
     ///
     /// # Panics
     ///
-    /// Outside of a request of [`Connections`].
+    /// Outside of a request of [`BoundedConnections`].
     pub(super) fn current() -> Self {
         LIMIT.get()
     }

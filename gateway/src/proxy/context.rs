@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::l4::socket::SocketAddr;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::operations::Record;
 use crate::policy::Passed;
@@ -25,11 +26,17 @@ pub(crate) struct Context {
     pub(super) limit: Limit,
     /// The timeout of this service, if pingora's does not fit. Then `limit` is set again whenever something is read.
     read_timeout: Option<(Duration, Arc<str>)>,
+    /// The process does not end before the request.
+    _running: TaskTrackerToken,
 }
 
 impl Context {
     /// Of a request whose header has just been read.
-    pub(super) fn new(generation: Arc<Generation>, limit: Limit) -> Self {
+    pub(super) fn new(
+        generation: Arc<Generation>,
+        limit: Limit,
+        running: TaskTrackerToken,
+    ) -> Self {
         limit.lift();
         Self {
             generation,
@@ -39,6 +46,7 @@ impl Context {
             unreachable: Vec::new(),
             limit,
             read_timeout: None,
+            _running: running,
         }
     }
 

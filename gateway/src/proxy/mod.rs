@@ -29,35 +29,42 @@ use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyWarnLogContext};
 use pingora::server::configuration::ServerConf;
-use pingora::services::listening::Service;
+use tokio_util::task::TaskTracker;
 
+pub(crate) use bounded::BoundedConnections;
 pub(crate) use context::Context;
 pub(crate) use upstreams::Upstreams;
 
 use crate::config::{Listener, Protocol};
 use crate::operations::Ended;
 use crate::policy::{Decision, Question, problem};
-use crate::proxy::bounded::{Connections, Limit};
+use crate::proxy::bounded::Limit;
 use crate::proxy::failure::{Failure, Upload};
 use crate::server::{Current, Generation};
 
 /// Idle connections to services, for each listener.
 const IDLE_CONNECTIONS: usize = 1024;
 
-/// The reverse proxy at one `[[listener]]`, by its number.
-pub(crate) fn service(current: &Current, number: usize) -> Service<Connections> {
+/// The reverse proxy at one `[[listener]]`, by its number. Its requests are counted as running until they have ended.
+pub(crate) fn application(
+    current: &Current,
+    number: usize,
+    running: TaskTracker,
+) -> BoundedConnections {
     let client_timeout = client_timeout(current.load().document.listener.get(number));
     let conf = ServerConf {
         upstream_keepalive_pool_size: IDLE_CONNECTIONS,
+        threads: tokio::runtime::Handle::current().metrics().num_workers(),
         ..ServerConf::default()
     };
     let proxy = Proxy {
         current: Arc::clone(current),
         number,
+        running,
     };
     let mut proxy = HttpProxy::new(proxy, Arc::new(conf));
     proxy.handle_init_modules();
-    Service::new("proxy".to_owned(), Connections::new(proxy, client_timeout))
+    BoundedConnections::new(proxy, client_timeout)
 }
 
 fn client_timeout(listener: Option<&Listener>) -> Duration {
@@ -69,6 +76,7 @@ pub(crate) struct Proxy {
     current: Current,
     /// That of the listener.
     number: usize,
+    running: TaskTracker,
 }
 
 #[async_trait]
@@ -77,7 +85,11 @@ impl ProxyHttp for Proxy {
 
     /// Called when the header of the request has been read.
     fn new_ctx(&self) -> Context {
-        Context::new(self.current.load_full(), Limit::current())
+        Context::new(
+            self.current.load_full(),
+            Limit::current(),
+            self.running.token(),
+        )
     }
 
     /// pingora's own would compress responses. Services do that themselves.

@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// FILE:line:column: setting: problem. Nothing listens, and no issuer and no Redis is contacted
     #[arg(long)]
     pub(crate) check: bool,
+    /// Given by the running process to the one that takes over (SIGUSR2)
+    #[arg(long, hide = true)]
+    pub(crate) upgrade: bool,
 }
 
 const OPERATION: &str = "\

@@ -8,6 +8,7 @@ use tower_dpop::settings::{Parts, Settings};
 use crate::config::{ConfigError, Document};
 use crate::policy::Policy;
 use crate::proxy::Upstreams;
+use crate::server::tls::Certificates;
 
 /// The present one. A request takes it once, and keeps it until it ends.
 pub(crate) type Current = Arc<ArcSwap<Generation>>;
@@ -19,10 +20,15 @@ pub(crate) struct Generation {
     /// The same without the use of a `jti`, if a `[[forward_auth]]` has `insecure_replays`.
     pub(crate) replays_policy: Option<Policy>,
     pub(crate) upstreams: Upstreams,
+    pub(crate) certificates: Certificates,
 }
 
 impl Generation {
-    pub(crate) async fn build(document: Document) -> Result<Self, ConfigError> {
+    /// Builds all of it. A used proof stays used: the verifier takes over what the one of the previous generation knows.
+    pub(crate) async fn build(
+        document: Document,
+        previous: Option<&Self>,
+    ) -> Result<Self, ConfigError> {
         let at_dpop = |problem: String| ConfigError {
             place: "dpop".to_owned(),
             problem,
@@ -32,10 +38,12 @@ impl Generation {
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| at_dpop(error.message().to_owned()))?;
-        let parts = settings
-            .build_parts()
-            .await
-            .map_err(|error| at_dpop(error.to_string()))?;
+        let certificates = Certificates::new(&document)?;
+        let parts = match previous {
+            Some(previous) => settings.build_parts_after(&previous.parts).await,
+            None => settings.build_parts().await,
+        };
+        let parts = parts.map_err(|error| at_dpop(error.to_string()))?;
         let insecure_replays = document
             .forward_auth
             .iter()
@@ -50,6 +58,7 @@ impl Generation {
             None
         };
         Ok(Self {
+            certificates,
             replays_policy,
             policy: Policy::new(&document, &parts.verifier)?,
             upstreams: Upstreams::new(&document).await?,

@@ -1,29 +1,44 @@
 //! axum's routers at pingora's listeners: forward authentication and operations. So all listeners have the same TLS, and the
 //! same hand-over to a new process.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::extract::Request;
+use http::Version;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
-pub(crate) struct HttpApp(Router);
+/// How long a connection may be without a request, or with a part of one. Longer than proxies keep such connections (nginx: 60
+/// seconds), so that it is they who close them.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+pub(crate) struct HttpApp {
+    router: Router,
+    close: CancellationToken,
+}
 
 impl HttpApp {
     /// Requests have the address of their peer in a [`ConnectInfo`].
-    pub(crate) const fn new(router: Router) -> Self {
-        Self(router)
+    pub(crate) fn new(router: Router) -> Self {
+        Self {
+            router,
+            close: CancellationToken::new(),
+        }
     }
 }
 
@@ -35,27 +50,45 @@ impl ServerApp for HttpApp {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let peer = peer(&stream)?;
-        let router = self.0.clone();
+        let router = self.router.clone();
+        let stop = shutdown.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+            let is_http1 = request.version() < Version::HTTP_2;
             let mut request: Request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let response = router.clone().oneshot(request);
+            let stop = stop.clone();
+            async move {
+                let mut response = response.await?;
+                // The client sends no other request on a connection that is about to be closed.
+                if is_http1 && *stop.borrow() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut server = auto::Builder::new(TokioExecutor::new());
-        // With a clock, hyper closes a connection that sends no whole header within 30 seconds.
-        server.http1().timer(TokioTimer::new());
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
         // The same over HTTP/2 as over HTTP/1.1: access tokens have up to 32 KiB.
         server.http2().max_header_list_size(MAX_HEADER_LIST);
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let mut shutdown = shutdown.clone();
         tokio::select! {
             _ = connection.as_mut() => return None,
-            _ = shutdown.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+            () = self.close.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         // An error on one connection does not concern the others.
         let _ = connection.await;
         None
+    }
+
+    /// Closes connections without a request.
+    async fn cleanup(&self) {
+        self.close.cancel();
     }
 }
 

@@ -1,124 +1,183 @@
 //! The listening sockets, and what is served at them.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd as _;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use pingora::apps::ServerApp;
-use pingora::server::{Fds, ListenFds};
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use pingora::listeners::tls::Acceptor;
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::config::Tls;
+use crate::config::{Document, Tls};
 use crate::server::Current;
+use crate::server::connections::Connections;
 use crate::server::http_app::HttpApp;
+use crate::server::tls::{self, Certificate, Certificates};
+use crate::server::upgrade::Inherited;
 use crate::{forward_auth, operations, proxy};
 
-pub(crate) struct Listeners {
-    sockets: ListenFds,
-    /// Of what serves requests.
-    requests: Tasks,
-    /// Of what operators watch while requests end.
-    operations: Tasks,
-    /// What the start-up line says of each: `proxy=http://127.0.0.1:8080`.
-    listening: Vec<String>,
-    drain: Duration,
-}
-
-struct Tasks {
-    stop: watch::Sender<bool>,
-    running: JoinSet<()>,
-}
-
-/// Binds all addresses, then serves them.
-pub(crate) fn start(current: &Current) -> io::Result<Listeners> {
-    let document = current.load().document.clone();
-    let mut listeners = Listeners {
-        sockets: Arc::new(parking_lot::Mutex::new(Fds::new())),
-        requests: Tasks::new(),
-        operations: Tasks::new(),
-        listening: Vec::new(),
-        drain: Duration::from_secs(document.process.drain_seconds),
-    };
-    for (number, listener) in document.listener.iter().enumerate() {
-        let service = proxy::service(current, number);
-        listeners.serve("proxy", listener.address, listener.tls.as_ref(), service)?;
-    }
-    for (number, forward_auth) in document.forward_auth.iter().enumerate() {
-        let router = forward_auth::router(current, number);
-        let (address, tls) = (forward_auth.address, forward_auth.tls.as_ref());
-        listeners.serve_router("forward_auth", address, tls, router)?;
-    }
-    if let Some(address) = document.operations.address {
-        listeners.serve_router("operations", address, None, operations::router(current))?;
-    }
-    println!("listening: {}", listeners.listening.join(" "));
-    Ok(listeners)
-}
-
-impl Listeners {
-    fn serve_router(
-        &mut self,
-        name: &'static str,
-        address: SocketAddr,
-        tls: Option<&Tls>,
-        router: Router,
-    ) -> io::Result<()> {
-        let service = Service::new(name.to_owned(), HttpApp::new(router));
-        self.serve(name, address, tls, service)
-    }
-
-    fn serve<A: ServerApp + Send + Sync + 'static>(
-        &mut self,
-        name: &'static str,
-        address: SocketAddr,
-        _tls: Option<&Tls>,
-        mut service: Service<A>,
-    ) -> io::Result<()> {
-        let socket = TcpListener::bind(address)?;
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?.to_string();
-        self.sockets
-            .lock()
-            .add(address.clone(), socket.into_raw_fd());
-        service.add_tcp(&address);
-        let tasks = match name {
-            "operations" => &mut self.operations,
-            _ => &mut self.requests,
-        };
-        let (sockets, stop) = (Arc::clone(&self.sockets), tasks.stop.subscribe());
-        tasks
-            .running
-            .spawn(async move { service.start_service(Some(sockets), stop, 1).await });
-        self.listening.push(format!("{name}=http://{address}"));
-        Ok(())
-    }
-
-    /// Requests may end in the time that is configured. Until then, operators see that the process is not ready.
-    pub(crate) async fn drain(mut self) {
-        let _ = tokio::time::timeout(self.drain, self.requests.end()).await;
-        let _ = tokio::time::timeout(OPERATIONS_DRAIN, self.operations.end()).await;
-    }
-}
-
+/// Connections that the kernel accepts before the process does. It caps this at `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
 /// For a scrape of metrics that has begun.
 const OPERATIONS_DRAIN: Duration = Duration::from_secs(1);
 
-impl Tasks {
-    fn new() -> Self {
-        Self {
-            stop: watch::Sender::new(false),
-            running: JoinSet::new(),
+pub(crate) struct Listeners {
+    /// Of clients, and of proxies that ask.
+    connections: Connections,
+    /// Of what operators watch while requests end.
+    operations: Connections,
+    sockets: Vec<Socket>,
+}
+
+/// A listening socket.
+pub(crate) struct Socket {
+    /// As it is in the configuration, with which a new process finds the socket.
+    configured: SocketAddr,
+    listener: Arc<TcpListener>,
+}
+
+/// Listens at all addresses, with sockets of the process before if it had them, then serves. Returns the start-up line.
+pub(crate) fn start(
+    current: &Current,
+    inherited: Inherited,
+) -> Result<(Listeners, String), String> {
+    let document = current.load().document.clone();
+    let mut start = Start {
+        current,
+        inherited,
+        listeners: Listeners {
+            connections: Connections::new(),
+            operations: Connections::new(),
+            sockets: Vec::new(),
+        },
+        line: "listening:".to_owned(),
+    };
+    start.proxies(&document)?;
+    start.forward_auth(&document)?;
+    if let Some(address) = document.operations.address {
+        let listener = start.listen("operations", "operations", address, None)?;
+        let app = HttpApp::new(operations::router(current));
+        start.listeners.operations.serve(listener, None, app);
+    }
+    // The sockets of the process before that the configuration does not have any more.
+    drop(start.inherited);
+    Ok((start.listeners, start.line))
+}
+
+struct Start<'a> {
+    current: &'a Current,
+    inherited: Inherited,
+    listeners: Listeners,
+    line: String,
+}
+
+impl Start<'_> {
+    fn proxies(&mut self, document: &Document) -> Result<(), String> {
+        for (number, listener) in document.listener.iter().enumerate() {
+            let tls = listener.tls.as_ref();
+            let socket = self.listen("proxy", "listener", listener.address, tls)?;
+            let acceptor = self.acceptor(tls, move |all| all.listeners[number].clone())?;
+            let running = self.listeners.connections.running().clone();
+            let app = proxy::application(self.current, number, running);
+            self.listeners.connections.serve(socket, acceptor, app);
         }
+        Ok(())
     }
 
-    async fn end(&mut self) {
-        let _ = self.stop.send(true);
-        while self.running.join_next().await.is_some() {}
+    fn forward_auth(&mut self, document: &Document) -> Result<(), String> {
+        for (number, settings) in document.forward_auth.iter().enumerate() {
+            let tls = settings.tls.as_ref();
+            let socket = self.listen("forward_auth", "forward_auth", settings.address, tls)?;
+            let acceptor = self.acceptor(tls, move |all| all.forward_auth[number].clone())?;
+            let router: Router = forward_auth::router(self.current, number);
+            let app = HttpApp::new(router);
+            self.listeners.connections.serve(socket, acceptor, app);
+        }
+        Ok(())
+    }
+
+    fn acceptor(
+        &self,
+        tls: Option<&Tls>,
+        certificate: impl Fn(&Certificates) -> Certificate + Send + Sync + 'static,
+    ) -> Result<Option<Acceptor>, String> {
+        if tls.is_none() {
+            return Ok(None);
+        }
+        let acceptor = tls::acceptor(self.current, certificate);
+        acceptor.map(Some).map_err(|error| error.to_string())
+    }
+
+    fn listen(
+        &mut self,
+        name: &str,
+        setting: &str,
+        configured: SocketAddr,
+        tls: Option<&Tls>,
+    ) -> Result<Arc<TcpListener>, String> {
+        let listener = match self.inherited.take(configured) {
+            Some(listener) => TcpListener::from_std(listener),
+            None => bind(configured),
+        };
+        let listener = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) = listener.map_err(|error| failed(setting, configured, &error))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let _ = write!(self.line, " {name}={scheme}://{address}");
+        let listener = Arc::new(listener);
+        self.listeners.sockets.push(Socket {
+            configured,
+            listener: Arc::clone(&listener),
+        });
+        Ok(listener)
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Connections of a process that has ended do not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn failed(setting: &str, address: SocketAddr, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            ": stop the process that listens there, or choose another address (a running dpop-gateway is replaced by SIGUSR2)"
+        }
+        ErrorKind::AddrNotAvailable => ": no interface of this machine has this address",
+        ErrorKind::PermissionDenied => {
+            ": ports below 1024 need the capability CAP_NET_BIND_SERVICE, or choose another port"
+        }
+        _ => "",
+    };
+    format!("{setting} {address}: cannot listen: {error}{advice}")
+}
+
+impl Listeners {
+    /// The listening sockets, each with its address in the configuration.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (SocketAddr, BorrowedFd<'_>)> {
+        let sockets = self.sockets.iter();
+        sockets.map(|socket| (socket.configured, socket.listener.as_fd()))
+    }
+
+    /// Accepts no connection any more, and waits until all requests have ended. Returns how many have not after this time.
+    /// Until then, operators see that the process is not ready.
+    pub(crate) async fn drain(self, limit: Duration) -> usize {
+        drop(self.sockets);
+        let left = self.connections.drain(limit).await;
+        self.operations.drain(OPERATIONS_DRAIN).await;
+        left
+    }
+
+    /// Another process responds to operators.
+    pub(crate) fn leave_operations(&self) {
+        self.operations.stop();
     }
 }

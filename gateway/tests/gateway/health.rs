@@ -176,7 +176,6 @@ async fn redis_is_not_needed_if_nodes_decide_alone() {
 
 /// Load balancers that ask send no more requests, while those that are there may end.
 #[tokio::test]
-#[ignore = "the process does not wait for requests yet"]
 async fn a_process_that_ends_is_not_ready() {
     let parties = Parties::new();
     // Accepts a connection, and sends nothing.

@@ -3,6 +3,13 @@
 #![allow(unreachable_pub, reason = "what the tests share is public within them")]
 
 mod support;
+/// A real Redis, as the tests of several nodes start it.
+#[allow(dead_code, reason = "the tests of the crate need more of it")]
+#[path = "../../../tests/nodes/resp.rs"]
+mod resp;
+#[allow(dead_code, reason = "the tests of the crate need more of it")]
+#[path = "../../../tests/nodes/servers.rs"]
+mod servers;
 
 mod access;
 mod configuration;
@@ -16,9 +23,13 @@ mod health;
 mod identity;
 mod logs;
 mod metrics;
+mod outages;
+mod process;
 mod protocols;
+mod reload;
 mod routes;
 mod streams;
+mod upgrade;
 mod uploads;
 mod upstreams;
 mod verification;

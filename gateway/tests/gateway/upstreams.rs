@@ -11,8 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, eventually, forwarding_to,
-    head,
+    Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head, until,
 };
 
 fn named(name: &'static str) -> Router {
@@ -101,16 +100,16 @@ async fn a_server_that_fails_its_checks_gets_no_requests() {
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
         assert_eq!(status(&gateway, &parties).await, 200, "{protocol}");
         healthy.store(false, Ordering::SeqCst);
-        eventually("it is unhealthy", async || {
-            status(&gateway, &parties).await == 503
+        until("it is unhealthy", async || {
+            (status(&gateway, &parties).await == 503).then_some(())
         })
         .await;
         let before = seen.requests().len();
         assert_eq!(status(&gateway, &parties).await, 503, "{protocol}");
         assert_eq!(seen.requests().len(), before, "{protocol}");
         healthy.store(true, Ordering::SeqCst);
-        eventually("it is healthy", async || {
-            status(&gateway, &parties).await == 200
+        until("it is healthy", async || {
+            (status(&gateway, &parties).await == 200).then_some(())
         })
         .await;
     }
@@ -127,13 +126,13 @@ async fn a_server_without_a_path_to_ask_must_accept_connections() {
     let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
     assert_eq!(status(&gateway, &parties).await, 200);
     let address = upstream.stop().await;
-    eventually("it is unhealthy", async || {
-        status(&gateway, &parties).await == 503
+    until("it is unhealthy", async || {
+        (status(&gateway, &parties).await == 503).then_some(())
     })
     .await;
     let _again = Upstream::serve_at(address, named("one")).await;
-    eventually("it is healthy", async || {
-        status(&gateway, &parties).await == 200
+    until("it is healthy", async || {
+        (status(&gateway, &parties).await == 200).then_some(())
     })
     .await;
 }
@@ -309,8 +308,8 @@ async fn a_server_that_does_not_accept_in_time_is_not_waited_for() {
     ] {
         let config = format!("servers = [\"{url}\"]\nconnect_timeout_seconds = 1");
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        eventually("its queue is full", async || {
-            status(&gateway, &parties).await == 504
+        until("its queue is full", async || {
+            (status(&gateway, &parties).await == 504).then_some(())
         })
         .await;
     }
@@ -389,7 +388,11 @@ async fn the_log_names_the_service_and_repeats_nothing_of_the_request() {
         ))
         .await;
         assert_eq!(wire.response().await.status(), 502, "{error}");
-        let log = gateway.log();
+        // It is written after the response.
+        let log = until("the line", async || {
+            Some(gateway.log()).filter(|log| log.contains("ERROR") && log.ends_with('\n'))
+        });
+        let log = log.await;
         let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
         assert_eq!(errors.len(), 1, "{log}");
         for told in ["orders", "502", error] {

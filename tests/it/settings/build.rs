@@ -6,7 +6,7 @@ use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::proof::ProofError;
-use tower_dpop::settings::Settings;
+use tower_dpop::settings::{Parts, Settings};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer, TestResponse, assert_protected};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{BoundToken, DpopLayer, Verifier};
@@ -272,4 +272,75 @@ fn a_check_contacts_no_server() {
     read(&document).unwrap().check().unwrap();
     let asked = server.accept().unwrap_err();
     assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Sends one request to a verifier, then again to one that was built after it, from other settings.
+#[track_caller]
+fn again_after(before: &Fixture, after: &Fixture) -> TestResponse {
+    let request = before
+        .client
+        .request(Method::GET, &format!("{AUDIENCE}/orders"));
+    let first: Parts = block_on(before.settings().build_parts()).unwrap();
+    let first_layer = DpopLayer::new(first.verifier.clone());
+    let mut request = request;
+    if first.nonces.is_some() {
+        let asked = send(&first_layer, request.build());
+        request.proof_claims["nonce"] = json!(asked.nonces[0]);
+    }
+    send(&first_layer, request.build()).assert_passed("the first");
+    let second = block_on(after.settings().build_parts_after(&first)).unwrap();
+    send(&DpopLayer::new(second.verifier), request.build())
+}
+
+#[test]
+fn a_later_verifier_knows_the_proofs_of_the_one_before() {
+    let rows: &[(&str, &str, Value)] = &[
+        ("the same settings", "realm", json!("orders")),
+        ("another freshness", "freshness.max_age_seconds", json!(61)),
+        ("another limit", "replay_memory_limit", json!(1000)),
+        (
+            "another URL besides",
+            "public_url",
+            json!([AUDIENCE, "https://other.example.com"]),
+        ),
+    ];
+    for (name, path, value) in rows {
+        let before = Fixture::new("build-later").with("realm", json!("orders"));
+        let after = Fixture {
+            client: before.client.clone(),
+            document: before.document.clone(),
+        };
+        let after = after.with(path, value.clone());
+        again_after(&before, &after).assert_reason(name, ProofError::Replayed);
+    }
+}
+
+#[test]
+fn a_later_verifier_accepts_the_nonces_of_the_one_before() {
+    let before = Fixture::new("build-later-nonces").with("nonces", json!("generated"));
+    let after = Fixture {
+        client: before.client.clone(),
+        document: before.document.clone(),
+    };
+    // The nonce is checked before the replay store is asked.
+    let response = again_after(&before, &after.with("realm", json!("orders")));
+    response.assert_reason("generated", ProofError::Replayed);
+}
+
+#[test]
+fn a_later_verifier_reads_the_files_again() {
+    let fixture = Fixture::new("build-later-files");
+    let first: Parts = block_on(fixture.settings().build_parts()).unwrap();
+    let path = file("build-later-files", "{}");
+    let failed = block_on(fixture.settings().build_parts_after(&first));
+    let error = failed.unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("issuer.jwks_file: {path}: ")),
+        "{error}"
+    );
+    // The first one goes on.
+    let request = fixture
+        .client
+        .request(Method::GET, &format!("{AUDIENCE}/orders"));
+    send(&DpopLayer::new(first.verifier), request.build()).assert_passed("the keys before");
 }

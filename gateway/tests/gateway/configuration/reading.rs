@@ -18,7 +18,7 @@ fn settings_that_cannot_be_read() {
         (
             "threads = 2",
             "cpus = 2",
-            "process.cpus: unknown setting, expected one of threads, drain_seconds, upgrade_socket",
+            "process.cpus: unknown setting, expected one of threads, drain_seconds",
         ),
         (
             "threads = 2",

@@ -65,7 +65,6 @@ fn commands_are_those_of_the_program() {
 
 /// With `Type=notify`, systemd waits for this, and ends a service that does not say it.
 #[test]
-#[ignore = "the process does not notify yet"]
 fn systemd_is_told_when_the_gateway_listens() {
     let unit = read("deploy/dpop-gateway.service");
     assert_eq!(values(&unit, "Type="), ["notify"]);
@@ -75,7 +74,8 @@ fn systemd_is_told_when_the_gateway_listens() {
     socket
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
-    let config = "[[listener]]\naddress = \"127.0.0.1:0\"";
+    let config = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/\"\nupstream = \"orders\"\n\
+                  [upstream.orders]\nservers = [\"http://127.0.0.1:1\"]";
     let _gateway = Gateway::new(&Parties::new(), config)
         .with_environment("NOTIFY_SOCKET", path.to_str().unwrap())
         .start();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -37,7 +38,8 @@ impl Gateway {
         let jwks = folder.path().join("jwks.json");
         std::fs::write(&jwks, parties.issuer.jwks()).unwrap();
         let config = format!(
-            "[dpop]\npublic_url = \"{PUBLIC_URL}\"\n{dpop}\n[[dpop.issuer]]\nurl = \"https://as.example.com\"\njwks_file = {jwks:?}\n{config}",
+            "[dpop]\npublic_url = \"{PUBLIC_URL}\"\n{dpop}\n[[dpop.issuer]]\nurl = \"https://as.example.com\"\njwks_file = \"{}\"\n{config}",
+            jwks.display()
         );
         Self {
             folder,
@@ -62,12 +64,10 @@ impl Gateway {
 
     /// Writes the configuration. The command has no arguments besides it, and no `RUST_LOG`.
     fn command(&self) -> Command {
-        let path = self.folder.path().join("gateway.toml");
-        std::fs::write(&path, &self.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"));
         command
             .arg("--config")
-            .arg(&path)
+            .arg(self.write())
             .env_remove("RUST_LOG")
             .envs(self.environment.iter().cloned());
         command
@@ -76,6 +76,25 @@ impl Gateway {
     /// Runs the program to its end: with `--check`, or with a configuration that it rejects.
     pub fn output(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().unwrap()
+    }
+
+    /// Replaces a part of the configuration.
+    #[track_caller]
+    pub fn edited(mut self, old: &str, new: &str) -> Self {
+        assert!(
+            self.config.contains(old),
+            "{old:?} is not in\n{}",
+            self.config
+        );
+        self.config = self.config.replace(old, new);
+        self
+    }
+
+    /// Writes the file, and returns its path.
+    pub fn write(&self) -> PathBuf {
+        let path = self.folder.path().join("gateway.toml");
+        std::fs::write(&path, &self.config).unwrap();
+        path
     }
 
     pub fn start(self) -> Started {

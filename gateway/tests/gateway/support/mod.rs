@@ -2,7 +2,9 @@
 
 mod client;
 mod gateway;
+mod load;
 mod parties;
+mod program;
 mod service;
 mod upstream;
 mod wire;
@@ -11,7 +13,9 @@ use std::collections::BTreeSet;
 
 pub use client::Client;
 pub use gateway::{Gateway, Started};
+pub use load::Load;
 pub use parties::{PUBLIC_URL, Parties};
+pub use program::{Certificate, Program, eventually, signal_to};
 pub use service::Service;
 pub use upstream::{Authority, Seen, Upstream};
 pub use wire::{Wire, head};
@@ -62,16 +66,4 @@ pub fn forwarding_to(upstream: &str) -> String {
         {upstream}
         "#
     )
-}
-
-/// Waits until it is so, a minute at most.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let minute = std::time::Duration::from_secs(60);
-    let happened = tokio::time::timeout(minute, wait).await;
-    assert!(happened.is_ok(), "it did not happen: {what}");
 }

@@ -1,5 +1,6 @@
 //! How does a request reach its service? The engine is pingora's; here is what it asks.
 
+mod request_line;
 mod respond;
 mod upstreams;
 
@@ -48,9 +49,13 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<bool> {
         let request = session.req_header();
+        let Ok(target) = request_line::target(request) else {
+            respond::send(session, respond::bad_request()).await?;
+            return Ok(true);
+        };
         let question = Question {
             method: request.method.clone(),
-            uri: request.uri.clone(),
+            uri: target,
             headers: request.headers.clone(),
         };
         match context.generation.policy.decide(question).await {
@@ -82,6 +87,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
+        request_line::without_authority(request)?;
         let identity = &context.generation.policy.identity;
         let unwanted: Vec<_> = request
             .headers

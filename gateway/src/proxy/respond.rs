@@ -1,7 +1,7 @@
 //! Responses of the gateway itself.
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 
@@ -22,4 +22,10 @@ pub(crate) async fn send(session: &mut Session, response: Response<String>) -> p
             .await?;
     }
     Ok(())
+}
+
+pub(crate) fn bad_request() -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
 }

@@ -5,3 +5,6 @@
 mod support;
 
 mod decisions;
+mod identity_fields;
+mod raw_http1;
+mod raw_http2;

@@ -1,6 +1,7 @@
 //! The target of a request: what the policy decides about, and what the service gets.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::authority::{RawTargetAuthority, raw_target_authority};
@@ -39,13 +40,17 @@ pub(crate) fn target(request: &RequestHeader) -> Result<Uri, Ambiguous> {
     }
 }
 
-/// Makes the target origin-form, because a service would believe the authority of an absolute-form more than `Host`
-/// (RFC 9112 section 3.2.2).
+/// Makes an absolute-form origin-form, because a service would believe its authority more than `Host` (RFC 9112 section
+/// 3.2.2).
 pub(crate) fn without_authority(request: &mut RequestHeader) -> pingora::Result<()> {
+    if raw_target_authority(request.raw_path()) == RawTargetAuthority::None {
+        return Ok(());
+    }
+    // pingora keeps the path in the URI, and the whole beside it.
     let path = request
         .uri
         .path_and_query()
-        .map_or("/", |path| path.as_str());
+        .map_or("/", PathAndQuery::as_str);
     let path = path.to_owned();
     request.set_raw_path(path.as_bytes())
 }

@@ -43,6 +43,10 @@ pub(crate) struct Listener {
     /// Proxies in front, whose `X-Forwarded-*` and `Forwarded` are passed on.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How long a client may take for the header of a request, may send nothing of its body and read nothing of the response,
+    /// and may keep a connection without a request.
+    #[serde(default = "defaults::client_timeout")]
+    pub(crate) client_timeout_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -274,6 +278,10 @@ impl Default for Process {
 }
 
 mod defaults {
+    pub(super) const fn client_timeout() -> u64 {
+        60
+    }
+
     pub(super) const fn connect_timeout() -> u64 {
         5
     }

@@ -9,4 +9,5 @@ mod layers;
 mod routes;
 
 pub(crate) use decision::{Decision, Passed, Policy, Question};
+pub(crate) use identity::IdentityFields;
 pub(crate) use routes::Route;

@@ -1,22 +1,38 @@
 //! Responses of the gateway itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, VARY};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
+use serde_json::json;
+use tokio::time::timeout;
 
-/// Sends a response that the policy has made.
+/// How much of a rejected request's body is read, and for how long: as by the layers of `tower_dpop`.
+const MAX_DISCARDED: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Sends a response instead of one of a service.
+///
+/// A client in the middle of an upload would not see it if the connection were closed with data unread, so the rest of the body
+/// is read first. pingora closes the connection (and says so) if a part remains.
 pub(crate) async fn send(session: &mut Session, response: Response<String>) -> pingora::Result<()> {
+    discard_body(session).await;
     let (head, body) = response.into_parts();
     let mut header = ResponseHeader::build(head.status, Some(head.headers.len() + 1))?;
     for (name, value) in &head.headers {
         header.append_header(name, value)?;
     }
-    header.insert_header("content-length", body.len())?;
+    if head.status != StatusCode::NO_CONTENT {
+        header.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    let without_body = body.is_empty() || session.req_header().method == Method::HEAD;
     session
-        .write_response_header(Box::new(header), body.is_empty())
+        .write_response_header(Box::new(header), without_body)
         .await?;
-    if !body.is_empty() {
+    if !without_body {
         session
             .write_response_body(Some(Bytes::from(body)), true)
             .await?;
@@ -24,8 +40,58 @@ pub(crate) async fn send(session: &mut Session, response: Response<String>) -> p
     Ok(())
 }
 
-pub(crate) fn bad_request() -> Response<String> {
-    let mut response = Response::new(String::new());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+/// A JSON body like those of rejected requests.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<String> {
+    let body = json!({
+        "detail": detail,
+        "status": status.as_u16(),
+        "title": status.canonical_reason().unwrap_or_default(),
+        "type": "about:blank",
+    });
+    let mut response = Response::new(body.to_string());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let json = HeaderValue::from_static("application/problem+json");
+    headers.insert(CONTENT_TYPE, json);
     response
+}
+
+/// Replaces fields of a response by those of the decision. `Vary` is extended.
+pub(crate) fn merge(
+    response: &mut ResponseHeader,
+    fields: &HeaderMap,
+    wanted: impl Fn(&http::HeaderName) -> bool,
+) -> pingora::Result<()> {
+    for name in fields.keys().filter(|name| wanted(name)) {
+        if *name != VARY {
+            response.remove_header(name);
+        }
+        for value in fields.get_all(name) {
+            response.append_header(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+async fn discard_body(session: &mut Session) {
+    // A stream of HTTP/2 ends without its connection. A client that waits for an interim response sends no body.
+    if session.is_http2() || session.req_header().headers.contains_key(EXPECT) {
+        return;
+    }
+    let announced = session.req_header().headers.get(CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_DISCARDED) {
+        return;
+    }
+    let read = async {
+        let mut discarded = 0;
+        while let Ok(Some(part)) = session.downstream_session.read_request_body().await {
+            discarded += part.len();
+            if discarded > MAX_DISCARDED {
+                break;
+            }
+        }
+    };
+    let _ = timeout(DISCARD_TIME, read).await;
 }

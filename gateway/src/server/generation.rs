@@ -36,7 +36,7 @@ impl Generation {
             .map_err(|error| at_dpop(error.to_string()))?;
         Ok(Self {
             policy: Policy::new(&document, &parts.verifier)?,
-            upstreams: Upstreams::new(&document)?,
+            upstreams: Upstreams::new(&document).await?,
             parts: Arc::new(parts),
             document,
         })

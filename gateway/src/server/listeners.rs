@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use pingora::apps::{HttpServerOptions, ServerApp};
-use pingora::proxy::http_proxy_service;
-use pingora::server::configuration::ServerConf;
+use pingora::apps::ServerApp;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
@@ -17,10 +15,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Tls;
-use crate::proxy::Proxy;
 use crate::server::Current;
 use crate::server::http_app::HttpApp;
-use crate::{forward_auth, operations};
+use crate::{forward_auth, operations, proxy};
 
 pub(crate) struct Listeners {
     sockets: ListenFds,
@@ -41,14 +38,8 @@ pub(crate) fn start(current: &Current) -> io::Result<Listeners> {
         listening: Vec::new(),
         drain: Duration::from_secs(document.process.drain_seconds),
     };
-    let conf = Arc::new(ServerConf::default());
-    for listener in &document.listener {
-        let mut service = http_proxy_service(&conf, Proxy::new(Arc::clone(current)));
-        if let Some(proxy) = service.app_logic_mut() {
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            proxy.server_options = Some(options);
-        }
+    for (number, listener) in document.listener.iter().enumerate() {
+        let service = proxy::service(current, number);
         listeners.serve("proxy", listener.address, listener.tls.as_ref(), service)?;
     }
     for (number, forward_auth) in document.forward_auth.iter().enumerate() {

@@ -1,0 +1,143 @@
+//! The request, as its client sent it and as its service gets it.
+
+use http::header::{AUTHORIZATION, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use ipnet::IpNet;
+use pingora::http::RequestHeader;
+use pingora::prelude::Session;
+use pingora::protocols::l4::socket::SocketAddr;
+
+use crate::config::Protocol;
+use crate::policy::{IdentityFields, Passed};
+use crate::proxy::forwarded::{self, Connection};
+use crate::proxy::upstreams::Chosen;
+
+/// A token may have 32 KiB, a proof 8 KiB, and cookies the rest. pingora's own limit is 1 MiB over HTTP/1.1 and this over
+/// HTTP/2.
+const MAX_HEADER_SIZE: usize = 64 * 1024;
+
+/// What is wrong with a request, before anyone asks whether it may pass.
+pub(super) fn fault(request: &RequestHeader) -> Option<(StatusCode, &'static str)> {
+    let fields = request.headers.iter();
+    // As HTTP/2 counts them.
+    let size: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum();
+    if size + request.raw_path().len() > MAX_HEADER_SIZE {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some((status, "the header has more than 64 KiB"));
+    }
+    let target = request.raw_path();
+    let path = request.uri.path();
+    let has_path = path.starts_with('/') || (path == "*" && request.method == Method::OPTIONS);
+    if !target.iter().all(u8::is_ascii_graphic) || !has_path {
+        return Some((StatusCode::BAD_REQUEST, "the request target is malformed"));
+    }
+    let has_host = request.headers.contains_key(HOST) || request.uri.authority().is_some();
+    if request.version >= Version::HTTP_11 && !has_host {
+        return Some((StatusCode::BAD_REQUEST, "the request has no host"));
+    }
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    // pingora decodes `chunked` and would forget all others.
+    if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        let status = StatusCode::NOT_IMPLEMENTED;
+        return Some((status, "the only supported transfer coding is chunked"));
+    }
+    None
+}
+
+/// Whether its client asks to switch to WebSocket. pingora passes on no other upgrade.
+pub(super) fn is_websocket(request: &RequestHeader) -> bool {
+    let upgrade = request.headers.get(http::header::UPGRADE);
+    upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// How the client is connected.
+pub(super) fn connection(session: &Session) -> Connection {
+    let inet = |address: Option<&SocketAddr>| address.and_then(|one| one.as_inet().copied());
+    let request = session.req_header();
+    let authority = request.uri.authority();
+    let host = authority.and_then(|one| HeaderValue::try_from(one.as_str()).ok());
+    Connection {
+        peer: inet(session.client_addr()),
+        local: inet(session.server_addr()),
+        tls: session
+            .digest()
+            .is_some_and(|digest| digest.ssl_digest.is_some()),
+        host: host.or_else(|| request.headers.get(HOST).cloned()),
+    }
+}
+
+/// Makes the request of the service. pingora has removed the hop-by-hop fields of HTTP/1.1 and what `Connection` names, and
+/// passes on no trailers.
+pub(super) fn prepare(
+    request: &mut RequestHeader,
+    client: &Connection,
+    trusted_proxies: &[IpNet],
+    identity: &IdentityFields,
+    passed: &Passed,
+    chosen: &Chosen,
+) -> pingora::Result<()> {
+    let route = &passed.route.settings;
+    remove(request, |name| {
+        identity.could_be(name) || is_hop_by_hop(name) || *name == "dpop"
+    });
+    if !route.keep_authorization {
+        request.remove_header(&AUTHORIZATION);
+    }
+    // gRPC needs it, and it is the only value that HTTP/2 allows.
+    if chosen.protocol == Protocol::Http1
+        || request.headers.get(TE).is_some_and(|te| te != "trailers")
+    {
+        request.remove_header(&TE);
+    }
+    if chosen.protocol != Protocol::Http1 {
+        // The gateway has responded to it: pingora does not pass on interim responses of HTTP/2.
+        request.remove_header(&EXPECT);
+    }
+    let stripped = stripped_target(&request.uri, route.strip_prefix.as_deref());
+    let prefix = route.strip_prefix.as_deref().filter(|_| stripped.is_some());
+    forwarded::write(request, client, trusted_proxies, prefix)?;
+    for (name, value) in &passed.identity {
+        request.append_header(name, value)?;
+    }
+    let own = &chosen.server.authority;
+    let preserved = client.host.as_ref().filter(|_| route.preserve_host);
+    request.insert_header(HOST, preserved.unwrap_or(own).clone())?;
+    // In origin-form, even if the client sent another one. pingora writes an authority of HTTP/2 from `Host`.
+    let target = stripped.or_else(|| request.uri.path_and_query().cloned());
+    request.set_uri(Uri::from(
+        target.unwrap_or_else(|| PathAndQuery::from_static("/")),
+    ));
+    Ok(())
+}
+
+fn remove(request: &mut RequestHeader, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<_> = request
+        .headers
+        .keys()
+        .filter(|name| unwanted(name))
+        .cloned()
+        .collect();
+    for name in names {
+        request.remove_header(&name);
+    }
+}
+
+/// What pingora leaves in a request of HTTP/2 to a service with HTTP/2. `Connection` and `Upgrade` are there only if it has
+/// written them, for WebSocket.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == TRAILER || *name == "keep-alive" || name.as_str().starts_with("proxy-")
+}
+
+/// Byte for byte what the client sent, without the prefix. `None` if it does not begin with the prefix.
+fn stripped_target(uri: &Uri, prefix: Option<&str>) -> Option<PathAndQuery> {
+    let prefix = prefix?.trim_end_matches('/');
+    let rest = uri.path_and_query()?.as_str().strip_prefix(prefix)?;
+    match rest.as_bytes().first() {
+        Some(b'/') => rest.parse().ok(),
+        Some(b'?') | None => format!("/{rest}").parse().ok(),
+        Some(_) => None,
+    }
+}

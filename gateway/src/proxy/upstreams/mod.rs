@@ -1,0 +1,281 @@
+//! The services: their servers, and which of them is next.
+
+mod health;
+mod names;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use pingora::lb::selection::RoundRobin;
+use pingora::lb::{Backend, Backends, LoadBalancer};
+use pingora::prelude::HttpPeer;
+use pingora::protocols::l4::socket::SocketAddr;
+use rustls::pki_types::ServerName;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::config::{ConfigError, Document, Protocol, Upstream};
+use crate::proxy::upstreams::health::Check;
+use crate::proxy::upstreams::names::Names;
+use crate::proxy::upstreams::tls::Trust;
+
+/// How long the start waits for the addresses of a service's servers. Afterwards it gets them in the background.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
+
+/// How many requests share a connection of HTTP/2. With the windows below, as many stalled clients cannot keep the other
+/// requests of the connection from moving.
+const STREAMS_PER_CONNECTION: usize = 16;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+
+pub(crate) struct Upstreams(BTreeMap<String, Service>);
+
+/// A service, whose servers are resolved and checked until it is dropped.
+pub(crate) struct Service {
+    protocol: Protocol,
+    servers: Arc<LoadBalancer<RoundRobin>>,
+    background: AbortHandle,
+}
+
+/// A server as it is configured. It may have several addresses.
+pub(crate) struct Server {
+    /// `host:port`, for logs.
+    pub(crate) name: String,
+    /// What its `Host` is.
+    pub(crate) authority: HeaderValue,
+    host: String,
+    port: u16,
+    /// All but the address.
+    peer: HttpPeer,
+}
+
+/// The server for one attempt of a request.
+pub(crate) struct Chosen {
+    pub(crate) server: Arc<Server>,
+    pub(crate) peer: HttpPeer,
+    pub(crate) protocol: Protocol,
+}
+
+/// How many addresses get requests, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) healthy: usize,
+    pub(crate) known: usize,
+}
+
+impl Upstreams {
+    /// Reads certificates and keys, and begins to resolve and check the servers. A name that cannot be resolved is logged, and
+    /// its service is unavailable until it can be.
+    pub(crate) async fn new(document: &Document) -> Result<Self, ConfigError> {
+        let mut services = BTreeMap::new();
+        for (name, settings) in &document.upstream {
+            services.insert(name.clone(), Service::start(name, settings).await?);
+        }
+        Ok(Self(services))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Service> {
+        self.0.get(name)
+    }
+
+    /// The health of each service, by its name.
+    #[allow(dead_code, reason = "for metrics")]
+    pub(crate) fn health(&self) -> impl Iterator<Item = (&str, Health)> {
+        self.0
+            .iter()
+            .map(|(name, service)| (name.as_str(), service.health()))
+    }
+}
+
+impl Service {
+    async fn start(name: &str, settings: &Upstream) -> Result<Self, ConfigError> {
+        let servers = servers(name, settings)?;
+        let names = Names::new(name, servers);
+        let update_frequency = names.update_frequency();
+        let mut backends = Backends::new(Box::new(names));
+        if let Some(check) = &settings.health_check {
+            backends.set_health_check(Box::new(Check::new(name, check)?));
+        }
+        let mut balancer = LoadBalancer::from_backends(backends);
+        balancer.update_frequency = update_frequency;
+        balancer.parallel_health_check = true;
+        let interval = settings.health_check.as_ref().map(|check| check.interval());
+        // Without a check, its loop has nothing to do.
+        balancer.health_check_frequency = interval;
+        let _ = timeout(FIRST_RESOLUTION, balancer.update()).await;
+        let balancer = Arc::new(balancer);
+        let in_background = Arc::clone(&balancer);
+        let background = tokio::spawn(async move {
+            let (_keeps_running, shutdown) = watch::channel(false);
+            in_background.run(shutdown, None).await;
+        });
+        Ok(Self {
+            protocol: effective_protocol(settings, in_https(settings)),
+            servers: balancer,
+            background: background.abort_handle(),
+        })
+    }
+
+    /// The next healthy address, except for these.
+    pub(crate) fn choose(&self, except: &[SocketAddr]) -> Option<Chosen> {
+        let backend = self.servers.select_with(b"", 256, |backend, healthy| {
+            healthy && !except.contains(&backend.addr)
+        })?;
+        let server = server_of(&backend)?;
+        let peer = server.peer_at(&backend);
+        Some(Chosen {
+            server,
+            peer,
+            protocol: self.protocol,
+        })
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let backends = self.servers.backends();
+        let known = backends.get_backend();
+        Health {
+            healthy: known.iter().filter(|one| backends.ready(one)).count(),
+            known: known.len(),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.background.abort();
+    }
+}
+
+impl Chosen {
+    /// For a request that HTTP/2 cannot express. Its connections are kept apart from those on which HTTP/2 was negotiated.
+    pub(crate) fn only_http1(&mut self) {
+        self.peer.options.set_http_version(1, 1);
+        self.peer.group_key += 1;
+        self.protocol = Protocol::Http1;
+    }
+}
+
+impl Server {
+    fn peer_at(&self, backend: &Backend) -> HttpPeer {
+        let mut peer = self.peer.clone();
+        peer._address = backend.addr.clone();
+        peer
+    }
+}
+
+fn server_of(backend: &Backend) -> Option<Arc<Server>> {
+    backend.ext.get::<Arc<Server>>().cloned()
+}
+
+fn in_https(settings: &Upstream) -> bool {
+    let first = settings.servers.first();
+    first.is_some_and(|server| server.starts_with("https:"))
+}
+
+/// Without TLS there is nothing in which HTTP/2 could be negotiated.
+fn effective_protocol(settings: &Upstream, https: bool) -> Protocol {
+    match settings.protocol {
+        Protocol::Negotiated if !https => Protocol::Http1,
+        protocol => protocol,
+    }
+}
+
+fn servers(name: &str, settings: &Upstream) -> Result<Vec<Arc<Server>>, ConfigError> {
+    let fault = |problem: String| ConfigError {
+        place: format!("upstream.{name}.servers"),
+        problem,
+    };
+    if settings.servers.is_empty() {
+        return Err(fault("expected at least one http://host[:port]".to_owned()));
+    }
+    let https = in_https(settings);
+    let trust = Trust::read(name, settings)?;
+    let group = next_group();
+    let server = |text: &String| {
+        let uri = origin(text, https).ok_or_else(|| {
+            fault(format!(
+                "{text:?}: expected http://host[:port] or https://host[:port], and the same scheme in all"
+            ))
+        })?;
+        let authority = uri.authority().expect("checked by origin()");
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let mut peer = HttpPeer::new(("127.0.0.1", 1), https, String::new());
+        peer.group_key = group;
+        set_options(&mut peer, settings, effective_protocol(settings, https));
+        if https {
+            let tls_name = settings.server_name.as_deref().unwrap_or(host);
+            peer.sni = certificate_name(tls_name).ok_or_else(|| {
+                fault(format!(
+                    "{tls_name:?} cannot be the name in a certificate: set server_name"
+                ))
+            })?;
+            trust.give_to(&mut peer);
+        }
+        Ok(Arc::new(Server {
+            name: format!("{}:{port}", authority.host()),
+            authority: HeaderValue::try_from(authority.as_str())
+                .map_err(|_| fault(format!("{text:?} cannot be in a header field")))?,
+            host: host.to_owned(),
+            port,
+            peer,
+        }))
+    };
+    settings.servers.iter().map(server).collect()
+}
+
+/// A URL without a path, a query, or credentials.
+fn origin(text: &str, https: bool) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let scheme = if https { "https" } else { "http" };
+    let only_origin = uri.path() == "/"
+        && uri.query().is_none()
+        && !text.ends_with('/')
+        && uri
+            .authority()
+            .is_some_and(|one| !one.as_str().contains('@') && !one.host().is_empty())
+        && uri.port().is_none()
+            == uri
+                .authority()
+                .is_some_and(|one| one.as_str() == one.host());
+    (uri.scheme_str() == Some(scheme) && only_origin).then_some(uri)
+}
+
+/// A name that is verified. pingora verifies no certificate if the name is empty, and another name if it has an underscore.
+fn certificate_name(name: &str) -> Option<String> {
+    let valid = !name.contains('_') && ServerName::try_from(name).is_ok();
+    valid.then(|| name.to_owned())
+}
+
+fn set_options(peer: &mut HttpPeer, settings: &Upstream, protocol: Protocol) {
+    let options = &mut peer.options;
+    let connect = Duration::from_secs(settings.connect_timeout_seconds);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(Duration::from_secs(settings.read_timeout_seconds));
+    options.write_timeout = Some(Duration::from_secs(settings.write_timeout_seconds));
+    options.idle_timeout = Some(Duration::from_secs(settings.idle_timeout_seconds));
+    options.max_h2_streams = STREAMS_PER_CONNECTION;
+    options.h2_stream_window_size = Some(STREAM_WINDOW);
+    options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+    match protocol {
+        Protocol::Http1 => options.set_http_version(1, 1),
+        Protocol::Http2 => options.set_http_version(2, 2),
+        Protocol::Negotiated => options.set_http_version(2, 1),
+    }
+}
+
+/// Connections are shared within a group only. pingora does not compare the authorities that a connection was verified with,
+/// so each upstream of each generation has its own group: an even number, see [`Chosen::only_http1`].
+fn next_group() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(2, Ordering::Relaxed)
+}

@@ -1,0 +1,88 @@
+//! The addresses of servers, resolved again and again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::lb::discovery::ServiceDiscovery;
+use pingora::lb::{Backend, Extensions};
+use pingora::protocols::l4::socket::SocketAddr as Address;
+
+use crate::proxy::upstreams::Server;
+
+/// DNS records of services in containers live for 5 to 30 seconds.
+const UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
+
+pub(super) struct Names {
+    upstream: String,
+    servers: Vec<Arc<Server>>,
+    /// The outcome of the last resolution of each.
+    last: Mutex<Vec<Outcome>>,
+}
+
+#[derive(Clone, Default)]
+struct Outcome {
+    /// Kept if a later resolution fails: DNS may be unavailable while the servers are not.
+    addresses: Vec<SocketAddr>,
+    failed: bool,
+}
+
+impl Names {
+    pub(super) fn new(upstream: &str, servers: Vec<Arc<Server>>) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            last: Mutex::new(vec![Outcome::default(); servers.len()]),
+            servers,
+        }
+    }
+
+    /// `None`: addresses do not change.
+    pub(super) fn update_frequency(&self) -> Option<Duration> {
+        let is_name = |server: &Arc<Server>| server.host.parse::<IpAddr>().is_err();
+        self.servers.iter().any(is_name).then_some(UPDATE_FREQUENCY)
+    }
+
+    async fn resolve(&self, number: usize, server: &Server) -> Vec<SocketAddr> {
+        let resolved = tokio::net::lookup_host((server.host.as_str(), server.port)).await;
+        let mut last = self.last.lock();
+        let last = &mut last[number];
+        let (upstream, server) = (self.upstream.as_str(), server.name.as_str());
+        match resolved {
+            Ok(addresses) => {
+                last.addresses = addresses.collect();
+                if std::mem::replace(&mut last.failed, false) {
+                    tracing::info!(upstream, server, "the name is resolved again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut last.failed, true) {
+                    let known = last.addresses.len();
+                    tracing::error!(upstream, server, %error, known, "the name cannot be resolved: check servers in the configuration, and DNS. The known addresses stay in use");
+                }
+            }
+        }
+        last.addresses.clone()
+    }
+}
+
+#[async_trait]
+impl ServiceDiscovery for Names {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        let mut backends = BTreeSet::new();
+        for (number, server) in self.servers.iter().enumerate() {
+            for address in self.resolve(number, server).await {
+                let mut ext = Extensions::new();
+                ext.insert(Arc::clone(server));
+                backends.insert(Backend {
+                    addr: Address::Inet(address),
+                    weight: 1,
+                    ext,
+                });
+            }
+        }
+        Ok((backends, HashMap::new()))
+    }
+}

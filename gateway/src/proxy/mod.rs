@@ -223,11 +223,12 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         context: &mut Context,
     ) -> pingora::Result<()> {
         context.made_progress();
+        response::check_switch(response, request::is_websocket(session.req_header()))?;
         response::remove_hop_by_hop(response);
         Ok(())
     }

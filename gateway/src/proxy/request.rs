@@ -50,7 +50,8 @@ pub(super) fn fault(request: &RequestHeader) -> Option<(StatusCode, &'static str
 /// Whether its client asks to switch to WebSocket. pingora passes on no other upgrade.
 pub(super) fn is_websocket(request: &RequestHeader) -> bool {
     let upgrade = request.headers.get(http::header::UPGRADE);
-    upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    request.version == Version::HTTP_11
+        && upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// How the client is connected.

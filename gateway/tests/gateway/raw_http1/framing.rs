@@ -351,3 +351,26 @@ async fn a_client_that_waits_for_100_continue_is_told_to_continue_only_if_its_re
     assert!(response.starts_with("HTTP/1.1 401 "), "{response}");
     assert!(raw.arrived().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_service_cannot_switch_protocols_unasked() {
+    let raw = Raw::start().await;
+    let plain = raw.request("GET", "/switches");
+    assert_eq!(raw.gateway.exchange(&plain.bytes()).await, [502]);
+    let other = raw
+        .request("GET", "/switches/other")
+        .without("Connection")
+        .with("Connection: Upgrade")
+        .with("Upgrade: other");
+    assert_eq!(raw.gateway.exchange(&other.bytes()).await, [502]);
+    let lines: Vec<_> = raw
+        .arrived()
+        .await
+        .into_iter()
+        .map(|request| request.line)
+        .collect();
+    assert_eq!(
+        lines,
+        ["GET /switches HTTP/1.1", "GET /switches/other HTTP/1.1"]
+    );
+}

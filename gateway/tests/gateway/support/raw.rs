@@ -42,7 +42,8 @@ impl Received {
 
 type Log = Mutex<Vec<Received>>;
 
-/// A service that speaks HTTP/1.1 and keeps what it was sent. Its responses are 200 and `done`.
+/// A service that speaks HTTP/1.1 and keeps what it was sent. Its responses are 200 and `done`, and below `/switches` 101,
+/// whether the client has asked for it or not.
 pub struct RawService {
     pub url: String,
     log: Arc<Log>,
@@ -92,12 +93,16 @@ async fn record(stream: TcpStream, log: &Log) {
                 }
             }
         }
+        let response = if request.line.contains(" /switches") {
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone"
+        };
         let complete = body(&mut reader, &mut request).await.is_some();
         log.lock().unwrap().push(request);
         if !complete {
             return;
         }
-        let response = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
         if writer.write_all(response.as_bytes()).await.is_err() {
             return;
         }

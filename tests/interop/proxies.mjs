@@ -1,4 +1,4 @@
-// nginx in front of our forward_auth and of our gateway, and behind them an application that
+// nginx in front of dpop-gateway, as forward authentication and as a reverse proxy, and behind them an application that
 // believes whatever header fields it gets.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -9,7 +9,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import * as oauth from 'oauth4webapi';
 
-import { AUDIENCE, forwardAuth, freePort, gateway, nginx, serve } from './servers.mjs';
+import { AUDIENCE, forwardAuth, freePort, gateway, hyperGateway, nginx, serve } from './servers.mjs';
 import { holds, scenario } from './table.mjs';
 
 const SOFTWARE = ['nginx', 'oauth4webapi'];
@@ -33,9 +33,10 @@ export async function proxies() {
   await scenario(SOFTWARE, 'gateway, nonces on', (use, row) => nonces(behindGateway, use, row));
   await scenario(SOFTWARE, 'gateway, streams', streams);
   await scenario(SOFTWARE, 'gateway, the service is broken', broken);
+  await scenario(['oauth4webapi'], 'hyper_gateway', passedOnByTheExample);
 }
 
-/** nginx asks forward_auth, and then the application. */
+/** nginx asks the forward authentication, and then the application. */
 async function behindAuthRequest(use, options = {}) {
   const client = await holder(use);
   const app = await application(use);
@@ -434,6 +435,33 @@ async function broken(use, row) {
   const { client, url } = await behindGateway(use, { timeout: 1 });
   await row('no response', '504', () => client.visit(`${url}/silent`));
   await row('hangs up', '502', () => client.visit(`${url}/hangs-up`));
+  await row('switches protocols unasked', '502', () => client.visit(`${url}/switches`));
+}
+
+async function passedOnByTheExample(use, row) {
+  const client = await holder(use);
+  const app = await application(use);
+  const { url } = await use(hyperGateway(client.issuer, app.url));
+  await row('POST', '200', async () => {
+    const response = await client.visit(`${url}/a%2Fb?of=me`, { method: 'POST', body: 'one' });
+    const { headers, ...seen } = app.last();
+    holds('seen by the application', seen, { method: 'POST', url: '/a%2Fb?of=me', body: digest('one') });
+    holds('credentials', [headers.authorization, headers.dpop], [undefined, undefined]);
+    holds('Host', headers.host, new URL(app.url).host);
+    return response;
+  });
+  for (const field of ALIASES) {
+    await row(`${field} of the client's`, '200', async () => {
+      const headers = { [field]: ['admin', 'root'], connection: 'close, X-Auth-Subject' };
+      const response = await client.visit(`${url}/orders`, { headers });
+      holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
+      return response;
+    });
+  }
+  await row('no proof', '401 invalid_dpop_proof', () => rejectedBefore(app, async () => {
+    const { authorization } = await client.credentials(`${url}/orders`);
+    return send(`${url}/orders`, { headers: { authorization } });
+  }));
   await row('switches protocols unasked', '502', () => client.visit(`${url}/switches`));
 }
 

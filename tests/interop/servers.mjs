@@ -78,6 +78,11 @@ export function gateway(issuer, { upstream, keepAuthorization, timeout, ...optio
   ]);
 }
 
+/** The small gateway that is an example, and which clients reach without a proxy in front. */
+export function hyperGateway(issuer, upstream) {
+  return listening(join(examples, 'hyper_gateway'), [issuer, AUDIENCE, upstream, '127.0.0.1:0'], exampleUrl);
+}
+
 /** `dpop-gateway` as the forward authentication of a proxy. */
 export function forwardAuth(issuer, { proxy, from = '127.0.0.1', pathPrefix, ...options }) {
   return program('forward_auth', issuer, options, [
@@ -261,8 +266,11 @@ export async function serve(listen) {
 
 /** Starts an example that says where it listens. */
 function listen(name, parameters) {
-  return listening(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters], (line) =>
-    /^listening on (http:\S+)$/.exec(line)?.[1]);
+  return listening(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters], exampleUrl);
+}
+
+function exampleUrl(line) {
+  return /^listening on (http:\S+)$/.exec(line)?.[1];
 }
 
 /** Starts a program in whose first line `found` finds the URL where it listens. */

@@ -71,20 +71,22 @@ pub struct Verifier<C = Claims> {
     tokens: AnyTokenVerifier<C>,
     /// The keys of clients whose requests were accepted.
     keys: Arc<KeyCache>,
-    announced: Announced,
+    announced: Arc<Announced>,
 }
 
-/// What was logged already.
+/// What was logged already about a policy.
 struct Announced {
     policy: Once,
     report_only: Once,
 }
 
-impl Announced {
-    const NOTHING: Self = Self {
-        policy: Once::new(),
-        report_only: Once::new(),
-    };
+impl Default for Announced {
+    fn default() -> Self {
+        Self {
+            policy: Once::new(),
+            report_only: Once::new(),
+        }
+    }
 }
 
 /// The well-known name of a protected resource's metadata (RFC 9728 section 3).
@@ -114,22 +116,23 @@ impl<C: Send + Sync + 'static> Verifier<C> {
             policy: Arc::new(policy),
             tokens,
             keys: Arc::default(),
-            announced: Announced::NOTHING,
+            announced: Arc::default(),
         }
     }
 }
 
 impl<C> Clone for Verifier<C> {
-    /// The clone shares the replay store, the nonces, and all caches: a proof is accepted by one of them, once. So routes
-    /// can differ in what they accept:
+    /// The clone shares the replay store, the nonces and the caches, so of the requests with one proof, one is accepted,
+    /// by either of them. A method that changes the clone does not change the original. So routes can differ in what
+    /// they accept:
     ///
     /// ```
     /// use tower_dpop::{DpopLayer, Verifier};
     ///
     /// # fn example(verifier: Verifier) {
-    /// let strict = DpopLayer::new(verifier.clone());
-    /// let while_clients_migrate = DpopLayer::new(verifier.allow_bearer());
-    /// # let _ = (strict, while_clients_migrate);
+    /// let with_a_proof = DpopLayer::new(verifier.clone());
+    /// let while_clients_move = DpopLayer::new(verifier.allow_bearer());
+    /// # let _ = (with_a_proof, while_clients_move);
     /// # }
     /// ```
     fn clone(&self) -> Self {
@@ -137,7 +140,7 @@ impl<C> Clone for Verifier<C> {
             policy: Arc::clone(&self.policy),
             tokens: self.tokens.clone(),
             keys: Arc::clone(&self.keys),
-            announced: Announced::NOTHING,
+            announced: Arc::clone(&self.announced),
         }
     }
 }
@@ -242,7 +245,7 @@ impl<C> Verifier<C> {
     }
 
     /// Logs what requests must meet, and that a layer does not enforce it. Each is logged once, however
-    /// many layers and services share the verifier.
+    /// many layers and services share the verifier, and again for a clone that was changed.
     pub(crate) fn announce(&self, consequence: Consequence) {
         self.announced.policy.call_once(|| self.policy.announce());
         if consequence == Consequence::Reported {
@@ -352,9 +355,14 @@ impl<C> Verifier<C> {
         self.with_precomputed_keys(0)
     }
 
-    /// The policy is not shared while the verifier is being built.
     fn challenges(&mut self) -> &mut Challenges {
-        &mut Arc::make_mut(&mut self.policy).challenges
+        &mut self.change_policy().challenges
+    }
+
+    /// Clones keep the policy that they have.
+    fn change_policy(&mut self) -> &mut Policy {
+        self.announced = Arc::default();
+        Arc::make_mut(&mut self.policy)
     }
 }
 

@@ -590,6 +590,22 @@ fn a_report_only_layer_is_a_warning_though_its_verifier_was_announced() {
     assert!(lines[0].contains("WARN"), "{lines:?}");
 }
 
+/// Layers for the routes of one service: what they have in common is logged once, and each difference.
+#[test]
+fn a_clone_logs_what_requests_must_meet_only_if_it_was_changed() {
+    let shared = verifier();
+    for (name, clone, lines) in [
+        ("the first", shared.clone(), 1),
+        ("unchanged", shared.clone(), 0),
+        ("with Bearer", shared.clone().allow_bearer(), 1),
+        ("unchanged after them", shared, 0),
+    ] {
+        let layer = DpopLayer::new(clone);
+        assert_eq!(start_of(&layer).len(), lines, "{name}");
+        assert_eq!(start_of(&layer).len(), 0, "{name}: again");
+    }
+}
+
 /// P-8: a served document that no challenge names helps no client.
 #[test]
 fn challenges_name_the_metadata_once_they_exist() {

@@ -310,6 +310,34 @@ impl<C> Verifier<C> {
         self
     }
 
+    /// Accepts a proof as often as it is sent. Its use is neither looked up nor recorded in the replay store; all other
+    /// checks remain. For a gate in front of services that verify each request again: whichever of the two records a
+    /// proof first, the other would reject it.
+    ///
+    /// ```
+    /// use tower_dpop::Verifier;
+    ///
+    /// # fn example(verifier: Verifier) {
+    /// let gate = verifier.clone().allow_insecure_replays();
+    /// let service = verifier; // it still accepts each proof once
+    /// # let _ = (gate, service);
+    /// # }
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// Anyone who reads a request on its way can repeat it as long as its proof is fresh ([RFC 9449 section
+    /// 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1)). Use it only if every service behind the gate
+    /// accepts each proof once.
+    ///
+    /// If nonces are required, the gate and the services must accept each other's: with the same secret and the same
+    /// replay store, to which nonces are bound, or with nonces at the gate alone.
+    #[must_use]
+    pub fn allow_insecure_replays(mut self) -> Self {
+        self.change_policy().rules.accept_replays();
+        self
+    }
+
     /// Sets the `realm` of challenges ([RFC 9110 section
     /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)). The default is none.
     #[must_use]

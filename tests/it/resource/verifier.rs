@@ -1,4 +1,5 @@
-//! Errors of the verifier of access tokens and of the replay store, and the responses to them. Clones of a verifier.
+//! Errors of the verifier of access tokens and of the replay store, and the responses to them. Clones of a verifier, and
+//! one that accepts replays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use common::{Attempt, AttemptExt as _, jwt_verifier, required_nonce, verifier};
 use http::StatusCode;
 use serde_json::json;
-use tower_dpop::proof::{ProofError, ReplayStoreError};
+use tower_dpop::proof::{NonceError, ProofError, ReplayStoreError};
 use tower_dpop::resource::{CredentialsError, Unavailable};
 use tower_dpop::tokens::{
     AccessToken, AccessTokenVerifier, PresentedToken, TokenCache, TokenError,
@@ -158,11 +159,54 @@ fn clones_share_the_replay_store_the_nonces_and_the_verifier_of_tokens() {
 fn a_change_to_a_clone_does_not_change_the_original() {
     let original = verifier();
     let clone = original.clone().allow_bearer();
-    let [original, clone] = [original, clone].map(DpopLayer::new);
+    let replaying = original.clone().allow_insecure_replays();
+    let [original, clone, replaying] = [original, clone, replaying].map(DpopLayer::new);
 
     let bearer = || Attempt::good().as_bearer();
     let outcome = bearer().outcome_by(&clone);
     assert_eq!(outcome.status, StatusCode::OK);
     let outcome = bearer().outcome_by(&original);
     outcome.assert_reason("not the original", CredentialsError::Bearer);
+    let outcome = bearer().outcome_by(&replaying);
+    outcome.assert_reason("not the other clone", CredentialsError::Bearer);
+
+    let attempt = Attempt::good();
+    for time in ["the first time", "again", "a third time"] {
+        attempt.outcome_by(&replaying).assert_passed(time);
+    }
+    attempt
+        .outcome_by(&original)
+        .assert_passed("the clone has recorded nothing");
+    attempt
+        .outcome_by(&original)
+        .assert_reason("the original records", ProofError::Replayed);
+    attempt
+        .outcome_by(&replaying)
+        .assert_passed("the clone looks nothing up");
+}
+
+#[test]
+fn where_replays_are_accepted_all_other_checks_remain() {
+    let layer = DpopLayer::new(verifier().allow_insecure_replays());
+    let good = Attempt::good();
+    for defect in good.defects() {
+        let outcome = good.again().with_defect(defect).outcome_by(&layer);
+        outcome.assert_reason(defect.name(), good.rejection_of(defect));
+    }
+}
+
+#[test]
+fn where_replays_are_accepted_the_store_is_not_asked_and_nonces_are() {
+    let store = FailingStore(ReplayStoreError::Unavailable);
+    let rules = common::rules()
+        .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        .with_replay_store(store);
+    let layer = DpopLayer::new(Verifier::new(rules, jwt_verifier()).allow_insecure_replays());
+    let nonce = required_nonce(&layer).unwrap();
+    let mut attempt = Attempt::good();
+    let outcome = attempt.outcome_by(&layer);
+    outcome.assert_reason("without a nonce", NonceError::Missing);
+    attempt.proof_claims["nonce"] = json!(nonce);
+    attempt.outcome_by(&layer).assert_passed("with a nonce");
+    attempt.outcome_by(&layer).assert_passed("again");
 }

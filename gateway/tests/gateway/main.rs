@@ -5,3 +5,5 @@
 mod support;
 
 mod decisions;
+mod forward_auth;
+mod forward_auth_grpc;

@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 
 use super::http_question::origin_form;
 use super::{Asked, unwanted};
+use crate::config::ForwardAuth;
 use crate::policy::{Decision, Passed, Policy, Question};
 
 pub(super) fn router(asked: Asked) -> Router {
@@ -35,17 +36,17 @@ impl Authorization for Asked {
 async fn decide(asked: &Asked, request: CheckRequest) -> CheckResponse {
     let generation = asked.generation();
     let Some(settings) = generation.forward_auth(asked.number) else {
-        return denied(&status(StatusCode::SERVICE_UNAVAILABLE));
+        return denied(status(StatusCode::SERVICE_UNAVAILABLE));
     };
     let attributes = request.attributes.and_then(|all| all.request);
     let Some(question) = attributes.and_then(|all| all.http).and_then(described) else {
-        return denied(&status(StatusCode::BAD_REQUEST));
+        return denied(status(StatusCode::BAD_REQUEST));
     };
     let policy = generation.policy_for(settings);
     let sent = question.headers.clone();
     match policy.decide(question).await {
-        Decision::Pass(passed) => passing(&passed, policy, &sent),
-        Decision::Respond(response) => denied(&response),
+        Decision::Pass(passed) => passing(settings, &passed, policy, &sent),
+        Decision::Respond(response) => denied(response),
     }
 }
 
@@ -92,13 +93,18 @@ fn described(http: HttpRequest) -> Option<Question> {
     })
 }
 
-fn passing(passed: &Passed, policy: &Policy, sent: &HeaderMap) -> CheckResponse {
-    let unwanted = unwanted(passed, policy, sent);
+fn passing(
+    asked: &ForwardAuth,
+    passed: &Passed,
+    policy: &Policy,
+    sent: &HeaderMap,
+) -> CheckResponse {
+    let unwanted = unwanted(asked, passed, policy, sent);
     #[allow(deprecated, reason = "`dynamic_metadata` has no default of its own")]
     let response = OkHttpResponse {
-        headers: fields(&passed.identity),
+        headers: changes(&passed.identity),
         headers_to_remove: unwanted.iter().map(ToString::to_string).collect(),
-        response_headers_to_add: fields(&passed.response),
+        response_headers_to_add: changes(&passed.response),
         ..OkHttpResponse::default()
     };
     CheckResponse {
@@ -109,8 +115,9 @@ fn passing(passed: &Passed, policy: &Policy, sent: &HeaderMap) -> CheckResponse 
 }
 
 /// Envoy sends this response to the client, whatever its status is.
-fn denied(response: &Response<String>) -> CheckResponse {
-    let code = match response.status() {
+fn denied(response: Response<String>) -> CheckResponse {
+    let (head, body) = response.into_parts();
+    let code = match head.status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         _ => Code::PermissionDenied,
     };
@@ -118,21 +125,35 @@ fn denied(response: &Response<String>) -> CheckResponse {
         status: Some(rpc_status(code)),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus {
-                code: response.status().as_u16().into(),
+                code: head.status.as_u16().into(),
             }),
-            headers: fields(response.headers()),
-            body: response.body().clone(),
+            headers: whole(head.headers),
+            body,
         })),
         ..CheckResponse::default()
     }
 }
 
-/// Replaces the fields of the same names, except `Vary`, to which it adds. The length is Envoy's own.
-fn fields(fields: &HeaderMap) -> Vec<HeaderValueOption> {
+/// For a request or a response that exists: replaces the fields of the same names, except `Vary`, to which it adds.
+fn changes(fields: &HeaderMap) -> Vec<HeaderValueOption> {
+    options(fields, |name, index| index > 0 || name == VARY)
+}
+
+/// For a response that Envoy makes. It takes each field that replaces others, also the second one of a name, and no other. The
+/// length is Envoy's own.
+fn whole(mut fields: HeaderMap) -> Vec<HeaderValueOption> {
+    fields.remove(CONTENT_LENGTH);
+    options(&fields, |_, _| false)
+}
+
+fn options(
+    fields: &HeaderMap,
+    append: impl Fn(&HeaderName, usize) -> bool,
+) -> Vec<HeaderValueOption> {
     let mut options = Vec::new();
-    for name in fields.keys().filter(|name| *name != CONTENT_LENGTH) {
+    for name in fields.keys() {
         for (index, value) in fields.get_all(name).iter().enumerate() {
-            options.push(option(name, value, index > 0 || name == VARY));
+            options.push(option(name, value, append(name, index)));
         }
     }
     options

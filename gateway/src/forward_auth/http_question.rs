@@ -46,7 +46,7 @@ pub(super) async fn ask(State(asked): State<Asked>, request: Request<Body>) -> R
         uri,
         headers: head.headers,
     });
-    http_response::of(settings.asked_by, decision.await, policy, &sent)
+    http_response::of(settings, decision.await, policy, &sent)
 }
 
 /// The method and URI of the client's request. The proxy sets each of these fields once, whatever the client sent.

@@ -4,7 +4,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::unwanted;
-use crate::config::AskedBy;
+use crate::config::{AskedBy, ForwardAuth};
 use crate::policy::{Decision, Passed, Policy};
 
 /// Envoy removes the fields that this one names from the client's request.
@@ -12,28 +12,28 @@ const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-r
 
 /// `sent`: the header fields of the client's request that the proxy has passed on.
 pub(super) fn of(
-    asked_by: AskedBy,
+    asked: &ForwardAuth,
     decision: Decision,
     policy: &Policy,
     sent: &HeaderMap,
 ) -> Response<String> {
     match decision {
-        Decision::Pass(passed) => passing(asked_by, passed, policy, sent),
-        Decision::Respond(response) => rejection(asked_by, response),
+        Decision::Pass(passed) => passing(asked, passed, policy, sent),
+        Decision::Respond(response) => rejection(asked.asked_by, response),
     }
 }
 
 /// 200, with the identity fields for the service, and fields that the proxy may add to the response of the service.
 fn passing(
-    asked_by: AskedBy,
+    asked: &ForwardAuth,
     passed: Passed,
     policy: &Policy,
     sent: &HeaderMap,
 ) -> Response<String> {
     let mut response = Response::new(String::new());
     // Envoy removes nothing by itself. nginx, Traefik and Caddy set or remove each field that they are told of.
-    if asked_by == AskedBy::EnvoyHttp {
-        let names = unwanted(&passed, policy, sent);
+    if asked.asked_by == AskedBy::EnvoyHttp {
+        let names = unwanted(asked, &passed, policy, sent);
         let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
         let names = HeaderValue::try_from(names.join(",")).expect("names are visible ASCII");
         response.headers_mut().insert(TO_REMOVE, names);

@@ -87,10 +87,19 @@ async fn only_from(
 
 /// The fields of the client's request that must not reach the service: its credentials, and the fields that the service could
 /// take for ours. Those that the gateway sets are not among them: the proxy replaces them.
-fn unwanted(passed: &Passed, policy: &Policy, request: &HeaderMap) -> Vec<HeaderName> {
-    let mut names = vec![HeaderName::from_static("dpop")];
-    if !passed.route.settings.keep_authorization {
-        names.push(AUTHORIZATION);
+fn unwanted(
+    asked: &ForwardAuth,
+    passed: &Passed,
+    policy: &Policy,
+    request: &HeaderMap,
+) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    // Behind a gate that accepts replays, the services need the credentials: they must check them again.
+    if !asked.insecure_replays {
+        names.push(HeaderName::from_static("dpop"));
+        if !passed.route.settings.keep_authorization {
+            names.push(AUTHORIZATION);
+        }
     }
     let sent = request.keys().filter(|name| policy.identity.could_be(name));
     for name in policy.identity.names().chain(sent) {

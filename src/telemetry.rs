@@ -47,7 +47,7 @@
 //! [`DpopLayer`](crate::DpopLayer) decided. Its events are in the span `dpop` (level `debug`).
 //!
 //! A [`DpopLayer`](crate::DpopLayer) also logs once per verifier, when it first wraps a service, what requests must meet
-//! (`info`), and each check that is off (`warn`). So does a [`TokenEndpoint`](crate::token_endpoint::TokenEndpoint), when a layer
+//! (`info`), and each check that is off (`warn`). A clone that was changed logs its own. So does a [`TokenEndpoint`](crate::token_endpoint::TokenEndpoint), when a layer
 //! with it first wraps a service, or at its first request.
 //!
 //! An issuer's key that cannot be used is one event with the target `tower_dpop` and the level `warn`, when its key set

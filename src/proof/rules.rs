@@ -261,6 +261,11 @@ impl ProofRules {
         }
     }
 
+    /// [`Verifier::allow_insecure_replays`](crate::Verifier::allow_insecure_replays).
+    pub(crate) const fn accept_replays(&mut self) {
+        self.replays.accept_replays();
+    }
+
     /// What the log says about a proof that was rejected for this reason.
     pub(crate) fn explain(&self, error: &ProofError) -> Explanation {
         match error {

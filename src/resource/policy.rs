@@ -101,7 +101,7 @@ impl Policy {
         }
     }
 
-    /// Logs what requests must meet, once per verifier.
+    /// Logs what requests must meet.
     pub(crate) fn announce(&self) {
         let rules = &self.rules;
         let issuers = self.tokens.issuers();

@@ -71,20 +71,22 @@ pub struct Verifier<C = Claims> {
     tokens: AnyTokenVerifier<C>,
     /// The keys of clients whose requests were accepted.
     keys: Arc<KeyCache>,
-    announced: Announced,
+    announced: Arc<Announced>,
 }
 
-/// What was logged already.
+/// What was logged already about a policy.
 struct Announced {
     policy: Once,
     report_only: Once,
 }
 
-impl Announced {
-    const NOTHING: Self = Self {
-        policy: Once::new(),
-        report_only: Once::new(),
-    };
+impl Default for Announced {
+    fn default() -> Self {
+        Self {
+            policy: Once::new(),
+            report_only: Once::new(),
+        }
+    }
 }
 
 /// The well-known name of a protected resource's metadata (RFC 9728 section 3).
@@ -114,22 +116,23 @@ impl<C: Send + Sync + 'static> Verifier<C> {
             policy: Arc::new(policy),
             tokens,
             keys: Arc::default(),
-            announced: Announced::NOTHING,
+            announced: Arc::default(),
         }
     }
 }
 
 impl<C> Clone for Verifier<C> {
-    /// The clone shares the replay store, the nonces, and all caches: a proof is accepted by one of them, once. So routes
-    /// can differ in what they accept:
+    /// The clone shares the replay store, the nonces and the caches, so of the requests with one proof, one is accepted,
+    /// by either of them. A method that changes the clone does not change the original. So routes can differ in what
+    /// they accept:
     ///
     /// ```
     /// use tower_dpop::{DpopLayer, Verifier};
     ///
     /// # fn example(verifier: Verifier) {
-    /// let strict = DpopLayer::new(verifier.clone());
-    /// let while_clients_migrate = DpopLayer::new(verifier.allow_bearer());
-    /// # let _ = (strict, while_clients_migrate);
+    /// let with_a_proof = DpopLayer::new(verifier.clone());
+    /// let while_clients_move = DpopLayer::new(verifier.allow_bearer());
+    /// # let _ = (with_a_proof, while_clients_move);
     /// # }
     /// ```
     fn clone(&self) -> Self {
@@ -137,7 +140,7 @@ impl<C> Clone for Verifier<C> {
             policy: Arc::clone(&self.policy),
             tokens: self.tokens.clone(),
             keys: Arc::clone(&self.keys),
-            announced: Announced::NOTHING,
+            announced: Arc::clone(&self.announced),
         }
     }
 }
@@ -242,7 +245,7 @@ impl<C> Verifier<C> {
     }
 
     /// Logs what requests must meet, and that a layer does not enforce it. Each is logged once, however
-    /// many layers and services share the verifier.
+    /// many layers and services share the verifier, and again for a clone that was changed.
     pub(crate) fn announce(&self, consequence: Consequence) {
         self.announced.policy.call_once(|| self.policy.announce());
         if consequence == Consequence::Reported {
@@ -307,6 +310,34 @@ impl<C> Verifier<C> {
         self
     }
 
+    /// Accepts a proof as often as it is sent. Its use is neither looked up nor recorded in the replay store; all other
+    /// checks remain. For a gate in front of services that verify each request again: whichever of the two records a
+    /// proof first, the other would reject it.
+    ///
+    /// ```
+    /// use tower_dpop::Verifier;
+    ///
+    /// # fn example(verifier: Verifier) {
+    /// let gate = verifier.clone().allow_insecure_replays();
+    /// let service = verifier; // it still accepts each proof once
+    /// # let _ = (gate, service);
+    /// # }
+    /// ```
+    ///
+    /// # Security
+    ///
+    /// Anyone who reads a request on its way can repeat it as long as its proof is fresh ([RFC 9449 section
+    /// 11.1](https://www.rfc-editor.org/rfc/rfc9449#section-11.1)). Use it only if every service behind the gate
+    /// accepts each proof once.
+    ///
+    /// If nonces are required, the gate and the services must accept each other's: with the same secret and the same
+    /// replay store, to which nonces are bound, or with nonces at the gate alone.
+    #[must_use]
+    pub fn allow_insecure_replays(mut self) -> Self {
+        self.change_policy().rules.accept_replays();
+        self
+    }
+
     /// Sets the `realm` of challenges ([RFC 9110 section
     /// 11.5](https://www.rfc-editor.org/rfc/rfc9110#section-11.5)). The default is none.
     #[must_use]
@@ -352,9 +383,14 @@ impl<C> Verifier<C> {
         self.with_precomputed_keys(0)
     }
 
-    /// The policy is not shared while the verifier is being built.
     fn challenges(&mut self) -> &mut Challenges {
-        &mut Arc::make_mut(&mut self.policy).challenges
+        &mut self.change_policy().challenges
+    }
+
+    /// Clones keep the policy that they have.
+    fn change_policy(&mut self) -> &mut Policy {
+        self.announced = Arc::default();
+        Arc::make_mut(&mut self.policy)
     }
 }
 

@@ -14,7 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as oauth from 'oauth4webapi';
 
 import { application, holder, received, rejectedBefore } from './proxies.mjs';
-import { forwardAuth, freePort, listenAt, resourceServer } from './servers.mjs';
+import { AUDIENCE, freePort, listenAt, resourceServer } from './servers.mjs';
 import { conclude, expect, holds, scenario } from './table.mjs';
 
 const NAME = 'https://api.example.com';
@@ -319,36 +319,89 @@ const ASKING = {
     return traefik(port, statics, dynamic);
   },
 
-  async envoy(port, application, auth) {
-    const page = 'forward-authentication';
-    const documented = await block('proxies', 'yaml', '# envoy.yaml');
-    const filters = await block(page, 'yaml', '# envoy.yaml, filters');
-    const clusters = await block(page, 'yaml', '# envoy.yaml, clusters');
-    const indented = (text, depth) => text.replace(/^/gm, ' '.repeat(depth)).trimEnd() + '\n';
-    const [host, number] = auth.split(':');
-    const all = documented
-      .replace(/^ +http_filters:\n.*?(?=^ +route_config)/ms, indented(filters, 16))
-      + adapted(indented(clusters, 4), { '127.0.0.1, port_value: 9001': `${host}, port_value: ${number}` });
-    return envoy(port, all, application);
+  envoy: (port, application, auth) => asking('gRPC', port, application, auth),
+
+  'envoy-http': (port, application, auth) => asking('HTTP', port, application, auth),
+
+  /** The controller was not tried. These are the directives that its template writes for the annotations of the page. */
+  async 'ingress-nginx'(port, application, auth) {
+    const [annotations] = /annotations:\n.*?(?=spec:)/s.exec(await block('forward-authentication', 'yaml', '# kubernetes/'));
+    const [, fields] = /auth-response-headers: (.*)/.exec(annotations);
+    const set = fields.split(', ').map((field, i) => `
+      auth_request_set $authHeader${i} $upstream_http_${field.toLowerCase().replaceAll('-', '_')};
+      proxy_set_header '${field}' $authHeader${i};`).join('');
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((one) => `${one}_temp_path ${one};`).join(' ');
+    const folder = await folderWith({
+      'nginx.conf': `pid nginx.pid; master_process off; events {}
+http { access_log off; ${temporary} large_client_header_buffers 4 48k;
+  server {
+    listen 127.0.0.1:${port} ssl default_server;
+    ssl_certificate /etc/proxy/tls.crt; ssl_certificate_key /etc/proxy/tls.key;
+    location = /_external-auth-Lw-Prefix {
+      internal;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header X-Forwarded-Proto "";
+      proxy_set_header Host dpop-gateway.default.svc.cluster.local;
+      proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
+      proxy_set_header X-Original-Method $request_method;
+      proxy_set_header X-Sent-From "nginx-ingress-controller";
+      proxy_set_header X-Auth-Request-Redirect $request_uri;
+      proxy_pass http://${auth}/;
+    }
+    location / {
+      auth_request /_external-auth-Lw-Prefix;${set}
+      proxy_next_upstream off;
+      proxy_pass http://${application};
+    }
+  } }`,
+    });
+    const parameters = ['-p', folder, '-e', 'stderr', '-c', 'nginx.conf', '-g', 'daemon off;'];
+    return listenAt(port, folder, 'nginx', parameters);
   },
 };
+
+/** Envoy asks over gRPC or over HTTP. */
+async function asking(how, port, application, auth) {
+  const page = 'forward-authentication';
+  const documented = await block('proxies', 'yaml', '# envoy.yaml');
+  const filters = await block(page, 'yaml', `# envoy.yaml, filters for ${how}`);
+  const clusters = await block(page, 'yaml', `# envoy.yaml, clusters for ${how}`);
+  const indented = (text, depth) => text.replace(/^/gm, ' '.repeat(depth)).trimEnd() + '\n';
+  const [host, number] = auth.split(':');
+  const all = documented
+    .replace(/^ +http_filters:\n.*?(?=^ +route_config)/ms, indented(filters, 16))
+    + adapted(indented(clusters, 4), { '127.0.0.1, port_value: 9001': `${host}, port_value: ${number}` });
+  return envoy(port, all, application);
+}
 
 const ALIASES = [
   'X-Auth-Subject', 'x-auth-subject', 'X_Auth_Subject', 'X-Auth_Subject', 'X.Auth.Subject',
 ];
 
+/** `dpop-gateway` with the configuration of the page, and with these lines in `[dpop]` and at the end. */
+async function authorizer({ issuer }, name, { claim = 'sub', dpop = '', more = '' }) {
+  const port = await freePort();
+  const askedBy = { envoy: 'envoy-grpc', 'envoy-http': 'envoy-http"\npath_prefix = "/dpop' }[name] ?? name;
+  const text = adapted(await block('forward-authentication', 'toml', '# gateway.toml'), {
+    '"https://as.example.com"': `"${issuer}"\naudience = "${AUDIENCE}"\n${dpop}`,
+    '127.0.0.1:9001': `127.0.0.1:${port}`,
+    'asked_by = "nginx"': `asked_by = "${askedBy}"`,
+    'claim = "sub"': `claim = "${claim}"`,
+  });
+  const folder = await folderWith({ 'gateway.toml': `${text}\n${more}` });
+  const parameters = ['--config', join(folder, 'gateway.toml')];
+  const { stop } = await listenAt(port, folder, process.env.INTEROP_GATEWAY, parameters);
+  let stopped;
+  return { address: `127.0.0.1:${port}`, stop: () => { stopped ??= stop(); return stopped; } };
+}
+
 async function behindAsking(use, name, options = {}) {
   const client = await holder(use);
   const app = await application(use);
   const port = await freePort();
-  const auth = await use(forwardAuth(client.issuer, {
-    publicUrl: NAME,
-    proxy: name,
-    forward: ['sub=X-Auth-Subject'],
-    ...(name === 'envoy' ? { pathPrefix: '/dpop' } : {}),
-    ...options,
-  }));
-  await use(ASKING[name](port, new URL(app.url).host, new URL(auth.url).host));
+  const auth = await use(authorizer(client, name, options));
+  await use(ASKING[name](port, new URL(app.url).host, auth.address));
   const by = sender(port);
   const visit = (url, more) => client.visit(url, { by, ...more });
   return { client, app, auth, by, visit };
@@ -376,8 +429,20 @@ async function asked(use, row, name) {
     holds('challenge', response.headers.get('www-authenticate')?.startsWith('DPoP algs="'), true);
     return response;
   });
-  await rejected('a malformed Authorization field', '400 invalid_request', () =>
+  // nginx sends no 400.
+  const bad = name === 'ingress-nginx' ? '401' : '400';
+  await rejected('a malformed Authorization field', `${bad} invalid_request`, () =>
     by(url, { headers: { authorization: 'DPoP' } }));
+  for (const field of ['authorization', 'dpop']) {
+    const outcome = field === 'dpop' ? '401 invalid_dpop_proof' : '400 invalid_request';
+    // nginx itself sends a bare 400 for two fields of this name.
+    const byItself = name === 'ingress-nginx' && field === 'authorization';
+    await rejected(`${field} twice`, byItself ? '400' : outcome, async () => {
+      const headers = await client.credentials(url);
+      const [twice] = Object.keys(headers).filter((one) => one.toLowerCase() === field);
+      return by(url, { headers: { ...headers, [twice]: [headers[twice], headers[twice]] } });
+    });
+  }
   await row('sent again as it was', '401 invalid_dpop_proof', async () => {
     const headers = await client.credentials(url);
     holds('the first time', (await by(url, { headers })).status, 200);
@@ -403,17 +468,24 @@ async function asked(use, row, name) {
     holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
     return response;
   });
-  await rejected('a subject that cannot be a field', name === 'envoy' ? '403' : '500', () =>
+  await rejected('a subject that cannot be a field', name === 'envoy-http' ? '503' : '500', () =>
     visit(url, { claims: { sub: 'Zoë' } }));
-  const down = { caddy: '502', envoy: '403', traefik: '500' }[name];
-  await row('forward_auth is down', down, async () => {
+  if (name === 'ingress-nginx') {
+    // The URL would be `https://api.example.com?/orders`, of which the path is `/`.
+    await rejected('a host that could swallow the path', '403', async () => {
+      const headers = await client.credentials(`${NAME}/`);
+      return by(url, { headers: { ...headers, host: 'api.example.com?' } });
+    });
+  }
+  const down = { caddy: '502', envoy: '503', 'envoy-http': '503' }[name] ?? '500';
+  await row('the gateway is down', down, async () => {
     await auth.stop();
     return rejectedBefore(app, () => visit(url));
   });
 }
 
 async function askedWithoutTheClaim(use, row, name) {
-  const { app, visit } = await behindAsking(use, name, { forward: ['tenant=X-Auth-Subject'] });
+  const { app, visit } = await behindAsking(use, name, { claim: 'tenant' });
   for (const field of ALIASES) {
     await row(`${field} of the client's`, '200', async () => {
       const response = await visit(`${NAME}/orders`, { headers: { [field]: 'admin' } });
@@ -424,8 +496,36 @@ async function askedWithoutTheClaim(use, row, name) {
 }
 
 async function askedWithNonces(use, row, name) {
-  const { client, by, visit } = await behindAsking(use, name, { nonces: true });
+  const { client, by, visit } = await behindAsking(use, name, { dpop: 'nonces = "generated"' });
   await nonceRows(row, client, by, visit, `${NAME}/orders`);
+}
+
+async function askedWithTwoSchemes(use, row, name) {
+  const { app, by } = await behindAsking(use, name, { dpop: 'allow_bearer = true' });
+  await row('both challenges', '401', () => rejectedBefore(app, async () => {
+    const response = await by(`${NAME}/orders`);
+    const challenges = response.headers.get('www-authenticate');
+    holds('challenges', [/DPoP algs="/.test(challenges), /Bearer/.test(challenges)], [true, true]);
+    return response;
+  }));
+}
+
+/** The gateway responds to preflights, where it can. */
+async function askedByPages(use, row) {
+  const origin = 'https://app.example.com';
+  const more = `[cors]\nallow_origins = ["${origin}"]\nallow_methods = ["GET"]`;
+  const { app, by, visit } = await behindAsking(use, 'envoy', { more });
+  await row('a preflight', '200', () => rejectedBefore(app, async () => {
+    const headers = { origin, 'access-control-request-method': 'GET', 'access-control-request-headers': 'dpop' };
+    const response = await by(`${NAME}/orders`, { method: 'OPTIONS', headers });
+    holds('origin', response.headers.get('access-control-allow-origin'), origin);
+    return response;
+  }));
+  await row('GET', '200', async () => {
+    const response = await visit(`${NAME}/orders`, { headers: { origin } });
+    holds('origin', response.headers.get('access-control-allow-origin'), origin);
+    return response;
+  });
 }
 
 /** All YAML of the pages is YAML. What Kubernetes reads has kinds and names, and nothing twice. */
@@ -437,7 +537,7 @@ async function kubernetes() {
     return JSON.parse(stdout);
   };
   const kinds = [];
-  for (const { language, title, block: text } of await blocks('proxies')) {
+  for (const { language, title, block: text } of [...await blocks('proxies'), ...await blocks('forward-authentication')]) {
     if (language !== 'yaml') continue;
     const documents = parse(text);
     if (!title.startsWith('# kubernetes/')) continue;
@@ -449,18 +549,26 @@ async function kubernetes() {
   return kinds.join(' ');
 }
 
-await expect(['node'], 'the YAML for Kubernetes is parsed', 'HTTPRoute HTTPRoute Ingress ConfigMap', kubernetes);
-for (const name of process.argv[2]?.split(',') ?? Object.keys(PROXIES)) {
-  const software = [name, 'oauth4webapi'];
+await expect(['node'], 'the YAML for Kubernetes is parsed', 'HTTPRoute HTTPRoute Ingress ConfigMap Ingress', kubernetes);
+const chosen = process.argv[2]?.split(',') ?? Object.keys({ ...PROXIES, ...ASKING });
+for (const name of chosen) {
+  const software = [{ 'envoy-http': 'envoy', 'ingress-nginx': 'nginx' }[name] ?? name, 'oauth4webapi'];
   const tried = (what, steps) => scenario(software, what, (use, row) => steps(use, row, name));
-  await tried('a name of its own', (use, row) => served(use, row, name, NAME, PREFIX));
-  await tried('another name', (use, row) => anotherName(use, row, name));
-  await tried('a prefix', (use, row) => served(use, row, name, PREFIX, NAME));
-  await tried('nonces on', nonces);
-  await tried('retries', sentOnce);
+  if (name in PROXIES) {
+    await tried('a name of its own', (use, row) => served(use, row, name, NAME, PREFIX));
+    await tried('another name', (use, row) => anotherName(use, row, name));
+    await tried('a prefix', (use, row) => served(use, row, name, PREFIX, NAME));
+    await tried('nonces on', nonces);
+    await tried('retries', sentOnce);
+  }
   if (!(name in ASKING)) continue;
-  await tried('forward authentication', asked);
-  await tried('forward authentication, the claim is absent', askedWithoutTheClaim);
-  await tried('forward authentication, nonces on', askedWithNonces);
+  const kind = `forward authentication${{ 'envoy-http': ' over HTTP', 'ingress-nginx': ' as ingress-nginx' }[name] ?? ''}`;
+  await tried(kind, asked);
+  await tried(`${kind}, the claim is absent`, askedWithoutTheClaim);
+  // ingress-nginx passes no nonce on, and nginx only one challenge.
+  if (name === 'ingress-nginx') continue;
+  await tried(`${kind}, nonces on`, askedWithNonces);
+  await tried(`${kind}, two schemes`, askedWithTwoSchemes);
+  if (name === 'envoy') await tried(`${kind}, CORS`, askedByPages);
 }
 process.exitCode = conclude() ? 0 : 1;

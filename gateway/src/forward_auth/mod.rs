@@ -1,16 +1,111 @@
 //! How do other proxies ask whether a request may pass?
+//!
+//! A proxy describes the request of its client, and passes the request on or rejects it as the response says. Anyone who asks
+//! can name any method and URI, and use up proofs, so only the proxies of `from` may ask.
 
+mod grpc;
+mod http_question;
+mod http_response;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, StatusCode};
 
-use crate::server::Current;
+use crate::config::{AskedBy, ForwardAuth};
+use crate::policy::{Passed, Policy};
+use crate::server::{Current, Generation};
 
 /// Responds to the questions of one `[[forward_auth]]`, by its number.
 pub(crate) fn router(current: &Current, number: usize) -> Router {
-    let current = Arc::clone(current);
-    Router::new().fallback(async move || {
-        let generation = current.load();
-        format!("{:?}", generation.document.forward_auth[number].asked_by)
-    })
+    let asked = Asked {
+        current: Arc::clone(current),
+        number,
+    };
+    let settings = asked.generation();
+    let router = match settings.forward_auth(number).map(|asked| asked.asked_by) {
+        Some(AskedBy::EnvoyGrpc) => grpc::router(asked.clone()),
+        _ => Router::new()
+            .fallback(http_question::ask)
+            .with_state(asked.clone()),
+    };
+    // Outside of everything: no one else can use up a proof, or learn whether a proof is valid.
+    router.layer(from_fn_with_state(asked, only_from))
+}
+
+/// Where a question arrives.
+#[derive(Clone)]
+struct Asked {
+    current: Current,
+    number: usize,
+}
+
+impl Asked {
+    /// A question takes it once: a reload does not change what the question meets.
+    fn generation(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+}
+
+impl Generation {
+    /// `None`: a reload has removed it.
+    fn forward_auth(&self, number: usize) -> Option<&ForwardAuth> {
+        self.document.forward_auth.get(number)
+    }
+
+    fn policy_for(&self, asked: &ForwardAuth) -> &Policy {
+        match &self.replays_policy {
+            Some(policy) if asked.insecure_replays => policy,
+            _ => &self.policy,
+        }
+    }
+}
+
+async fn only_from(
+    State(asked): State<Asked>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // An IPv4 address is the same at a socket for IPv6.
+    let peer = peer.ip().to_canonical();
+    let generation = asked.generation();
+    let known = generation
+        .forward_auth(asked.number)
+        .is_some_and(|asked| asked.from.iter().any(|network| network.contains(&peer)));
+    if known {
+        next.run(request).await
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+/// The fields of the client's request that must not reach the service: its credentials, and the fields that the service could
+/// take for ours. Those that the gateway sets are not among them: the proxy replaces them.
+fn unwanted(
+    asked: &ForwardAuth,
+    passed: &Passed,
+    policy: &Policy,
+    request: &HeaderMap,
+) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    // Behind a gate that accepts replays, the services need the credentials: they must check them again.
+    if !asked.insecure_replays {
+        names.push(HeaderName::from_static("dpop"));
+        if !passed.route.settings.keep_authorization {
+            names.push(AUTHORIZATION);
+        }
+    }
+    let sent = request.keys().filter(|name| policy.identity.could_be(name));
+    for name in policy.identity.names().chain(sent) {
+        if !passed.identity.contains_key(name) && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }

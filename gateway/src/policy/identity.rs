@@ -65,6 +65,10 @@ impl IdentityFields {
         Ok(fields)
     }
 
+    pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().map(|field| &field.name)
+    }
+
     /// Whether a service could take this field for one of ours: CGI, WSGI, PHP and others turn names into variables, and
     /// `X_Subject`, `X.Subject` and `X-Subject` become the same variable.
     pub(crate) fn could_be(&self, name: &HeaderName) -> bool {

@@ -16,6 +16,8 @@ pub(crate) struct Generation {
     pub(crate) document: Document,
     pub(crate) parts: Arc<Parts>,
     pub(crate) policy: Policy,
+    /// The same without the use of a `jti`, if a `[[forward_auth]]` has `insecure_replays`.
+    pub(crate) replays_policy: Option<Policy>,
     pub(crate) upstreams: Upstreams,
 }
 
@@ -34,7 +36,21 @@ impl Generation {
             .build_parts()
             .await
             .map_err(|error| at_dpop(error.to_string()))?;
+        let insecure_replays = document
+            .forward_auth
+            .iter()
+            .any(|asked| asked.insecure_replays);
+        let replays_policy = if insecure_replays {
+            tracing::warn!(
+                "insecure_replays: a `[[forward_auth]]` accepts each proof as often as it is sent, so the services must check proofs again"
+            );
+            let verifier = parts.verifier.clone().allow_insecure_replays();
+            Some(Policy::new(&document, &verifier)?)
+        } else {
+            None
+        };
         Ok(Self {
+            replays_policy,
             policy: Policy::new(&document, &parts.verifier)?,
             upstreams: Upstreams::new(&document).await?,
             parts: Arc::new(parts),

@@ -16,6 +16,8 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tower::ServiceExt as _;
 
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
 pub(crate) struct HttpApp(Router);
 
 impl HttpApp {
@@ -39,7 +41,9 @@ impl ServerApp for HttpApp {
             request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().oneshot(request)
         });
-        let server = auto::Builder::new(TokioExecutor::new());
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        // The same over HTTP/2 as over HTTP/1.1: access tokens have up to 32 KiB.
+        server.http2().max_header_list_size(MAX_HEADER_LIST);
         let connection = server.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let mut shutdown = shutdown.clone();

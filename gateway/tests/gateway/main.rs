@@ -5,6 +5,8 @@
 mod support;
 
 mod decisions;
+mod forward_auth;
+mod forward_auth_grpc;
 mod identity_fields;
 mod raw_http1;
 mod raw_http2;

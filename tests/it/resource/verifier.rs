@@ -1,11 +1,22 @@
-//! Errors of the verifier of access tokens and of the replay store, and the responses to them.
+//! Errors of the verifier of access tokens and of the replay store, and the responses to them. Clones of a verifier, and
+//! one that accepts replays.
 
-use common::{Attempt, AttemptExt as _, jwt_verifier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{Attempt, AttemptExt as _, jwt_verifier, required_nonce, verifier};
 use http::StatusCode;
-use tower_dpop::proof::ReplayStoreError;
-use tower_dpop::resource::Unavailable;
-use tower_dpop::tokens::TokenError;
-use tower_dpop::{DpopLayer, MemoryReplayStore, Rejection};
+use serde_json::json;
+use tower_dpop::proof::{NonceError, ProofError, ReplayStoreError};
+use tower_dpop::resource::{CredentialsError, Unavailable};
+use tower_dpop::tokens::{
+    AccessToken, AccessTokenVerifier, PresentedToken, TokenCache, TokenError,
+};
+use tower_dpop::{
+    Claims, DpopLayer, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, Rejection,
+    StatelessNonces, Timestamp, Verifier,
+};
 
 use super::layer::{FailingStore, RejectingTokens, verifier_with};
 
@@ -95,4 +106,107 @@ fn an_error_of_the_token_verifier_decides_status_and_error_code() {
             "{name}: the proof is not recorded as used"
         );
     }
+}
+
+/// Routes with a clone each: a proof is accepted by one of them, once.
+#[test]
+fn clones_share_the_replay_store_the_nonces_and_the_verifier_of_tokens() {
+    /// Counts the tokens that it verifies.
+    struct Counting(JwtVerifier<KeySet>, Arc<AtomicUsize>);
+
+    impl AccessTokenVerifier for Counting {
+        type Claims = Claims;
+
+        async fn verify(
+            &self,
+            token: PresentedToken<'_>,
+            now: Timestamp,
+        ) -> Result<AccessToken<Claims>, TokenError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.verify(token, now).await
+        }
+
+        fn issuers(&self) -> Vec<&str> {
+            Vec::new()
+        }
+    }
+
+    let (store, verified) = (Arc::new(MemoryReplayStore::default()), Arc::default());
+    let rules = common::rules()
+        .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        .with_replay_store(Arc::clone(&store));
+    let tokens = Counting(jwt_verifier(), Arc::clone(&verified));
+    let original = Verifier::new(rules, TokenCache::new(tokens, Duration::from_secs(60)));
+    let clone = original.clone().allow_bearer();
+    let (original, clone) = (DpopLayer::new(original), DpopLayer::new(clone));
+
+    let nonce = required_nonce(&original).unwrap();
+    let attempt = Attempt::but(|a| {
+        a.proof_claims["nonce"] = json!(nonce);
+        a.token = Some(a.token());
+    });
+    attempt
+        .outcome_by(&clone)
+        .assert_passed("a nonce of the original");
+    attempt
+        .outcome_by(&original)
+        .assert_reason("again", ProofError::Replayed);
+    assert_eq!(store.usage().live, 1);
+    assert_eq!(verified.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_change_to_a_clone_does_not_change_the_original() {
+    let original = verifier();
+    let clone = original.clone().allow_bearer();
+    let replaying = original.clone().allow_insecure_replays();
+    let [original, clone, replaying] = [original, clone, replaying].map(DpopLayer::new);
+
+    let bearer = || Attempt::good().as_bearer();
+    let outcome = bearer().outcome_by(&clone);
+    assert_eq!(outcome.status, StatusCode::OK);
+    let outcome = bearer().outcome_by(&original);
+    outcome.assert_reason("not the original", CredentialsError::Bearer);
+    let outcome = bearer().outcome_by(&replaying);
+    outcome.assert_reason("not the other clone", CredentialsError::Bearer);
+
+    let attempt = Attempt::good();
+    for time in ["the first time", "again", "a third time"] {
+        attempt.outcome_by(&replaying).assert_passed(time);
+    }
+    attempt
+        .outcome_by(&original)
+        .assert_passed("the clone has recorded nothing");
+    attempt
+        .outcome_by(&original)
+        .assert_reason("the original records", ProofError::Replayed);
+    attempt
+        .outcome_by(&replaying)
+        .assert_passed("the clone looks nothing up");
+}
+
+#[test]
+fn where_replays_are_accepted_all_other_checks_remain() {
+    let layer = DpopLayer::new(verifier().allow_insecure_replays());
+    let good = Attempt::good();
+    for defect in good.defects() {
+        let outcome = good.again().with_defect(defect).outcome_by(&layer);
+        outcome.assert_reason(defect.name(), good.rejection_of(defect));
+    }
+}
+
+#[test]
+fn where_replays_are_accepted_the_store_is_not_asked_and_nonces_are() {
+    let store = FailingStore(ReplayStoreError::Unavailable);
+    let rules = common::rules()
+        .with_nonces(StatelessNonces::new(NonceSecret::generate()))
+        .with_replay_store(store);
+    let layer = DpopLayer::new(Verifier::new(rules, jwt_verifier()).allow_insecure_replays());
+    let nonce = required_nonce(&layer).unwrap();
+    let mut attempt = Attempt::good();
+    let outcome = attempt.outcome_by(&layer);
+    outcome.assert_reason("without a nonce", NonceError::Missing);
+    attempt.proof_claims["nonce"] = json!(nonce);
+    attempt.outcome_by(&layer).assert_passed("with a nonce");
+    attempt.outcome_by(&layer).assert_passed("again");
 }

@@ -533,7 +533,7 @@ fn each_insecure_option_of_a_token_endpoint_is_a_warning_at_start() {
 fn each_insecure_option_is_a_warning_at_start() {
     let insecure_url = PublicUrl::insecure_http("http://api.internal").unwrap();
     let memory = tower_dpop::MemoryReplayStore::default;
-    let rows: [(&str, DpopLayer, &[&str]); 5] = [
+    let rows: [(&str, DpopLayer, &[&str]); 6] = [
         (
             "report-only",
             DpopLayer::new(verifier()).with_insecure_report_only(),
@@ -543,6 +543,11 @@ fn each_insecure_option_is_a_warning_at_start() {
             "unchecked cnf",
             DpopLayer::new(verifier().allow_insecure_unchecked_cnf()),
             &["Verifier::allow_insecure_unchecked_cnf"],
+        ),
+        (
+            "replays",
+            DpopLayer::new(verifier().allow_insecure_replays()),
+            &["Verifier::allow_insecure_replays"],
         ),
         (
             "plain http",
@@ -588,6 +593,23 @@ fn a_report_only_layer_is_a_warning_though_its_verifier_was_announced() {
     let lines = start_of(&reporting);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("WARN"), "{lines:?}");
+}
+
+/// Layers for the routes of one service: what they have in common is logged once, and each difference.
+#[test]
+fn a_clone_logs_what_requests_must_meet_only_if_it_was_changed() {
+    let shared = verifier();
+    for (name, clone, lines) in [
+        ("the first", shared.clone(), 1),
+        ("unchanged", shared.clone(), 0),
+        ("with Bearer", shared.clone().allow_bearer(), 1),
+        ("with replays", shared.clone().allow_insecure_replays(), 2),
+        ("unchanged after them", shared, 0),
+    ] {
+        let layer = DpopLayer::new(clone);
+        assert_eq!(start_of(&layer).len(), lines, "{name}");
+        assert_eq!(start_of(&layer).len(), 0, "{name}: again");
+    }
 }
 
 /// P-8: a served document that no challenge names helps no client.

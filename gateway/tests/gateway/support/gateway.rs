@@ -77,6 +77,12 @@ impl Started {
         &named.next().unwrap().1
     }
 
+    /// The URLs of all that have this name, in the order of the configuration.
+    pub fn urls(&self, name: &str) -> Vec<&str> {
+        let named = self.listening.iter().filter(|(known, _)| known == name);
+        named.map(|(_, url)| url.as_str()).collect()
+    }
+
     /// Sends a request to the reverse proxy.
     pub async fn send(&self, request: &TestRequest) -> reqwest::Response {
         let (head, ()) = request.build::<()>().into_parts();

@@ -4,7 +4,6 @@ mod bounded;
 mod failure;
 mod forwarded;
 mod request;
-mod request_line;
 mod respond;
 mod response;
 mod upstreams;
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
+use pingora::ErrorType;
 use pingora::apps::HttpServerOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -142,14 +142,9 @@ impl ProxyHttp for Proxy {
             respond::send(session, respond::problem(status, detail)).await?;
             return Ok(true);
         }
-        let Some(target) = request_line::target(request) else {
-            let response = respond::problem(StatusCode::BAD_REQUEST, request_line::AMBIGUOUS);
-            respond::send(session, response).await?;
-            return Ok(true);
-        };
         let question = Question {
             method: request.method.clone(),
-            uri: target,
+            uri: request::target(request).unwrap_or_default(),
             headers: request.headers.clone(),
         };
         match context.generation.policy.decide(question).await {
@@ -201,7 +196,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<()> {
         let (Some(passed), Some(chosen)) = (&context.passed, &context.chosen) else {
-            return Err(Error::new_in(pingora::ErrorType::InternalError));
+            return Err(Error::new_in(ErrorType::InternalError));
         };
         let listener = self.listener(&context.generation);
         let trusted = listener.map_or(&[][..], |listener| &listener.trusted_proxies);
@@ -228,7 +223,10 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<()> {
         context.made_progress();
-        response::check_switch(response, request::is_websocket(session.req_header()))?;
+        let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !request::is_websocket(session.req_header()) {
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
         response::remove_hop_by_hop(response);
         Ok(())
     }
@@ -372,13 +370,18 @@ impl ProxyHttp for Proxy {
             .chosen
             .as_ref()
             .map(|chosen| chosen.server.name.as_str());
-        let error = failure::describe(error);
-        tracing::warn!(
-            upstream = context.upstream(),
-            server,
-            error,
-            "the request is sent again"
-        );
+        let (upstream, error) = (context.upstream(), failure::describe(error));
+        if context.unreachable.is_empty() {
+            // Services close idle connections all the time.
+            tracing::debug!(upstream, server, error, "the request is sent again");
+        } else {
+            tracing::warn!(
+                upstream,
+                server,
+                error,
+                "the request is sent to another server"
+            );
+        }
         true
     }
 }

@@ -1,6 +1,8 @@
 //! The request, as its client sent it and as its service gets it.
 
-use http::header::{AUTHORIZATION, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use ipnet::IpNet;
@@ -28,28 +30,52 @@ pub(super) fn fault(request: &RequestHeader) -> Option<(StatusCode, &'static str
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Some((status, "the header has more than 64 KiB"));
     }
-    let target = request.raw_path();
-    let path = request.uri.path();
-    let has_path = path.starts_with('/') || (path == "*" && request.method == Method::OPTIONS);
-    if !target.iter().all(u8::is_ascii_graphic) || !has_path {
+    if target(request).is_none() {
         return Some((StatusCode::BAD_REQUEST, "the request target is malformed"));
     }
     let has_host = request.headers.contains_key(HOST) || request.uri.authority().is_some();
     if request.version >= Version::HTTP_11 && !has_host {
         return Some((StatusCode::BAD_REQUEST, "the request has no host"));
     }
-    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let lengths = request.headers.get_all(CONTENT_LENGTH);
+    let codings = request.headers.get_all(TRANSFER_ENCODING);
+    let is_list = |value: &HeaderValue| value.as_bytes().contains(&b',');
+    // pingora accepts the same length twice, and passes on both.
+    if lengths.iter().count() > 1 || lengths.iter().any(is_list) || codings.iter().count() > 1 {
+        let detail = "the length of the body is written twice";
+        return Some((StatusCode::BAD_REQUEST, detail));
+    }
     // pingora decodes `chunked` and would forget all others.
-    if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if !codings
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         let status = StatusCode::NOT_IMPLEMENTED;
         return Some((status, "the only supported transfer coding is chunked"));
     }
     None
 }
 
+/// What the client wrote after the method: in origin-form, in absolute-form, or an asterisk.
+pub(super) fn target(request: &RequestHeader) -> Option<Uri> {
+    let target = request.raw_path();
+    if !target.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    match target {
+        // Over HTTP/2, the authority is apart from the path, and is not in the proof either.
+        [b'/', ..] => request.uri.path_and_query().cloned().map(Uri::from),
+        b"*" if request.method == Method::OPTIONS => Some(Uri::from_static("*")),
+        absolute => {
+            let uri = Uri::try_from(absolute).ok()?;
+            matches!(uri.scheme_str(), Some("http" | "https")).then_some(uri)
+        }
+    }
+}
+
 /// Whether its client asks to switch to WebSocket. pingora passes on no other upgrade.
 pub(super) fn is_websocket(request: &RequestHeader) -> bool {
-    let upgrade = request.headers.get(http::header::UPGRADE);
+    let upgrade = request.headers.get(UPGRADE);
     request.version == Version::HTTP_11
         && upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
@@ -97,7 +123,7 @@ pub(super) fn prepare(
         // The gateway has responded to it: pingora does not pass on interim responses of HTTP/2.
         request.remove_header(&EXPECT);
     }
-    let stripped = stripped_target(&request.uri, route.strip_prefix.as_deref());
+    let stripped = stripped_target(request, route.strip_prefix.as_deref());
     let prefix = route.strip_prefix.as_deref().filter(|_| stripped.is_some());
     forwarded::write(request, client, trusted_proxies, prefix)?;
     for (name, value) in &passed.identity {
@@ -107,10 +133,9 @@ pub(super) fn prepare(
     let preserved = client.host.as_ref().filter(|_| route.preserve_host);
     request.insert_header(HOST, preserved.unwrap_or(own).clone())?;
     // In origin-form, even if the client sent another one. pingora writes an authority of HTTP/2 from `Host`.
-    let target = stripped.or_else(|| request.uri.path_and_query().cloned());
-    request.set_uri(Uri::from(
-        target.unwrap_or_else(|| PathAndQuery::from_static("/")),
-    ));
+    let path = stripped.or_else(|| target(request)?.into_parts().path_and_query);
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    request.set_uri(Uri::from(path));
     Ok(())
 }
 
@@ -133,9 +158,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Byte for byte what the client sent, without the prefix. `None` if it does not begin with the prefix.
-fn stripped_target(uri: &Uri, prefix: Option<&str>) -> Option<PathAndQuery> {
+fn stripped_target(request: &RequestHeader, prefix: Option<&str>) -> Option<PathAndQuery> {
     let prefix = prefix?.trim_end_matches('/');
-    let rest = uri.path_and_query()?.as_str().strip_prefix(prefix)?;
+    let target = target(request)?;
+    let rest = target.path_and_query()?.as_str().strip_prefix(prefix)?;
     match rest.as_bytes().first() {
         Some(b'/') => rest.parse().ok(),
         Some(b'?') | None => format!("/{rest}").parse().ok(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::Session;
 use serde_json::json;
 use tokio::time::timeout;
@@ -20,7 +20,12 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// is read first. pingora closes the connection (and says so) if a part remains.
 pub(crate) async fn send(session: &mut Session, response: Response<String>) -> pingora::Result<()> {
     discard_body(session).await;
-    let (head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
+    if is_grpc(session.req_header()) {
+        // Its clients would read JSON as a message. Without a body, they take the status for that of the call.
+        head.headers.remove(CONTENT_TYPE);
+        body.clear();
+    }
     let mut header = ResponseHeader::build(head.status, Some(head.headers.len() + 1))?;
     for (name, value) in &head.headers {
         header.append_header(name, value)?;
@@ -72,6 +77,11 @@ pub(crate) fn merge(
         }
     }
     Ok(())
+}
+
+fn is_grpc(request: &RequestHeader) -> bool {
+    let content_type = request.headers.get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 async fn discard_body(session: &mut Session) {

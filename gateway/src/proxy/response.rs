@@ -3,15 +3,6 @@
 use http::header::{CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, StatusCode};
 use pingora::http::ResponseHeader;
-use pingora::{Error, ErrorType};
-
-/// pingora would pass on a 101 that no one asked for, and the client would wait for a response for ever.
-pub(super) fn check_switch(response: &ResponseHeader, was_asked: bool) -> pingora::Result<()> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS && !was_asked {
-        return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
-    }
-    Ok(())
-}
 
 /// Removes the fields that concern the connection to the service, and not the message ([RFC 9110 section
 /// 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)).

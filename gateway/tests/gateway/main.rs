@@ -10,3 +10,7 @@ mod forward_auth_grpc;
 mod identity_fields;
 mod raw_http1;
 mod raw_http2;
+mod protocols;
+mod streams;
+mod uploads;
+mod upstreams;

@@ -85,6 +85,8 @@ async fn malformed_header_fields_are_rejected() {
     for (name, request) in cases {
         check(&raw, (name, request.bytes(), &[400], &[])).await;
     }
+    let large = good().with(&format!("X-Own: {}", "1".repeat(65 << 10)));
+    check(&raw, ("65 KiB of fields", large.bytes(), &[431], &[])).await;
 }
 
 #[tokio::test]

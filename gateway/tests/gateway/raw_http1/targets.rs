@@ -80,7 +80,7 @@ const OTHER_TARGETS: &[(&str, &str, &[u16])] = &[
     ("asterisk-form", "*", &[400]),
     ("a path without a slash", "orders", &[400]),
     ("a query alone", "?a=b", &[400]),
-    ("a fragment alone", "#/orders", &[400]),
+    ("a fragment alone", "#/orders", &[401]),
     (
         "an authority that is taken for a path",
         "//api.example.com/orders",

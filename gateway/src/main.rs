@@ -5,6 +5,10 @@
 mod config;
 /// May the request pass, and what does its service learn of the client?
 mod policy;
+/// Which server of a service is next?
+mod upstreams;
+/// What does a configuration give, until a reload replaces it?
+mod generation;
 /// How does it reach its service?
 mod proxy;
 /// How do other proxies ask?

@@ -18,8 +18,8 @@ use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, StatusCode};
 
 use crate::config::{AskedBy, ForwardAuth};
+use crate::generation::{Current, Generation};
 use crate::policy::{Passed, Policy};
-use crate::server::{Current, Generation};
 
 /// Responds to the questions of one `[[forward_auth]]`, by its number.
 pub(crate) fn router(current: &Current, number: usize) -> Router {

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::get;
 
-use crate::server::Current;
+use crate::generation::Current;
 
 pub(crate) fn router(_current: &Current) -> Router {
     Router::new().route("/healthz", get(async || "ok"))

@@ -6,7 +6,6 @@ mod forwarded;
 mod request;
 mod respond;
 mod response;
-mod upstreams;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,14 +23,12 @@ use pingora::proxy::{FailToProxy, HttpProxy, ProxyWarnLogContext};
 use pingora::server::configuration::ServerConf;
 use pingora::services::listening::Service;
 
-pub(crate) use upstreams::Upstreams;
-
 use crate::config::{Listener, Protocol};
+use crate::generation::{Current, Generation};
 use crate::policy::{Decision, Passed, Question};
 use crate::proxy::bounded::{Bounded, Limit};
 use crate::proxy::failure::{Failure, Fault, Upload};
-use crate::proxy::upstreams::Chosen;
-use crate::server::{Current, Generation};
+use crate::upstreams::{self, Chosen};
 
 /// Idle connections to services, for each listener.
 const IDLE_CONNECTIONS: usize = 1024;

@@ -13,7 +13,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use crate::config::Protocol;
 use crate::policy::{IdentityFields, Passed};
 use crate::proxy::forwarded::{self, Connection};
-use crate::proxy::upstreams::Chosen;
+use crate::upstreams::Chosen;
 
 /// A token may have 32 KiB, a proof 8 KiB, and cookies the rest. pingora's own limit is 1 MiB over HTTP/1.1 and this over
 /// HTTP/2.

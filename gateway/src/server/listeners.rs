@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Tls;
-use crate::server::Current;
+use crate::generation::Current;
 use crate::server::http_app::HttpApp;
 use crate::{forward_auth, operations, proxy};
 

@@ -1,7 +1,6 @@
 //! How does the process start, reload, and end?
 
 mod arguments;
-mod generation;
 mod http_app;
 mod listeners;
 mod signals;
@@ -13,8 +12,8 @@ use arc_swap::ArcSwap;
 use clap::Parser as _;
 
 use crate::config::Document;
+use crate::generation::{Current, Generation};
 use crate::server::arguments::Arguments;
-pub(crate) use crate::server::generation::{Current, Generation};
 
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -7,7 +7,7 @@ use tower_dpop::settings::{Parts, Settings};
 
 use crate::config::{ConfigError, Document};
 use crate::policy::Policy;
-use crate::proxy::Upstreams;
+use crate::upstreams::Upstreams;
 
 /// The present one. A request takes it once, and keeps it until it ends.
 pub(crate) type Current = Arc<ArcSwap<Generation>>;

@@ -20,9 +20,9 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::config::{ConfigError, Document, Protocol, Upstream};
-use crate::proxy::upstreams::health::Check;
-use crate::proxy::upstreams::names::Names;
-use crate::proxy::upstreams::tls::Trust;
+use crate::upstreams::health::Check;
+use crate::upstreams::names::Names;
+use crate::upstreams::tls::Trust;
 
 /// How long the start waits for the addresses of a service's servers. Afterwards it gets them in the background.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);

@@ -11,7 +11,7 @@ use pingora::lb::discovery::ServiceDiscovery;
 use pingora::lb::{Backend, Extensions};
 use pingora::protocols::l4::socket::SocketAddr as Address;
 
-use crate::proxy::upstreams::Server;
+use crate::upstreams::Server;
 
 /// DNS records of services in containers live for 5 to 30 seconds.
 const UPDATE_FREQUENCY: Duration = Duration::from_secs(10);

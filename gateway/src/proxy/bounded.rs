@@ -1,6 +1,7 @@
 //! Limits of time that pingora does not have.
 //!
 //! - It gives a client time for each part of a header, and no limit for the whole.
+//! - It waits without a limit for the first bytes of a connection.
 //! - Over HTTP/2, it gives a service time from the request's header to the response's, and does not see that the body of the
 //!   request makes progress meanwhile.
 //!
@@ -12,29 +13,95 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use http::Version;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::proxy::Proxy;
 
-pub(crate) struct Bounded {
+/// The connections to one listener.
+pub(crate) struct Connections {
+    /// With TLS, the handshake says which version of HTTP follows.
+    http1: Arc<Bounded>,
+    /// Without TLS.
+    http2: Arc<Bounded>,
+}
+
+/// The requests.
+struct Bounded {
     proxy: Arc<HttpProxy<Proxy>>,
+    options: HttpServerOptions,
     /// For a header, and for the time between two requests on a connection.
     header: Duration,
 }
 
-impl Bounded {
+impl Connections {
     pub(super) fn new(proxy: HttpProxy<Proxy>, header: Duration) -> Self {
+        let proxy = Arc::new(proxy);
+        let requests = |without_tls: Version| {
+            let mut options = HttpServerOptions::default();
+            options.h2c = without_tls == Version::HTTP_2;
+            options.h2_idle_timeout = Some(header);
+            Arc::new(Bounded {
+                proxy: Arc::clone(&proxy),
+                options,
+                header,
+            })
+        };
         Self {
-            proxy: Arc::new(proxy),
-            header,
+            http1: requests(Version::HTTP_11),
+            http2: requests(Version::HTTP_2),
         }
     }
 }
+
+#[async_trait]
+impl ServerApp for Connections {
+    async fn process_new(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        if stream.get_ssl_digest().is_some() {
+            return self.http1.process_new(stream, shutdown).await;
+        }
+        let mut stop = shutdown.clone();
+        let version = tokio::select! {
+            version = timeout(self.http1.header, version(&mut stream)) => version.ok()??,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        let requests = match version {
+            Version::HTTP_2 => &self.http2,
+            _ => &self.http1,
+        };
+        requests.process_new(stream, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.http1.http_cleanup().await;
+    }
+}
+
+/// HTTP/2 with prior knowledge begins with a preface. pingora would wait for as many bytes without a limit, and a request of
+/// HTTP/1.0 can be shorter. `None`: the connection has ended.
+async fn version(stream: &mut Stream) -> Option<Version> {
+    let mut start = [0; 4];
+    stream.try_peek(&mut start).await.ok()?;
+    if start != PREFACE[..4] {
+        return Some(Version::HTTP_11);
+    }
+    let mut preface = [0; PREFACE.len()];
+    stream.try_peek(&mut preface).await.ok()?;
+    Some(Version::HTTP_2)
+}
+
+/// [RFC 9113 section 3.4](https://www.rfc-editor.org/rfc/rfc9113#section-3.4)
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[async_trait]
 impl HttpServerApp for Bounded {
@@ -44,17 +111,22 @@ impl HttpServerApp for Bounded {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let limit = Limit(Arc::new(watch::Sender::new(None)));
-        limit.set(self.header);
+        limit.set(self.header, None);
         let passed = limit.clone();
         let request = self.proxy.process_new_http(session, shutdown);
         tokio::select! {
             reused = LIMIT.scope(limit, request) => reused,
-            () = passed.has_passed() => None,
+            upstream = passed.has_passed() => {
+                if let Some(upstream) = upstream {
+                    tracing::error!(upstream = &*upstream, "the service did not respond in time: the request is dropped");
+                }
+                None
+            }
         }
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.proxy.server_options()
+        Some(&self.options)
     }
 
     async fn http_cleanup(&self) {
@@ -68,39 +140,46 @@ tokio::task_local! {
 
 /// When the request that the current task handles is dropped.
 #[derive(Clone)]
-pub(super) struct Limit(Arc<watch::Sender<Option<Instant>>>);
+pub(super) struct Limit(Arc<watch::Sender<Option<(Instant, Waiting)>>>);
+
+/// The name of the service that is waited for, or `None` for the client.
+type Waiting = Option<Arc<str>>;
 
 impl Limit {
     /// That of the current task.
     ///
     /// # Panics
     ///
-    /// Outside [`Bounded`].
+    /// Outside of a request of [`Connections`].
     pub(super) fn current() -> Self {
         LIMIT.get()
     }
 
     /// From now on.
-    pub(super) fn set(&self, duration: Duration) {
-        self.0.send_replace(Some(Instant::now() + duration));
+    pub(super) fn set(&self, duration: Duration, waiting: Waiting) {
+        self.0
+            .send_replace(Some((Instant::now() + duration, waiting)));
     }
 
     pub(super) fn lift(&self) {
         self.0.send_replace(None);
     }
 
-    async fn has_passed(&self) {
+    async fn has_passed(&self) -> Waiting {
         let mut changes = self.0.subscribe();
         loop {
-            let limit = *changes.borrow_and_update();
+            let limit = changes.borrow_and_update().clone();
             let passes = async {
                 match limit {
-                    Some(limit) => sleep_until(limit).await,
+                    Some((limit, waiting)) => {
+                        sleep_until(limit).await;
+                        waiting
+                    }
                     None => pending().await,
                 }
             };
             tokio::select! {
-                () = passes => return,
+                waiting = passes => return waiting,
                 // The sender is `self`.
                 _ = changes.changed() => {}
             }

@@ -1,7 +1,11 @@
 //! Requests that end with an error: whose fault it is, and what the client and the log learn of it.
 
 use http::StatusCode;
+use http::header::EXPECT;
+use pingora::prelude::Session;
 use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::proxy::Context;
 
 pub(super) struct Failure {
     pub(super) fault: Fault,
@@ -85,6 +89,20 @@ impl Failure {
         }
     }
 
+    /// The one log line of such a request.
+    pub(super) fn log(&self, error: &Error, context: &Context) {
+        let upstream = context.upstream();
+        let server = context.chosen.as_ref();
+        let server = server.map(|chosen| chosen.server.name.as_str());
+        let status = self.status.map(|status| status.as_u16());
+        let (detail, error) = (self.detail, describe(error));
+        if self.fault == Fault::Client {
+            tracing::debug!(upstream, server, status, error, "{detail}");
+        } else {
+            tracing::error!(upstream, server, status, error, "{detail}");
+        }
+    }
+
     const fn slow_client() -> Self {
         Self::new(
             Fault::Client,
@@ -98,6 +116,18 @@ impl Failure {
             fault,
             status: Some(status),
             detail,
+        }
+    }
+}
+
+impl Upload {
+    pub(super) fn of(session: &mut Session) -> Self {
+        // A client with `Expect` sends nothing before the service says so.
+        let waits = session.req_header().headers.contains_key(EXPECT);
+        if waits || session.downstream_session.is_body_done() {
+            Self::Complete
+        } else {
+            Self::Incomplete
         }
     }
 }

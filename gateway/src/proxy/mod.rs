@@ -1,40 +1,43 @@
 //! How does a request reach its service? The engine is pingora's; here is what it asks.
 
 mod bounded;
+mod context;
 mod failure;
 mod forwarded;
+mod http_1_0;
 mod request;
 mod respond;
 mod response;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::{HeaderName, StatusCode};
 use pingora::ErrorType;
-use pingora::apps::HttpServerOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HTTPStatus, HttpPeer, ProxyHttp, Session};
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::{FailToProxy, HttpProxy, ProxyWarnLogContext};
 use pingora::server::configuration::ServerConf;
 use pingora::services::listening::Service;
 
+pub(crate) use context::Context;
+
 use crate::config::{Listener, Protocol};
 use crate::generation::{Current, Generation};
-use crate::policy::{Decision, Passed, Question};
-use crate::proxy::bounded::{Bounded, Limit};
-use crate::proxy::failure::{Failure, Fault, Upload};
-use crate::upstreams::{self, Chosen};
+use crate::policy::{Decision, Question};
+use crate::proxy::bounded::{Connections, Limit};
+use crate::proxy::failure::{Failure, Upload};
+use crate::upstreams;
 
 /// Idle connections to services, for each listener.
 const IDLE_CONNECTIONS: usize = 1024;
 
 /// The reverse proxy at one `[[listener]]`, by its number.
-pub(crate) fn service(current: &Current, number: usize) -> Service<Bounded> {
+pub(crate) fn service(current: &Current, number: usize) -> Service<Connections> {
     let client_timeout = client_timeout(current.load().document.listener.get(number));
     let conf = ServerConf {
         upstream_keepalive_pool_size: IDLE_CONNECTIONS,
@@ -45,13 +48,8 @@ pub(crate) fn service(current: &Current, number: usize) -> Service<Bounded> {
         number,
     };
     let mut proxy = HttpProxy::new(proxy, Arc::new(conf));
-    let mut options = HttpServerOptions::default();
-    // HTTP/2 with prior knowledge, beside HTTP/1.1 at the same address.
-    options.h2c = true;
-    options.h2_idle_timeout = Some(client_timeout);
-    proxy.server_options = Some(options);
     proxy.handle_init_modules();
-    Service::new("proxy".to_owned(), Bounded::new(proxy, client_timeout))
+    Service::new("proxy".to_owned(), Connections::new(proxy, client_timeout))
 }
 
 fn client_timeout(listener: Option<&Listener>) -> Duration {
@@ -65,67 +63,34 @@ pub(crate) struct Proxy {
     number: usize,
 }
 
-/// What is known of one request.
-pub(crate) struct Context {
-    /// A reload does not change what a request meets.
-    pub(crate) generation: Arc<Generation>,
-    pub(crate) started: Instant,
-    /// `None`: it has not passed.
-    passed: Option<Passed>,
-    /// The server of the last attempt.
-    chosen: Option<Chosen>,
-    /// The addresses to which no connection could be made.
-    unreachable: Vec<SocketAddr>,
-    limit: Limit,
-    /// pingora's timeout does not fit, so `limit` is set again whenever something is read.
-    read_timeout: Option<Duration>,
-}
-
-impl Context {
-    /// The name of the service, for logs and metrics.
-    pub(crate) fn upstream(&self) -> Option<&str> {
-        self.passed.as_ref()?.route.settings.upstream.as_deref()
-    }
-
-    fn made_progress(&self) {
-        if let Some(timeout) = self.read_timeout {
-            self.limit.set(timeout);
-        }
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Proxy {
     type CTX = Context;
 
     /// Called when the header of the request has been read.
     fn new_ctx(&self) -> Context {
-        let limit = Limit::current();
-        limit.lift();
-        Context {
-            generation: self.current.load_full(),
-            started: Instant::now(),
-            passed: None,
-            chosen: None,
-            unreachable: Vec::new(),
-            limit,
-            read_timeout: None,
-        }
+        Context::new(self.current.load_full(), Limit::current())
     }
 
-    /// No modules: services compress their responses themselves.
-    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+    /// pingora's own would compress responses. Services do that themselves.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(http_1_0::NoChunks));
+    }
 
     async fn early_request_filter(
         &self,
         session: &mut Session,
         context: &mut Context,
     ) -> pingora::Result<()> {
-        let timeout = Some(client_timeout(self.listener(&context.generation)));
-        session.set_read_timeout(timeout);
-        session.set_write_timeout(timeout);
+        let timeout = client_timeout(self.listener(&context.generation));
+        session.set_read_timeout(Some(timeout));
+        session.set_write_timeout(Some(timeout));
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(timeout.as_secs()));
+        }
         // Each request of a pipeline is decided about. Otherwise pingora would end the one before it.
-        session.set_pipelining_enabled(true);
+        let pipelining = !request::is_websocket(session.req_header());
+        session.set_pipelining_enabled(pipelining);
         Ok(())
     }
 
@@ -165,20 +130,20 @@ impl ProxyHttp for Proxy {
         let name = context.upstream().unwrap_or_default();
         let service = context.generation.upstreams.get(name);
         let chosen = service.and_then(|service| service.choose(&context.unreachable));
-        let mut chosen =
-            chosen.ok_or_else(|| unavailable(service.map(upstreams::Service::health)))?;
+        let mut chosen = chosen.ok_or_else(|| {
+            let health = service.map(upstreams::Service::health);
+            Error::explain(HTTPStatus(503), health.unwrap_or_default().to_string())
+        })?;
         if request::is_websocket(session.req_header()) && chosen.protocol == Protocol::Negotiated {
             chosen.only_http1();
         }
         let mut peer = Box::new(chosen.peer.clone());
         if chosen.protocol != Protocol::Http1 && !session.is_body_empty() {
-            context.read_timeout = peer.options.read_timeout.take();
-            context.made_progress();
-            if session
-                .req_header()
-                .headers
-                .contains_key(http::header::EXPECT)
-            {
+            if !request::is_small(session.req_header()) {
+                let timeout = peer.options.read_timeout.take();
+                context.limit_reads(timeout);
+            }
+            if session.req_header().headers.contains_key(EXPECT) {
                 session.write_continue_response().await?;
             }
         }
@@ -269,10 +234,11 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         context.unreachable.push(peer._address.clone());
-        let service = context
-            .upstream()
-            .and_then(|name| context.generation.upstreams.get(name));
-        let another = service.and_then(|service| service.choose(&context.unreachable));
+        let name = context.upstream().unwrap_or_default();
+        let another = context.generation.upstreams.get(name).and_then(|service| {
+            service.avoid(peer._address.clone());
+            service.choose(&context.unreachable)
+        });
         error.set_retry(another.is_some());
         error
     }
@@ -305,9 +271,8 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> FailToProxy {
         context.limit.lift();
-        let upload = upload(session);
-        let failure = Failure::of(error, upload);
-        log(&failure, error, context);
+        let failure = Failure::of(error, Upload::of(session));
+        failure.log(error, context);
         let final_one = |header: &ResponseHeader| {
             header.status == StatusCode::SWITCHING_PROTOCOLS || !header.status.is_informational()
         };
@@ -361,7 +326,7 @@ impl ProxyHttp for Proxy {
         _session: &Session,
         context: &Context,
         error: &Error,
-        _context: ProxyWarnLogContext,
+        _situation: ProxyWarnLogContext,
     ) -> bool {
         let server = context
             .chosen
@@ -386,39 +351,5 @@ impl ProxyHttp for Proxy {
 impl Proxy {
     fn listener<'a>(&self, generation: &'a Generation) -> Option<&'a Listener> {
         generation.document.listener.get(self.number)
-    }
-}
-
-fn unavailable(health: Option<upstreams::Health>) -> Box<Error> {
-    let (healthy, known) = health.map_or((0, 0), |health| (health.healthy, health.known));
-    let addresses = format!("{healthy} of {known} addresses are healthy");
-    Error::explain(HTTPStatus(503), addresses)
-}
-
-fn upload(session: &mut Session) -> Upload {
-    // A client with `Expect` sends nothing before the service says so.
-    let waits = session
-        .req_header()
-        .headers
-        .contains_key(http::header::EXPECT);
-    if waits || session.downstream_session.is_body_done() {
-        Upload::Complete
-    } else {
-        Upload::Incomplete
-    }
-}
-
-fn log(failure: &Failure, error: &Error, context: &Context) {
-    let upstream = context.upstream();
-    let server = context
-        .chosen
-        .as_ref()
-        .map(|chosen| chosen.server.name.as_str());
-    let status = failure.status.map(|status| status.as_u16());
-    let (detail, error) = (failure.detail, failure::describe(error));
-    match failure.fault {
-        Fault::Client => tracing::debug!(upstream, status, error, "{detail}"),
-        Fault::Gateway => tracing::error!(upstream, server, status, error, "{detail}"),
-        Fault::Service => tracing::error!(upstream, server, status, error, "{detail}"),
     }
 }

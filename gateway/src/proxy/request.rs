@@ -80,6 +80,16 @@ pub(super) fn is_websocket(request: &RequestHeader) -> bool {
         && upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
+/// Whether its body takes no time to send.
+pub(super) fn is_small(request: &RequestHeader) -> bool {
+    content_length(request).is_some_and(|length| length <= 64 * 1024)
+}
+
+pub(super) fn content_length(request: &RequestHeader) -> Option<usize> {
+    let length = request.headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
 /// How the client is connected.
 pub(super) fn connection(session: &Session) -> Connection {
     let inet = |address: Option<&SocketAddr>| address.and_then(|one| one.as_inet().copied());

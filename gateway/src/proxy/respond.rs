@@ -10,6 +10,8 @@ use pingora::prelude::Session;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::proxy::request::content_length;
+
 /// How much of a rejected request's body is read, and for how long: as by the layers of `tower_dpop`.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -89,8 +91,7 @@ async fn discard_body(session: &mut Session) {
     if session.is_http2() || session.req_header().headers.contains_key(EXPECT) {
         return;
     }
-    let announced = session.req_header().headers.get(CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let announced = content_length(session.req_header());
     if announced.is_some_and(|length| length > MAX_DISCARDED) {
         return;
     }

@@ -4,12 +4,14 @@ mod health;
 mod names;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Uri};
+use parking_lot::Mutex;
 use pingora::lb::selection::RoundRobin;
 use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::prelude::HttpPeer;
@@ -17,15 +19,18 @@ use pingora::protocols::l4::socket::SocketAddr;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::config::{ConfigError, Document, Protocol, Upstream};
+use crate::config::{ConfigError, Document, HealthCheck, Protocol, Upstream};
 use crate::upstreams::health::Check;
 use crate::upstreams::names::Names;
 use crate::upstreams::tls::Trust;
 
-/// How long the start waits for the addresses of a service's servers. Afterwards it gets them in the background.
+/// How long the start waits for the addresses of all servers. The others are resolved in the background.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
+
+/// How long an address to which no connection could be made is used only if there is no other.
+const AVOIDED: Duration = Duration::from_secs(10);
 
 /// How many requests share a connection of HTTP/2. With the windows below, as many stalled clients cannot keep the other
 /// requests of the connection from moving.
@@ -39,6 +44,8 @@ pub(crate) struct Upstreams(BTreeMap<String, Service>);
 pub(crate) struct Service {
     protocol: Protocol,
     servers: Arc<LoadBalancer<RoundRobin>>,
+    /// Addresses to which no connection could be made, and when.
+    failed: Mutex<HashMap<SocketAddr, Instant>>,
     background: AbortHandle,
 }
 
@@ -62,19 +69,31 @@ pub(crate) struct Chosen {
 }
 
 /// How many addresses get requests, and how many there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Health {
     pub(crate) healthy: usize,
     pub(crate) known: usize,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} addresses are healthy",
+            self.healthy, self.known
+        )
+    }
 }
 
 impl Upstreams {
     /// Reads certificates and keys, and begins to resolve and check the servers. A name that cannot be resolved is logged, and
     /// its service is unavailable until it can be.
     pub(crate) async fn new(document: &Document) -> Result<Self, ConfigError> {
+        let deadline = Instant::now() + FIRST_RESOLUTION;
         let mut services = BTreeMap::new();
         for (name, settings) in &document.upstream {
-            services.insert(name.clone(), Service::start(name, settings).await?);
+            let service = Service::start(name, settings, deadline).await?;
+            services.insert(name.clone(), service);
         }
         Ok(Self(services))
     }
@@ -93,7 +112,11 @@ impl Upstreams {
 }
 
 impl Service {
-    async fn start(name: &str, settings: &Upstream) -> Result<Self, ConfigError> {
+    async fn start(
+        name: &str,
+        settings: &Upstream,
+        deadline: Instant,
+    ) -> Result<Self, ConfigError> {
         let servers = servers(name, settings)?;
         let names = Names::new(name, servers);
         let update_frequency = names.update_frequency();
@@ -104,10 +127,10 @@ impl Service {
         let mut balancer = LoadBalancer::from_backends(backends);
         balancer.update_frequency = update_frequency;
         balancer.parallel_health_check = true;
-        let interval = settings.health_check.as_ref().map(|check| check.interval());
+        let interval = settings.health_check.as_ref().map(HealthCheck::interval);
         // Without a check, its loop has nothing to do.
         balancer.health_check_frequency = interval;
-        let _ = timeout(FIRST_RESOLUTION, balancer.update()).await;
+        let _ = timeout_at(deadline, balancer.update()).await;
         let balancer = Arc::new(balancer);
         let in_background = Arc::clone(&balancer);
         let background = tokio::spawn(async move {
@@ -117,15 +140,25 @@ impl Service {
         Ok(Self {
             protocol: effective_protocol(settings, in_https(settings)),
             servers: balancer,
+            failed: Mutex::default(),
             background: background.abort_handle(),
         })
     }
 
     /// The next healthy address, except for these.
     pub(crate) fn choose(&self, except: &[SocketAddr]) -> Option<Chosen> {
-        let backend = self.servers.select_with(b"", 256, |backend, healthy| {
-            healthy && !except.contains(&backend.addr)
-        })?;
+        let select = |avoided: &[SocketAddr]| {
+            self.servers.select_with(b"", 256, |backend, healthy| {
+                let address = &backend.addr;
+                healthy && !except.contains(address) && !avoided.contains(address)
+            })
+        };
+        let avoided = self.avoided();
+        let mut backend = select(&avoided);
+        if backend.is_none() && !avoided.is_empty() {
+            backend = select(&[]);
+        }
+        let backend = backend?;
         let server = server_of(&backend)?;
         let peer = server.peer_at(&backend);
         Some(Chosen {
@@ -133,6 +166,17 @@ impl Service {
             peer,
             protocol: self.protocol,
         })
+    }
+
+    /// No connection could be made to this address.
+    pub(crate) fn avoid(&self, address: SocketAddr) {
+        self.failed.lock().insert(address, Instant::now());
+    }
+
+    fn avoided(&self) -> Vec<SocketAddr> {
+        let mut failed = self.failed.lock();
+        failed.retain(|_, when| when.elapsed() < AVOIDED);
+        failed.keys().cloned().collect()
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -278,4 +322,87 @@ fn set_options(peer: &mut HttpPeer, settings: &Upstream, protocol: Protocol) {
 fn next_group() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(2, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(servers: &str) -> Upstream {
+        toml::from_str(&format!("servers = [{servers}]")).unwrap()
+    }
+
+    async fn start(settings: &Upstream) -> Service {
+        let deadline = Instant::now() + FIRST_RESOLUTION;
+        let service = Service::start("orders", settings, deadline).await;
+        service.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_failed_is_used_only_if_there_is_no_other() {
+        let service = start(&upstream("\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"")).await;
+        let chosen = |except: &[SocketAddr]| {
+            let chosen = service.choose(except);
+            chosen.map(|chosen| chosen.peer._address)
+        };
+        let [one, two] = [chosen(&[]).unwrap(), chosen(&[]).unwrap()];
+        assert_ne!(one, two);
+        service.avoid(one.clone());
+        for _ in 0..10 {
+            assert_eq!(chosen(&[]), Some(two.clone()));
+        }
+        assert_eq!(chosen(std::slice::from_ref(&two)), Some(one.clone()));
+        service.avoid(two.clone());
+        assert!(chosen(&[]).is_some());
+        assert_eq!(chosen(&[one, two]), None);
+    }
+
+    #[tokio::test]
+    async fn the_background_task_ends_with_its_service() {
+        let settings = upstream("\"http://localhost:80\"");
+        let service = start(&settings).await;
+        let background = service.background.clone();
+        assert!(!background.is_finished());
+        assert!(service.health().known > 0);
+        drop(service);
+        while !background.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_not_shared_between_generations() {
+        let settings = upstream("\"http://127.0.0.1:80\"");
+        let group = async || {
+            let service = start(&settings).await;
+            service.choose(&[]).unwrap().peer.group_key
+        };
+        assert_ne!(group().await, group().await);
+    }
+
+    #[test]
+    fn servers_have_the_names_that_are_verified() {
+        for (url, name, authority) in [
+            (
+                "https://orders.internal",
+                "orders.internal",
+                "orders.internal",
+            ),
+            (
+                "https://orders.internal:8443",
+                "orders.internal",
+                "orders.internal:8443",
+            ),
+            ("https://127.0.0.1", "127.0.0.1", "127.0.0.1"),
+            ("https://[::1]:8443", "::1", "[::1]:8443"),
+            // No TLS, no name.
+            ("http://orders.internal", "", "orders.internal"),
+        ] {
+            let settings = upstream(&format!("{url:?}"));
+            let server = servers("orders", &settings).unwrap().remove(0);
+            assert_eq!(server.peer.sni, name, "{url}");
+            assert_eq!(server.peer.is_tls(), !name.is_empty(), "{url}");
+            assert_eq!(server.authority, authority, "{url}");
+        }
+    }
 }

@@ -86,3 +86,30 @@ impl ServiceDiscovery for Names {
         Ok((backends, HashMap::new()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn known_addresses_stay_in_use_if_the_name_cannot_be_resolved() {
+        let settings = toml::from_str("servers = [\"http://no-such-host.invalid\"]").unwrap();
+        let servers = crate::upstreams::servers("orders", &settings).unwrap();
+        let names = Names::new("orders", servers);
+        assert!(names.update_frequency().is_some());
+        assert!(names.discover().await.unwrap().0.is_empty());
+        let known: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        names.last.lock()[0].addresses.push(known);
+        let (backends, _) = names.discover().await.unwrap();
+        let addresses: Vec<_> = backends.iter().map(|one| one.addr.clone()).collect();
+        assert_eq!(addresses, [Address::Inet(known)]);
+    }
+
+    #[test]
+    fn addresses_are_not_resolved_again() {
+        let settings =
+            toml::from_str("servers = [\"http://127.0.0.1\", \"http://[::1]\"]").unwrap();
+        let servers = crate::upstreams::servers("orders", &settings).unwrap();
+        assert_eq!(Names::new("orders", servers).update_frequency(), None);
+    }
+}

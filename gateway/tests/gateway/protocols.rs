@@ -5,7 +5,6 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::{
@@ -22,7 +21,7 @@ async fn http_1_and_http_2_are_translated_into_each_other() {
     std::fs::write(roots.path(), authority.pem()).unwrap();
     let certificate = authority.issue("127.0.0.1", |_| {});
     let with_tls = async |alpn: &[&str]| {
-        let config = authority.server(&certificate, alpn, None);
+        let config = Authority::server(&certificate, alpn, None);
         Upstream::serve_tls(seen.echo(), config).await
     };
     let (both, only_1) = (
@@ -201,95 +200,8 @@ async fn the_target_is_passed_on_byte_for_byte() {
         let last = seen.requests().pop().unwrap();
         assert_eq!(last.uri.to_string(), received, "{sent}");
         let prefix = last.headers.get("x-forwarded-prefix");
-        assert_eq!(prefix.is_some(), std::ptr::eq(gateway, &strip), "{sent}");
+        assert_eq!(prefix.is_some(), sent.starts_with("/api"), "{sent}");
     }
-}
-
-#[tokio::test]
-async fn a_malformed_request_never_reaches_the_service() {
-    let parties = Parties::new();
-    let seen = Seen::default();
-    let upstream = Upstream::serve(seen.echo()).await;
-    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
-    let gateway = Gateway::new(&parties, &config).start();
-    let good = head(&parties.request(Method::POST, "/orders"), "/orders", "");
-    let large = format!("x-large: {}\r\n", "x".repeat(70_000));
-    for (name, request, status) in [
-        ("not ascii", good.replace(" /orders", " /\u{e9}"), 400),
-        ("not utf-8", good.replace(" /orders", " /FF"), 400),
-        ("no path", good.replace(" /orders", " orders"), 400),
-        ("only a query", good.replace(" /orders", " ?a"), 400),
-        ("an asterisk", good.replace(" /orders", " *"), 400),
-        (
-            "no host",
-            good.replace("host: api.example.com\r\n", ""),
-            400,
-        ),
-        (
-            "two hosts",
-            format!("{good}host: evil.example.com\r\n"),
-            400,
-        ),
-        (
-            "another authority",
-            good.replace(" /orders", " http://evil.example.com/orders"),
-            400,
-        ),
-        (
-            "host named by connection",
-            format!("{good}connection: host\r\n"),
-            400,
-        ),
-        (
-            "two lengths",
-            format!("{good}content-length: 1\r\ncontent-length: 2\r\n"),
-            400,
-        ),
-        (
-            "a negative length",
-            format!("{good}content-length: -1\r\n"),
-            400,
-        ),
-        (
-            "another transfer coding",
-            format!("{good}transfer-encoding: gzip, chunked\r\n"),
-            501,
-        ),
-        (
-            "chunked is not the last one",
-            format!("{good}transfer-encoding: chunked, gzip\r\n"),
-            400,
-        ),
-        ("a large header", format!("{good}{large}"), 431),
-        (
-            "connect",
-            good.replace("POST /orders", "CONNECT api.example.com:443"),
-            405,
-        ),
-    ] {
-        let mut request = (request + "\r\n").into_bytes();
-        if name == "not utf-8" {
-            let place = request
-                .windows(3)
-                .position(|bytes| bytes == b"/FF")
-                .unwrap();
-            request[place + 1] = 0xff;
-        }
-        let mut wire = Wire::connect(&gateway).await;
-        // A rejected header may be left unread.
-        let _ = wire.0.write_all(&request).await;
-        assert_eq!(wire.response().await.status(), status, "{name}");
-    }
-    assert!(seen.requests().is_empty(), "{:?}", seen.requests());
-    // The good one, with as much as a large token and a large proof have.
-    let good = head(&parties.request(Method::POST, "/orders"), "/orders", "");
-    let mut wire = Wire::connect(&gateway).await;
-    wire.send(format!(
-        "{good}x-large: {}\r\ncontent-length: 0\r\n\r\n",
-        "x".repeat(40 * 1024)
-    ))
-    .await;
-    assert_eq!(wire.response().await.status(), 200);
 }
 
 #[tokio::test]
@@ -372,90 +284,4 @@ async fn a_response_keeps_its_own_fields_but_those_of_the_connection() {
         assert!(!headers.contains_key("proxy-authenticate"));
         assert_eq!(response.text().await.unwrap(), "no");
     }
-}
-
-#[tokio::test]
-async fn responses_without_a_body_keep_the_connection() {
-    let parties = Parties::new();
-    let app = Router::new().fallback(async |request: axum::extract::Request| {
-        let builder = Response::builder();
-        match request.uri().path() {
-            "/204" => builder.status(204).body(Body::empty()),
-            "/304" => builder
-                .status(304)
-                .header("etag", "\"a\"")
-                .body(Body::empty()),
-            _ => builder
-                .header("content-length", "7")
-                .body(Body::from("content")),
-        }
-        .unwrap()
-    });
-    let upstream = Upstream::serve(app).await;
-    for protocol in ["http1", "http2"] {
-        let config = format!(
-            "servers = [\"{}\"]\nprotocol = \"{protocol}\"",
-            upstream.url()
-        );
-        let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        let mut wire = Wire::connect(&gateway).await;
-        for (method, path, status, length) in [
-            (Method::HEAD, "/200", 200, Some("content-length: 7\r\n")),
-            (Method::GET, "/204", 204, None),
-            (Method::GET, "/304", 304, None),
-            (Method::HEAD, "/200", 200, Some("content-length: 7\r\n")),
-        ] {
-            wire.send(head(&parties.request(method.clone(), path), path, "\r\n"))
-                .await;
-            let head = wire.head().await;
-            assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
-            assert!(
-                length.is_none_or(|length| head.contains(length)),
-                "{protocol} {path}: {head}"
-            );
-            assert!(
-                !head.contains("transfer-encoding"),
-                "{protocol} {path}: {head}"
-            );
-        }
-        wire.send(head(&parties.request(Method::GET, "/200"), "/200", "\r\n"))
-            .await;
-        assert_eq!(wire.response().await.body, b"content");
-        let client = Client::http2(&gateway);
-        for (method, path, status) in [
-            (Method::HEAD, "/200", 200),
-            (Method::GET, "/204", 204),
-            (Method::GET, "/304", 304),
-        ] {
-            let request = parties.request(method, path);
-            assert_eq!(client.status(&request).await, status, "{protocol} {path}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn each_request_of_a_pipeline_is_decided_about() {
-    let parties = Parties::new();
-    let seen = Seen::default();
-    let upstream = Upstream::serve(seen.echo()).await;
-    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
-    let gateway = Gateway::new(&parties, &config).start();
-    let one = head(
-        &parties.request(Method::POST, "/one"),
-        "/one",
-        "content-length: 1\r\n\r\n1",
-    );
-    let two = "GET /two HTTP/1.1\r\nhost: api.example.com\r\n\r\n";
-    let three = head(&parties.request(Method::GET, "/three"), "/three", "\r\n");
-    let mut wire = Wire::connect(&gateway).await;
-    wire.send(format!("{one}{two}{three}")).await;
-    assert_eq!(wire.response().await.status(), 200);
-    assert_eq!(wire.response().await.status(), 401);
-    assert_eq!(wire.response().await.status(), 200);
-    let paths: Vec<_> = seen
-        .requests()
-        .iter()
-        .map(|head| head.uri.path().to_owned())
-        .collect();
-    assert_eq!(paths, ["/one", "/three"]);
 }

@@ -11,6 +11,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -20,7 +21,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower_dpop::testing::TestRequest;
 
 use crate::support::{
-    Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head,
+    Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, forwarding_to, head,
 };
 
 type Parts = Result<Bytes, std::io::Error>;
@@ -76,6 +77,43 @@ async fn websockets_need_a_proof_and_echo() {
         assert!(socket.next().await.unwrap().unwrap() == message);
     }
     socket.close(None).await.unwrap();
+}
+
+/// HTTP/2 would be negotiated for any other request.
+#[tokio::test]
+async fn websockets_use_http_1_where_http_2_could_be_negotiated() {
+    let parties = Parties::new();
+    let authority = Authority::new();
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), authority.pem()).unwrap();
+    let certificate = authority.issue("127.0.0.1", |_| {});
+    let tls = Authority::server(&certificate, &["h2", "http/1.1"], None);
+    let tls = TlsAcceptor::from(Arc::new(tls));
+    let upstream = Upstream::script(move |stream, _| {
+        let tls = tls.clone();
+        async move {
+            let stream = tls.accept(stream).await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            let message = socket.next().await.unwrap().unwrap();
+            socket.send(message).await.unwrap();
+        }
+    })
+    .await;
+    let config = format!(
+        "servers = [\"{}\"]\nprotocol = \"negotiated\"\nroots_file = {:?}",
+        upstream.url().replace("http:", "https:"),
+        roots.path()
+    );
+    let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
+    let url = gateway.url("proxy").replace("http://", "ws://") + "/chat";
+    let mut handshake = url.into_client_request().unwrap();
+    let request = parties.request(Method::GET, "/chat").build::<()>();
+    handshake
+        .headers_mut()
+        .extend(request.into_parts().0.headers);
+    let (mut socket, _) = tokio_tungstenite::connect_async(handshake).await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap() == Message::text("hello"));
 }
 
 #[tokio::test]
@@ -282,17 +320,28 @@ async fn a_client_that_expects_to_continue_does_not_wait_for_http_2() {
     assert_eq!(wire.response().await.body, b"body");
 }
 
+/// Tells the test when the request is dropped.
+struct Told(mpsc::Sender<()>);
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+    }
+}
+
+/// One part, and no end.
+fn async_stream_of(request: Body, told: Told) -> Body {
+    let first = futures_util::stream::once(async { Ok::<_, std::io::Error>("first") });
+    let endless = futures_util::stream::poll_fn(move |_| {
+        let _ = (&request, &told);
+        std::task::Poll::Pending
+    });
+    Body::from_stream(first.chain(endless))
+}
+
 #[tokio::test]
 async fn the_service_sees_that_a_client_goes_away() {
     let parties = Parties::new();
     let (gone, mut clients) = mpsc::channel(8);
-    /// Tells the test when the request is dropped.
-    struct Told(mpsc::Sender<()>);
-    impl Drop for Told {
-        fn drop(&mut self) {
-            let _ = self.0.try_send(());
-        }
-    }
     let app = Router::new().fallback(async move |request: axum::extract::Request| {
         let told = Told(gone.clone());
         let body = async_stream_of(request.into_body(), told);
@@ -313,16 +362,6 @@ async fn the_service_sees_that_a_client_goes_away() {
             let told = tokio::time::timeout(Duration::from_secs(30), clients.recv()).await;
             assert!(told.is_ok(), "{protocol}: the service was not told");
         }
-    }
-
-    /// One part, and no end.
-    fn async_stream_of(request: Body, told: Told) -> Body {
-        let first = futures_util::stream::once(async { Ok::<_, std::io::Error>("first") });
-        let endless = futures_util::stream::poll_fn(move |_| {
-            let _ = (&request, &told);
-            std::task::Poll::Pending
-        });
-        Body::from_stream(first.chain(endless))
     }
 }
 

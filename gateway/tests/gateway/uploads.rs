@@ -99,6 +99,41 @@ async fn a_rejected_upload_that_is_not_read_ends_the_connection() {
     assert!(seen.requests().is_empty());
 }
 
+#[tokio::test]
+async fn an_upload_gets_its_response_if_there_is_no_service() {
+    let parties = Parties::new();
+    let upstream = Upstream::serve(counting()).await;
+    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
+    let gateway = Gateway::new(&parties, &config).start();
+    upstream.stop().await;
+    let request = parties.request(Method::POST, "/orders");
+    let mut wire = Wire::connect(&gateway).await;
+    let length = format!("content-length: {}\r\n\r\n", 8 * MIB);
+    wire.send(head(&request, "/orders", &length)).await;
+    wire.send(vec![b'x'; 8 * MIB]).await;
+    assert_eq!(wire.response().await.status(), 502);
+}
+
+/// It reads only the head, so the sockets between fill up.
+#[tokio::test]
+async fn a_service_that_does_not_read_is_not_waited_for() {
+    let parties = Parties::new();
+    let upstream = Upstream::script(async |mut stream, _| {
+        stream.read_exact(&mut [0; 16]).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let config = format!(
+        "servers = [\"{}\"]\nread_timeout_seconds = 1\nwrite_timeout_seconds = 1",
+        upstream.url()
+    );
+    let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
+    let request = parties.request(Method::POST, "/orders");
+    let client = Client::http1(&gateway);
+    let sent = client.request(&request).body(vec![b'x'; 15 * MIB]);
+    assert_eq!(sent.send().await.unwrap().status(), 504);
+}
+
 /// A stream of HTTP/2 ends without its connection, so nothing is read.
 #[tokio::test]
 async fn a_rejected_upload_over_http_2_ends_only_its_stream() {
@@ -280,6 +315,12 @@ async fn slow_clients_do_not_hold_the_gateway() {
         ended = ended => assert!(ended, "the gateway responded to half a header"),
         () = drip => {}
     }
+    // Nothing, or the beginning of HTTP/2 and no more.
+    for start in ["", "P", "PRI * HTTP"] {
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send(start).await;
+        wire.closed().await;
+    }
     // A part of the body.
     let request = parties.request(Method::POST, "/orders");
     let mut wire = Wire::connect(&gateway).await;
@@ -306,12 +347,13 @@ async fn a_slow_upload_that_makes_progress_is_not_ended() {
     let upstream = Upstream::serve(counting()).await;
     for protocol in ["http1", "http2"] {
         let config = format!(
-            "servers = [\"{}\"]\nprotocol = \"{protocol}\"\nread_timeout_seconds = 2",
+            "servers = [\"{}\"]\nprotocol = \"{protocol}\"\nread_timeout_seconds = 3",
             upstream.url()
         );
         let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        for client in [Client::http1(&gateway), Client::http2(&gateway)] {
-            let ticks = tokio::time::interval(Duration::from_millis(300));
+        let clients = [Client::http1(&gateway), Client::http2(&gateway)];
+        let uploads = clients.iter().map(async |client| {
+            let ticks = tokio::time::interval(Duration::from_millis(350));
             let parts = tokio_stream::wrappers::IntervalStream::new(ticks).take(12);
             let parts = parts.map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"part")));
             let request = parties.request(Method::POST, "/orders");
@@ -321,6 +363,7 @@ async fn a_slow_upload_that_makes_progress_is_not_ended() {
             let response = upload.send().await.unwrap();
             assert_eq!(response.status(), 200, "{protocol}");
             assert_eq!(response.text().await.unwrap(), "48", "{protocol}");
-        }
+        });
+        futures_util::future::join_all(uploads).await;
     }
 }

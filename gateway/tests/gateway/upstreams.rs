@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use axum::Router;
 use axum::http::StatusCode;
 use http::Method;
-use rcgen::{CertificateParams, date_time_ymd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 
 use crate::support::{
     Authority, Client, Gateway, Parties, Seen, Started, Upstream, Wire, eventually, forwarding_to,
@@ -23,6 +23,16 @@ async fn status(gateway: &Started, parties: &Parties) -> u16 {
     let request = parties.request(Method::GET, "/orders");
     Client::http1(gateway).status(&request).await
 }
+
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn requests_are_shared_and_go_elsewhere_if_a_server_is_gone() {
@@ -74,7 +84,7 @@ async fn a_server_that_fails_its_checks_gets_no_requests() {
     let roots = folder.path().join("roots.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
     let certificate = authority.issue("127.0.0.1", |_| {});
-    let tls = authority.server(&certificate, &["h2", "http/1.1"], None);
+    let tls = Authority::server(&certificate, &["h2", "http/1.1"], None);
     for (upstream, protocol) in [
         (Upstream::serve(app.clone()).await, "http1"),
         (Upstream::serve(app.clone()).await, "http2"),
@@ -126,6 +136,28 @@ async fn a_server_without_a_path_to_ask_must_accept_connections() {
 }
 
 #[tokio::test]
+async fn a_server_that_starts_again_gets_requests_again() {
+    let parties = Parties::new();
+    for protocol in ["http1", "http2"] {
+        let upstream = Upstream::serve(named("one")).await;
+        let config = format!(
+            "servers = [\"{}\"]\nprotocol = \"{protocol}\"",
+            upstream.url()
+        );
+        let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
+        assert_eq!(status(&gateway, &parties).await, 200, "{protocol}");
+        let address = upstream.stop().await;
+        assert_eq!(status(&gateway, &parties).await, 502, "{protocol}");
+        let _again = Upstream::serve_at(address, named("one")).await;
+        for method in [Method::GET, Method::POST] {
+            let request = parties.request(method, "/orders");
+            let status = Client::http1(&gateway).status(&request).await;
+            assert_eq!(status, 200, "{protocol}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_be_resolved_does_not_prevent_the_start() {
     let parties = Parties::new();
     let upstream = Upstream::serve(named("one")).await;
@@ -140,147 +172,19 @@ async fn a_name_that_cannot_be_resolved_does_not_prevent_the_start() {
     assert_eq!(status(&gateway, &parties).await, 200);
 }
 
-#[tokio::test]
-async fn the_certificate_of_a_server_is_verified() {
-    let parties = Parties::new();
-    let (authority, other) = (Authority::new(), Authority::new());
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        format!("{:?}", path.display().to_string())
-    };
-    let roots = file("roots.pem", &authority.pem());
-    let others = file("others.pem", &other.pem());
-    let client = authority.issue("gateway.internal", |_| {});
-    let (certificate, key) = (file("client.pem", &client.0), file("client.key", &client.1));
-    let stranger = other.issue("gateway.internal", |_| {});
-    let stranger = (
-        file("stranger.pem", &stranger.0),
-        file("stranger.key", &stranger.1),
-    );
-    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2024, 1, 1);
-    let server = async |name: &str, change: fn(&mut CertificateParams), clients| {
-        let config = authority.server(&authority.issue(name, change), &[], clients);
-        Upstream::serve_tls(named("one"), config).await
-    };
-    let (address, localhost, internal, expired, mutual) = (
-        server("127.0.0.1", |_| {}, None).await,
-        server("localhost", |_| {}, None).await,
-        server("orders.internal", |_| {}, None).await,
-        server("127.0.0.1", expired, None).await,
-        server("127.0.0.1", |_| {}, Some(&authority)).await,
-    );
-    let our_roots = format!("roots_file = {roots}");
-    let with = |more: &str| format!("{our_roots}\n{more}");
-    let mutual_by = |certificate: &str, key: &str| {
-        with(&format!(
-            "client_certificate = {{ certificate_file = {certificate}, key_file = {key} }}"
-        ))
-    };
-    for (name, url, settings, status_) in [
-        ("an address", address.url(), with(""), 200),
-        ("a name", localhost.url_as("localhost"), with(""), 200),
-        (
-            "another name that is set",
-            internal.url(),
-            with("server_name = \"orders.internal\""),
-            200,
-        ),
-        ("the name is another one", internal.url(), with(""), 502),
-        (
-            "the name is set to another one",
-            address.url(),
-            with("server_name = \"orders.internal\""),
-            502,
-        ),
-        ("no name for the address", localhost.url(), with(""), 502),
-        (
-            "unknown authority",
-            address.url(),
-            format!("roots_file = {others}"),
-            502,
-        ),
-        (
-            "not an authority of the system",
-            address.url(),
-            String::new(),
-            502,
-        ),
-        ("expired", expired.url(), with(""), 502),
-        (
-            "plain text",
-            address.url().replace("https", "http"),
-            String::new(),
-            502,
-        ),
-        (
-            "client certificate",
-            mutual.url(),
-            mutual_by(&certificate, &key),
-            200,
-        ),
-        ("no client certificate", mutual.url(), with(""), 502),
-        (
-            "client certificate of others",
-            mutual.url(),
-            mutual_by(&stranger.0, &stranger.1),
-            502,
-        ),
-    ] {
-        let config = format!("servers = [\"{url}\"]\n{settings}");
-        let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
-        for _ in 0..2 {
-            assert_eq!(status(&gateway, &parties).await, status_, "{name}");
-        }
-    }
-}
-
-/// A connection that one upstream has verified is of no use to another one with other roots.
-#[tokio::test]
-async fn upstreams_share_no_connections() {
-    let parties = Parties::new();
-    let (authority, other) = (Authority::new(), Authority::new());
-    let folder = tempfile::tempdir().unwrap();
-    let (roots, others) = (
-        folder.path().join("roots.pem"),
-        folder.path().join("others.pem"),
-    );
-    std::fs::write(&roots, authority.pem()).unwrap();
-    std::fs::write(&others, other.pem()).unwrap();
-    let tls = authority.server(&authority.issue("127.0.0.1", |_| {}), &[], None);
-    let upstream = Upstream::serve_tls(named("one"), tls).await;
-    let url = upstream.url();
-    let config = format!(
-        "{}\n[upstream.others]\nservers = [\"{url}\"]\nroots_file = {others:?}\n\
-        [[route]]\npath = \"/others\"\nupstream = \"others\"",
-        forwarding_to(&format!("servers = [\"{url}\"]\nroots_file = {roots:?}"))
-    );
-    let gateway = Gateway::new(&parties, &config).start();
-    for _ in 0..2 {
-        assert_eq!(status(&gateway, &parties).await, 200);
-        let request = parties.request(Method::GET, "/others");
-        assert_eq!(Client::http1(&gateway).status(&request).await, 502);
-    }
-}
-
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    Some(String::from_utf8(head).unwrap())
-}
-
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
 /// One that closes each connection after its response, and does not say so.
 #[tokio::test]
 async fn connections_that_the_service_has_closed_are_not_used() {
     let parties = Parties::new();
-    let upstream = Upstream::script(async |mut stream, _| {
-        if read_head(&mut stream).await.is_some() {
-            stream.write_all(RESPONSE).await.unwrap();
+    let (closed, mut ends) = mpsc::unbounded_channel();
+    let upstream = Upstream::script(move |mut stream, _| {
+        let closed = closed.clone();
+        async move {
+            if read_head(&mut stream).await.is_some() {
+                stream.write_all(RESPONSE).await.unwrap();
+                drop(stream);
+                closed.send(()).unwrap();
+            }
         }
     })
     .await;
@@ -290,6 +194,7 @@ async fn connections_that_the_service_has_closed_are_not_used() {
     for method in [Method::GET, Method::POST].iter().cycle().take(1000) {
         let request = parties.request(method.clone(), "/orders");
         assert_eq!(client.status(&request).await, 200, "{method}");
+        ends.recv().await.unwrap();
     }
 }
 
@@ -356,11 +261,55 @@ async fn a_service_that_does_not_respond_in_time_is_not_waited_for() {
                 "application/problem+json"
             );
             assert!(response.text().await.unwrap().contains("\"status\":504"));
-            // After an upload over HTTP/2, without a response.
             let request = parties.request(Method::POST, "/orders");
-            let response = client.request(&request).body("body").send().await;
-            assert!(response.is_ok_and(|one| one.status() == 504) || protocol == "http2");
+            let sent = client.request(&request).body("body");
+            assert_eq!(sent.send().await.unwrap().status(), 504, "{protocol}");
+            // How long an upload takes is not known, so pingora's timeout does not fit: over HTTP/2, the stream is dropped.
+            let body = futures_util::stream::iter([Ok::<_, std::io::Error>("body")]);
+            let request = parties.request(Method::POST, "/orders");
+            let sent = client
+                .request(&request)
+                .body(reqwest::Body::wrap_stream(body));
+            match (protocol, sent.send().await) {
+                ("http1", response) => assert_eq!(response.unwrap().status(), 504),
+                (_, response) => assert!(response.is_err(), "{response:?}"),
+            }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_accept_in_time_is_not_waited_for() {
+    let parties = Parties::new();
+    // Its queue is full.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    for _ in 0..8 {
+        tokio::spawn(async move {
+            let _waits = TcpStream::connect(address).await;
+            std::future::pending::<()>().await;
+        });
+    }
+    // It takes no part in the handshake.
+    let silent =
+        Upstream::script(
+            async |mut stream, _| {
+                while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+            },
+        )
+        .await;
+    for url in [
+        format!("http://{address}"),
+        silent.url().replace("http:", "https:"),
+    ] {
+        let config = format!("servers = [\"{url}\"]\nconnect_timeout_seconds = 1");
+        let gateway = Gateway::new(&parties, &forwarding_to(&config)).start();
+        eventually("its queue is full", async || {
+            status(&gateway, &parties).await == 504
+        })
+        .await;
     }
 }
 
@@ -410,46 +359,46 @@ async fn a_response_that_is_none_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_would_verify_nothing_is_rejected() {
+async fn the_log_names_the_service_and_repeats_nothing_of_the_request() {
     let parties = Parties::new();
-    let folder = tempfile::tempdir().unwrap();
-    let not_pem = folder.path().join("not.pem");
-    std::fs::write(&not_pem, "not a certificate").unwrap();
-    for (name, settings) in [
-        ("no server", "servers = []".to_owned()),
-        (
-            "another scheme",
-            "servers = [\"ftp://127.0.0.1\"]".to_owned(),
-        ),
-        (
-            "two schemes",
-            "servers = [\"http://127.0.0.1\", \"https://127.0.0.1\"]".to_owned(),
-        ),
-        ("a path", "servers = [\"http://127.0.0.1/path\"]".to_owned()),
-        (
-            "credentials",
-            "servers = [\"http://a@127.0.0.1\"]".to_owned(),
-        ),
-        ("no host", "servers = [\"http://:80\"]".to_owned()),
-        (
-            "an empty server_name",
-            "servers = [\"https://127.0.0.1\"]\nserver_name = \"\"".to_owned(),
-        ),
-        (
-            "an underscore",
-            "servers = [\"https://a_b.internal.example\"]".to_owned(),
-        ),
-        (
-            "no roots",
-            format!("servers = [\"https://127.0.0.1\"]\nroots_file = {not_pem:?}"),
-        ),
-        (
-            "roots do not exist",
-            "servers = [\"https://127.0.0.1\"]\nroots_file = \"/nowhere\"".to_owned(),
-        ),
+    let broken = Upstream::script(async |mut stream, _| {
+        if read_head(&mut stream).await.is_some() {
+            let response = "HTTP/1.1 200 OK\r\nset-cookie: of-the-service\r\nno colon\r\n\r\n";
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let gone = Upstream::serve(named("gone")).await;
+    let gone_url = gone.url();
+    gone.stop().await;
+    for (url, error) in [
+        (broken.url(), "InvalidHTTPHeader"),
+        (gone_url, "ConnectRefused"),
     ] {
-        let gateway = Gateway::new(&parties, &forwarding_to(&settings));
-        let started = std::panic::AssertUnwindSafe(|| gateway.start());
-        assert!(std::panic::catch_unwind(started).is_err(), "{name}");
+        let config = forwarding_to(&format!("servers = [\"{url}\"]"));
+        let (gateway, log) = Gateway::new(&parties, &config).start_logging();
+        let request = parties.request(Method::GET, "/orders");
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send(head(
+            &request,
+            "/orders?of-the-query",
+            "cookie: of-the-client\r\n\r\n",
+        ))
+        .await;
+        assert_eq!(wire.response().await.status(), 502, "{error}");
+        let log = std::fs::read_to_string(log).unwrap();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), 1, "{log}");
+        for told in ["orders", "502", error] {
+            assert!(errors[0].contains(told), "{told}: {log}");
+        }
+        let built = request.build::<()>();
+        let secrets = ["authorization", "dpop"].map(|name| built.headers()[name].to_str().unwrap());
+        for secret in secrets
+            .into_iter()
+            .chain(["of-the-query", "of-the-client", "of-the-service"])
+        {
+            assert!(!log.contains(secret), "{secret}: {log}");
+        }
     }
 }

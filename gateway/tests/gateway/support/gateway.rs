@@ -1,6 +1,7 @@
 //! The program.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -41,12 +42,24 @@ impl Gateway {
     }
 
     pub fn start(self) -> Started {
+        self.start_with(Stdio::inherit())
+    }
+
+    /// With its log in a file.
+    pub fn start_logging(self) -> (Started, PathBuf) {
+        let log = self.folder.path().join("gateway.log");
+        let file = std::fs::File::create(&log).unwrap();
+        (self.start_with(file.into()), log)
+    }
+
+    fn start_with(self, log: Stdio) -> Started {
         let path = self.folder.path().join("gateway.toml");
         std::fs::write(&path, &self.config).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_dpop-gateway"))
             .arg("--config")
             .arg(&path)
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -125,7 +125,10 @@ impl Drop for Upstream {
 
 /// What services have seen.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<(Parts, Vec<u8>, Option<HeaderMap>)>>>);
+pub struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
+
+/// Its head, its body, and its trailers.
+type SeenRequest = (Parts, Vec<u8>, Option<HeaderMap>);
 
 impl Seen {
     pub fn requests(&self) -> Vec<Parts> {
@@ -194,9 +197,8 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// The configuration of a server with such a certificate. With `clients`, it requires a certificate from them.
+    /// The configuration of a server with such a certificate. With `clients`, it requires a certificate from that authority.
     pub fn server(
-        &self,
         (certificate, key): &(String, String),
         alpn: &[&str],
         clients: Option<&Self>,

@@ -28,7 +28,7 @@ pub fn head(request: &TestRequest, target: &str, fields: &str) -> String {
         built.method()
     );
     for (name, value) in built.headers() {
-        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        head = head + name.as_str() + ": " + value.to_str().unwrap() + "\r\n";
     }
     head + fields
 }

@@ -1,0 +1,60 @@
+//! What is known of one request, from its header to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pingora::protocols::l4::socket::SocketAddr;
+
+use crate::generation::Generation;
+use crate::policy::Passed;
+use crate::proxy::bounded::Limit;
+use crate::upstreams::Chosen;
+
+pub(crate) struct Context {
+    /// A reload does not change what a request meets.
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) started: Instant,
+    /// `None`: it has not passed.
+    pub(super) passed: Option<Passed>,
+    /// The server of the last attempt.
+    pub(super) chosen: Option<Chosen>,
+    /// The addresses to which no connection could be made.
+    pub(super) unreachable: Vec<SocketAddr>,
+    pub(super) limit: Limit,
+    /// The timeout of this service, if pingora's does not fit. Then `limit` is set again whenever something is read.
+    read_timeout: Option<(Duration, Arc<str>)>,
+}
+
+impl Context {
+    /// Of a request whose header has just been read.
+    pub(super) fn new(generation: Arc<Generation>, limit: Limit) -> Self {
+        limit.lift();
+        Self {
+            generation,
+            started: Instant::now(),
+            passed: None,
+            chosen: None,
+            unreachable: Vec::new(),
+            limit,
+            read_timeout: None,
+        }
+    }
+
+    /// The name of the service, for logs and metrics.
+    pub(crate) fn upstream(&self) -> Option<&str> {
+        self.passed.as_ref()?.route.settings.upstream.as_deref()
+    }
+
+    /// Instead of pingora, which has this timeout.
+    pub(super) fn limit_reads(&mut self, timeout: Option<Duration>) {
+        let upstream = self.upstream().unwrap_or_default();
+        self.read_timeout = timeout.map(|timeout| (timeout, Arc::from(upstream)));
+        self.made_progress();
+    }
+
+    pub(super) fn made_progress(&self) {
+        if let Some((timeout, upstream)) = &self.read_timeout {
+            self.limit.set(*timeout, Some(Arc::clone(upstream)));
+        }
+    }
+}

@@ -5,12 +5,18 @@
 mod config;
 /// May the request pass, and what does its service learn of the client?
 mod policy;
-/// How does it reach its service?
+/// Which server of a service is next?
+mod upstreams;
+/// With which certificates are clients met?
+mod certificates;
+/// What does a configuration give, until a reload replaces it?
+mod generation;
+/// What do operators see?
+mod operations;
+/// How does a request reach its service?
 mod proxy;
 /// How do other proxies ask?
 mod forward_auth;
-/// What do operators see?
-mod operations;
 /// How does the process start, reload, and end?
 mod server;
 

@@ -1,4 +1,4 @@
-// nginx in front of our forward_auth and of our gateway, and behind them an application that
+// nginx in front of dpop-gateway, as forward authentication and as a reverse proxy, and behind them an application that
 // believes whatever header fields it gets.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -9,7 +9,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import * as oauth from 'oauth4webapi';
 
-import { AUDIENCE, forwardAuth, freePort, gateway, nginx, serve } from './servers.mjs';
+import { AUDIENCE, forwardAuth, freePort, gateway, hyperGateway, nginx, serve } from './servers.mjs';
 import { holds, scenario } from './table.mjs';
 
 const SOFTWARE = ['nginx', 'oauth4webapi'];
@@ -33,9 +33,10 @@ export async function proxies() {
   await scenario(SOFTWARE, 'gateway, nonces on', (use, row) => nonces(behindGateway, use, row));
   await scenario(SOFTWARE, 'gateway, streams', streams);
   await scenario(SOFTWARE, 'gateway, the service is broken', broken);
+  await scenario(['oauth4webapi'], 'hyper_gateway', passedOnByTheExample);
 }
 
-/** nginx asks forward_auth, and then the application. */
+/** nginx asks the forward authentication, and then the application. */
 async function behindAuthRequest(use, options = {}) {
   const client = await holder(use);
   const app = await application(use);
@@ -84,7 +85,8 @@ async function asked(use, row) {
     });
   }
   await rejections(row, { client, app, url });
-  await row('a malformed Authorization field, of which nginx makes a 500', '500', () =>
+  // nginx would make a 500 of 400.
+  await row('a malformed Authorization field', '401 invalid_request', () =>
     rejectedBefore(app, () => send(`${url}/orders`, { headers: { authorization: 'DPoP' } })));
 
   const directly = (headers) => send(auth.url, {
@@ -102,7 +104,7 @@ async function asked(use, row) {
   });
   await row('a subject that cannot be a field', '500', () =>
     rejectedBefore(app, () => client.visit(`${url}/orders`, { claims: { sub: 'Zoë' } })));
-  await row('forward_auth is down', '500', async () => {
+  await row('the gateway is down', '500', async () => {
     await auth.stop();
     return rejectedBefore(app, () => client.visit(`${url}/orders`));
   });
@@ -180,20 +182,21 @@ async function described(use, row) {
       holds('forwarded', [field('x-auth-subject'), field('x-auth-tenant')], ['somebody', null]);
       return response;
     });
-    for (const [name, description] of [
-      ['no method', { [uri]: '/orders' }],
-      ['no URI', { [method]: 'GET' }],
-      ['the method twice', { ...fields, [method]: ['GET', 'GET'] }],
-      ['the URI twice', { ...fields, [uri]: ['/orders', '/orders'] }],
-      ['a malformed method', { ...fields, [method]: 'GET, GET' }],
-      ['a malformed URI', { ...fields, [uri]: '/orders /orders' }],
-      ['a URI that is no path', { ...fields, [uri]: `${publicUrl}/orders` }],
-      ['another method', { ...fields, [method]: 'PUT' }],
-      ['another path', { ...fields, [uri]: '/admin' }],
-      ['in the fields of another proxy', others],
+    // Where the proxy is configured in another way, and where the client's request is malformed. nginx knows only 401 and 403.
+    const [misconfigured, malformed] = ['500', proxy === 'nginx' ? '403' : '400'];
+    for (const [name, outcome, description] of [
+      ['no method', misconfigured, { [uri]: '/orders' }],
+      ['no URI', misconfigured, { [method]: 'GET' }],
+      ['the method twice', misconfigured, { ...fields, [method]: ['GET', 'GET'] }],
+      ['the URI twice', misconfigured, { ...fields, [uri]: ['/orders', '/orders'] }],
+      ['in the fields of another proxy', misconfigured, others],
+      ['a malformed method', malformed, { ...fields, [method]: 'GET, GET' }],
+      ['a malformed URI', malformed, { ...fields, [uri]: '/orders /orders' }],
+      ['a URI that is no path', malformed, { ...fields, [uri]: `${publicUrl}/orders` }],
+      ['another method', '401 invalid_dpop_proof', { ...fields, [method]: 'PUT' }],
+      ['another path', '401 invalid_dpop_proof', { ...fields, [uri]: '/admin' }],
     ]) {
-      await row(`as ${proxy} asks: ${name}`, '401 invalid_dpop_proof', () =>
-        asks(auth, '/orders', description));
+      await row(`as ${proxy} asks: ${name}`, outcome, () => asks(auth, '/orders', description));
     }
   }
 
@@ -203,13 +206,12 @@ async function described(use, row) {
     holds('forwarded', response.headers.get('x-auth-subject'), 'somebody');
     return response;
   });
-  for (const [name, path, description] of [
-    ['no prefix', '/orders', {}],
-    ['another prefix', '/dpopx/orders', {}],
-    ['another path', '/dpop/admin', { ...forwarded, ...original }],
+  for (const [name, outcome, path, description] of [
+    ['no prefix', '500', '/orders', {}],
+    ['another prefix', '500', '/dpopx/orders', {}],
+    ['another path', '401 invalid_dpop_proof', '/dpop/admin', { ...forwarded, ...original }],
   ]) {
-    await row(`as envoy asks: ${name}`, '401 invalid_dpop_proof', () =>
-      asks(auth, path, description));
+    await row(`as envoy asks: ${name}`, outcome, () => asks(auth, path, description));
   }
 }
 
@@ -434,6 +436,33 @@ async function broken(use, row) {
   const { client, url } = await behindGateway(use, { timeout: 1 });
   await row('no response', '504', () => client.visit(`${url}/silent`));
   await row('hangs up', '502', () => client.visit(`${url}/hangs-up`));
+  await row('switches protocols unasked', '502', () => client.visit(`${url}/switches`));
+}
+
+async function passedOnByTheExample(use, row) {
+  const client = await holder(use);
+  const app = await application(use);
+  const { url } = await use(hyperGateway(client.issuer, app.url));
+  await row('POST', '200', async () => {
+    const response = await client.visit(`${url}/a%2Fb?of=me`, { method: 'POST', body: 'one' });
+    const { headers, ...seen } = app.last();
+    holds('seen by the application', seen, { method: 'POST', url: '/a%2Fb?of=me', body: digest('one') });
+    holds('credentials', [headers.authorization, headers.dpop], [undefined, undefined]);
+    holds('Host', headers.host, new URL(app.url).host);
+    return response;
+  });
+  for (const field of ALIASES) {
+    await row(`${field} of the client's`, '200', async () => {
+      const headers = { [field]: ['admin', 'root'], connection: 'close, X-Auth-Subject' };
+      const response = await client.visit(`${url}/orders`, { headers });
+      holds('subject', received(app, 'X-Auth-Subject'), ['somebody']);
+      return response;
+    });
+  }
+  await row('no proof', '401 invalid_dpop_proof', () => rejectedBefore(app, async () => {
+    const { authorization } = await client.credentials(`${url}/orders`);
+    return send(`${url}/orders`, { headers: { authorization } });
+  }));
   await row('switches protocols unasked', '502', () => client.visit(`${url}/switches`));
 }
 

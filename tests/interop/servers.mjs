@@ -1,4 +1,4 @@
-// Starts and stops: the examples of this crate as processes, and servers in this one.
+// Starts and stops: the examples of this crate and `dpop-gateway` as processes, and servers in this one.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -63,57 +63,82 @@ export function resourceServer({ issuer, jwks }, {
   ]);
 }
 
-/** What our gateway and our forward_auth have in common: an issuer, whose keys are discovered. */
-function resource(issuer, { publicUrl, forward = [], nonces = false }) {
-  return [
-    '--issuer', issuer,
-    '--audience', AUDIENCE,
-    '--public-url', publicUrl,
-    ...forward.flatMap((pair) => ['--forward', pair]),
-    ...(nonces ? ['--nonces'] : []),
-  ];
-}
-
-/** Our gateway, in front of the service at `upstream`. */
+/** `dpop-gateway` as a reverse proxy, in front of the service at `upstream`. */
 export function gateway(issuer, { upstream, keepAuthorization, timeout, ...options }) {
-  return listen('gateway', [
-    ...resource(issuer, options),
-    '--upstream', upstream,
-    ...(keepAuthorization ? ['--keep-authorization'] : []),
-    ...(timeout ? ['--timeout', `${timeout}`] : []),
+  return program('proxy', issuer, options, [
+    '[[listener]]',
+    'address = "127.0.0.1:0"',
+    '[upstream.application]',
+    `servers = ["${upstream}"]`,
+    ...(timeout ? [`read_timeout_seconds = ${timeout}`] : []),
+    '[[route]]',
+    'path = "/"',
+    'upstream = "application"',
+    ...(keepAuthorization ? ['keep_authorization = true'] : []),
   ]);
 }
 
-/** Our forward authentication for a proxy. */
-export function forwardAuth(issuer, { proxy, from, pathPrefix, ...options }) {
-  return listen('forward_auth', [
-    ...resource(issuer, options),
-    '--proxy', proxy,
-    ...(from ? ['--from', from] : []),
-    ...(pathPrefix ? ['--path-prefix', pathPrefix] : []),
+/** The small gateway that is an example, and which clients reach without a proxy in front. */
+export function hyperGateway(issuer, upstream) {
+  return listening(join(examples, 'hyper_gateway'), [issuer, AUDIENCE, upstream, '127.0.0.1:0'], exampleUrl);
+}
+
+/** `dpop-gateway` as the forward authentication of a proxy. */
+export function forwardAuth(issuer, { proxy, from = '127.0.0.1', pathPrefix, ...options }) {
+  return program('forward_auth', issuer, options, [
+    '[[forward_auth]]',
+    'address = "127.0.0.1:0"',
+    `asked_by = "${proxy === 'envoy' ? 'envoy-http' : proxy}"`,
+    `from = ["${from}/32"]`,
+    ...(pathPrefix ? [`path_prefix = "${pathPrefix}"`] : []),
+    '[[route]]',
+    'path = "/"',
   ]);
+}
+
+/** Starts `dpop-gateway` for the tokens of an issuer, whose keys are discovered; its URL is that of the listener `name`. */
+async function program(name, issuer, { publicUrl, forward = [], nonces = false }, lines) {
+  const configuration = [
+    '[dpop]',
+    `public_url = "${publicUrl}"`,
+    `issuer = "${issuer}"`,
+    `audience = "${AUDIENCE}"`,
+    ...(nonces ? ['nonces = "generated"'] : []),
+    ...lines,
+    ...forward.flatMap((pair) => {
+      const [claim, field] = pair.split('=');
+      return ['[[identity]]', `claim = "${claim}"`, `field = "${field}"`];
+    }),
+  ];
+  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
+  const file = join(folder, 'gateway.toml');
+  await writeFile(file, configuration.join('\n'));
+  const started = await listening(process.env.INTEROP_GATEWAY, ['--config', file], (line) =>
+    new RegExp(`^listening: .*\\b${name}=(http:\\S+)`).exec(line)?.[1]);
+  const stop = async () => {
+    await started.stop();
+    await rm(folder, { recursive: true, force: true });
+  };
+  return { url: started.url, stop };
 }
 
 /**
- * nginx on a port, with a template of the folder `nginx` and in it the configuration that a file
- * documents, by default the example of the same name, with other `addresses`.
+ * nginx on a port, with a configuration of the folder `nginx` and other `addresses`. If a page of the guide documents a part
+ * of it, that part is taken from there.
  */
-export async function nginx(name, port, addresses, { documentedIn = `examples/${name}.rs`, without } = {}) {
+export async function nginx(name, port, addresses, { documentedIn, without } = {}) {
   const here = (path) => readFile(new URL(path, import.meta.url), 'utf8');
-  const text = (await here(`../../${documentedIn}`)).replace(/^\/\/! ?/gm, '');
-  let documented = /```nginx\n(.*?)```/s.exec(text)[1];
-  for (const [from, to] of Object.entries(addresses)) {
-    if (!documented.includes(from)) throw new Error(`${documentedIn} does not mention ${from}`);
-    documented = documented.replaceAll(from, to.replace('http://', ''));
+  let configuration = await here(`nginx/${name}.conf`);
+  if (documentedIn) {
+    const documented = /```nginx\n(.*?)```/s.exec(await here(`../../${documentedIn}`))[1]
+      .replace(/^server \{/m, '$&\n    listen 127.0.0.1:{{port}};');
+    configuration = configuration.replace('{{documented}}', () => documented);
   }
-  if (without) {
-    if (!documented.includes(without)) throw new Error(`${documentedIn}: no ${without}`);
-    documented = documented.replace(without, '');
+  for (const [from, to] of Object.entries({ ...addresses, ...(without && { [without]: '' }) })) {
+    if (!configuration.includes(from)) throw new Error(`${documentedIn ?? name} does not have ${from}`);
+    configuration = configuration.replaceAll(from, to.replace('http://', ''));
   }
-  documented = documented.replace(/^server \{/m, `$&\n    listen 127.0.0.1:${port};`);
-  const values = { port, documented };
-  const template = await here(`nginx/${name}.conf`);
-  const configuration = template.replace(/\{\{(\w+)\}\}/g, (_, key) => values[key]);
+  configuration = configuration.replaceAll('{{port}}', port);
   const folder = await mkdtemp(join(tmpdir(), 'interop-'));
   await writeFile(join(folder, 'nginx.conf'), configuration);
 
@@ -240,11 +265,20 @@ export async function serve(listen) {
 }
 
 /** Starts an example that says where it listens. */
-async function listen(name, parameters) {
-  const child = run(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters]);
+function listen(name, parameters) {
+  return listening(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters], exampleUrl);
+}
+
+function exampleUrl(line) {
+  return /^listening on (http:\S+)$/.exec(line)?.[1];
+}
+
+/** Starts a program in whose first line `found` finds the URL where it listens. */
+async function listening(command, parameters, found) {
+  const child = run(command, parameters);
   const lines = createInterface({ input: child.process.stdout });
   const [line] = await Promise.race([once(lines, 'line'), child.ended]);
-  const url = /^listening on (http:\S+)$/.exec(line)?.[1];
+  const url = found(line);
   child.begun();
   const stop = () => {
     child.process.kill('SIGTERM');
@@ -252,7 +286,7 @@ async function listen(name, parameters) {
   };
   if (url) return { url, stop };
   await stop();
-  throw new Error(`${name} ${parameters.join(' ')} does not listen: ${child.complaints()}`);
+  throw new Error(`${command} ${parameters.join(' ')} does not listen: ${child.complaints()}`);
 }
 
 /** Starts a process, which is ended unless it has `begun` or ended by itself before long. */

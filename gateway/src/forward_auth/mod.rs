@@ -18,9 +18,9 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
 use crate::config::{Access, AskedBy, ForwardAuth};
+use crate::generation::{Current, Generation};
 use crate::operations::{Ended, Record};
 use crate::policy::{Passed, Policy};
-use crate::server::{Current, Generation};
 
 /// Responds to the questions of one `[[forward_auth]]`, by its number.
 pub(crate) fn router(current: &Current, number: usize) -> Router {

@@ -14,7 +14,7 @@ use tower_dpop::proof::RedisLinkState;
 use tower_dpop::tokens::{KeySource as _, RemoteKeysStatus};
 
 use crate::config::Document;
-use crate::server::{Current, Generation};
+use crate::generation::{Current, Generation};
 
 static DRAINING: AtomicBool = AtomicBool::new(false);
 

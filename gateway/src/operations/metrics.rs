@@ -12,7 +12,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_dpop::telemetry;
 
-use crate::server::Generation;
+use crate::generation::Generation;
 
 const REQUESTS: &str = "dpop_gateway_requests_total";
 const SECONDS: &str = "dpop_gateway_request_seconds";

@@ -15,7 +15,7 @@ use axum::routing::get;
 pub(crate) use self::health::draining;
 pub(crate) use self::log::start as start_log;
 pub(crate) use self::request::{Ended, Failed, Record};
-use crate::server::Current;
+use crate::generation::Current;
 
 /// What is served at the address of `[operations]`, which clients must not reach.
 pub(crate) fn router(current: &Current) -> Router {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use pingora::protocols::l4::socket::SocketAddr;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::generation::Generation;
 use crate::operations::Record;
 use crate::policy::Passed;
 use crate::proxy::bounded::Limit;
-use crate::proxy::upstreams::Chosen;
-use crate::server::Generation;
+use crate::upstreams::Chosen;
 
 pub(crate) struct Context {
     /// A reload does not change what a request meets.

@@ -14,7 +14,6 @@ mod http_1_0;
 mod request;
 mod respond;
 mod response;
-mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,14 +32,14 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use bounded::BoundedConnections;
 pub(crate) use context::Context;
-pub(crate) use upstreams::Upstreams;
 
 use crate::config::{Listener, Protocol};
+use crate::generation::{Current, Generation};
 use crate::operations::Ended;
 use crate::policy::{Decision, Question, problem};
 use crate::proxy::bounded::Limit;
 use crate::proxy::failure::{Failure, Upload};
-use crate::server::{Current, Generation};
+use crate::upstreams;
 
 /// Idle connections to services, for each listener.
 const IDLE_CONNECTIONS: usize = 1024;

@@ -13,7 +13,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use crate::config::{Access, Protocol};
 use crate::policy::{IdentityFields, Passed};
 use crate::proxy::forwarded::{self, Connection};
-use crate::proxy::upstreams::Chosen;
+use crate::upstreams::Chosen;
 
 /// A token may have 32 KiB, a proof 8 KiB, and cookies the rest. pingora's own limit is 1 MiB over HTTP/1.1 and this over
 /// HTTP/2.
@@ -56,9 +56,19 @@ pub(super) fn fault(request: &RequestHeader) -> Option<Malformed> {
         let detail = "the request has no host";
         return malformed(StatusCode::BAD_REQUEST, "host_missing", detail);
     }
-    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let lengths = request.headers.get_all(CONTENT_LENGTH);
+    let codings = request.headers.get_all(TRANSFER_ENCODING);
+    let is_list = |value: &HeaderValue| value.as_bytes().contains(&b',');
+    // pingora accepts the same length twice, and passes on both.
+    if lengths.iter().count() > 1 || lengths.iter().any(is_list) || codings.iter().count() > 1 {
+        let detail = "the length of the body is written twice";
+        return malformed(StatusCode::BAD_REQUEST, "length_twice", detail);
+    }
     // pingora decodes `chunked` and would forget all others.
-    if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if !codings
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
         let status = StatusCode::NOT_IMPLEMENTED;
         let detail = "the only supported transfer coding is chunked";
         return malformed(status, "transfer_coding", detail);

@@ -11,11 +11,12 @@ use axum::Router;
 use pingora::listeners::tls::Acceptor;
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::certificates::{Certificate, Certificates};
 use crate::config::{Document, Tls};
-use crate::server::Current;
+use crate::generation::Current;
 use crate::server::connections::Connections;
 use crate::server::http_app::HttpApp;
-use crate::server::tls::{self, Certificate, Certificates};
+use crate::server::tls;
 use crate::server::upgrade::Inherited;
 use crate::{forward_auth, operations, proxy};
 

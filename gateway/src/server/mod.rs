@@ -2,7 +2,6 @@
 
 mod arguments;
 mod connections;
-mod generation;
 mod http_app;
 mod listeners;
 mod reload;
@@ -22,9 +21,9 @@ use arc_swap::ArcSwap;
 use clap::Parser as _;
 
 use crate::config::{Checked, Document};
+use crate::generation::{Current, Generation};
 use crate::operations;
 use crate::server::arguments::Arguments;
-pub(crate) use crate::server::generation::{Current, Generation};
 use crate::server::listeners::Listeners;
 use crate::server::signals::Signals;
 use crate::server::upgrade::{Inherited, Predecessor, Program};

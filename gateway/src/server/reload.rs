@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::config::Document;
-use crate::server::{Current, Generation};
+use crate::generation::{Current, Generation};
 
 /// Replaces the generation. On an error, it stays. Returns what the configuration has changed, but this process cannot.
 pub(crate) async fn reload(current: &Current, path: &Path) -> Result<Vec<String>, String> {

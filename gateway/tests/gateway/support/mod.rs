@@ -1,10 +1,12 @@
 //! What the tests start.
 
 mod client;
+mod frames;
 mod gateway;
 mod load;
 mod parties;
 mod program;
+mod raw;
 mod service;
 mod upstream;
 mod wire;
@@ -12,10 +14,12 @@ mod wire;
 use std::collections::BTreeSet;
 
 pub use client::Client;
+pub use frames::{FramedRequest, Outcome};
 pub use gateway::{Gateway, Started};
 pub use load::Load;
 pub use parties::{PUBLIC_URL, Parties};
 pub use program::{Certificate, Program, eventually, signal_to};
+pub use raw::{Raw, RawRequest, Received};
 pub use service::Service;
 pub use upstream::{Authority, Seen, Upstream};
 pub use wire::{Wire, head};

@@ -12,7 +12,7 @@ use pingora::lb::health_check::HealthCheck;
 use pingora::{Error, ErrorType, OrErr as _};
 
 use crate::config::{self, ConfigError};
-use crate::proxy::upstreams::{Server, server_of};
+use crate::upstreams::{Server, server_of};
 
 /// A check may take this long, even if there are more seconds between two.
 const TIMEOUT: Duration = Duration::from_secs(5);

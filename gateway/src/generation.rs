@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tower_dpop::settings::{Parts, Settings};
 
+use crate::certificates::Certificates;
 use crate::config::{ConfigError, Document};
 use crate::policy::Policy;
-use crate::proxy::Upstreams;
-use crate::server::tls::Certificates;
+use crate::upstreams::Upstreams;
 
 /// The present one. A request takes it once, and keeps it until it ends.
 pub(crate) type Current = Arc<ArcSwap<Generation>>;

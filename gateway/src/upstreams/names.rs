@@ -11,7 +11,7 @@ use pingora::lb::discovery::ServiceDiscovery;
 use pingora::lb::{Backend, Extensions};
 use pingora::protocols::l4::socket::SocketAddr as Address;
 
-use crate::proxy::upstreams::Server;
+use crate::upstreams::Server;
 
 /// DNS records of services in containers live for 5 to 30 seconds.
 const UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn known_addresses_stay_in_use_if_the_name_cannot_be_resolved() {
         let settings = toml::from_str("servers = [\"http://no-such-host.invalid\"]").unwrap();
-        let servers = crate::proxy::upstreams::servers("orders", &settings).unwrap();
+        let servers = crate::upstreams::servers("orders", &settings).unwrap();
         let names = Names::new("orders", servers);
         assert!(names.update_frequency().is_some());
         assert!(names.discover().await.unwrap().0.is_empty());
@@ -109,7 +109,7 @@ mod tests {
     fn addresses_are_not_resolved_again() {
         let settings =
             toml::from_str("servers = [\"http://127.0.0.1\", \"http://[::1]\"]").unwrap();
-        let servers = crate::proxy::upstreams::servers("orders", &settings).unwrap();
+        let servers = crate::upstreams::servers("orders", &settings).unwrap();
         assert_eq!(Names::new("orders", servers).update_frequency(), None);
     }
 }

@@ -23,10 +23,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{ConfigError, Document, HealthCheck, Protocol, Upstream};
-use crate::proxy::upstreams::health::Check;
-use crate::proxy::upstreams::names::Names;
-use crate::proxy::upstreams::tls::Trust;
-use crate::proxy::upstreams::tunnel::WriteFirst;
+use crate::upstreams::health::Check;
+use crate::upstreams::names::Names;
+use crate::upstreams::tls::Trust;
+use crate::upstreams::tunnel::WriteFirst;
 
 /// How long the start waits for the addresses of all servers. The others are resolved in the background.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);

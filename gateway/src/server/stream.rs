@@ -16,19 +16,20 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream, ReadBuf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, BufWriter, ReadBuf,
+};
 use tokio::net::TcpStream;
 
 /// The length of a TLS record: TLS would make several system calls for each otherwise.
 const READ_BUFFER: usize = 16 * 1024;
-/// That of pingora: the head of a response and a short body leave in one packet, and what is longer is not copied. pingora flushes
-/// a response with `Content-Length` at its end only, so at most this much of it waits for the rest.
+/// That of pingora: the head of a response and a short body leave in one packet, and what is longer is not copied.
 const WRITE_BUFFER: usize = DEFAULT_L4_WRITE_BUFFER_SIZE;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Debug)]
 pub(crate) struct TcpConnection {
-    stream: BufStream<TcpStream>,
+    stream: BufReader<BufWriter<TcpStream>>,
     /// What was read to find out the protocol, and is read again.
     peeked: Vec<u8>,
     digest: Arc<SocketDigest>,
@@ -38,8 +39,9 @@ impl TcpConnection {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(peer.into()));
+        let stream = BufWriter::with_capacity(WRITE_BUFFER, stream);
         Self {
-            stream: BufStream::with_capacity(READ_BUFFER, WRITE_BUFFER, stream),
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
             peeked: Vec::new(),
             digest: Arc::new(digest),
         }
@@ -73,6 +75,11 @@ impl AsyncRead for TcpConnection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.peeked.is_empty() {
+            // pingora flushes a response with `Content-Length` at its end only. What there is of it leaves before the client is
+            // waited for.
+            if !self.stream.get_ref().buffer().is_empty() {
+                let _ = Pin::new(&mut self.stream).poll_flush(context)?;
+            }
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
         let length = self.peeked.len().min(buffer.remaining());
@@ -122,7 +129,7 @@ impl Shutdown for TcpConnection {
 
 impl UniqueID for TcpConnection {
     fn id(&self) -> UniqueIDType {
-        self.stream.get_ref().as_raw_fd()
+        self.stream.get_ref().get_ref().as_raw_fd()
     }
 }
 

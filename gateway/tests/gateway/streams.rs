@@ -330,6 +330,34 @@ async fn a_broken_response_does_not_look_complete() {
     }
 }
 
+/// Also if the service says in advance how long the response is.
+#[tokio::test]
+async fn what_a_service_has_sent_does_not_wait_for_the_rest() {
+    let parties = Parties::new();
+    let (arrived, has_arrived) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::script(move |mut stream, _| {
+        let mut has_arrived = has_arrived.clone();
+        async move {
+            read_head(&mut stream).await;
+            let half = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n1";
+            stream.write_all(half).await.unwrap();
+            has_arrived.wait_for(|arrived| *arrived).await.unwrap();
+            stream.write_all(b"2").await.unwrap();
+        }
+    })
+    .await;
+    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
+    let gateway = Gateway::new(&parties, &config).start();
+    for client in [Client::http1(&gateway), Client::http2(&gateway)] {
+        arrived.send_replace(false);
+        let request = parties.request(Method::GET, "/halves");
+        let mut response = client.request(&request).send().await.unwrap();
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "1");
+        arrived.send_replace(true);
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "2");
+    }
+}
+
 #[tokio::test]
 async fn one_client_that_does_not_read_stops_no_other() {
     let parties = Parties::new();

@@ -8,6 +8,7 @@
 //! Writes to the folder:
 //!
 //! - `jwks.json`: the issuer's key set, for `resource_server --jwks`;
+//! - `client.pem`: the first client's public key, for `jwt_verify` of HAProxy;
 //! - `tokens.txt`: the access tokens, one a line, the first client's first;
 //! - for each number of LINES a set of proofs, shared out among the threads of the load generator:
 //!   `SET-THREAD.txt`, both counted from 1, a line for each request: the number of the client, a
@@ -22,10 +23,11 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// The `iss` of the tokens, with which `run` configures the server.
 const ISSUER: &str = "https://as.example.com";
@@ -44,11 +46,15 @@ fn main() -> Result<(), Failure> {
     let (folder, threads): (_, usize) = (Path::new(folder), threads.parse()?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
 
+    fs::create_dir_all(folder)?;
     let issuer = Key::generate()?;
     fs::write(folder.join("jwks.json"), issuer.key_set())?;
     let clients = (1..=clients.parse()?)
         .map(|number| Client::new(number, &issuer, url, now))
         .collect::<Result<Vec<_>, _>>()?;
+    if let Some(first) = clients.first() {
+        fs::write(folder.join("client.pem"), first.key.pem()?)?;
+    }
     let tokens: String = clients.iter().map(|c| c.token.clone() + "\n").collect();
     fs::write(folder.join("tokens.txt"), tokens)?;
 
@@ -152,6 +158,15 @@ impl Key {
         let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
         let (x, y) = (base64url(x), base64url(y));
         format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)
+    }
+
+    /// The public key as a `SubjectPublicKeyInfo`.
+    fn pem(&self) -> Result<String, Failure> {
+        let key: PublicKeyX509Der<'_> = self.0.public_key().as_der()?;
+        let key = STANDARD.encode(key.as_ref());
+        Ok(format!(
+            "-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n"
+        ))
     }
 
     fn thumbprint(&self) -> String {

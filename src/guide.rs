@@ -9,11 +9,12 @@
 //! | [Moving from Bearer](moving_from_bearer) | your clients send bearer tokens today |
 //! | [Behind a proxy](proxies) | nginx, Traefik, Caddy, Envoy or a Kubernetes ingress is in front |
 //! | [Forward authentication](forward_authentication) | an application without DPoP support is behind a proxy |
+//! | [The gateway](gateway) | a service in any language needs protection, and you do not want to write Rust |
+//! | [Configuration of the gateway](gateway_configuration) | you write its configuration |
 //! | [The gateway in operation](gateway_operations) | you run `dpop-gateway` |
 //! | [Several nodes](several_nodes) | several processes serve your public URL |
 //! | [Redis](redis) | nodes share a replay store in Redis or Valkey |
 //! | [Configuration](configuration) | settings come from a file or from the environment |
-//! | [Configuration of the gateway](gateway_configuration) | you run `dpop-gateway`, the reverse proxy and forward authentication server |
 //! | [Logs, metrics, alerts](logs_metrics_alerts) | you run the service |
 //! | [Why was a request rejected?](troubleshooting) | a client gets 401 |
 //! | [JSON errors and CORS](errors_and_cors) | clients expect a body, or call from another origin |
@@ -46,11 +47,12 @@ macro_rules! links {
             "[moving-from-bearer]: crate::guide::moving_from_bearer\n",
             "[proxies]: crate::guide::proxies\n",
             "[forward-authentication]: crate::guide::forward_authentication\n",
+            "[gateway]: crate::guide::gateway\n",
+            "[gateway-configuration]: crate::guide::gateway_configuration\n",
             "[gateway-operations]: crate::guide::gateway_operations\n",
             "[several-nodes]: crate::guide::several_nodes\n",
             "[redis]: crate::guide::redis\n",
             "[configuration]: crate::guide::configuration\n",
-            "[gateway-configuration]: crate::guide::gateway_configuration\n",
             "[logs-metrics-alerts]: crate::guide::logs_metrics_alerts\n",
             "[troubleshooting]: crate::guide::troubleshooting\n",
             "[errors-and-cors]: crate::guide::errors_and_cors\n",
@@ -141,6 +143,16 @@ page!(
     "An application without DPoP support is behind a proxy."
 );
 page!(
+    gateway,
+    "gateway.md",
+    "A service in any language needs protection, and you do not want to write Rust."
+);
+page!(
+    gateway_configuration,
+    "gateway-configuration.md",
+    "You write the configuration of `dpop-gateway`."
+);
+page!(
     gateway_operations,
     "gateway-operations.md",
     "You run `dpop-gateway`."
@@ -159,11 +171,6 @@ page!(
     configuration,
     "configuration.md",
     "Settings come from a file or from the environment."
-);
-page!(
-    gateway_configuration,
-    "gateway-configuration.md",
-    "You run `dpop-gateway`, the reverse proxy and forward authentication server."
 );
 page!(
     logs_metrics_alerts,

@@ -11,6 +11,7 @@ mod read;
 
 use std::path::Path;
 
+pub(crate) use checks::Server;
 pub(crate) use document::{
     Access, AskedBy, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField, Listener,
     LogFormat, LoggedRequests, Protocol, Route, Tls, Unrepresentable, Upstream,

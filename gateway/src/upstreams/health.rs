@@ -35,14 +35,11 @@ impl config::HealthCheck {
 impl Check {
     pub(super) fn new(upstream: &str, settings: &config::HealthCheck) -> Result<Self, ConfigError> {
         let request = settings.path.as_ref().map(|path| {
-            let valid = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-            valid
-                .then(|| RequestHeader::build("GET", path.as_bytes(), Some(1)).ok())
-                .flatten()
-                .ok_or_else(|| ConfigError {
-                    place: format!("upstream.{upstream}.health_check.path"),
-                    problem: format!("{path:?}: expected a path that begins with a slash"),
-                })
+            let request = RequestHeader::build("GET", path.as_bytes(), Some(1));
+            request.map_err(|error| ConfigError {
+                place: format!("upstream.{upstream}.health_check.path"),
+                problem: error.to_string(),
+            })
         });
         Ok(Self {
             upstream: upstream.to_owned(),

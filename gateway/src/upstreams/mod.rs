@@ -11,18 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::lb::selection::RoundRobin;
 use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::prelude::HttpPeer;
 use pingora::protocols::l4::socket::SocketAddr;
-use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{ConfigError, Document, HealthCheck, Protocol, Upstream};
+use crate::config::{self, ConfigError, Document, HealthCheck, Protocol, Upstream};
 use crate::upstreams::health::Check;
 use crate::upstreams::names::Names;
 use crate::upstreams::tls::Trust;
@@ -44,7 +43,6 @@ pub(crate) struct Upstreams(BTreeMap<String, Service>);
 
 /// A service, whose servers are resolved and checked until it is dropped.
 pub(crate) struct Service {
-    protocol: Protocol,
     servers: Arc<LoadBalancer<RoundRobin>>,
     /// Addresses to which no connection could be made, and when.
     failed: Mutex<HashMap<SocketAddr, Instant>>,
@@ -59,6 +57,7 @@ pub(crate) struct Server {
     pub(crate) authority: HeaderValue,
     host: String,
     port: u16,
+    protocol: Protocol,
     /// All but the address.
     peer: HttpPeer,
 }
@@ -139,7 +138,6 @@ impl Service {
             in_background.run(shutdown, None).await;
         });
         Ok(Self {
-            protocol: effective_protocol(settings, in_https(settings)),
             servers: balancer,
             failed: Mutex::default(),
             background: background.abort_handle(),
@@ -163,9 +161,9 @@ impl Service {
         let server = server_of(&backend)?;
         let peer = server.peer_at(&backend);
         Some(Chosen {
+            protocol: server.protocol,
             server,
             peer,
-            protocol: self.protocol,
         })
     }
 
@@ -218,11 +216,6 @@ fn server_of(backend: &Backend) -> Option<Arc<Server>> {
     backend.ext.get::<Arc<Server>>().cloned()
 }
 
-fn in_https(settings: &Upstream) -> bool {
-    let first = settings.servers.first();
-    first.is_some_and(|server| server.starts_with("https:"))
-}
-
 /// Without TLS there is nothing in which HTTP/2 could be negotiated.
 fn effective_protocol(settings: &Upstream, https: bool) -> Protocol {
     match settings.protocol {
@@ -236,69 +229,30 @@ fn servers(name: &str, settings: &Upstream) -> Result<Vec<Arc<Server>>, ConfigEr
         place: format!("upstream.{name}.servers"),
         problem,
     };
-    if settings.servers.is_empty() {
-        return Err(fault("expected at least one http://host[:port]".to_owned()));
-    }
-    let https = in_https(settings);
-    let trust = Trust::read(name, settings, https)?;
+    let trust = Trust::read(name, settings)?;
     let group = next_group();
     let server = |text: &String| {
-        let uri = origin(text, https).ok_or_else(|| {
-            fault(format!(
-                "{text:?}: expected http://host[:port] or https://host[:port], and the same scheme in all"
-            ))
-        })?;
-        let authority = uri.authority().expect("checked by origin()");
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let mut peer = HttpPeer::new(("127.0.0.1", 1), https, String::new());
+        let server = config::Server::parse(text).map_err(|problem| fault(problem.to_owned()))?;
+        let mut peer = HttpPeer::new(("127.0.0.1", 1), server.is_tls, String::new());
         peer.group_key = group;
-        set_options(&mut peer, settings, effective_protocol(settings, https));
-        if https {
-            let tls_name = settings.server_name.as_deref().unwrap_or(host);
-            peer.sni = certificate_name(tls_name).ok_or_else(|| {
-                fault(format!(
-                    "{tls_name:?} cannot be the name in a certificate: set server_name"
-                ))
-            })?;
+        let protocol = effective_protocol(settings, server.is_tls);
+        set_options(&mut peer, settings, protocol);
+        if server.is_tls {
+            let name = settings.server_name.as_ref().unwrap_or(&server.host);
+            peer.sni.clone_from(name);
             trust.give_to(&mut peer);
         }
+        let authority = HeaderValue::try_from(server.authority());
         Ok(Arc::new(Server {
-            name: format!("{}:{port}", authority.host()),
-            authority: HeaderValue::try_from(authority.as_str())
-                .map_err(|_| fault(format!("{text:?} cannot be in a header field")))?,
-            host: host.to_owned(),
-            port,
+            name: server.name(),
+            authority: authority.map_err(|error| fault(error.to_string()))?,
+            host: server.host,
+            port: server.port,
+            protocol,
             peer,
         }))
     };
     settings.servers.iter().map(server).collect()
-}
-
-/// A URL without a path, a query, or credentials.
-fn origin(text: &str, https: bool) -> Option<Uri> {
-    let uri: Uri = text.parse().ok()?;
-    let scheme = if https { "https" } else { "http" };
-    let only_origin = uri.path() == "/"
-        && uri.query().is_none()
-        && !text.ends_with('/')
-        && uri
-            .authority()
-            .is_some_and(|one| !one.as_str().contains('@') && !one.host().is_empty())
-        && uri.port().is_none()
-            == uri
-                .authority()
-                .is_some_and(|one| one.as_str() == one.host());
-    (uri.scheme_str() == Some(scheme) && only_origin).then_some(uri)
-}
-
-/// A name that is verified. pingora verifies no certificate if the name is empty, and another name if it has an underscore.
-fn certificate_name(name: &str) -> Option<String> {
-    let valid = !name.contains('_') && ServerName::try_from(name).is_ok();
-    valid.then(|| name.to_owned())
 }
 
 fn set_options(peer: &mut HttpPeer, settings: &Upstream, protocol: Protocol) {
@@ -397,6 +351,11 @@ mod tests {
             ),
             ("https://127.0.0.1", "127.0.0.1", "127.0.0.1"),
             ("https://[::1]:8443", "::1", "[::1]:8443"),
+            (
+                "HTTPS://Orders.internal:443/",
+                "orders.internal",
+                "orders.internal",
+            ),
             // No TLS, no name.
             ("http://orders.internal", "", "orders.internal"),
         ] {

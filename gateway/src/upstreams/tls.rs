@@ -19,27 +19,10 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    pub(super) fn read(
-        upstream: &str,
-        settings: &Upstream,
-        https: bool,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn read(upstream: &str, settings: &Upstream) -> Result<Self, ConfigError> {
         let place = |member: &str| format!("upstream.{upstream}.{member}");
         let roots = settings.roots_file.as_deref();
         let client = settings.client_certificate.as_ref();
-        for (member, is_set) in [
-            ("roots_file", roots.is_some()),
-            ("client_certificate", client.is_some()),
-            ("server_name", settings.server_name.is_some()),
-        ] {
-            if is_set && !https {
-                return Err(ConfigError {
-                    place: place(member),
-                    problem: "expected servers with https: without TLS, none is verified"
-                        .to_owned(),
-                });
-            }
-        }
         Ok(Self {
             roots: roots
                 .map(|file| roots_in(&place("roots_file"), file))

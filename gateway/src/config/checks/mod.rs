@@ -7,7 +7,7 @@ mod routes;
 mod fields;
 mod cors;
 
-pub(in crate::config) use upstreams::Server;
+pub(crate) use upstreams::Server;
 
 use crate::config::document::Document;
 use crate::config::report::Report;

@@ -62,6 +62,12 @@ fn servers(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Repor
                 report.error(setting, format!("{text:?} is listed twice"));
             }
             Ok(server) => {
+                let name = upstream.server_name.as_deref().unwrap_or(&server.host);
+                if server.is_tls && !is_verified(name) && upstream.server_name.is_none() {
+                    let problem =
+                        format!("{text:?}: no certificate has this name: set server_name");
+                    report.error(setting.as_str(), problem);
+                }
                 if parsed
                     .first()
                     .is_some_and(|first| first.is_tls != server.is_tls)
@@ -101,7 +107,7 @@ fn servers(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Repor
 /// The name that certificates are checked for, if it is not that of the URL.
 fn name(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Report) {
     if let Some(name) = &upstream.server_name
-        && ServerName::try_from(name.as_str()).is_err()
+        && !is_verified(name)
     {
         let problem =
             format!("{name:?}: expected the DNS name or IP address that the certificate has");
@@ -109,10 +115,17 @@ fn name(upstream: &Upstream, at: &impl Fn(&str) -> String, report: &mut Report) 
     }
 }
 
+/// pingora looks for another name if this one has an underscore.
+fn is_verified(name: &str) -> bool {
+    !name.contains('_') && ServerName::try_from(name).is_ok()
+}
+
 fn health_check(check: &HealthCheck, at: &impl Fn(&str) -> String, report: &mut Report) {
     if let Some(path) = &check.path {
-        let is_target =
-            path.starts_with('/') && !path.contains('#') && path.parse::<PathAndQuery>().is_ok();
+        let is_visible = path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        let is_target = path.starts_with('/') && is_visible && path.parse::<PathAndQuery>().is_ok();
         if !is_target {
             let problem = format!("{path:?}: must begin with /, as in the request line");
             report.error(at("health_check.path"), problem);
@@ -126,15 +139,15 @@ fn health_check(check: &HealthCheck, at: &impl Fn(&str) -> String, report: &mut 
 
 /// A server of an upstream.
 #[derive(PartialEq, Eq)]
-pub(in crate::config) struct Server {
-    pub(in crate::config) is_tls: bool,
+pub(crate) struct Server {
+    pub(crate) is_tls: bool,
     /// A name, or an address without brackets.
-    pub(in crate::config) host: String,
-    pub(in crate::config) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Server {
-    pub(in crate::config) fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "expected http://host[:port] or https://host[:port]";
         let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -171,5 +184,26 @@ impl Server {
             host: bare.to_ascii_lowercase(),
             port: port.unwrap_or(if is_tls { 443 } else { 80 }),
         })
+    }
+
+    /// `host:port`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}:{}", self.bracketed(), self.port)
+    }
+
+    /// What its `Host` is: without the port that is the default one.
+    pub(crate) fn authority(&self) -> String {
+        match (self.is_tls, self.port) {
+            (false, 80) | (true, 443) => self.bracketed(),
+            _ => self.name(),
+        }
+    }
+
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        }
     }
 }

@@ -184,6 +184,21 @@ fn upstreams() {
             "upstream.orders.server_name: \"orders internal\": expected the DNS name or IP address that the certificate has",
         ),
         (
+            "server_name = \"orders.internal\"",
+            "server_name = \"orders_1.internal\"",
+            "upstream.orders.server_name: \"orders_1.internal\": expected the DNS name or IP address that the certificate has",
+        ),
+        (
+            "[\"http://127.0.0.1\"]",
+            "[\"https://stock_1.internal\"]",
+            "upstream.stock.servers[0]: \"https://stock_1.internal\": no certificate has this name: set server_name",
+        ),
+        (
+            "path = \"/health?full=1\"",
+            "path = \"/gesundheit?für=1\"",
+            "upstream.orders.health_check.path: \"/gesundheit?für=1\": must begin with /, as in the request line",
+        ),
+        (
             "connect_timeout_seconds = 1",
             "connect_timeout_seconds = 0",
             "upstream.orders.connect_timeout_seconds: must be 1 to 86400 seconds",

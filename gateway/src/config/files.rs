@@ -53,40 +53,53 @@ pub(super) fn resolve(document: &Document, report: &mut Report) {
 }
 
 fn certificate(tls: Option<&Tls>, setting: &str, report: &mut Report) {
-    let Some(tls) = tls else {
+    let Some(Err(problems)) = tls.map(Tls::read) else {
         return;
     };
-    let chain = certificates(&tls.certificate_file);
-    let key = key(&tls.key_file);
-    let (chain, key) = match (chain, key) {
-        (Ok(chain), Ok(key)) => (chain, key),
-        (chain, key) => {
-            if let Err(problem) = chain {
-                report.error(format!("{setting}.certificate_file"), problem);
+    for (member, problem) in problems {
+        report.error(format!("{setting}.{member}"), problem);
+    }
+}
+
+/// A certificate and its key, for rustls and in DER.
+pub(crate) struct Pair {
+    pub(crate) certified: CertifiedKey,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Tls {
+    /// Reads the files. The error has the settings that are wrong, each with its problem.
+    pub(crate) fn read(&self) -> Result<Pair, Vec<(&'static str, String)>> {
+        let (chain, key) = match (certificates(&self.certificate_file), key(&self.key_file)) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (chain, key) => {
+                let chain = chain.err().map(|problem| ("certificate_file", problem));
+                let key = key.err().map(|problem| ("key_file", problem));
+                return Err(chain.into_iter().chain(key).collect());
             }
-            if let Err(problem) = key {
-                report.error(format!("{setting}.key_file"), problem);
-            }
-            return;
+        };
+        let provider = aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(chain, key.clone_key(), &provider);
+        let certified = certified.map_err(|error| match error {
+            Error::InconsistentKeys(_) => (
+                "key_file",
+                "is not the key of the first certificate in certificate_file".to_owned(),
+            ),
+            Error::InvalidCertificate(error) => (
+                "certificate_file",
+                format!("the first certificate is invalid: {error}"),
+            ),
+            _ => (
+                "key_file",
+                "its key is of no kind that is supported: expected RSA, ECDSA or Ed25519"
+                    .to_owned(),
+            ),
+        });
+        match certified {
+            Ok(certified) => Ok(Pair { certified, key }),
+            Err(problem) => Err(vec![problem]),
         }
-    };
-    let (member, problem) = match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-    {
-        Ok(_) => return,
-        Err(Error::InconsistentKeys(_)) => (
-            "key_file",
-            "is not the key of the first certificate in certificate_file".to_owned(),
-        ),
-        Err(Error::InvalidCertificate(error)) => (
-            "certificate_file",
-            format!("the first certificate is invalid: {error}"),
-        ),
-        Err(_) => (
-            "key_file",
-            "its key is of no kind that is supported: expected RSA, ECDSA or Ed25519".to_owned(),
-        ),
-    };
-    report.error(format!("{setting}.{member}"), problem);
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -106,13 +119,15 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|_| "expected a private key in PEM, not encrypted".to_owned())
 }
 
-fn roots(path: &Path) -> Result<(), String> {
+/// Certificates of authorities.
+pub(crate) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = certificates(path)?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let added = roots.add(certificate);
+    for certificate in &certificates {
+        let added = roots.add(certificate.clone());
         added.map_err(|error| named(path, &error.to_string()))?;
     }
-    Ok(())
+    Ok(certificates)
 }
 
 /// The problem with a file, and its path, unless that is the content of a file.

@@ -16,6 +16,7 @@ pub(crate) use document::{
     Access, AskedBy, Cors, Document, Encoding, ForwardAuth, HealthCheck, IdentityField, Listener,
     LogFormat, LoggedRequests, Protocol, Route, Tls, Unrepresentable, Upstream,
 };
+pub(crate) use files::{Pair, roots};
 pub(crate) use read::Checked;
 pub(crate) use report::Problems;
 
@@ -27,6 +28,22 @@ use crate::config::read::Names;
 pub(crate) struct ConfigError {
     pub(crate) place: String,
     pub(crate) problem: String,
+}
+
+impl Tls {
+    /// The certificate of a part at this place.
+    pub(crate) fn read_for(&self, place: &str) -> Result<Pair, ConfigError> {
+        self.read().map_err(|problems| {
+            let problems = problems.iter();
+            let problems: Vec<_> = problems
+                .map(|(member, problem)| format!("{member}: {problem}"))
+                .collect();
+            ConfigError {
+                place: place.to_owned(),
+                problem: problems.join("; "),
+            }
+        })
+    }
 }
 
 impl std::fmt::Display for ConfigError {

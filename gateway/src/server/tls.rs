@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use pingora::listeners::tls::Acceptor;
 use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 
-use crate::certificates::{Certificate, Certificates, provider};
+use crate::certificates::{Certificate, Certificates};
 use crate::generation::Current;
 
 /// What a client meets in the handshake. The certificate is that of the present generation, so a reload replaces it for new
@@ -20,7 +21,9 @@ pub(crate) fn acceptor(
         current: Arc::clone(current),
         choose: Box::new(choose),
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+    // The cryptography of `tower_dpop`, too.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));

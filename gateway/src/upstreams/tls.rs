@@ -1,16 +1,13 @@
 //! What a server's certificate is verified with, and the certificate of the gateway.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use pingora::prelude::HttpPeer;
 use pingora::protocols::tls::CaType;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
-use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::CertificateDer;
 
-use crate::config::{ConfigError, Tls, Upstream};
+use crate::config::{self, ConfigError, Pair, Upstream};
 
 pub(super) struct Trust {
     /// `None`: those of the system.
@@ -21,15 +18,17 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn read(upstream: &str, settings: &Upstream) -> Result<Self, ConfigError> {
         let place = |member: &str| format!("upstream.{upstream}.{member}");
-        let roots = settings.roots_file.as_deref();
+        let roots = settings.roots_file.as_deref().map(|file| {
+            config::roots(file).map_err(|problem| ConfigError {
+                place: place("roots_file"),
+                problem,
+            })
+        });
         let client = settings.client_certificate.as_ref();
+        let client = client.map(|tls| tls.read_for(&place("client_certificate")));
         Ok(Self {
-            roots: roots
-                .map(|file| roots_in(&place("roots_file"), file))
-                .transpose()?,
-            client: client
-                .map(|files| client_certificate(&place("client_certificate"), files))
-                .transpose()?,
+            roots: roots.transpose()?.map(wrapped),
+            client: client.transpose()?.as_ref().map(cert_key),
         })
     }
 
@@ -39,54 +38,16 @@ impl Trust {
     }
 }
 
-fn roots_in(place: &str, file: &Path) -> Result<Arc<CaType>, ConfigError> {
-    let certificates = certificates_in(place, file)?;
-    // pingora takes what it is given for certificates, so they are checked before.
-    let mut store = RootCertStore::empty();
-    for certificate in &certificates {
-        let added = store.add(certificate.clone());
-        added.map_err(|error| fault(place, file, &error.to_string()))?;
-    }
-    let wrapped = certificates
-        .into_iter()
-        .map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509));
-    Ok(wrapped.collect())
+/// pingora takes what it is given for certificates, so they are checked before.
+fn wrapped(certificates: Vec<CertificateDer<'static>>) -> Arc<CaType> {
+    let certificates = certificates.into_iter();
+    certificates
+        .map(|one| WrappedX509::new(one.to_vec(), parse_x509))
+        .collect()
 }
 
-fn client_certificate(place: &str, files: &Tls) -> Result<Arc<CertKey>, ConfigError> {
-    let chain = certificates_in(place, &files.certificate_file)?;
-    let file = &files.key_file;
-    let key = PrivateKeyDer::from_pem_file(file)
-        .map_err(|error| fault(place, file, &unreadable(&error, "a private key")))?;
-    // pingora takes what it is given for a certificate and its key, so they are checked before.
-    ClientConfig::builder()
-        .with_root_certificates(RootCertStore::empty())
-        .with_client_auth_cert(chain.clone(), key.clone_key())
-        .map_err(|error| fault(place, file, &error.to_string()))?;
-    let chain = chain.into_iter().map(|one| one.to_vec()).collect();
-    Ok(Arc::new(CertKey::new(chain, key.secret_der().to_vec())))
-}
-
-fn certificates_in(place: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let certificates: Vec<_> =
-        certificates.map_err(|error| fault(place, file, &unreadable(&error, "certificates")))?;
-    if certificates.is_empty() {
-        return Err(fault(place, file, "expected certificates in PEM"));
-    }
-    Ok(certificates)
-}
-
-fn unreadable(error: &PemError, expected: &str) -> String {
-    match error {
-        PemError::Io(error) => error.to_string(),
-        _ => format!("expected {expected} in PEM"),
-    }
-}
-
-fn fault(place: &str, file: &Path, problem: &str) -> ConfigError {
-    ConfigError {
-        place: place.to_owned(),
-        problem: format!("{}: {problem}", file.display()),
-    }
+fn cert_key(pair: &Pair) -> Arc<CertKey> {
+    let chain = pair.certified.cert.iter();
+    let chain = chain.map(|one| one.to_vec()).collect();
+    Arc::new(CertKey::new(chain, pair.key.secret_der().to_vec()))
 }

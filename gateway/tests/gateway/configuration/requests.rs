@@ -126,7 +126,7 @@ fn paths() {
 }
 
 #[test]
-fn upstreams() {
+fn servers() {
     const EXPECTED: &str = "expected http://host[:port] or https://host[:port]";
     for (server, problem) in [
         ("127.0.0.1:3000", EXPECTED),
@@ -151,6 +151,10 @@ fn upstreams() {
             &format!("upstream.stock.servers[0]: {server:?}: {problem}"),
         )]);
     }
+}
+
+#[test]
+fn upstreams() {
     let no_tls = "has no effect, because the servers are http: make them https, or remove it";
     for (member, value) in [
         ("roots_file", "\"FOLDER/certificate.pem\""),

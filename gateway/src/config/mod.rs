@@ -9,7 +9,9 @@ mod checks;
 mod files;
 mod read;
 
+use std::fmt::{self, Display};
 use std::path::Path;
+use std::str::FromStr;
 
 pub(crate) use checks::Server;
 pub(crate) use document::{
@@ -22,8 +24,8 @@ pub(crate) use report::Problems;
 
 use crate::config::read::Names;
 
-/// Why a part cannot be built from the configuration: with which setting, and what is expected there. The checks of the file
-/// find such errors earlier, with their places.
+/// Why a part cannot be built from the configuration. The checks of the file find such errors before, with their places: only
+/// what can change between the two is checked again, and what the types ask for.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
     pub(crate) place: String,
@@ -46,8 +48,16 @@ impl Tls {
     }
 }
 
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// A value that the checks have found to be valid.
+pub(crate) fn parsed<T: FromStr<Err: Display>>(place: &str, text: &str) -> Result<T, ConfigError> {
+    text.parse().map_err(|error| ConfigError {
+        place: place.to_owned(),
+        problem: format!("{text:?}: {error}"),
+    })
+}
+
+impl Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.problem)
     }
 }

@@ -1,40 +1,28 @@
 //! The CORS layer, which is around all others: it responds to preflights, and adds its fields to every response.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::Method;
 use tower_dpop::resource::{cors_allow_headers, cors_expose_headers};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use crate::config::{ConfigError, Cors};
+use crate::config::{self, ConfigError, Cors};
 
 pub(crate) fn cors_layer(cors: &Cors) -> Result<CorsLayer, ConfigError> {
-    let name = |text: &str| text.parse::<HeaderName>().ok();
     let mut allow = cors_allow_headers();
-    allow.extend(parsed(
-        "allow_headers",
-        "the name of a header field",
-        &cors.allow_headers,
-        name,
-    )?);
+    allow.extend(parsed("cors.allow_headers", &cors.allow_headers)?);
     let mut expose = cors_expose_headers();
-    expose.extend(parsed(
-        "expose_headers",
-        "the name of a header field",
-        &cors.expose_headers,
-        name,
-    )?);
-    let methods = parsed(
-        "allow_methods",
-        "a method in upper case",
-        &cors.allow_methods,
-        |text| {
-            let upper_case = !text.contains(|c: char| c.is_ascii_lowercase());
-            text.parse::<Method>().ok().filter(|_| upper_case)
-        },
-    )?;
+    expose.extend(parsed("cors.expose_headers", &cors.expose_headers)?);
+    let methods: Vec<Method> = parsed("cors.allow_methods", &cors.allow_methods)?;
+    let origins = if cors.allow_origins == ["*"] {
+        Any.into()
+    } else {
+        AllowOrigin::list(parsed("cors.allow_origins", &cors.allow_origins)?)
+    };
     let layer = CorsLayer::new()
-        .allow_origin(origins(&cors.allow_origins)?)
+        .allow_origin(origins)
         .allow_methods(methods)
         .allow_headers(allow)
         .expose_headers(expose);
@@ -44,35 +32,7 @@ pub(crate) fn cors_layer(cors: &Cors) -> Result<CorsLayer, ConfigError> {
     })
 }
 
-fn origins(texts: &[String]) -> Result<AllowOrigin, ConfigError> {
-    if texts == ["*"] {
-        return Ok(Any.into());
-    }
-    let expected =
-        "an origin as browsers send it, such as \"https://app.example.com\" (or \"*\" alone)";
-    let origins = parsed("allow_origins", expected, texts, |text| {
-        let uri: Uri = text.parse().ok()?;
-        let as_sent = format!("{}://{}", uri.scheme_str()?, uri.authority()?).to_ascii_lowercase();
-        (as_sent == text).then(|| HeaderValue::try_from(text).ok())?
-    })?;
-    Ok(AllowOrigin::list(origins))
-}
-
-/// A wildcard would not cover `Authorization`, and is none of these.
-fn parsed<T>(
-    member: &str,
-    expected: &str,
-    texts: &[String],
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Vec<T>, ConfigError> {
-    let parse = |text: &String| {
-        let parsed = Some(text.as_str())
-            .filter(|text| *text != "*")
-            .and_then(&parse);
-        parsed.ok_or_else(|| ConfigError {
-            place: format!("cors.{member}"),
-            problem: format!("{text:?} is not {expected}"),
-        })
-    };
-    texts.iter().map(parse).collect()
+fn parsed<T: FromStr<Err: Display>>(place: &str, texts: &[String]) -> Result<Vec<T>, ConfigError> {
+    let texts = texts.iter();
+    texts.map(|text| config::parsed(place, text)).collect()
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tower_dpop::resource::Access;
 use tower_dpop::{BoundToken, Claims};
 
-use crate::config::{ConfigError, Encoding, IdentityField, Unrepresentable};
+use crate::config::{self, ConfigError, Encoding, IdentityField, Unrepresentable};
 
 /// The fields in which services learn of the client.
 pub(crate) struct IdentityFields(Vec<Field>);
@@ -33,10 +33,7 @@ const MAX_LENGTH: usize = 8 * 1024;
 impl IdentityFields {
     pub(crate) fn new(fields: &[IdentityField]) -> Result<Self, ConfigError> {
         let fields = fields.iter().map(|field| {
-            let name: HeaderName = field.field.parse().map_err(|_| ConfigError {
-                place: format!("identity {}: field", field.claim),
-                problem: format!("{:?} is not the name of a header field", field.field),
-            })?;
+            let name = config::parsed("identity.field", &field.field)?;
             Ok(Field {
                 claim: field.claim.clone(),
                 folded: folded(&name).collect(),

@@ -51,13 +51,15 @@ impl Routes {
         let mut places: Vec<Place> = Vec::new();
         for settings in &document.route {
             let readings = readings(&settings.path)?;
+            let methods = settings.methods.iter();
+            let methods = methods.map(|method| config::parsed("route.methods", method));
             let route = Arc::new(Route {
-                methods: methods(settings)?,
+                methods: methods.collect::<Result<_, _>>()?,
                 layers: layers(settings)?,
                 settings: settings.clone(),
             });
             match places.iter_mut().find(|place| place.readings == readings) {
-                Some(place) => place.add(route)?,
+                Some(place) => place.routes.push(route),
                 None => places.push(Place {
                     readings,
                     routes: vec![route],
@@ -126,24 +128,6 @@ impl Routes {
 }
 
 impl Place {
-    /// Of two routes for the same requests, the second would never decide.
-    fn add(&mut self, route: Arc<Route>) -> Result<(), ConfigError> {
-        let methods = &route.methods;
-        let is_same = |other: &Arc<Route>| {
-            let shares = methods.iter().any(|method| other.methods.contains(method));
-            let all = methods.is_empty() && other.methods.is_empty();
-            other.settings.exact == route.settings.exact && (shares || all)
-        };
-        if self.routes.iter().any(is_same) {
-            return Err(ConfigError {
-                place: format!("route {}: path", route.settings.path),
-                problem: "another route has the same path, and one of its methods".to_owned(),
-            });
-        }
-        self.routes.push(route);
-        Ok(())
-    }
-
     /// How many come first.
     fn exact(&self) -> usize {
         self.routes.partition_point(|route| route.settings.exact)
@@ -195,22 +179,7 @@ fn readings(path: &str) -> Result<[String; READINGS], ConfigError> {
         Some(read) => Ok(read.readings),
         None => Err(ConfigError {
             place: format!("route {path}: path"),
-            problem: "expected a path that all servers read in the same way: it begins with a slash; no segment is empty, ends \
-                      with a dot, or has a percent-encoded slash, a backslash, a semicolon, or a control character"
-                .to_owned(),
+            problem: "expected a path that all servers read in the same way".to_owned(),
         }),
     }
-}
-
-fn methods(route: &config::Route) -> Result<Vec<Method>, ConfigError> {
-    let parse = |method: &String| {
-        // Methods are case-sensitive, so `get` would be another one than `GET`.
-        let parsed = method.parse().ok();
-        let parsed = parsed.filter(|_| !method.contains(|c: char| c.is_ascii_lowercase()));
-        parsed.ok_or_else(|| ConfigError {
-            place: format!("route {}: methods", route.path),
-            problem: format!("{method:?} is not a method in upper case"),
-        })
-    };
-    route.methods.iter().map(parse).collect()
 }

@@ -1,5 +1,7 @@
 //! Paths in the form that requests have them.
 
+use percent_encoding::percent_decode_str;
+
 /// What is wrong with a path of the configuration: with it, no request would ever match, or not the one that is meant.
 pub(super) fn problem(path: &str) -> Option<String> {
     if !path.starts_with('/') {
@@ -25,11 +27,23 @@ pub(super) fn problem(path: &str) -> Option<String> {
         return Some(problem);
     }
     let mut encoded = path.split('%').skip(1);
-    encoded.find_map(|after| {
+    let problem = encoded.find_map(|after| {
         let Some(digits) = after.get(..2) else {
             return Some("must have two hexadecimal digits after each %".to_owned());
         };
         encoding_problem(digits)
+    });
+    problem.or_else(|| decoded_problem(path))
+}
+
+fn decoded_problem(path: &str) -> Option<String> {
+    let Ok(decoded) = percent_decode_str(path).decode_utf8() else {
+        return Some("must be UTF-8 when it is decoded".to_owned());
+    };
+    let mut segments = decoded.split('/');
+    let is_cut = segments.any(|segment| segment.trim_matches(' ') != segment);
+    is_cut.then(|| {
+        "must have no space at an end of a segment: services read it in different ways".to_owned()
     })
 }
 
@@ -44,7 +58,7 @@ fn encoding_problem(digits: &str) -> Option<String> {
     }
     let byte = u8::from_str_radix(digits, 16).ok()?;
     let c = char::from(byte);
-    if c.is_ascii_control() || "/\\%".contains(c) {
+    if c.is_ascii_control() || "/\\%;?#".contains(c) {
         return Some(format!(
             "must not have %{digits}: services read it in different ways"
         ));

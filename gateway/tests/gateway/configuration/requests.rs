@@ -113,6 +113,15 @@ fn paths() {
             "must not have %5C: services read it in different ways",
         ),
         (
+            "/a%3Bb",
+            "must not have %3B: services read it in different ways",
+        ),
+        (
+            "/a%20/b",
+            "must have no space at an end of a segment: services read it in different ways",
+        ),
+        ("/caf%E9", "must be UTF-8 when it is decoded"),
+        (
             "/a%00",
             "must not have %00: services read it in different ways",
         ),

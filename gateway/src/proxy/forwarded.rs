@@ -6,6 +6,8 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
+use crate::proxy::request::remove;
+
 /// What the gateway itself knows of the connection.
 pub(super) struct Connection {
     pub(super) peer: Option<SocketAddr>,
@@ -20,6 +22,7 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Only a trusted proxy can say where a request came from before. Everyone else's fields are removed, in every spelling.
@@ -31,16 +34,9 @@ pub(super) fn write(
 ) -> pingora::Result<()> {
     let ip = connection.peer.map(|peer| peer.ip().to_canonical());
     let is_trusted = ip.is_some_and(|ip| trusted.iter().any(|net| net.contains(&ip)));
-    let unwanted = |name: &HeaderName| says_where_from(name) && !(is_trusted && is_ours(name));
-    let unwanted: Vec<_> = request
-        .headers
-        .keys()
-        .filter(|one| unwanted(one))
-        .cloned()
-        .collect();
-    for name in unwanted {
-        request.remove_header(&name);
-    }
+    remove(request, |name| {
+        says_where_from(name) && !(is_trusted && is_ours(name))
+    });
 
     let proto = if connection.tls { "https" } else { "http" };
     if let Some(ip) = ip {
@@ -72,10 +68,21 @@ pub(super) fn write(
 
 fn says_where_from(name: &HeaderName) -> bool {
     // Services may read `X_Forwarded_For` as `X-Forwarded-For`.
-    let folded = name
-        .as_str()
-        .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    folded.starts_with("x-forwarded-") || folded == "forwarded" || folded == "x-real-ip"
+    let folded = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            byte
+        } else {
+            b'-'
+        }
+    };
+    let folded = || name.as_str().bytes().map(folded);
+    let begins = folded()
+        .take(FORWARDED_PREFIX.len())
+        .eq(FORWARDED_PREFIX.bytes());
+    begins
+        || ["forwarded", "x-real-ip"]
+            .iter()
+            .any(|known| folded().eq(known.bytes()))
 }
 
 fn is_ours(name: &HeaderName) -> bool {
@@ -87,14 +94,10 @@ fn append_to_list(
     name: HeaderName,
     element: &str,
 ) -> pingora::Result<()> {
-    let before: Vec<_> = request.headers.get_all(&name).iter().cloned().collect();
     let mut list: Vec<u8> = Vec::new();
-    for value in before
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .filter(|one| !one.is_empty())
-    {
-        list.extend_from_slice(value);
+    let values = request.headers.get_all(&name).iter();
+    for value in values.filter(|value| !value.is_empty()) {
+        list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(element.as_bytes());

@@ -173,7 +173,7 @@ pub(super) fn prepare(
     Ok(())
 }
 
-fn remove(request: &mut RequestHeader, unwanted: impl Fn(&HeaderName) -> bool) {
+pub(super) fn remove(request: &mut RequestHeader, unwanted: impl Fn(&HeaderName) -> bool) {
     let names: Vec<_> = request
         .headers
         .keys()

@@ -22,7 +22,6 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_PREFIX: &str = "x-forwarded-";
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Only a trusted proxy can say where a request came from before. Everyone else's fields are removed, in every spelling.
@@ -67,22 +66,41 @@ pub(super) fn write(
 }
 
 fn says_where_from(name: &HeaderName) -> bool {
-    // Services may read `X_Forwarded_For` as `X-Forwarded-For`.
-    let folded = |byte: u8| {
+    begins(name, "x-forwarded-") || is(name, "forwarded") || is(name, "x-real-ip")
+}
+
+/// Whether services may take its value for the method or the target, instead of those that the gateway has decided about.
+pub(super) fn replaces_the_target(name: &HeaderName) -> bool {
+    begins(name, "x-original-")
+        || begins(name, "x-rewrite-")
+        || METHODS.iter().any(|known| is(name, known))
+}
+
+/// Known to Rails, Symfony, ASP.NET and others.
+const METHODS: [&str; 3] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
+fn is(name: &HeaderName, known: &str) -> bool {
+    folded(name).eq(known.bytes())
+}
+
+fn begins(name: &HeaderName, start: &str) -> bool {
+    folded(name).take(start.len()).eq(start.bytes())
+}
+
+/// Services may read `X_Forwarded_For` as `X-Forwarded-For`.
+fn folded(name: &HeaderName) -> impl Iterator<Item = u8> {
+    let fold = |byte: u8| {
         if byte.is_ascii_alphanumeric() {
             byte
         } else {
             b'-'
         }
     };
-    let folded = || name.as_str().bytes().map(folded);
-    let begins = folded()
-        .take(FORWARDED_PREFIX.len())
-        .eq(FORWARDED_PREFIX.bytes());
-    begins
-        || ["forwarded", "x-real-ip"]
-            .iter()
-            .any(|known| folded().eq(known.bytes()))
+    name.as_str().bytes().map(fold)
 }
 
 fn is_ours(name: &HeaderName) -> bool {

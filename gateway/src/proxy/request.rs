@@ -138,7 +138,7 @@ pub(super) fn prepare(
 ) -> pingora::Result<()> {
     let route = &passed.route.settings;
     remove(request, |name| {
-        identity.could_be(name) || is_hop_by_hop(name)
+        identity.could_be(name) || is_hop_by_hop(name) || forwarded::replaces_the_target(name)
     });
     // On a public route, the credentials are for the service.
     if route.access != Access::Public {

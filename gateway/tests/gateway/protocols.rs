@@ -84,7 +84,8 @@ async fn a_service_learns_of_the_client_from_the_gateway_only() {
         let fields = "connection: keep-alive, x-named\r\nx-named: 1\r\nkeep-alive: 5\r\nproxy-authorization: x\r\n\
             te: trailers\r\ntrailer: x-auth-subject\r\nx-auth-subject: mallory\r\nx_auth_subject: mallory\r\n\
             x-auth.subject: mallory\r\nx-forwarded-for: 203.0.113.9\r\nx_forwarded_for: 203.0.113.9\r\nx-real-ip: 203.0.113.9\r\n\
-            forwarded: for=203.0.113.9\r\nx-forwarded-user: mallory\r\nx-kept: yes\r\ntransfer-encoding: chunked\r\n\r\n";
+            forwarded: for=203.0.113.9\r\nx-forwarded-user: mallory\r\n\
+            x-original-url: /admin\r\nx_rewrite_url: /admin\r\nx-http-method-override: DELETE\r\nx-method-override: DELETE\r\nx-kept: yes\r\ntransfer-encoding: chunked\r\n\r\n";
         wire.send(head(&request, "/orders", fields)).await;
         wire.send("3\r\nabc\r\n0\r\nx-auth-subject: mallory\r\nx-kept-trailer: yes\r\n\r\n")
             .await;
@@ -105,6 +106,10 @@ async fn a_service_learns_of_the_client_from_the_gateway_only() {
             "x_forwarded_for",
             "x-real-ip",
             "x-forwarded-user",
+            "x-original-url",
+            "x_rewrite_url",
+            "x-http-method-override",
+            "x-method-override",
             "te",
         ] {
             assert!(!headers.contains_key(gone), "{protocol}: {gone}");

@@ -48,6 +48,9 @@ fn is_free_of_requests(event: &Metadata<'_>) -> bool {
     let (target, level) = (event.target(), *event.level());
     if target.starts_with("dpop_gateway") || target.starts_with("tower_dpop") {
         true
+    } else if target == "pingora_core::apps" {
+        // A client that ends the handshake of HTTP/2. Anyone can do this, as often as they want.
+        false
     } else if target.starts_with("pingora") {
         level <= Level::ERROR
     } else {

@@ -1,15 +1,17 @@
 //! Limits of time that pingora does not have.
 //!
 //! - It gives a client time for each part of a header, and no limit for the whole.
-//! - It waits without a limit for the first bytes of a connection.
+//! - It waits without a limit for the first bytes of a connection, also for the preface of HTTP/2 after a TLS handshake.
 //! - Over HTTP/2, it gives a service time from the request's header to the response's, and does not see that the body of the
 //!   request makes progress meanwhile.
+//! - Over HTTP/2, it waits without a limit for the body of a client, also if the service has responded.
 //!
 //! If such a limit passes, the request is dropped without a response: a stream of HTTP/2 is reset, a connection of HTTP/1.1 is
 //! closed.
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use http::Version;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
@@ -26,36 +29,41 @@ use crate::proxy::Proxy;
 
 /// The connections to one listener.
 pub(crate) struct BoundedConnections {
-    /// With TLS, the handshake says which version of HTTP follows.
-    http1: Arc<Bounded>,
-    /// Without TLS.
-    http2: Arc<Bounded>,
-}
-
-/// The requests.
-struct Bounded {
     proxy: Arc<HttpProxy<Proxy>>,
-    options: HttpServerOptions,
     /// For a header, and for the time between two requests on a connection.
     header: Duration,
 }
 
+/// The requests of one connection.
+struct Bounded {
+    proxy: Arc<HttpProxy<Proxy>>,
+    options: HttpServerOptions,
+    header: Duration,
+    /// For the preface of HTTP/2.
+    preface: Limit,
+    /// pingora has begun to wait for the preface.
+    awaits_preface: AtomicBool,
+}
+
 impl BoundedConnections {
     pub(super) fn new(proxy: HttpProxy<Proxy>, header: Duration) -> Self {
-        let proxy = Arc::new(proxy);
-        let requests = |without_tls: Version| {
-            let mut options = HttpServerOptions::default();
-            options.h2c = without_tls == Version::HTTP_2;
-            options.h2_idle_timeout = Some(header);
-            Arc::new(Bounded {
-                proxy: Arc::clone(&proxy),
-                options,
-                header,
-            })
-        };
         Self {
-            http1: requests(Version::HTTP_11),
-            http2: requests(Version::HTTP_2),
+            proxy: Arc::new(proxy),
+            header,
+        }
+    }
+
+    /// Of a connection. With TLS, the handshake says which version of HTTP follows.
+    fn requests(&self, without_tls: Version) -> Bounded {
+        let mut options = HttpServerOptions::default();
+        options.h2c = without_tls == Version::HTTP_2;
+        options.h2_idle_timeout = Some(self.header);
+        Bounded {
+            proxy: Arc::clone(&self.proxy),
+            options,
+            header: self.header,
+            preface: Limit::none(),
+            awaits_preface: AtomicBool::new(false),
         }
     }
 }
@@ -67,21 +75,20 @@ impl ServerApp for BoundedConnections {
         mut stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        if stream.get_ssl_digest().is_some() {
-            return self.http1.process_new(stream, shutdown).await;
-        }
-        let version = timeout(self.http1.header, version(&mut stream))
-            .await
-            .ok()??;
-        let requests = match version {
-            Version::HTTP_2 => &self.http2,
-            _ => &self.http1,
+        let without_tls = if stream.get_ssl_digest().is_some() {
+            Version::HTTP_11
+        } else {
+            timeout(self.header, version(&mut stream)).await.ok()??
         };
-        requests.process_new(stream, shutdown).await
+        let requests = Arc::new(self.requests(without_tls));
+        tokio::select! {
+            next = requests.process_new(stream, shutdown) => next,
+            _ = requests.preface.has_passed() => None,
+        }
     }
 
     async fn cleanup(&self) {
-        self.http1.http_cleanup().await;
+        self.proxy.http_cleanup().await;
     }
 }
 
@@ -106,7 +113,7 @@ impl HttpServerApp for Bounded {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let limit = Limit(Arc::new(watch::Sender::new(None)));
+        let limit = Limit::none();
         limit.set(self.header, None);
         let passed = limit.clone();
         let request = self.proxy.process_new_http(session, shutdown);
@@ -121,7 +128,18 @@ impl HttpServerApp for Bounded {
         }
     }
 
+    /// Called before the preface is read.
+    fn h2_options(&self) -> Option<H2Options> {
+        self.preface.set(self.header, None);
+        self.awaits_preface.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// Called before that, and when the preface has been read.
     fn server_options(&self) -> Option<&HttpServerOptions> {
+        if self.awaits_preface.load(Ordering::Relaxed) {
+            self.preface.lift();
+        }
         Some(&self.options)
     }
 
@@ -139,9 +157,13 @@ tokio::task_local! {
 pub(super) struct Limit(Arc<watch::Sender<Option<(Instant, Waiting)>>>);
 
 /// The name of the service that is waited for, or `None` for the client.
-type Waiting = Option<Arc<str>>;
+pub(super) type Waiting = Option<Arc<str>>;
 
 impl Limit {
+    fn none() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
     /// That of the current task.
     ///
     /// # Panics

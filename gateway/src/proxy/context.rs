@@ -9,7 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::generation::Generation;
 use crate::operations::Record;
 use crate::policy::Passed;
-use crate::proxy::bounded::Limit;
+use crate::proxy::bounded::{Limit, Waiting};
 use crate::upstreams::Chosen;
 
 pub(crate) struct Context {
@@ -24,8 +24,8 @@ pub(crate) struct Context {
     /// The addresses to which no connection could be made.
     pub(super) unreachable: Vec<SocketAddr>,
     pub(super) limit: Limit,
-    /// The timeout of this service, if pingora's does not fit. Then `limit` is set again whenever something is read.
-    read_timeout: Option<(Duration, Arc<str>)>,
+    /// If pingora's timeouts do not fit. Then `limit` is set again whenever something is read.
+    read_timeout: Option<(Duration, Waiting)>,
     /// The process does not end before the request.
     _running: TaskTrackerToken,
 }
@@ -58,13 +58,35 @@ impl Context {
     /// Instead of pingora, which has this timeout.
     pub(super) fn limit_reads(&mut self, timeout: Option<Duration>) {
         let upstream = self.upstream().unwrap_or_default();
-        self.read_timeout = timeout.map(|timeout| (timeout, Arc::from(upstream)));
+        self.read_timeout = timeout.map(|timeout| (timeout, Some(Arc::from(upstream))));
         self.made_progress();
     }
 
+    /// The service has responded, and a client of HTTP/2 has not sent all of the body. pingora would wait for it forever.
+    pub(super) fn limit_upload(&mut self, client_timeout: Duration) {
+        if self.read_timeout.is_some() {
+            return;
+        }
+        // Both may still send something.
+        let chosen = self.chosen.as_ref();
+        let service = chosen.and_then(|chosen| chosen.peer.options.read_timeout);
+        self.read_timeout = Some((client_timeout.max(service.unwrap_or_default()), None));
+        self.made_progress();
+    }
+
+    pub(super) fn upload_ended(&mut self) {
+        if self
+            .read_timeout
+            .take_if(|(_, waiting)| waiting.is_none())
+            .is_some()
+        {
+            self.limit.lift();
+        }
+    }
+
     pub(super) fn made_progress(&self) {
-        if let Some((timeout, upstream)) = &self.read_timeout {
-            self.limit.set(*timeout, Some(Arc::clone(upstream)));
+        if let Some((timeout, waiting)) = &self.read_timeout {
+            self.limit.set(*timeout, waiting.clone());
         }
     }
 }

@@ -190,10 +190,13 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         context: &mut Context,
     ) -> pingora::Result<()> {
         context.made_progress();
+        if end_of_stream {
+            context.upload_ended();
+        }
         Ok(())
     }
 
@@ -204,6 +207,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> pingora::Result<()> {
         context.made_progress();
+        if session.is_http2() && !session.downstream_session.is_body_done() {
+            context.limit_upload(client_timeout(self.listener(&context.generation)));
+        }
         let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !request::is_websocket(session.req_header()) {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));

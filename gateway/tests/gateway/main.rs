@@ -31,6 +31,7 @@ mod process;
 mod protocols;
 mod reload;
 mod routes;
+mod slow_clients;
 mod streams;
 mod upgrade;
 mod uploads;

@@ -6,6 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tower_dpop::testing::TestRequest;
 
@@ -271,6 +273,10 @@ impl Certificate {
     pub fn write(&self, folder: &Path) {
         std::fs::write(folder.join("server.pem"), &self.pem).unwrap();
         std::fs::write(folder.join("server.key"), &self.key).unwrap();
+    }
+
+    pub fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()
     }
 
     pub fn trusted_by(&self, client: reqwest::ClientBuilder) -> reqwest::Client {

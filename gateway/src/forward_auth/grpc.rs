@@ -59,7 +59,7 @@ async fn decide(asked: &Asked, peer: Option<SocketAddr>, request: CheckRequest) 
     let mut record = Record::start("forward_auth");
     let decision = record.decide(policy, question).await;
     end(
-        &record,
+        &mut record,
         &generation,
         peer,
         Version::HTTP_2,

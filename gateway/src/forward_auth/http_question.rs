@@ -62,7 +62,13 @@ pub(super) async fn ask(
     };
     let decision = record.decide(policy, question).await;
     let peer = Some(peer);
-    end(&record, &generation, peer, head.version, decision.status());
+    end(
+        &mut record,
+        &generation,
+        peer,
+        head.version,
+        decision.status(),
+    );
     http_response::of(settings, decision, policy, &sent)
 }
 

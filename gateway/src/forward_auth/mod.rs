@@ -88,7 +88,7 @@ async fn only_from(
 
 /// Writes the line of a question. The status is that of the decision, whatever the proxy is told.
 fn end(
-    record: &Record,
+    record: &mut Record,
     generation: &Generation,
     peer: Option<SocketAddr>,
     protocol: Version,
@@ -96,7 +96,7 @@ fn end(
 ) {
     let ended = Ended {
         peer: peer.map(|peer| peer.to_string()),
-        protocol,
+        protocol: Some(protocol),
         status: Some(status),
         sent: 0,
         failed: None,

@@ -23,12 +23,14 @@ pub(crate) struct Record {
     explanation: Explanation,
     /// The server that the request was last sent to.
     pub(crate) server: Option<String>,
+    /// It has its line.
+    ended: bool,
 }
 
 /// How a request ended.
 pub(crate) struct Ended {
     pub(crate) peer: Option<String>,
-    pub(crate) protocol: Version,
+    pub(crate) protocol: Option<Version>,
     /// `None`: no response was sent.
     pub(crate) status: Option<StatusCode>,
     /// Bytes of the response's body.
@@ -56,6 +58,7 @@ impl Record {
             decision: "error",
             explanation: Explanation::default(),
             server: None,
+            ended: false,
         }
     }
 
@@ -81,7 +84,8 @@ impl Record {
     }
 
     /// Writes the line, and counts the request. The line is an error if the gateway could not decide or reach the service.
-    pub(crate) fn end(&self, ended: &Ended, logged: LoggedRequests) {
+    pub(crate) fn end(&mut self, ended: &Ended, logged: LoggedRequests) {
+        self.ended = true;
         let settings = self.route.as_ref().map(|route| &route.settings);
         let route = settings.map(|settings| settings.path.as_str());
         let upstream = settings
@@ -117,7 +121,7 @@ impl Record {
                     path = self.path,
                     route,
                     peer = ended.peer,
-                    protocol = protocol(ended.protocol),
+                    protocol = ended.protocol.map(protocol),
                     decision = self.decision,
                     reason = self.explanation.reason,
                     description = self.explanation.description,
@@ -141,8 +145,24 @@ impl Record {
 }
 
 impl Drop for Record {
+    /// A request that a limit of time has ended, or whose peer was gone before there was a decision. Its proof may be used up,
+    /// and the service may have had it.
     fn drop(&mut self) {
         metrics::in_flight().decrement(1.0);
+        if self.ended || self.method.is_none() {
+            return;
+        }
+        let dropped = Ended {
+            peer: None,
+            protocol: None,
+            status: None,
+            sent: 0,
+            failed: Some(Failed {
+                description: "dropped before its end".to_owned(),
+                cause: None,
+            }),
+        };
+        self.end(&dropped, LoggedRequests::All);
     }
 }
 

@@ -25,6 +25,7 @@ use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::operations::metrics;
 use crate::proxy::Proxy;
 
 /// The connections to one listener.
@@ -121,6 +122,7 @@ impl HttpServerApp for Bounded {
             reused = LIMIT.scope(limit, request) => reused,
             upstream = passed.has_passed() => {
                 if let Some(upstream) = upstream {
+                    metrics::upstream_failures(&upstream, "timeout").increment(1);
                     tracing::error!(upstream = &*upstream, "the service did not respond in time: the request is dropped");
                 }
                 None

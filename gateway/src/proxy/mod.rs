@@ -315,7 +315,7 @@ impl ProxyHttp for Proxy {
         let failed = error.map(|error| Failure::of(error, Upload::of(session)).for_the_log(error));
         let ended = Ended {
             peer: session.client_addr().map(ToString::to_string),
-            protocol: session.req_header().version,
+            protocol: Some(session.req_header().version),
             status: session.response_written().map(|response| response.status),
             sent: session.body_bytes_sent(),
             failed,

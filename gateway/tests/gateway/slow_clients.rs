@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Certificate, Client, Gateway, Parties, Program, Upstream, forwarding_to};
+use crate::support::{
+    Certificate, Client, Gateway, Parties, Program, Upstream, forwarding_to, until,
+};
 
 const ADDRESS: &str = "address = \"127.0.0.1:0\"";
 /// Much longer than the limits of the tests.
@@ -100,5 +102,13 @@ async fn a_client_that_does_not_finish_its_body_is_dropped_although_the_service_
     assert_eq!(response.status(), 200);
     let body = timeout(PATIENCE, response.text()).await;
     assert!(body.is_ok(), "the stream is open");
+    let line = until("the line of the request", async || {
+        let log = gateway.log();
+        let line = log.lines().find(|line| line.contains(": request "));
+        line.map(str::to_owned)
+    });
+    let line = line.await;
+    assert!(line.contains("decision=\"accepted\""), "{line}");
+    assert!(line.contains("error=\"dropped before its end\""), "{line}");
     service.abort();
 }

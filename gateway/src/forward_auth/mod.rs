@@ -16,6 +16,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use tower::ServiceExt as _;
 
 use crate::config::{Access, AskedBy, ForwardAuth};
 use crate::generation::{Current, Generation};
@@ -28,13 +29,19 @@ pub(crate) fn router(current: &Current, number: usize) -> Router {
         current: Arc::clone(current),
         number,
     };
-    let settings = asked.generation();
-    let router = match settings.forward_auth(number).map(|asked| asked.asked_by) {
-        Some(AskedBy::EnvoyGrpc) => grpc::router(asked.clone()),
-        _ => Router::new()
-            .fallback(http_question::ask)
-            .with_state(asked.clone()),
-    };
+    let grpc = grpc::router(asked.clone());
+    let http = Router::new()
+        .fallback(http_question::ask)
+        .with_state(asked.clone());
+    let present = asked.clone();
+    // A reload can change who asks.
+    let router = Router::new().fallback(move |request: Request| {
+        let generation = present.generation();
+        let settings = generation.forward_auth(number);
+        let is_grpc = settings.is_some_and(|one| one.asked_by == AskedBy::EnvoyGrpc);
+        let router = if is_grpc { &grpc } else { &http };
+        router.clone().oneshot(request)
+    });
     // Outside of everything: no one else can use up a proof, or learn whether a proof is valid.
     router.layer(from_fn_with_state(asked, only_from))
 }

@@ -31,8 +31,8 @@ use crate::proxy::Proxy;
 /// The connections to one listener.
 pub(crate) struct BoundedConnections {
     proxy: Arc<HttpProxy<Proxy>>,
-    /// For a header, and for the time between two requests on a connection.
-    header: Duration,
+    /// For a header, and for the time between two requests on a connection. A reload changes it for new connections.
+    header: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 /// The requests of one connection.
@@ -47,22 +47,25 @@ struct Bounded {
 }
 
 impl BoundedConnections {
-    pub(super) fn new(proxy: HttpProxy<Proxy>, header: Duration) -> Self {
+    pub(super) fn new(
+        proxy: HttpProxy<Proxy>,
+        header: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Self {
         Self {
             proxy: Arc::new(proxy),
-            header,
+            header: Box::new(header),
         }
     }
 
     /// Of a connection. With TLS, the handshake says which version of HTTP follows.
-    fn requests(&self, without_tls: Version) -> Bounded {
+    fn requests(&self, without_tls: Version, header: Duration) -> Bounded {
         let mut options = HttpServerOptions::default();
         options.h2c = without_tls == Version::HTTP_2;
-        options.h2_idle_timeout = Some(self.header);
+        options.h2_idle_timeout = Some(header);
         Bounded {
             proxy: Arc::clone(&self.proxy),
             options,
-            header: self.header,
+            header,
             preface: Limit::none(),
             awaits_preface: AtomicBool::new(false),
         }
@@ -76,12 +79,13 @@ impl ServerApp for BoundedConnections {
         mut stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
+        let header = (self.header)();
         let without_tls = if stream.get_ssl_digest().is_some() {
             Version::HTTP_11
         } else {
-            timeout(self.header, version(&mut stream)).await.ok()??
+            timeout(header, version(&mut stream)).await.ok()??
         };
-        let requests = Arc::new(self.requests(without_tls));
+        let requests = Arc::new(self.requests(without_tls, header));
         tokio::select! {
             next = requests.process_new(stream, shutdown) => next,
             _ = requests.preface.has_passed() => None,

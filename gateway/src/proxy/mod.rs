@@ -50,7 +50,6 @@ pub(crate) fn application(
     number: usize,
     running: TaskTracker,
 ) -> BoundedConnections {
-    let client_timeout = client_timeout(current.load().document.listener.get(number));
     let conf = ServerConf {
         upstream_keepalive_pool_size: IDLE_CONNECTIONS,
         threads: tokio::runtime::Handle::current().metrics().num_workers(),
@@ -63,6 +62,8 @@ pub(crate) fn application(
     };
     let mut proxy = HttpProxy::new(proxy, Arc::new(conf));
     proxy.handle_init_modules();
+    let current = Arc::clone(current);
+    let client_timeout = move || client_timeout(current.load().document.listener.get(number));
     BoundedConnections::new(proxy, client_timeout)
 }
 

@@ -192,3 +192,30 @@ async fn no_request_fails_while_the_configuration_changes() {
     load.end().await;
     assert!(fixture.service.received().len() > 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_proxy_may_ask_at_the_same_address() {
+    let config = r#"
+        [[forward_auth]]
+        address = "127.0.0.1:0"
+        asked_by = "envoy-grpc"
+        from = ["127.0.0.1/32"]
+        [[route]]
+        path = "/"
+        "#;
+    let program = Program::start(Gateway::new(&Parties::new(), config));
+    let url = program.url("forward_auth");
+    let ask = async || {
+        let method = "/envoy.service.auth.v3.Authorization/Check";
+        let question = reqwest::Client::new().post(format!("{url}{method}"));
+        let question = question
+            .header("x-original-method", "GET")
+            .header("x-original-uri", "/orders");
+        question.send().await.unwrap().status()
+    };
+    // An error of gRPC.
+    assert_eq!(ask().await, 200);
+    program.edit("envoy-grpc", "nginx");
+    program.reload();
+    assert_eq!(ask().await, 401);
+}

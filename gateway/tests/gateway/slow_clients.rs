@@ -14,7 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::reload::Fixture;
 use crate::support::{
     Certificate, Client, Gateway, Parties, Program, Upstream, forwarding_to, until,
 };
@@ -22,6 +24,24 @@ use crate::support::{
 const ADDRESS: &str = "address = \"127.0.0.1:0\"";
 /// Much longer than the limits of the tests.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection after the handshake, with HTTP/2.
+async fn silent(certificate: &Certificate, url: &str) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = TlsConnector::from(Arc::new(tls));
+    let address = url.strip_prefix("https://").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("api.example.com").unwrap();
+    tls.connect(name, stream).await.unwrap()
+}
 
 #[tokio::test]
 async fn a_connection_without_the_preface_ends_after_its_handshake() {
@@ -39,16 +59,6 @@ async fn a_connection_without_the_preface_ends_after_its_handshake() {
     let limit = format!("{ADDRESS}\nclient_timeout_seconds = 1");
     let config = config.replace(ADDRESS, &limit);
     let program = Program::start(Gateway::new(&parties, &config));
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let tls = TlsConnector::from(Arc::new(tls));
     // This one is in use for longer than the limit.
     let client = certificate.trusted_by(program.client(reqwest::Client::builder()));
     let request = parties.request(Method::GET, "/orders");
@@ -56,10 +66,7 @@ async fn a_connection_without_the_preface_ends_after_its_handshake() {
     let silent = async {
         for start in ["", "PRI * HTTP/2.0\r\n"] {
             let url = program.url("proxy");
-            let address = url.strip_prefix("https://").unwrap();
-            let stream = TcpStream::connect(address).await.unwrap();
-            let name = ServerName::try_from("api.example.com").unwrap();
-            let mut stream = tls.connect(name, stream).await.unwrap();
+            let mut stream = silent(&certificate, &url).await;
             stream.write_all(start.as_bytes()).await.unwrap();
             let mut sent = Vec::new();
             let ended = timeout(PATIENCE, stream.read_to_end(&mut sent)).await;
@@ -72,6 +79,18 @@ async fn a_connection_without_the_preface_ends_after_its_handshake() {
     assert_eq!(response.version(), Version::HTTP_2);
     assert_eq!(response.status(), 200);
     assert!(!program.log().contains("ERROR"), "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_how_long_a_client_may_be_silent() {
+    let fixture = Fixture::start("").await;
+    let program = &fixture.program;
+    program.edit(ADDRESS, &format!("{ADDRESS}\nclient_timeout_seconds = 1"));
+    program.reload();
+    let url = program.url("proxy");
+    let mut stream = silent(&fixture.certificate, &url).await;
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "the connection is open");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Services do not count: a gateway that is not ready because one of its services is down takes down all of them.
 
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -77,15 +78,16 @@ fn problem(status: &RemoteKeysStatus) -> String {
 
 /// The issuers whose keys are fetched, in the order of the settings, as those keys are.
 fn fetched_issuers(document: &Document) -> Vec<&str> {
-    let issuers = document.dpop.get("issuer").and_then(|all| all.as_array());
-    let fetched = issuers
-        .into_iter()
-        .flatten()
-        .filter_map(|issuer| match issuer {
-            toml::Value::Table(table) if table.contains_key("jwks_file") => None,
-            toml::Value::Table(table) => table.get("url")?.as_str(),
-            other => other.as_str(),
-        });
+    let issuers = match document.dpop.get("issuer") {
+        Some(toml::Value::Array(all)) => all.as_slice(),
+        Some(one) => slice::from_ref(one),
+        None => &[],
+    };
+    let fetched = issuers.iter().filter_map(|issuer| match issuer {
+        toml::Value::Table(table) if table.contains_key("jwks_file") => None,
+        toml::Value::Table(table) => table.get("url")?.as_str(),
+        other => other.as_str(),
+    });
     fetched.collect()
 }
 

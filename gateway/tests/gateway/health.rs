@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Gateway, Parties, Started, until};
+use crate::support::{Gateway, PUBLIC_URL, Parties, Started, until};
 
 const LISTENERS: &str = r#"
     [[listener]]
@@ -120,6 +120,21 @@ async fn the_gateway_becomes_ready_when_its_issuer_is_up() {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
     becomes(&gateway, 200).await;
+}
+
+#[tokio::test]
+async fn a_missing_issuer_is_named_in_each_form_of_the_setting() {
+    let issuer = format!("http://127.0.0.1:{}", free_port().await);
+    for setting in [
+        format!("issuer = \"{issuer}\""),
+        format!("issuer = [\"{issuer}\"]"),
+        format!("issuer = {{ url = \"{issuer}\" }}"),
+    ] {
+        let config = format!("[dpop]\npublic_url = \"{PUBLIC_URL}\"\n{setting}\n{LISTENERS}");
+        let gateway = Gateway::of_document(&config).start();
+        let (_, body) = readiness(&gateway).await;
+        assert_eq!(body["missing"][0]["issuer"], issuer.as_str(), "{setting}");
+    }
 }
 
 /// It is killed when it is dropped.

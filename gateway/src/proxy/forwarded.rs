@@ -37,20 +37,26 @@ pub(super) fn write(
         says_where_from(name) && !(is_trusted && is_ours(name))
     });
 
+    // Only a trusted proxy's are still there. Services that prefer `Forwarded` or the port would believe this connection, not
+    // the client's.
+    let is_described = [HOST, PORT, PROTO]
+        .iter()
+        .any(|name| request.headers.contains_key(name));
     let proto = if connection.tls { "https" } else { "http" };
     if let Some(ip) = ip {
         append_to_list(request, FOR, &ip.to_string())?;
     }
-    append_to_list(
-        request,
-        FORWARDED,
-        &forwarded(ip, connection.host.as_ref(), proto),
-    )?;
+    if !is_described || request.headers.contains_key(FORWARDED) {
+        let element = forwarded(ip, connection.host.as_ref(), proto);
+        append_to_list(request, FORWARDED, &element)?;
+    }
     // These describe how the client reached the first proxy.
     if let Some(host) = &connection.host {
         keep_or_insert(request, HOST, host.clone())?;
     }
-    if let Some(local) = connection.local {
+    if let Some(local) = connection.local
+        && !is_described
+    {
         keep_or_insert(request, PORT, HeaderValue::from(local.port()))?;
     }
     keep_or_insert(request, PROTO, HeaderValue::from_static(proto))?;

@@ -272,6 +272,16 @@ async fn proxies_that_are_trusted_say_where_a_request_came_from() {
     let forwarded = "for=203.0.113.9, for=127.0.0.1;host=\"api.example.com\";proto=http";
     assert_eq!(headers["forwarded"], forwarded);
     assert_eq!(headers["host"], "api.example.com");
+
+    // Without `Forwarded` and the port, the gateway does not describe its own connection instead.
+    let fields = "x-forwarded-for: 203.0.113.9\r\nx-forwarded-proto: https\r\n\r\n";
+    let request = parties.request(Method::GET, "/orders");
+    wire.send(head(&request, "/orders", fields)).await;
+    assert_eq!(wire.response().await.status(), 200);
+    let headers = &seen.requests()[1].headers;
+    assert_eq!(headers["x-forwarded-proto"], "https");
+    assert!(!headers.contains_key("forwarded"), "{headers:?}");
+    assert!(!headers.contains_key("x-forwarded-port"), "{headers:?}");
 }
 
 #[tokio::test]

@@ -22,6 +22,11 @@ pub(super) fn problem(path: &str) -> Option<String> {
     if path.contains(';') || path.split('/').any(|segment| segment.ends_with('.')) {
         return Some("must have no ; and no dot at the end of a segment: services read these in different ways".to_owned());
     }
+    if path.contains(['*', '{']) || path.contains("/:") {
+        return Some(
+            "must have no pattern (*, {name}, :name): a path is also all below it".to_owned(),
+        );
+    }
     if let Some(other) = path.chars().find(|c| !is_in_a_path(*c) && *c != '%') {
         let problem = format!("must not have {other:?}, which requests have percent-encoded");
         return Some(problem);

@@ -149,14 +149,13 @@ impl ProxyHttp for Proxy {
         let name = context.upstream().unwrap_or_default();
         let service = context.generation.upstreams.get(name);
         let chosen = service.and_then(|service| service.choose(&context.unreachable));
-        let mut chosen = chosen.ok_or_else(|| {
+        let (mut chosen, mut peer) = chosen.ok_or_else(|| {
             let health = service.map(upstreams::Service::health);
             Error::explain(HTTPStatus(503), health.unwrap_or_default().to_string())
         })?;
         if request::is_websocket(session.req_header()) && chosen.protocol != Protocol::Http2 {
-            chosen.as_tunnel();
+            chosen.as_tunnel(&mut peer);
         }
-        let mut peer = Box::new(chosen.peer.clone());
         if chosen.protocol != Protocol::Http1 && !session.is_body_empty() {
             if !request::is_small(session.req_header()) {
                 let timeout = peer.options.read_timeout.take();
@@ -168,7 +167,7 @@ impl ProxyHttp for Proxy {
         }
         context.record.server = Some(chosen.server.name.clone());
         context.chosen = Some(chosen);
-        Ok(peer)
+        Ok(Box::new(peer))
     }
 
     async fn upstream_request_filter(

@@ -65,7 +65,6 @@ pub(crate) struct Server {
 /// The server for one attempt of a request.
 pub(crate) struct Chosen {
     pub(crate) server: Arc<Server>,
-    pub(crate) peer: HttpPeer,
     pub(crate) protocol: Protocol,
 }
 
@@ -145,7 +144,7 @@ impl Service {
     }
 
     /// The next healthy address, except for these.
-    pub(crate) fn choose(&self, except: &[SocketAddr]) -> Option<Chosen> {
+    pub(crate) fn choose(&self, except: &[SocketAddr]) -> Option<(Chosen, HttpPeer)> {
         let select = |avoided: &[SocketAddr]| {
             self.servers.select_with(b"", 256, |backend, healthy| {
                 let address = &backend.addr;
@@ -160,11 +159,8 @@ impl Service {
         let backend = backend?;
         let server = server_of(&backend)?;
         let peer = server.peer_at(&backend);
-        Some(Chosen {
-            protocol: server.protocol,
-            server,
-            peer,
-        })
+        let protocol = server.protocol;
+        Some((Chosen { server, protocol }, peer))
     }
 
     /// No connection could be made to this address.
@@ -196,10 +192,10 @@ impl Drop for Service {
 
 impl Chosen {
     /// For WebSocket, which pingora has over HTTP/1.1 only. Its connections are kept apart from all others.
-    pub(crate) fn as_tunnel(&mut self) {
-        self.peer.options.custom_l4 = Some(Arc::new(WriteFirst));
-        self.peer.options.set_http_version(1, 1);
-        self.peer.group_key += 1;
+    pub(crate) fn as_tunnel(&mut self, peer: &mut HttpPeer) {
+        peer.options.custom_l4 = Some(Arc::new(WriteFirst));
+        peer.options.set_http_version(1, 1);
+        peer.group_key += 1;
         self.protocol = Protocol::Http1;
     }
 }
@@ -299,7 +295,7 @@ mod tests {
         let service = start(&upstream("\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"")).await;
         let chosen = |except: &[SocketAddr]| {
             let chosen = service.choose(except);
-            chosen.map(|chosen| chosen.peer._address)
+            chosen.map(|(_, peer)| peer._address)
         };
         let [one, two] = [chosen(&[]).unwrap(), chosen(&[]).unwrap()];
         assert_ne!(one, two);
@@ -331,7 +327,7 @@ mod tests {
         let settings = upstream("\"http://127.0.0.1:80\"");
         let group = async || {
             let service = start(&settings).await;
-            service.choose(&[]).unwrap().peer.group_key
+            service.choose(&[]).unwrap().1.group_key
         };
         assert_ne!(group().await, group().await);
     }

@@ -1,6 +1,6 @@
 //! Health and readiness.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use axum::Router;
 use axum::routing::get;
@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::servers::Redis;
 use crate::support::{Gateway, PUBLIC_URL, Parties, Started, until};
 
 const LISTENERS: &str = r#"
@@ -137,44 +138,19 @@ async fn a_missing_issuer_is_named_in_each_form_of_the_setting() {
     }
 }
 
-/// It is killed when it is dropped.
-struct Redis(Child);
-
-impl Redis {
-    fn start(port: u16) -> Self {
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args([
-                "--maxmemory-policy",
-                "noeviction",
-                "--port",
-                &port.to_string(),
-            ])
-            .stdout(Stdio::null())
-            .spawn();
-        Self(process.expect("redis-server: on Debian, apt-get install redis-server"))
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn redis_is_needed() {
-    let port = free_port().await;
-    let dpop = format!("start_timeout_seconds = 0\nredis.url = \"redis://127.0.0.1:{port}\"");
+    let mut redis = Redis::start();
+    redis.kill();
+    let dpop = format!("start_timeout_seconds = 0\nredis.url = \"{}\"", redis.url());
     let gateway = Gateway::with_dpop(&Parties::new(), &dpop, LISTENERS).start();
     let body = becomes(&gateway, 503).await;
     assert_eq!(body["missing"][0]["what"], "redis", "{body}");
-    let redis = Redis::start(port);
+    redis.restart();
     becomes(&gateway, 200).await;
-    drop(redis);
+    redis.kill();
     becomes(&gateway, 503).await;
-    let _redis = Redis::start(port);
+    redis.restart();
     becomes(&gateway, 200).await;
 }
 

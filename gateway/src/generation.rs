@@ -1,9 +1,11 @@
 //! All that a configuration gives. A reload replaces it as a whole.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tower_dpop::settings::{Parts, Settings};
+use tower_dpop::tokens::KeySource as _;
 
 use crate::certificates::Certificates;
 use crate::config::{ConfigError, Document};
@@ -57,13 +59,26 @@ impl Generation {
         } else {
             None
         };
-        Ok(Self {
+        let generation = Self {
             certificates,
             replays_policy,
             policy: Policy::new(&document, &parts.verifier)?,
             upstreams: Upstreams::new(&document).await?,
             parts: Arc::new(parts),
             document,
-        })
+        };
+        generation.fetch_keys();
+        Ok(generation)
+    }
+
+    /// The keys of issuers that are not there yet. Otherwise the first requests would wait for them, and the log would not say
+    /// before that an issuer is unreachable.
+    fn fetch_keys(&self) {
+        let now = SystemTime::now().into();
+        for keys in self.parts.keys.iter().cloned() {
+            if keys.status().keys == 0 {
+                tokio::spawn(async move { keys.key_set(now).await });
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 
 use crate::servers::Redis;
-use crate::support::{Gateway, Parties, Program, Service};
+use crate::support::{Gateway, Parties, Program, Service, until};
 
 fn configuration(service: &str) -> String {
     format!(
@@ -102,6 +102,25 @@ async fn an_issuer_may_be_unreachable_at_the_start_and_later() {
     program.edit("public_url = ", "realm = \"orders\"\npublic_url = ");
     program.reload();
     assert_eq!(status(&parties, &program).await, 200);
+}
+
+/// Without a request, and without a question about readiness.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_fetched_at_the_start() {
+    let (parties, service) = (Parties::new(), Service::start().await);
+    let issuer = Issuer::start(&parties).await;
+    let gateway = Gateway::new(&parties, &configuration(&service.url));
+    let file = gateway.folder.path().join("jwks.json");
+    let program = Program::start(gateway.edited(
+        &format!("jwks_file = {file:?}"),
+        &format!("jwks_url = \"{}\"\ninsecure_http = true", issuer.url),
+    ));
+    until("the log has the outage", async || {
+        let log = program.log();
+        log.contains("the issuer's keys could not be fetched")
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

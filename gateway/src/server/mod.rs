@@ -217,7 +217,7 @@ fn log_reload(path: &Path, reloaded: Result<Vec<String>, String>) {
         Err(error) => tracing::error!(
             file = %path.display(),
             %error,
-            "reload failed: the configuration before stays in use"
+            "reload failed: the previous configuration stays in use"
         ),
     }
 }

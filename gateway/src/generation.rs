@@ -75,8 +75,9 @@ impl Generation {
     /// before that an issuer is unreachable.
     fn fetch_keys(&self) {
         let now = SystemTime::now().into();
-        for keys in self.parts.keys.iter().cloned() {
+        for keys in &self.parts.keys {
             if keys.status().keys == 0 {
+                let keys = keys.clone();
                 tokio::spawn(async move { keys.key_set(now).await });
             }
         }

@@ -53,7 +53,7 @@ fn read(place: &str, tls: &Tls) -> Result<CertifiedKey, ConfigError> {
         }
     };
     if chain.is_empty() {
-        let problem = "expected certificates in PEM, that of the server first".to_owned();
+        let problem = "expected certificates in PEM, the server's own first".to_owned();
         return Err(fault("certificate_file", &tls.certificate_file, problem));
     }
     let key = PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|error| {

@@ -75,7 +75,7 @@ fn certificate(tls: Option<&Tls>, setting: &str, report: &mut Report) {
         Ok(_) => return,
         Err(Error::InconsistentKeys(_)) => (
             "key_file",
-            "is not the key of the first certificate in certificate_file".to_owned(),
+            "does not belong to the first certificate in certificate_file".to_owned(),
         ),
         Err(Error::InvalidCertificate(error)) => (
             "certificate_file",
@@ -83,7 +83,7 @@ fn certificate(tls: Option<&Tls>, setting: &str, report: &mut Report) {
         ),
         Err(_) => (
             "key_file",
-            "its key is of no kind that is supported: expected RSA, ECDSA or Ed25519".to_owned(),
+            "the type of the key is not supported: expected RSA, ECDSA or Ed25519".to_owned(),
         ),
     };
     report.error(format!("{setting}.{member}"), problem);

@@ -180,7 +180,9 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Boolean(value) => visitor.visit_bool(*value),
             Value::List(nodes) => visitor.visit_seq(List(nodes.iter().enumerate())),
             Value::Number(value) => visitor.visit_i64(*value),
-            Value::Other(found) => Err(Fault::custom(format_args!("no setting is {found}"))),
+            Value::Other(found) => Err(Fault::custom(format_args!(
+                "found {found}, which no setting accepts"
+            ))),
             Value::Removed => visitor.visit_unit(),
             Value::Table(members) => visitor.visit_map(Table {
                 members: members.iter(),

@@ -83,7 +83,7 @@ fn describe() {
     describe_gauge!(
         CONFIG_LOADED,
         Unit::Seconds,
-        "When the present configuration was loaded"
+        "When the current configuration was loaded"
     );
     describe_gauge!(BUILD_INFO, Unit::Count, "The version, as a label");
 }
@@ -98,7 +98,7 @@ pub(crate) fn render(generation: &Generation) -> String {
     // Not by the recorder: it would go on to report an upstream that a reload has removed.
     let _ = writeln!(
         text,
-        "# HELP {HEALTHY_SERVERS} Servers of an upstream that requests can be sent to\n# TYPE {HEALTHY_SERVERS} gauge"
+        "# HELP {HEALTHY_SERVERS} Addresses of an upstream that requests can be sent to\n# TYPE {HEALTHY_SERVERS} gauge"
     );
     // Names of upstreams have no character that would be escaped in a label.
     for (upstream, health) in generation.upstreams.health() {

@@ -179,7 +179,7 @@ fn refused(found: &Found) -> Response<String> {
         Found::Ambiguous => problem(
             StatusCode::BAD_REQUEST,
             "path_ambiguous",
-            "servers read this path in different ways, which lead to different routes",
+            "servers read this path in different ways, which match different routes",
         ),
         Found::Malformed => problem(
             StatusCode::BAD_REQUEST,

@@ -73,7 +73,7 @@ fn check_public(route: &Route) -> Result<(), ConfigError> {
     if requires {
         return Err(ConfigError {
             place: format!("route {}: access", route.path),
-            problem: "no token is looked at where access is public, so scopes, any_scope, acr_values and max_age_seconds \
+            problem: "with access = \"public\", tokens are not checked, so scopes, any_scope, acr_values and max_age_seconds \
                       would have no effect"
                 .to_owned(),
         });
@@ -91,13 +91,13 @@ fn accept(identity: &IdentityFields, request: &Request<String>) -> Response<Stri
         Err(Inexpressible { claim }) => {
             tracing::error!(
                 claim,
-                "request not passed on: its header field cannot express the value of the claim (encoding and unrepresentable in \
-                 [[identity]])"
+                "request rejected: the header field cannot express the value of the claim; change encoding or unrepresentable in \
+                 [[identity]]"
             );
             problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "claim_unrepresentable",
-                "the service cannot be told of a claim of the access token",
+                "a claim of the access token cannot be passed to the service",
             )
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn fault(request: &RequestHeader) -> Option<Malformed> {
     let is_list = |value: &HeaderValue| value.as_bytes().contains(&b',');
     // pingora accepts the same length twice, and passes on both.
     if lengths.iter().count() > 1 || lengths.iter().any(is_list) || codings.iter().count() > 1 {
-        let detail = "the length of the body is written twice";
+        let detail = "the length of the body is given twice";
         return malformed(StatusCode::BAD_REQUEST, "length_twice", detail);
     }
     // pingora decodes `chunked` and would forget all others.

@@ -152,7 +152,7 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
                 None
             }
             Err(_) => {
-                tracing::debug!(%peer, "TLS handshake not made in time");
+                tracing::debug!(%peer, "TLS handshake timed out");
                 None
             }
         }

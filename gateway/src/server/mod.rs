@@ -90,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "panic: a fault of dpop-gateway, please report it");
+        tracing::error!(place, "panic: a bug in dpop-gateway, please report it");
     }));
 }
 
@@ -125,7 +125,7 @@ async fn serve(
     let generation = tokio::select! {
         built = Generation::build(document, None) => built.map_err(|error| error.to_string())?,
         // Redis and issuers may be waited for.
-        () = signals.stop.told() => return Err("told to stop before it could serve".to_owned()),
+        () = signals.stop.told() => return Err("stopped by a signal before it could serve".to_owned()),
     };
     operations::metrics::configured();
     let current: Current = Arc::new(ArcSwap::from_pointee(generation));
@@ -133,7 +133,7 @@ async fn serve(
     match predecessor {
         // It tells systemd, and ends.
         Some(predecessor) => predecessor.respond_ready().map_err(|_| {
-            "the process before was told to stop, so this one does not take over".to_owned()
+            "the previous process was told to stop, so this one does not take over".to_owned()
         })?,
         None => systemd::ready(),
     }
@@ -169,7 +169,7 @@ async fn run(
             tracing::info!("upgrade: starting the new process");
             match program.start_again(listeners.sockets()).await {
                 Ok(id) => return id,
-                Err(error) => tracing::error!(%error, "upgrade failed: this process goes on"),
+                Err(error) => tracing::error!(%error, "upgrade failed: this process continues"),
             }
         }
         std::future::pending().await
@@ -198,7 +198,7 @@ async fn run(
     };
     tokio::select! {
         left = listeners.drain(limit) => log_end(left, limit),
-        () = told_again => tracing::warn!("stopped at once, as told by a second signal"),
+        () = told_again => tracing::warn!("stopped at once by a second signal"),
     }
 }
 
@@ -217,7 +217,7 @@ fn log_reload(path: &Path, reloaded: Result<Vec<String>, String>) {
         Err(error) => tracing::error!(
             file = %path.display(),
             %error,
-            "reload failed: the configuration before stays in use"
+            "reload failed: the previous configuration stays in use"
         ),
     }
 }
@@ -229,7 +229,7 @@ fn log_end(left: usize, limit: Duration) {
         tracing::warn!(
             left,
             drain_seconds = limit.as_secs(),
-            "stopped: connections that have not ended in time are cut"
+            "stopped: closing connections that have not ended in time"
         );
     }
 }
@@ -237,7 +237,7 @@ fn log_end(left: usize, limit: Duration) {
 fn log_upgrade(current: &Current, id: u32) {
     tracing::info!(
         process = id,
-        "upgrade: the new process serves, and this one ends"
+        "upgrade: the new process serves, and this one stops"
     );
     let parts = &current.load().parts;
     if parts.redis.is_none() && parts.nonces.is_none() {

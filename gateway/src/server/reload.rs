@@ -21,7 +21,7 @@ pub(crate) async fn reload(current: &Current, path: &Path) -> Result<Vec<String>
         let generation = runtime.block_on(Generation::build(document, Some(&previous)));
         Ok((generation.map_err(|error| error.to_string())?, unchangeable))
     });
-    let panicked = |_| "reading it has failed: see the log above".to_owned();
+    let panicked = |_| "a panic while it was read: see the log above".to_owned();
     let (generation, unchangeable) = built.await.map_err(panicked).flatten()?;
     current.store(Arc::new(generation));
     Ok(unchangeable)

@@ -10,7 +10,7 @@ pub(crate) fn ready() {
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "no reload is reported to systemd"),
+        Err(error) => tracing::warn!(%error, "cannot report the reload to systemd"),
     }
 }
 
@@ -25,6 +25,6 @@ pub(crate) fn stopping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd cannot be told about the state of the process (NOTIFY_SOCKET)");
+        tracing::warn!(%error, "cannot report the state of the process to systemd (NOTIFY_SOCKET)");
     }
 }

@@ -147,7 +147,7 @@ impl Inherited {
             RecvFlags::CMSG_CLOEXEC,
         );
         let message = message.map_err(|_| {
-            let problem = "--upgrade is for a process that another dpop-gateway starts: send SIGUSR2 to that one";
+            let problem = "--upgrade is only for processes that dpop-gateway starts itself: send SIGUSR2 to the running one";
             io::Error::other(problem)
         })?;
         let addresses = str::from_utf8(&data[..message.bytes]).unwrap_or_default();

@@ -54,7 +54,7 @@ impl Names {
             Ok(addresses) => {
                 last.addresses = addresses.collect();
                 if std::mem::replace(&mut last.failed, false) {
-                    tracing::info!(upstream, server, "the name is resolved again");
+                    tracing::info!(upstream, server, "the name can be resolved again");
                 }
             }
             Err(error) => {

@@ -35,8 +35,7 @@ impl Trust {
             if is_set && !https {
                 return Err(ConfigError {
                     place: place(member),
-                    problem: "expected servers with https: without TLS, none is verified"
-                        .to_owned(),
+                    problem: "expected servers with https: it has no effect without TLS".to_owned(),
                 });
             }
         }

@@ -90,7 +90,7 @@ async fn a_configuration_with_an_error_changes_nothing() {
         fixture.program.signal("HUP");
         let program = &fixture.program;
         program.await_log(
-            "reload failed: the configuration before stays in use",
+            "reload failed: the previous configuration stays in use",
             number + 1,
         );
         program.await_log(said, 1);

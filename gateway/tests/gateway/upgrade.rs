@@ -101,7 +101,7 @@ async fn a_process_goes_on_if_the_new_one_cannot_start() {
         let program = &fixture.program;
         program.edit(old, new);
         program.signal("USR2");
-        program.await_log("upgrade failed: this process goes on", number + 1);
+        program.await_log("upgrade failed: this process continues", number + 1);
         let log = program.log();
         let failure = log.lines().rfind(|line| line.contains("upgrade failed"));
         assert!(failure.unwrap().contains(said), "{log}");

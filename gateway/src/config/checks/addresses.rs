@@ -16,7 +16,7 @@ pub(super) fn check(document: &Document, report: &mut Report) {
     distinct(document, report);
     for (number, listener) in document.listener.iter().enumerate() {
         let setting = format!("listener[{number}].trusted_proxies");
-        let consequence = "all clients are believed what they say about other clients";
+        let consequence = "every client can set its own X-Forwarded-* fields";
         everyone(&listener.trusted_proxies, &setting, consequence, report);
     }
     for (number, forward_auth) in document.forward_auth.iter().enumerate() {

@@ -23,7 +23,7 @@ fn routes() {
         (
             "methods = [\"POST\"]",
             "methods = [\"CONNECT\"]",
-            "route[1].methods: \"CONNECT\": no request with this method is ever sent on",
+            "route[1].methods: \"CONNECT\": requests with this method are never passed on",
         ),
         (
             "upstream = \"stock\"",

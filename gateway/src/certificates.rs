@@ -72,7 +72,7 @@ fn read(place: &str, tls: &Tls) -> Result<CertifiedKey, ConfigError> {
     })
 }
 
-/// Without what stands in the file, which may be a key.
+/// Without the content of the file, which may be a key.
 fn described(error: &pem::Error, expected: &str) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
@@ -80,7 +80,7 @@ fn described(error: &pem::Error, expected: &str) -> String {
     }
 }
 
-/// The cryptography of `tower_dpop`, too.
+/// The same cryptography as in `tower_dpop`.
 pub(crate) fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }

@@ -13,7 +13,7 @@ use crate::config::fault::{Fault, Step};
 /// A part of the document.
 #[derive(Default)]
 pub(super) struct Node {
-    /// Of its name or, in a list, of itself.
+    /// Where its name begins or, in a list, the value.
     offset: usize,
     value: Value,
 }
@@ -23,7 +23,7 @@ enum Value {
     Boolean(bool),
     List(Vec<Node>),
     Number(i64),
-    /// Of a type that no setting has.
+    /// A value of a type that no setting has.
     Other(&'static str),
     /// Its problem is reported. It is skipped, so that the next problem is found.
     #[default]

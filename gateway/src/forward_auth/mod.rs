@@ -35,7 +35,7 @@ pub(crate) fn router(current: &Current, number: usize) -> Router {
             .fallback(http_question::ask)
             .with_state(asked.clone()),
     };
-    // Outside of everything: no one else can use up a proof, or learn whether a proof is valid.
+    // The outermost layer: no one else can use up a proof, or learn whether a proof is valid.
     router.layer(from_fn_with_state(asked, only_from))
 }
 
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// A question takes it once: a reload does not change what the question meets.
+    /// A question takes it once, so a reload does not affect a running question.
     fn generation(&self) -> Arc<Generation> {
         self.current.load_full()
     }
@@ -86,7 +86,7 @@ async fn only_from(
     }
 }
 
-/// Writes the line of a question. The status is that of the decision, whatever the proxy is told.
+/// Writes the log line of a question. Its status is that of the decision, which the response to the proxy can replace.
 fn end(
     record: &Record,
     generation: &Generation,
@@ -111,7 +111,7 @@ fn bare(status: StatusCode) -> http::Response<String> {
     response
 }
 
-/// What the response of the service must have besides: CORS, and the next nonce.
+/// The fields to add to the response of the service: CORS, and the next nonce.
 fn for_response(passed: &Passed) -> HeaderMap {
     let mut fields = passed.cors.clone();
     if let Some(nonce) = &passed.nonce {
@@ -122,7 +122,7 @@ fn for_response(passed: &Passed) -> HeaderMap {
 }
 
 /// The fields of the client's request that must not reach the service: its credentials, and the fields that the service could
-/// take for ours. Those that the gateway sets are not among them: the proxy replaces them.
+/// take for identity fields. The fields that the gateway sets are not listed, because the proxy replaces them.
 fn unwanted(
     asked: &ForwardAuth,
     passed: &Passed,

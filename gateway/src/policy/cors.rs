@@ -1,4 +1,4 @@
-//! The CORS layer, which is around all others: it responds to preflights, and adds its fields to every response.
+//! The CORS layer, the outermost one: it responds to preflights, and adds CORS fields to every response.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn origins(texts: &[String]) -> Result<AllowOrigin, ConfigError> {
     Ok(AllowOrigin::list(origins))
 }
 
-/// A wildcard would not cover `Authorization`, and is none of these.
+/// Rejects `*`, which would not cover `Authorization`.
 fn parsed<T>(
     member: &str,
     expected: &str,

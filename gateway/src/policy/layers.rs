@@ -1,4 +1,4 @@
-//! The layers of `tower_dpop` around a route: they decide.
+//! The layers of `tower_dpop` around a route, which decide about its requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::{Access, ConfigError, Route};
 use crate::policy::identity::{IdentityFields, Inexpressible};
 use crate::policy::problem::problem;
 
-/// A service that has no request body and makes no response of its own: what it responds is the decision.
+/// A service whose response is the decision about the request. It gets no request body.
 pub(crate) type Layers = BoxCloneSyncService<Request<String>, Response<String>, Infallible>;
 
 /// In the extensions of a response: the layers have accepted the request.
@@ -64,7 +64,7 @@ pub(crate) fn around(
     Ok(BoxCloneSyncService::new(layers))
 }
 
-/// Nothing that is required of a token may look as if it were checked.
+/// Rejects requirements of tokens, which would look as if they were checked.
 fn check_public(route: &Route) -> Result<(), ConfigError> {
     let requires = route.scopes.is_some()
         || route.any_scope.is_some()

@@ -1,11 +1,11 @@
-//! Limits of time that pingora does not have.
+//! Time limits that pingora does not have.
 //!
-//! - It gives a client time for each part of a header, and no limit for the whole.
-//! - It waits without a limit for the first bytes of a connection.
-//! - Over HTTP/2, it gives a service time from the request's header to the response's, and does not see that the body of the
-//!   request makes progress meanwhile.
+//! - It limits the time for each part of a header, but not for the whole header.
+//! - It does not limit the time for the first bytes of a connection.
+//! - Over HTTP/2, it limits the time from the header of the request to the header of the response, even while the body of the
+//!   request makes progress.
 //!
-//! If such a limit passes, the request is dropped without a response: a stream of HTTP/2 is reset, a connection of HTTP/1.1 is
+//! If such a limit is exceeded, the request is dropped without a response: a stream of HTTP/2 is reset, a connection of HTTP/1.1 is
 //! closed.
 
 use std::future::pending;
@@ -26,9 +26,9 @@ use crate::proxy::Proxy;
 
 /// The connections to one listener.
 pub(crate) struct BoundedConnections {
-    /// With TLS, the handshake says which version of HTTP follows.
+    /// Also for HTTP/2 over TLS, where the handshake chooses the version.
     http1: Arc<Bounded>,
-    /// Without TLS.
+    /// For HTTP/2 without TLS.
     http2: Arc<Bounded>,
 }
 
@@ -142,7 +142,7 @@ pub(super) struct Limit(Arc<watch::Sender<Option<(Instant, Waiting)>>>);
 type Waiting = Option<Arc<str>>;
 
 impl Limit {
-    /// That of the current task.
+    /// The limit of the current task.
     ///
     /// # Panics
     ///
@@ -151,7 +151,7 @@ impl Limit {
         LIMIT.get()
     }
 
-    /// From now on.
+    /// Starts the limit now.
     pub(super) fn set(&self, duration: Duration, waiting: Waiting) {
         self.0
             .send_replace(Some((Instant::now() + duration, waiting)));

@@ -13,18 +13,18 @@ use crate::proxy::bounded::Limit;
 use crate::upstreams::Chosen;
 
 pub(crate) struct Context {
-    /// A reload does not change what a request meets.
+    /// A reload does not affect a running request.
     pub(crate) generation: Arc<Generation>,
     /// For the log and the metrics.
     pub(super) record: Record,
-    /// `None`: it has not passed.
+    /// `None`: the policy has not accepted the request.
     pub(super) passed: Option<Passed>,
     /// The server of the last attempt.
     pub(super) chosen: Option<Chosen>,
     /// The addresses to which no connection could be made.
     pub(super) unreachable: Vec<SocketAddr>,
     pub(super) limit: Limit,
-    /// The timeout of this service, if pingora's does not fit. Then `limit` is set again whenever something is read.
+    /// The read timeout of this service, where pingora's own cannot be used. Then each progress restarts `limit`.
     read_timeout: Option<(Duration, Arc<str>)>,
     /// The process does not end before the request.
     _running: TaskTrackerToken,
@@ -55,7 +55,7 @@ impl Context {
         self.passed.as_ref()?.route.settings.upstream.as_deref()
     }
 
-    /// Instead of pingora, which has this timeout.
+    /// Sets a read timeout that replaces pingora's own.
     pub(super) fn limit_reads(&mut self, timeout: Option<Duration>) {
         let upstream = self.upstream().unwrap_or_default();
         self.read_timeout = timeout.map(|timeout| (timeout, Arc::from(upstream)));

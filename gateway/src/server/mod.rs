@@ -78,7 +78,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let path = &arguments.config;
     let served = runtime.block_on(serve(path, document, inherited, predecessor.as_ref()));
-    // Requests that have not ended in time are not waited for any more.
+    // Requests that have not ended in time are dropped.
     runtime.shutdown_background();
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -124,20 +124,20 @@ async fn serve(
     }
     let generation = tokio::select! {
         built = Generation::build(document, None) => built.map_err(|error| error.to_string())?,
-        // Redis and issuers may be waited for.
+        // Building can wait for Redis and issuers.
         () = signals.stop.told() => return Err("stopped by a signal before it could serve".to_owned()),
     };
     operations::metrics::configured();
     let current: Current = Arc::new(ArcSwap::from_pointee(generation));
     let (listeners, line) = listeners::start(&current, inherited)?;
     match predecessor {
-        // It tells systemd, and ends.
+        // The previous process tells systemd about this one, and ends.
         Some(predecessor) => predecessor.respond_ready().map_err(|_| {
             "the previous process was told to stop, so this one does not take over".to_owned()
         })?,
         None => systemd::ready(),
     }
-    // No one may read it.
+    // Standard output may be closed.
     let _ = writeln!(io::stdout(), "{line}");
     run(path, &program, &current, listeners, signals).await;
     Ok(())
@@ -185,7 +185,7 @@ async fn run(
             systemd::main_process(id);
             listeners.leave_operations();
             log_upgrade(current, id);
-            // The first one may be meant for the service, all of whose processes get it.
+            // The first one may be meant for the service as a whole: then all of its processes get it.
             2
         }
         () = reloads => unreachable!("waits for signals forever"),

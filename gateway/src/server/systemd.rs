@@ -1,4 +1,4 @@
-//! What systemd is told (`Type=notify-reload`). Without `NOTIFY_SOCKET`, nothing.
+//! Reports the state of the process to systemd (`sd_notify`). Without `NOTIFY_SOCKET`, nothing is reported.
 
 use sd_notify::NotifyState;
 
@@ -6,7 +6,7 @@ pub(crate) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// [`ready`] has to follow.
+/// To be followed by [`ready`].
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -14,7 +14,8 @@ pub(crate) fn reloading() {
     }
 }
 
-/// From now on, the service is this process. Told by the one before, whose end then does not matter.
+/// From now on, the process with this id is the main one. Reported by the previous process, whose end then does not end the
+/// service.
 pub(crate) fn main_process(id: u32) {
     tell(&[NotifyState::MainPid(id)]);
 }

@@ -1,4 +1,4 @@
-//! What a server's certificate is verified with, and the certificate of the gateway.
+//! The roots that verify a server's certificate, and the gateway's own certificate (mutual TLS).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Trust {
 
 fn roots_in(place: &str, file: &Path) -> Result<Arc<CaType>, ConfigError> {
     let certificates = certificates_in(place, file)?;
-    // pingora takes what it is given for certificates, so they are checked before.
+    // pingora does not check that these are certificates.
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
         let added = store.add(certificate.clone());
@@ -74,7 +74,7 @@ fn client_certificate(place: &str, files: &Tls) -> Result<Arc<CertKey>, ConfigEr
     let file = &files.key_file;
     let key = PrivateKeyDer::from_pem_file(file)
         .map_err(|error| fault(place, file, &unreadable(&error, "a private key")))?;
-    // pingora takes what it is given for a certificate and its key, so they are checked before.
+    // pingora does not check that these are a certificate and its key.
     ClientConfig::builder()
         .with_root_certificates(RootCertStore::empty())
         .with_client_auth_cert(chain.clone(), key.clone_key())

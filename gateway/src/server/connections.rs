@@ -23,8 +23,8 @@ use crate::server::stream::TcpConnection;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of `client_timeout_seconds`.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long connections without a request stay open when the process stops. A client that has just sent a request on one of them gets its
-/// response, with `Connection: close`. If they were closed at once, this request would fail (RFC 9112 section 9.5).
+/// How long connections without a request stay open when the process stops. A client that has just sent a request on one of them
+/// gets its response, with `Connection: close`. If they were closed at once, this request would fail (RFC 9112 section 9.5).
 const IDLE_AT_THE_END: Duration = Duration::from_secs(2);
 /// After an error of the process, such as too many open files: meanwhile, other connections may end.
 const PAUSE: Duration = Duration::from_secs(1);

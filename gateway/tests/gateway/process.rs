@@ -256,7 +256,12 @@ async fn requests_end_with_the_drain_time_or_a_second_signal() {
             1,
             "closing connections that have not ended in time",
         ),
-        ("a second signal", 3600, 2, "as told by a second signal"),
+        (
+            "a second signal",
+            3600,
+            2,
+            "stopped at once by a second signal",
+        ),
     ] {
         let (parties, service) = (Parties::new(), Halves::start());
         let config = configuration(&service.url, "");

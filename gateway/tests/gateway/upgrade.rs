@@ -122,7 +122,7 @@ async fn the_argument_of_a_new_process_is_not_for_operators() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("send SIGUSR2 to that one"), "{said}");
+    assert!(said.contains("send SIGUSR2 to the running one"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

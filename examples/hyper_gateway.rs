@@ -1,4 +1,4 @@
-//! A small reverse proxy, for those who build their own: hyper serves, the layer decides, hyper-util's client passes on.
+//! A small reverse proxy, for those who build their own: hyper serves, the layer decides, and hyper-util's client forwards.
 //!
 //! ```sh
 //! cargo run --example hyper_gateway -- https://as.example.com https://api.example.com http://127.0.0.1:3000
@@ -6,10 +6,10 @@
 //! ```
 //!
 //! The arguments are the issuer, the audience of its tokens, and the service. The service gets accepted requests without
-//! token and proof, and with the subject in `X-Auth-Subject`. It must be reachable through this proxy only.
+//! the token and the proof, and with the subject in `X-Auth-Subject`. It must be reachable through this proxy only.
 //!
 //! `dpop-gateway`, the package `gateway/` of the repository, is the finished program. This example has no TLS, HTTP/2,
-//! WebSocket, timeouts, `X-Forwarded-*`, nor retries on stale connections (502), and a subject must be visible ASCII (500).
+//! WebSocket, timeouts, `X-Forwarded-*`, or retries on stale connections (502), and a subject must be visible ASCII (500).
 
 use std::{convert::Infallible, env, error::Error, time::Duration};
 

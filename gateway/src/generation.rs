@@ -1,4 +1,4 @@
-//! All that a configuration gives. A reload replaces it as a whole.
+//! What is built from a configuration. A reload replaces all of it at once.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,21 +12,21 @@ use crate::config::{ConfigError, Document};
 use crate::policy::Policy;
 use crate::upstreams::Upstreams;
 
-/// The present one. A request takes it once, and keeps it until it ends.
+/// The current generation. A request takes it once, and keeps it until the request ends.
 pub(crate) type Current = Arc<ArcSwap<Generation>>;
 
 pub(crate) struct Generation {
     pub(crate) document: Document,
     pub(crate) parts: Arc<Parts>,
     pub(crate) policy: Policy,
-    /// The same without the use of a `jti`, if a `[[forward_auth]]` has `insecure_replays`.
+    /// The same policy, but each `jti` can be used again. For each `[[forward_auth]]` with `insecure_replays`.
     pub(crate) replays_policy: Option<Policy>,
     pub(crate) upstreams: Upstreams,
     pub(crate) certificates: Certificates,
 }
 
 impl Generation {
-    /// Builds all of it. A used proof stays used: the verifier takes over what the one of the previous generation knows.
+    /// The new verifier takes over the replay store of the previous one, so a used proof stays used.
     pub(crate) async fn build(
         document: Document,
         previous: Option<&Self>,

@@ -7,9 +7,9 @@ mod config;
 mod policy;
 /// Which server of a service is next?
 mod upstreams;
-/// With which certificates are clients met?
+/// Which certificates do clients see?
 mod certificates;
-/// What does a configuration give, until a reload replaces it?
+/// What is built from a configuration, until a reload replaces it?
 mod generation;
 /// What do operators see?
 mod operations;

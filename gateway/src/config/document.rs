@@ -22,7 +22,7 @@ pub(crate) struct Document {
     pub(crate) upstream: BTreeMap<String, Upstream>,
     #[serde(default)]
     pub(crate) route: Vec<Route>,
-    /// The header fields in which services learn of the client.
+    /// The header fields that tell services who the client is.
     #[serde(default)]
     pub(crate) identity: Vec<IdentityField>,
     pub(crate) cors: Option<Cors>,
@@ -43,8 +43,8 @@ pub(crate) struct Listener {
     /// Proxies in front, whose `X-Forwarded-*` and `Forwarded` are passed on.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<IpNet>,
-    /// How long a client may take for the header of a request, may send nothing of its body and read nothing of the response,
-    /// and may keep a connection without a request.
+    /// Four limits: how long a client may take to send the header of a request, send nothing of the body, read nothing of the
+    /// response, and keep a connection without a request.
     #[serde(default = "defaults::client_timeout")]
     pub(crate) client_timeout_seconds: u64,
 }
@@ -65,10 +65,10 @@ pub(crate) struct ForwardAuth {
     pub(crate) asked_by: AskedBy,
     /// The networks from which they ask. Others get 403.
     pub(crate) from: Vec<IpNet>,
-    /// The `path_prefix` of Envoy's HTTP filter, which needs one.
+    /// The `path_prefix` of Envoy's HTTP filter.
     pub(crate) path_prefix: Option<String>,
-    /// Accepts each proof as often as it is sent, and leaves the credentials in the request: for a gate in front of services that
-    /// check proofs again.
+    /// Accepts a proof more than once, and leaves the credentials in the request: for a gate in front of services that check
+    /// proofs again.
     #[serde(default)]
     pub(crate) insecure_replays: bool,
 }
@@ -95,7 +95,7 @@ pub(crate) struct Upstream {
     pub(crate) servers: Vec<String>,
     #[serde(default)]
     pub(crate) protocol: Protocol,
-    /// The authorities that its certificate may be from, instead of those of the system.
+    /// The certificate authorities that are trusted for its certificate, instead of those of the system.
     pub(crate) roots_file: Option<PathBuf>,
     /// The certificate of the gateway (mutual TLS).
     pub(crate) client_certificate: Option<Tls>,
@@ -111,8 +111,8 @@ pub(crate) struct Upstream {
     /// How long the service may read nothing of a request.
     #[serde(default = "defaults::read_timeout")]
     pub(crate) write_timeout_seconds: u64,
-    /// How long a connection is kept for other requests. Shorter than the service keeps it: a POST that meets the end of a
-    /// connection is not repeated, and its client gets 502.
+    /// How long an unused connection is kept. It should be shorter than at the service: a POST on a connection that the service
+    /// has closed is not repeated, and its client gets 502.
     #[serde(default = "defaults::idle_timeout")]
     pub(crate) idle_timeout_seconds: u64,
 }
@@ -137,18 +137,18 @@ pub(crate) struct HealthCheck {
     pub(crate) interval_seconds: u64,
 }
 
-/// What a path requires, and which service it is of.
+/// What a path requires, and the service that serves it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 pub(crate) struct Route {
-    /// The path and all below it: `/orders` is also `/orders/1`, not `/ordersheet`. The longest path decides. A request whose
-    /// path servers read in different ways gets 400, if these are of different routes.
+    /// The path and all below it: `/orders` matches `/orders/1`, but not `/ordersheet`. The longest path applies. If servers could
+    /// read the path of a request in different ways that match different routes, the request gets 400.
     pub(crate) path: String,
     /// Only this path, and none below it.
     #[serde(default)]
     pub(crate) exact: bool,
-    /// Empty: all. `GET` is also `HEAD`. Other methods get 405, unless another route with the same path has them.
+    /// Empty: all. `GET` includes `HEAD`. Other methods get 405, unless another route with the same path has them.
     #[serde(default)]
     pub(crate) methods: Vec<String>,
     /// Needed by listeners, not by forward authentication.
@@ -177,14 +177,14 @@ pub(crate) struct Route {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Access {
-    /// Only DPoP, or what `[dpop]` allows besides.
+    /// DPoP, and what `[dpop]` allows in addition.
     #[default]
     Dpop,
     /// Also unbound tokens under the Bearer scheme.
     AllowBearer,
-    /// Also tokens whose binding another layer checks.
+    /// Also tokens that are bound to something other than a DPoP key: the service must check this binding.
     InsecureUncheckedCnf,
-    /// No token is looked at. The service gets `Authorization` and `DPoP` as they are, and no identity fields.
+    /// Tokens are not checked. The service gets `Authorization` and `DPoP` as they are, and no identity fields.
     Public,
 }
 

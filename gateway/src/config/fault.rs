@@ -115,7 +115,7 @@ impl Error for Fault {
     }
 }
 
-/// What a type of Rust is in the document.
+/// The name of a Rust type in terms of the document.
 fn named(expected: &dyn Expected) -> String {
     match expected.to_string().as_str() {
         "u16" | "u32" | "u64" | "usize" => "a whole number".to_owned(),

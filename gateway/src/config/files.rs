@@ -111,7 +111,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// No text has the path, because it may be the key itself, in the wrong place.
+/// The errors do not show the path, because it may be the key itself, in the wrong place.
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let pem = read(path)
         .map_err(|problem| format!("{problem}: expected the path of a file with the key"))?;
@@ -130,7 +130,7 @@ pub(crate) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     Ok(certificates)
 }
 
-/// The problem with a file, and its path, unless that is the content of a file.
+/// The problem with a file, and its path, unless the "path" is the content of a file.
 fn named(path: &Path, problem: &str) -> String {
     let text = path.to_string_lossy();
     if text.contains(['\n', '\r']) || text.contains("-----") {

@@ -1,4 +1,4 @@
-//! Names that are not known.
+//! Suggestions for unknown names.
 
 /// What is expected instead of an unknown name.
 pub(super) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {

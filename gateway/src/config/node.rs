@@ -13,7 +13,7 @@ use crate::config::fault::{Fault, Step};
 /// A part of the document.
 #[derive(Default)]
 pub(super) struct Node {
-    /// Of its name or, in a list, of itself.
+    /// Where its name begins or, in a list, the value.
     offset: usize,
     value: Value,
 }
@@ -23,7 +23,7 @@ enum Value {
     Boolean(bool),
     List(Vec<Node>),
     Number(i64),
-    /// Of a type that no setting has.
+    /// A value of a type that no setting has.
     Other(&'static str),
     /// Its problem is reported. It is skipped, so that the next problem is found.
     #[default]
@@ -180,7 +180,9 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Boolean(value) => visitor.visit_bool(*value),
             Value::List(nodes) => visitor.visit_seq(List(nodes.iter().enumerate())),
             Value::Number(value) => visitor.visit_i64(*value),
-            Value::Other(found) => Err(Fault::custom(format_args!("no setting is {found}"))),
+            Value::Other(found) => Err(Fault::custom(format_args!(
+                "found {found}, which no setting accepts"
+            ))),
             Value::Removed => visitor.visit_unit(),
             Value::Table(members) => visitor.visit_map(Table {
                 members: members.iter(),

@@ -30,7 +30,7 @@ impl Checked {
     }
 }
 
-/// After so many problems, the rest of the file is not looked at.
+/// After this many problems, the rest of the file is not checked.
 const MAX_PROBLEMS: usize = 50;
 
 /// Reads and checks a file, and the files that it refers to. No server is contacted, and no name is resolved.
@@ -75,7 +75,7 @@ fn read(report: &mut Report) -> Option<Document> {
     report.tree = Node::of_document(table.get_ref());
     dpop(report);
     let mut document = settings(report)?;
-    // The gateway starts while an issuer or Redis is unreachable: it says in its health checks that it is not ready.
+    // The gateway starts while an issuer or Redis is unreachable. Its health check reports that it is not ready.
     let start_timeout = document.dpop.entry("start_timeout_seconds");
     start_timeout.or_insert(toml::Value::Integer(0));
     Some(document)
@@ -91,7 +91,7 @@ fn settings(report: &mut Report) -> Option<Document> {
             Err(fault) => fault,
         };
         let mut path = fault.path;
-        // Not if it is missing because it was removed.
+        // A setting that is missing because it was removed is reported already.
         if !removed.contains(&path) {
             report.error(fault::shown(&path), fault.problem);
         }
@@ -111,7 +111,7 @@ fn settings(report: &mut Report) -> Option<Document> {
     }
 }
 
-/// What `tower_dpop` says about its settings. Secrets and files are read, and no server is contacted.
+/// Reports what `tower_dpop` finds wrong with its settings. Secrets and files are read; no server is contacted.
 fn dpop(report: &mut Report) {
     let Some(node) = report.tree.table("dpop") else {
         return;

@@ -25,7 +25,7 @@ struct Problem {
     severity: Severity,
     /// Line and column, from 1. `None`: the file as a whole.
     position: Option<(usize, usize)>,
-    /// Its path. Empty: none.
+    /// The path of the setting. Empty: none.
     setting: String,
     text: String,
 }
@@ -63,7 +63,7 @@ impl Report {
         self.add(Severity::Warning, setting.into(), problem.into());
     }
 
-    /// An error at a byte of the text, of no setting.
+    /// An error at a byte of the text, without a setting.
     pub(super) fn error_at(&mut self, offset: usize, problem: impl Into<String>) {
         let position = position(&self.text, offset);
         self.push(

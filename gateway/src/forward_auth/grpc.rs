@@ -21,8 +21,8 @@ use crate::config::ForwardAuth;
 use crate::operations::Record;
 use crate::policy::{Decision, Passed, Policy, Question};
 
-/// The one method, and nothing else of gRPC: an error of gRPC has the status 200, with which a proxy that asks over HTTP would
-/// pass its request on.
+/// Only this method is served over gRPC. The status of a gRPC error is 200, so a proxy that asks over HTTP by mistake would pass
+/// its request on.
 pub(super) fn router(asked: Asked) -> Router {
     let check = post_service(AuthorizationServer::new(asked.clone()));
     Router::new()
@@ -110,7 +110,7 @@ fn described(http: HttpRequest) -> Option<Question> {
     Some(Question {
         method: http.method.parse().ok()?,
         uri: http_question::origin_form(&http.path)?,
-        // Only an authority in the URI would be read in another way.
+        // The version matters only for a URI with an authority, which this one never has.
         version: Version::HTTP_11,
         headers,
     })
@@ -157,13 +157,13 @@ fn denied(response: Response<String>) -> CheckResponse {
     }
 }
 
-/// For a request or a response that exists: replaces the fields of the same names, except `Vary`, to which it adds.
+/// For an existing request or response: replaces the fields of the same names, except `Vary`, to which it adds.
 fn changes(fields: &HeaderMap) -> Vec<HeaderValueOption> {
     options(fields, |name, index| index > 0 || name == VARY)
 }
 
-/// For a response that Envoy makes. It takes each field that replaces others, also the second one of a name, and no other. The
-/// length is Envoy's own.
+/// For a response that Envoy makes. Envoy uses only fields with the action to overwrite, and then keeps all of one name. It sets
+/// the length itself.
 fn whole(mut fields: HeaderMap) -> Vec<HeaderValueOption> {
     fields.remove(CONTENT_LENGTH);
     options(&fields, |_, _| false)

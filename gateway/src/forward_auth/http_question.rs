@@ -11,11 +11,11 @@ use crate::config::{AskedBy, ForwardAuth};
 use crate::operations::Record;
 use crate::policy::Question;
 
-/// A question that names no request.
+/// Why a question does not describe a request.
 enum Undescribed {
-    /// The client's method or URI is none.
+    /// The client's method or URI is malformed.
     Malformed,
-    /// The proxy is not configured as it should be: what was expected.
+    /// The proxy is misconfigured. With what was expected.
     Unexpected(String),
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn ask(
         }
     };
     let policy = generation.policy_for(settings);
-    // Only Envoy is told what to remove.
+    // The response names fields to remove only for Envoy.
     let sent = match settings.asked_by {
         AskedBy::EnvoyHttp => head.headers.clone(),
         _ => HeaderMap::new(),
@@ -56,7 +56,7 @@ pub(super) async fn ask(
     let question = Question {
         method,
         uri,
-        // Only an authority in the URI would be read in another way.
+        // The version matters only for a URI with an authority, which this one never has.
         version: Version::HTTP_11,
         headers: head.headers,
     };
@@ -103,7 +103,7 @@ fn described(
     }
 }
 
-/// Envoy asks with the method and path of the client, behind a prefix.
+/// Envoy asks with the method and path of the client; the path follows a prefix.
 fn behind_prefix(uri: &Uri, prefix: &str) -> Result<Uri, Undescribed> {
     let path = uri.path_and_query().map_or("", |path| path.as_str());
     match path.strip_prefix(prefix) {
@@ -125,7 +125,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Undescribed> 
     }
 }
 
-/// What stands behind the authority of an absolute URL. The authority is the client's `Host`, and is not believed.
+/// The path and query of an absolute URL. Its authority is the client's `Host`, which is not trusted.
 fn behind_authority(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let slash = rest.find('/')?;

@@ -1,4 +1,4 @@
-//! Decisions as responses of HTTP: the proxy passes the request on if the status is 200.
+//! Decisions as HTTP responses: the proxy passes the request on if the status is 200.
 
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
@@ -23,7 +23,7 @@ pub(super) fn of(
     }
 }
 
-/// 200, with the identity fields for the service, and fields that the proxy may add to the response of the service.
+/// 200, with the identity fields for the service, and the fields that the proxy may add to the service's response.
 fn passing(
     asked: &ForwardAuth,
     passed: Passed,
@@ -31,7 +31,7 @@ fn passing(
     sent: &HeaderMap,
 ) -> Response<String> {
     let mut response = Response::new(String::new());
-    // Envoy removes nothing by itself. nginx, Traefik and Caddy set or remove each field that they are told of.
+    // Envoy removes nothing by itself. nginx, Traefik and Caddy set or remove each field that their configuration names.
     if asked.asked_by == AskedBy::EnvoyHttp {
         let names = unwanted(asked, &passed, policy, sent);
         let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
@@ -68,7 +68,8 @@ fn for_nginx(status: StatusCode, headers: &HeaderMap) -> StatusCode {
     }
 }
 
-/// nginx before 1.23 sends one of several fields. Challenges may be in one (RFC 9110 section 11.6.1).
+/// Of several fields with this name, nginx before 1.23 sends only one. One field may have all challenges (RFC 9110 section
+/// 11.6.1).
 fn join_challenges(headers: &mut HeaderMap) {
     let challenges: Vec<_> = headers.get_all(WWW_AUTHENTICATE).iter().collect();
     if challenges.len() < 2 {

@@ -54,7 +54,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// A question takes it once: a reload does not change what the question meets.
+    /// A question takes it once, so a reload does not affect a running question.
     fn generation(&self) -> Arc<Generation> {
         self.current.load_full()
     }
@@ -93,7 +93,7 @@ async fn only_from(
     }
 }
 
-/// Writes the line of a question. The status is that of the decision, whatever the proxy is told.
+/// Writes the log line of a question. Its status is that of the decision, which the response to the proxy can replace.
 fn end(
     record: &mut Record,
     generation: &Generation,
@@ -118,7 +118,7 @@ fn bare(status: StatusCode) -> http::Response<String> {
     response
 }
 
-/// What the response of the service must have besides: CORS, and the next nonce.
+/// The fields to add to the response of the service: CORS, and the next nonce.
 fn for_response(passed: &Passed) -> HeaderMap {
     let mut fields = passed.cors.clone();
     if let Some(nonce) = &passed.nonce {
@@ -129,7 +129,7 @@ fn for_response(passed: &Passed) -> HeaderMap {
 }
 
 /// The fields of the client's request that must not reach the service: its credentials, and the fields that the service could
-/// take for ours. Those that the gateway sets are not among them: the proxy replaces them.
+/// take for identity fields. The fields that the gateway sets are not listed, because the proxy replaces them.
 fn unwanted(
     asked: &ForwardAuth,
     passed: &Passed,

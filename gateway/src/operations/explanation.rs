@@ -1,7 +1,7 @@
-//! What `tower_dpop` logs about its decision, as values for the line of the request.
+//! Collects what `tower_dpop` logs about a decision, for the log line of the request.
 //!
-//! The crate emits one event per decision, with the target `tower_dpop`. While a decision is listened to, the event is
-//! not a line of its own: its fields are kept in a variable of the task, and `request.rs` adds what only the gateway knows.
+//! The crate emits one event per decision, with the target `tower_dpop`. Within [`listen`], the event has no line of its own:
+//! its fields are kept in a task-local variable, and `request.rs` adds what only the gateway knows.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// and which part of a URL differs. `tower_dpop::telemetry` describes the fields.
 #[derive(Default)]
 pub(crate) struct Explanation {
-    /// The crate was asked. It is not asked about public paths and preflights.
+    /// The crate decided. It does not decide about public paths and preflights.
     pub(crate) is_decision: bool,
     pub(crate) reason: Option<String>,
     pub(crate) description: Option<String>,
@@ -34,7 +34,7 @@ tokio::task_local! {
     static EXPLANATION: RefCell<Explanation>;
 }
 
-/// The outcome of this future, and what the crate said meanwhile.
+/// The outcome of this future, and what the crate logged meanwhile.
 pub(crate) async fn listen<F: Future>(decision: F) -> (F::Output, Explanation) {
     let both = async {
         let outcome = decision.await;
@@ -69,7 +69,7 @@ impl<S> Filter<S> for NotListenedTo {
     }
 }
 
-/// A key of an issuer that cannot be used has the same target, and is a warning.
+/// The warning about an issuer's key that cannot be used has the same target.
 fn is_decision(event: &Metadata<'_>) -> bool {
     event.is_event() && event.target() == "tower_dpop" && *event.level() != Level::WARN
 }

@@ -1,6 +1,6 @@
 //! Whether this process can decide about requests.
 //!
-//! Services do not count: a gateway that is not ready because one of its services is down takes down all of them.
+//! The state of services does not count: a gateway that is not ready because one service is down takes down all of them.
 
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,8 +42,8 @@ pub(crate) fn readiness(current: &Current) -> Response {
     (status, kind, body.to_string()).into_response()
 }
 
-/// The issuers without usable keys. Keys are fetched only when they are asked for, so this asks: otherwise the gateway would
-/// wait for requests, and its load balancer for readiness. The crate fetches at most once per five seconds.
+/// The issuers without usable keys. Keys are fetched only when they are needed, so this starts a fetch: otherwise the gateway
+/// would wait for requests, and its load balancer for readiness. The crate fetches at most once per five seconds.
 fn keys(generation: &Generation) -> Vec<Value> {
     let now = SystemTime::now().into();
     let issuers = fetched_issuers(&generation.document);

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use crate::config::LogFormat;
 use crate::operations::explanation::{self, NotListenedTo};
 
-/// Starts the log. `RUST_LOG` chooses what is in it: `info` if it is not set.
+/// Starts the log. `RUST_LOG` selects the lines; the default is `info`.
 pub(crate) fn start(format: LogFormat) -> Result<(), String> {
     let chosen = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
@@ -41,9 +41,8 @@ pub(crate) fn start(format: LogFormat) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// No line has anything that a client sent, except what `request.rs` writes. Other crates write header fields and URLs at the
-/// lower levels (pingora: the value of `Content-Length`, as a warning), so these lines are not in the log, whatever
-/// `RUST_LOG` says.
+/// Only lines of `request.rs` contain what a client sent. Other crates log header fields and URLs at the lower levels (pingora:
+/// the value of `Content-Length`, as a warning), so those lines are never written, whatever `RUST_LOG` says.
 fn is_free_of_requests(event: &Metadata<'_>) -> bool {
     let (target, level) = (event.target(), *event.level());
     if target.starts_with("dpop_gateway") || target.starts_with("tower_dpop") {

@@ -1,4 +1,4 @@
-//! What is counted, for Prometheus. No label comes from a request.
+//! The metrics, for Prometheus. No label comes from a request.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -27,7 +27,7 @@ const BUILD_INFO: &str = "dpop_gateway_build_info";
 const REQUEST_BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0,
 ];
-/// How far clocks are off, in seconds. Proofs are accepted from -30 to 90 by default.
+/// How far the clocks of clients are off, in seconds. Proofs are accepted from -30 to 90 by default.
 const SKEW_BUCKETS: [f64; 16] = [
     -60.0, -30.0, -15.0, -5.0, -2.0, -1.0, 0.0, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 90.0, 300.0,
     3600.0,
@@ -56,7 +56,7 @@ pub(crate) fn install() -> Result<(), BuildError> {
     });
     let _ = HANDLE.set(handle);
     describe();
-    // An alert needs the value before the first failure.
+    // `increase()` needs a value before the first failure.
     reloads("loaded").increment(0);
     reloads("failed").increment(0);
     in_flight().set(0.0);
@@ -83,7 +83,7 @@ fn describe() {
     describe_gauge!(
         CONFIG_LOADED,
         Unit::Seconds,
-        "When the present configuration was loaded"
+        "When the current configuration was loaded"
     );
     describe_gauge!(BUILD_INFO, Unit::Count, "The version, as a label");
 }
@@ -95,10 +95,10 @@ pub(crate) fn render(generation: &Generation) -> String {
         .get()
         .map(PrometheusHandle::render)
         .unwrap_or_default();
-    // Not by the recorder: it would go on to report an upstream that a reload has removed.
+    // Not by the recorder, which would continue to report an upstream that a reload has removed.
     let _ = writeln!(
         text,
-        "# HELP {HEALTHY_SERVERS} Servers of an upstream that requests can be sent to\n# TYPE {HEALTHY_SERVERS} gauge"
+        "# HELP {HEALTHY_SERVERS} Addresses of an upstream that requests can be sent to\n# TYPE {HEALTHY_SERVERS} gauge"
     );
     // Names of upstreams have no character that would be escaped in a label.
     for (upstream, health) in generation.upstreams.health() {

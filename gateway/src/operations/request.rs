@@ -11,7 +11,7 @@ use crate::operations::explanation::{self, Explanation};
 use crate::operations::metrics;
 use crate::policy::{Decision, Policy, Question, Route};
 
-/// What is known of a request until it ends.
+/// What is known about a request until it ends.
 pub(crate) struct Record {
     /// `proxy` or `forward_auth`.
     listener: &'static str,
@@ -40,9 +40,9 @@ pub(crate) struct Ended {
 
 /// Why a request ended early.
 pub(crate) struct Failed {
-    /// Nothing of it was sent by the client or the service.
+    /// Has nothing that the client or the service sent.
     pub(crate) description: String,
-    /// From a fixed set, for the metric of the service. `None`: the client has caused it.
+    /// From a fixed set, for the metric of the service. `None`: the client is the cause.
     pub(crate) cause: Option<&'static str>,
 }
 
@@ -76,7 +76,7 @@ impl Record {
         decision
     }
 
-    /// Of a request about which no one is asked.
+    /// Records a request that the policy does not see.
     pub(crate) fn malformed(&mut self, question: &Question) {
         self.method = Some(question.method.clone());
         self.path = printable(question.uri.path());
@@ -182,7 +182,7 @@ fn name(decision: &Decision, explanation: &Explanation) -> &'static str {
     }
 }
 
-/// The path in visible ASCII, and not too much of it: clients choose it.
+/// The path in visible ASCII, and cut: clients choose it.
 fn printable(path: &str) -> String {
     const MAX_LENGTH: usize = 256;
     let mut printable = String::with_capacity(path.len().min(MAX_LENGTH));

@@ -1,4 +1,4 @@
-//! The CORS layer, which is around all others: it responds to preflights, and adds its fields to every response.
+//! The CORS layer, the outermost one: it responds to preflights, and adds CORS fields to every response.
 
 use std::fmt::Display;
 use std::str::FromStr;

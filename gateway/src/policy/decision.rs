@@ -20,17 +20,17 @@ use crate::policy::layers::{self, Outcome};
 use crate::policy::problem::problem;
 use crate::policy::routes::{Found, Route, Routes};
 
-/// What the configuration says about requests.
+/// Decides about requests, as the configuration says.
 pub(crate) struct Policy {
     routes: Routes,
     pub(crate) identity: Arc<IdentityFields>,
     cors: Option<CorsLayer>,
 }
 
-/// A request, as its client sent it: what decides about it.
+/// The parts of a client's request on which the decision depends.
 pub(crate) struct Question {
     pub(crate) method: Method,
-    /// In the form that the client sent: with an authority if it named one.
+    /// In the form that the client sent, with an authority if there was one.
     pub(crate) uri: Uri,
     /// Below HTTP/2, an authority in the URI must be that of a public URL.
     pub(crate) version: Version,
@@ -49,10 +49,10 @@ const DPOP: HeaderName = HeaderName::from_static("dpop");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 impl Question {
-    /// Copies handles to the fields, and not their bytes.
+    /// The fields are cloned as handles: their bytes are not copied.
     ///
-    /// The target is read as it will be sent to the service. The URI of pingora's header has the path of an absolute-form only,
-    /// and `/` for a target that is neither (`GET admin HTTP/1.1`).
+    /// The target is read from its raw bytes, because pingora's URI has lost a part of it: of an absolute-form it has only the
+    /// path, and for a malformed target (`GET admin HTTP/1.1`) it has `/`.
     pub(crate) fn of(request: &RequestHeader) -> Self {
         let mut headers = HeaderMap::new();
         for name in [AUTHORIZATION, DPOP, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD] {
@@ -68,7 +68,7 @@ impl Question {
         }
     }
 
-    /// The method that a CORS preflight asks for.
+    /// The method that a CORS preflight names.
     fn preflighted(&self) -> Option<Method> {
         let asked = self.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         let is_preflight =
@@ -89,7 +89,7 @@ pub(crate) enum Decision {
 }
 
 impl Decision {
-    /// That of the response, or 200.
+    /// The status of the response, or 200.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Respond(response) => response.status(),
@@ -102,14 +102,14 @@ pub(crate) struct Passed {
     pub(crate) route: Arc<Route>,
     /// The header fields for the service.
     pub(crate) identity: HeaderMap,
-    /// The CORS fields of every response, also of one by the gateway (502).
+    /// The CORS fields of every response, also of the gateway's own (502).
     pub(crate) cors: HeaderMap,
     /// The next nonce, for a response that succeeds (RFC 9449 section 8.2).
     pub(crate) nonce: Option<HeaderValue>,
 }
 
 impl Policy {
-    /// The policy of a configuration. Its routes share the replay store of the verifier.
+    /// Builds the policy of a configuration. Its routes share the replay store of the verifier.
     pub(crate) fn new(document: &Document, verifier: &Verifier) -> Result<Self, ConfigError> {
         let identity = Arc::new(IdentityFields::new(&document.identity)?);
         let cors = document.cors.as_ref().map(cors_layer).transpose()?;
@@ -146,7 +146,8 @@ impl Policy {
         }
     }
 
-    /// A preflight is of the route that the request after it is of, if the gateway or that route responds to preflights.
+    /// A preflight has the route of the request that it announces, if the gateway or the service of that route responds to
+    /// preflights.
     fn find(&self, question: &Question) -> Found {
         let path = question.uri.path();
         if let Some(method) = question.preflighted()
@@ -179,7 +180,7 @@ fn refused(found: &Found) -> Response<String> {
         Found::Ambiguous => problem(
             StatusCode::BAD_REQUEST,
             "path_ambiguous",
-            "servers read this path in different ways, which lead to different routes",
+            "servers read this path in different ways, which match different routes",
         ),
         Found::Malformed => problem(
             StatusCode::BAD_REQUEST,

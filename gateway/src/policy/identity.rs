@@ -11,7 +11,7 @@ use tower_dpop::{BoundToken, Claims};
 
 use crate::config::{self, ConfigError, Encoding, IdentityField, Unrepresentable};
 
-/// The fields in which services learn of the client.
+/// The header fields that tell services who the client is.
 pub(crate) struct IdentityFields(Vec<Field>);
 
 struct Field {
@@ -45,10 +45,10 @@ impl IdentityFields {
         fields.collect::<Result<_, _>>().map(Self)
     }
 
-    /// The fields of a request that the layers have accepted.
+    /// The fields for a request that the layers have accepted.
     pub(crate) fn of(&self, extensions: &Extensions) -> Result<HeaderMap, Inexpressible> {
         let mut fields = HeaderMap::new();
-        // There is none on a public route.
+        // Public routes have none.
         let Some(access) = Access::<Claims>::of(extensions) else {
             return Ok(fields);
         };
@@ -138,7 +138,7 @@ fn encoded(value: &Value, encoding: Encoding) -> Option<HeaderValue> {
         return None;
     }
     let mut value = HeaderValue::try_from(text).ok()?;
-    // It is about a person.
+    // It is personal data: `Debug` must not show it.
     value.set_sensitive(true);
     Some(value)
 }
@@ -160,7 +160,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Repeated, leading or trailing spaces may get lost on the way, which changes the value.
+/// Repeated, leading and trailing spaces may be removed on the way, which would change the value.
 fn survives(text: &str) -> bool {
     text.split(' ')
         .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -181,7 +181,7 @@ fn json(value: &Value) -> Option<String> {
     Some(text)
 }
 
-/// Whether no number was rounded when it was read. An integer beyond 64 bits was, and is one beyond 2^53 now.
+/// Whether no number was rounded when it was read. An integer of more than 64 bits was: it is now a float of 2^53 or more.
 fn is_exact(value: &Value) -> bool {
     const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     match value {

@@ -1,4 +1,4 @@
-//! The layers of `tower_dpop` around a route: they decide.
+//! The layers of `tower_dpop` around a route, which decide about its requests.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::config::{self, Access, ConfigError, Route};
 use crate::policy::identity::{IdentityFields, Inexpressible};
 use crate::policy::problem::problem;
 
-/// A service that has no request body and makes no response of its own: what it responds is the decision.
+/// A service whose response is the decision about the request. It gets no request body.
 pub(crate) type Layers = BoxCloneSyncService<Request<String>, Response<String>, Infallible>;
 
 /// In the extensions of a response: the layers have accepted the request.
@@ -74,13 +74,13 @@ fn accept(identity: &IdentityFields, request: &Request<String>) -> Response<Stri
         Err(Inexpressible { claim }) => {
             tracing::error!(
                 claim,
-                "request not passed on: its header field cannot express the value of the claim (encoding and unrepresentable in \
-                 [[identity]])"
+                "request rejected: the header field cannot express the value of the claim; change encoding or unrepresentable in \
+                 [[identity]]"
             );
             problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "claim_unrepresentable",
-                "the service cannot be told of a claim of the access token",
+                "a claim of the access token cannot be passed to the service",
             )
         }
     }

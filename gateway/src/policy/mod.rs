@@ -1,7 +1,7 @@
 //! May the request pass, and what does its service learn of the client?
 //!
-//! The reverse proxy and forward authentication ask the same [`Policy`]. It finds the route of the request, and gives the
-//! request to the layers of `tower_dpop` that this route has.
+//! The reverse proxy and forward authentication ask the same [`Policy`]. It finds the route of the request, and passes the
+//! request through the route's layers of `tower_dpop`.
 
 mod cors;
 mod decision;

@@ -1,4 +1,4 @@
-//! What servers agree on about a path.
+//! How servers read a path: the part on which all agree, and the rest.
 //!
 //! The gateway decides by the path of a request, and the service reads it again. Servers differ in how: some decode
 //! percent-encoding before they look for a handler, some after it, some twice, some not at all; some take `%2F` or `\` for a

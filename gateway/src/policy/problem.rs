@@ -1,4 +1,4 @@
-//! Responses of the gateway itself, apart from those of the layers.
+//! Problem details for the gateway's own responses. The layers make theirs.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};

@@ -1,7 +1,7 @@
-//! Which route a request is of.
+//! Finds the route of a request.
 //!
-//! The most specific path decides: the longest one that the request's path is, or is below. If a request has another method
-//! than its routes, it gets 405; a shorter path is not tried, so that `POST /admin` cannot pass by the rules of `/` because
+//! The longest path applies that is equal to the request's path, or a parent of it. If no route with this path has the
+//! request's method, it gets 405; a shorter path is not tried, so that `POST /admin` cannot pass by the rules of `/` because
 //! the route `/admin` is for `GET`. At one path, an `exact` route comes before one that is not, and one with methods before
 //! one for all. As in axum, a route for `GET` is also for `HEAD`.
 //!
@@ -35,9 +35,9 @@ struct Place {
 pub(crate) enum Found {
     Route(Arc<Route>),
     None,
-    /// There is a route, but not for this method. With the value of `Allow`.
+    /// There is a route for the path, but not for this method. With the value of `Allow`.
     Method(String),
-    /// Services could read the path in another way than the gateway, and it would be of another route.
+    /// Services could read the path differently than the gateway does, and it would match another route.
     Ambiguous,
     /// The path has characters that must be percent-encoded.
     Malformed,

@@ -1,4 +1,4 @@
-//! Limits of time that pingora does not have.
+//! Time limits that pingora does not have.
 //!
 //! - It gives a client time for each part of a header, and no limit for the whole.
 //! - It waits without a limit for the first bytes of a connection, also for the preface of HTTP/2 after a TLS handshake.
@@ -6,7 +6,7 @@
 //!   request makes progress meanwhile.
 //! - Over HTTP/2, it waits without a limit for the body of a client, also if the service has responded.
 //!
-//! If such a limit passes, the request is dropped without a response: a stream of HTTP/2 is reset, a connection of HTTP/1.1 is
+//! If such a limit is exceeded, the request is dropped without a response: a stream of HTTP/2 is reset, a connection of HTTP/1.1 is
 //! closed.
 
 use std::future::pending;
@@ -179,7 +179,7 @@ impl Limit {
         LIMIT.get()
     }
 
-    /// From now on.
+    /// Starts the limit now.
     pub(super) fn set(&self, duration: Duration, waiting: Waiting) {
         self.0
             .send_replace(Some((Instant::now() + duration, waiting)));

@@ -13,11 +13,11 @@ use crate::proxy::bounded::{Limit, Waiting};
 use crate::upstreams::Chosen;
 
 pub(crate) struct Context {
-    /// A reload does not change what a request meets.
+    /// A reload does not affect a running request.
     pub(crate) generation: Arc<Generation>,
     /// For the log and the metrics.
     pub(super) record: Record,
-    /// `None`: it has not passed.
+    /// `None`: the policy has not accepted the request.
     pub(super) passed: Option<Passed>,
     /// The server of the last attempt.
     pub(super) chosen: Option<Chosen>,
@@ -55,7 +55,7 @@ impl Context {
         self.passed.as_ref()?.route.settings.upstream.as_deref()
     }
 
-    /// Instead of pingora, which has this timeout.
+    /// Sets a read timeout that replaces pingora's own.
     pub(super) fn limit_reads(&mut self, timeout: Option<Duration>) {
         let upstream = self.upstream().unwrap_or_default();
         self.read_timeout = timeout.map(|timeout| (timeout, Some(Arc::from(upstream))));
@@ -69,7 +69,7 @@ impl Context {
         }
         // Both may still send something.
         let chosen = self.chosen.as_ref();
-        let service = chosen.and_then(|chosen| chosen.peer.options.read_timeout);
+        let service = chosen.and_then(|chosen| chosen.server.read_timeout());
         self.read_timeout = Some((client_timeout.max(service.unwrap_or_default()), None));
         self.made_progress();
     }

@@ -1,4 +1,4 @@
-//! Requests that end with an error: whose fault it is, and what the client and the log learn of it.
+//! Requests that end with an error: whose fault it is, and what is reported to the client and in the log.
 
 use http::StatusCode;
 use http::header::EXPECT;
@@ -144,7 +144,7 @@ impl Upload {
     }
 }
 
-/// A few groups of pingora's types of errors.
+/// Groups pingora's types of errors, for a label.
 fn cause(error: &ErrorType) -> &'static str {
     use ErrorType::{
         ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, H1Error,
@@ -164,7 +164,7 @@ fn cause(error: &ErrorType) -> &'static str {
     }
 }
 
-/// What the log may say of an error. The texts of other errors may contain parts of requests and responses.
+/// The text of an error for the log. Texts of other types may contain parts of requests and responses, so they are left out.
 pub(super) fn describe(error: &Error) -> String {
     match error.etype() {
         ErrorType::ConnectError

@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 
 use crate::proxy::request::remove;
 
-/// What the gateway itself knows of the connection.
+/// What the gateway itself knows about the connection.
 pub(super) struct Connection {
     pub(super) peer: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
@@ -24,7 +24,7 @@ const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
-/// Only a trusted proxy can say where a request came from before. Everyone else's fields are removed, in every spelling.
+/// Keeps the fields of a trusted proxy, and removes those of all other clients, in every spelling.
 pub(super) fn write(
     request: &mut RequestHeader,
     connection: &Connection,

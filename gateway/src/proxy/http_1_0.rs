@@ -1,4 +1,4 @@
-//! Responses to clients of HTTP/1.0. pingora would send them chunks, which they do not know ([RFC 9112 section
+//! Responses to HTTP/1.0 clients. pingora would send them chunks, which they cannot read ([RFC 9112 section
 //! 6.1](https://www.rfc-editor.org/rfc/rfc9112#section-6.1)). Without a length, the end of the connection ends the body.
 
 use std::any::Any;

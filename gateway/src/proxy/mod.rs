@@ -1,4 +1,4 @@
-//! How does a request reach its service? The engine is pingora's; here is what it asks.
+//! How does a request reach its service? pingora is the engine; this implements its callbacks.
 //!
 //! What pingora 0.9.1 does not pass on:
 //!
@@ -41,7 +41,7 @@ use crate::proxy::bounded::Limit;
 use crate::proxy::failure::{Failure, Upload};
 use crate::upstreams;
 
-/// Idle connections to services, for each listener.
+/// How many idle connections to services each listener keeps.
 const IDLE_CONNECTIONS: usize = 1024;
 
 /// The reverse proxy at one `[[listener]]`, by its number. Its requests are counted as running until they have ended.
@@ -74,7 +74,7 @@ fn client_timeout(listener: Option<&Listener>) -> Duration {
 
 pub(crate) struct Proxy {
     current: Current,
-    /// That of the listener.
+    /// The number of the listener.
     number: usize,
     running: TaskTracker,
 }
@@ -92,7 +92,7 @@ impl ProxyHttp for Proxy {
         )
     }
 
-    /// pingora's own would compress responses. Services do that themselves.
+    /// Without pingora's own modules, which would compress responses: services do this themselves.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
         modules.add_module(Box::new(http_1_0::NoChunks));
     }
@@ -108,7 +108,7 @@ impl ProxyHttp for Proxy {
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(timeout.as_secs()));
         }
-        // Each request of a pipeline is decided about. Otherwise pingora would end the one before it.
+        // Each request of a pipeline gets its own decision. Without this, pingora would end the request before it.
         let pipelining = !request::is_websocket(session.req_header());
         session.set_pipelining_enabled(pipelining);
         Ok(())
@@ -309,7 +309,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// The end of each request, whoever has responded.
+    /// Called at the end of each request, whether the service or the gateway has responded.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         context.limit.lift();
         let failed = error.map(|error| Failure::of(error, Upload::of(session)).for_the_log(error));
@@ -324,7 +324,7 @@ impl ProxyHttp for Proxy {
         context.record.end(&ended, logged);
     }
 
-    /// pingora's own log lines would have the query, and parts of the header.
+    /// Replaces pingora's summary, which has the query and parts of the header.
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         let method = &session.req_header().method;
         format!("{method}, upstream {}", context.upstream().unwrap_or("-"))

@@ -1,4 +1,4 @@
-//! The request, as its client sent it and as its service gets it.
+//! The request, as the client sent it and as the service gets it.
 
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -19,7 +19,7 @@ use crate::upstreams::Chosen;
 /// HTTP/2.
 const MAX_HEADER_SIZE: usize = 64 * 1024;
 
-/// What is wrong with a request, before anyone asks whether it may pass.
+/// Why a request is rejected before the policy sees it.
 pub(super) struct Malformed {
     pub(super) status: StatusCode,
     pub(super) reason: &'static str,
@@ -35,7 +35,7 @@ pub(super) fn fault(request: &RequestHeader) -> Option<Malformed> {
         })
     };
     let fields = request.headers.iter();
-    // As HTTP/2 counts them.
+    // Counted as in HTTP/2: 32 bytes more per field.
     let size: usize = fields
         .map(|(name, value)| name.as_str().len() + value.len() + 32)
         .sum();
@@ -61,10 +61,10 @@ pub(super) fn fault(request: &RequestHeader) -> Option<Malformed> {
     let is_list = |value: &HeaderValue| value.as_bytes().contains(&b',');
     // pingora accepts the same length twice, and passes on both.
     if lengths.iter().count() > 1 || lengths.iter().any(is_list) || codings.iter().count() > 1 {
-        let detail = "the length of the body is written twice";
+        let detail = "the length of the body is given twice";
         return malformed(StatusCode::BAD_REQUEST, "length_twice", detail);
     }
-    // pingora decodes `chunked` and would forget all others.
+    // pingora decodes `chunked`, and would drop all other codings.
     if !codings
         .iter()
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -76,14 +76,14 @@ pub(super) fn fault(request: &RequestHeader) -> Option<Malformed> {
     None
 }
 
-/// What the client wrote after the method: in origin-form, in absolute-form, or an asterisk.
+/// The request target, as the client wrote it: in origin-form, in absolute-form, or an asterisk.
 pub(super) fn target(request: &RequestHeader) -> Option<Uri> {
     let target = request.raw_path();
     if !target.iter().all(u8::is_ascii_graphic) {
         return None;
     }
     match target {
-        // Over HTTP/2, the authority is apart from the path, and is not in the proof either.
+        // Over HTTP/2, the authority is not a part of `:path`, and is not compared with the proof.
         [b'/', ..] => request.uri.path_and_query().cloned().map(Uri::from),
         b"*" if request.method == Method::OPTIONS => Some(Uri::from_static("*")),
         absolute => {
@@ -93,14 +93,14 @@ pub(super) fn target(request: &RequestHeader) -> Option<Uri> {
     }
 }
 
-/// Whether its client asks to switch to WebSocket. pingora passes on no other upgrade.
+/// Whether the client asks to switch to WebSocket. pingora passes on no other upgrade.
 pub(super) fn is_websocket(request: &RequestHeader) -> bool {
     let upgrade = request.headers.get(UPGRADE);
     request.version == Version::HTTP_11
         && upgrade.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Whether its body takes no time to send.
+/// Whether the body is so short that sending it takes no time.
 pub(super) fn is_small(request: &RequestHeader) -> bool {
     content_length(request).is_some_and(|length| length <= 64 * 1024)
 }

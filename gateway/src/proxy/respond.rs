@@ -11,14 +11,14 @@ use tokio::time::timeout;
 
 use crate::proxy::request::content_length;
 
-/// How much of a rejected request's body is read, and for how long: as by the layers of `tower_dpop`.
+/// How much of a rejected request's body is read, and for how long: as in the layers of `tower_dpop`.
 const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// Sends a response instead of one of a service.
+/// Sends a response of the gateway instead of one from a service.
 ///
-/// A client in the middle of an upload would not see it if the connection were closed with data unread, so the rest of the body
-/// is read first. pingora closes the connection (and says so) if a part remains.
+/// A client in the middle of an upload would not see the response if the connection were closed with unread data, so the rest of
+/// the body is read first. If a part remains, pingora closes the connection, and announces this (`Connection: close`).
 pub(crate) async fn send(session: &mut Session, response: Response<String>) -> pingora::Result<()> {
     discard_body(session).await;
     let (mut head, mut body) = response.into_parts();

@@ -1,7 +1,7 @@
-//! Accepts connections, and knows which of them still run when the process is told to stop.
+//! Accepts connections, and knows which of them are still open when the process is told to stop.
 //!
-//! pingora's `Service` has such a loop, too, but starts its tasks where they cannot be counted: the process could only wait
-//! for the whole drain time.
+//! pingora's `Service` accepts connections, too, but its tasks cannot be counted: the process would always have to wait for the
+//! whole drain time.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -21,16 +21,16 @@ use tokio_util::task::TaskTracker;
 use crate::server::stream::TcpConnection;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// As long as a connection is kept between two requests.
+/// The default of `client_timeout_seconds`.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long connections without a request stay open at the end. A client that has just sent a request on one of them gets its
-/// response, with `Connection: close`. If they were closed at once, this request would fail (RFC 9112 section 9.5).
+/// How long connections without a request stay open when the process stops. A client that has just sent a request on one of them
+/// gets its response, with `Connection: close`. If they were closed at once, this request would fail (RFC 9112 section 9.5).
 const IDLE_AT_THE_END: Duration = Duration::from_secs(2);
-/// After an error of the process, such as too many open files: others may end meanwhile.
+/// After an error of the process, such as too many open files: meanwhile, other connections may end.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// All connections of the process. It ends in three steps: no connection is accepted (`stop`), connections without a request
-/// are closed (`close`), and the last request ends.
+/// All connections of the process. The process ends in three steps: it accepts no more connections (`stop`), closes those
+/// without a request (`close`), and waits for the last request.
 pub(crate) struct Connections {
     stop: watch::Sender<bool>,
     close: CancellationToken,
@@ -66,12 +66,12 @@ impl Connections {
         tokio::spawn(Arc::new(endpoint).accept(listener));
     }
 
-    /// Accepts no connection any more.
+    /// Stops accepting connections.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Waits until all requests have ended. Returns how many connections and requests have not after this time.
+    /// Waits until all requests have ended, or for this time. Returns how many connections and requests are left.
     pub(crate) async fn drain(&self, limit: Duration) -> usize {
         self.stop();
         self.running.close();
@@ -134,8 +134,8 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
         }
     }
 
-    /// Makes the handshake, if there is one, and waits for the first byte otherwise: so a connection on which nothing was ever
-    /// sent can be closed.
+    /// With TLS, makes the handshake. Without it, waits for the first byte, so that a connection on which nothing was sent yet
+    /// can be closed.
     async fn begin(&self, stream: TcpStream, peer: SocketAddr) -> Option<Stream> {
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
@@ -152,7 +152,7 @@ impl<A: ServerApp + Send + Sync + 'static> Endpoint<A> {
                 None
             }
             Err(_) => {
-                tracing::debug!(%peer, "TLS handshake not made in time");
+                tracing::debug!(%peer, "TLS handshake timed out");
                 None
             }
         }

@@ -1,5 +1,5 @@
-//! axum's routers at pingora's listeners: forward authentication and operations. So all listeners have the same TLS, and the
-//! same hand-over to a new process.
+//! Serves axum's routers (forward authentication and operations) at the same kind of listener as the proxy, so that TLS and
+//! upgrades work in the same way at all listeners.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use tower::ServiceExt as _;
 
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
-/// How long a connection may be without a request, or with a part of one. Longer than proxies keep such connections (nginx: 60
-/// seconds), so that it is they who close them.
+/// How long a connection may wait for a request, or for the rest of its header. Longer than proxies keep idle connections
+/// (nginx: 60 seconds), so that the proxy closes them, and does not send a request on a closed one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How often a peer of HTTP/2 is asked whether it is still there. It has twenty seconds to respond.
 const PING_INTERVAL: Duration = Duration::from_secs(60);

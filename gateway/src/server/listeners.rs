@@ -20,27 +20,27 @@ use crate::server::tls;
 use crate::server::upgrade::Inherited;
 use crate::{forward_auth, operations, proxy};
 
-/// Connections that the kernel accepts before the process does. It caps this at `net.core.somaxconn`.
+/// How many connections may wait to be accepted. The kernel caps this at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 /// For a scrape of metrics that has begun.
 const OPERATIONS_DRAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Listeners {
-    /// Of clients, and of proxies that ask.
+    /// From clients, and from proxies that ask.
     connections: Connections,
-    /// Of what operators watch while requests end.
+    /// From operators, who watch while requests end.
     operations: Connections,
     sockets: Vec<Socket>,
 }
 
 /// A listening socket.
 pub(crate) struct Socket {
-    /// As it is in the configuration, with which a new process finds the socket.
+    /// The address in the configuration, by which a new process finds the socket.
     configured: SocketAddr,
     listener: Arc<TcpListener>,
 }
 
-/// Listens at all addresses, with sockets of the process before if it had them, then serves. Returns the start-up line.
+/// Listens at all addresses, with the sockets of the previous process if it had them, then serves. Returns the start-up line.
 pub(crate) fn start(
     current: &Current,
     inherited: Inherited,
@@ -63,7 +63,7 @@ pub(crate) fn start(
         let app = HttpApp::new(operations::router(current));
         start.listeners.operations.serve(listener, None, app);
     }
-    // The sockets of the process before that the configuration does not have any more.
+    // Sockets of the previous process that are no longer configured.
     drop(start.inherited);
     Ok((start.listeners, start.line))
 }
@@ -141,7 +141,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // Connections of a process that has ended do not keep the address.
+    // Otherwise connections of a process that has ended would block the address.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -168,7 +168,7 @@ impl Listeners {
         sockets.map(|socket| (socket.configured, socket.listener.as_fd()))
     }
 
-    /// Accepts no connection any more, and waits until all requests have ended. Returns how many have not after this time.
+    /// Stops accepting connections, and waits until all requests have ended, or for this time. Returns how many are left.
     /// Until then, operators see that the process is not ready.
     pub(crate) async fn drain(self, limit: Duration) -> usize {
         drop(self.sockets);
@@ -177,7 +177,7 @@ impl Listeners {
         left
     }
 
-    /// Another process responds to operators.
+    /// From now on, the new process responds to operators.
     pub(crate) fn leave_operations(&self) {
         self.operations.stop();
     }

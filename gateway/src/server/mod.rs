@@ -78,7 +78,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let path = &arguments.config;
     let served = runtime.block_on(serve(path, document, inherited, predecessor.as_ref()));
-    // Requests that have not ended in time are not waited for any more.
+    // Requests that have not ended in time are dropped.
     runtime.shutdown_background();
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "panic: a fault of dpop-gateway, please report it");
+        tracing::error!(place, "panic: a bug in dpop-gateway, please report it");
     }));
 }
 
@@ -124,20 +124,20 @@ async fn serve(
     }
     let generation = tokio::select! {
         built = Generation::build(document, None) => built.map_err(|error| error.to_string())?,
-        // Redis and issuers may be waited for.
-        () = signals.stop.told() => return Err("told to stop before it could serve".to_owned()),
+        // Building can wait for Redis and issuers.
+        () = signals.stop.told() => return Err("stopped by a signal before it could serve".to_owned()),
     };
     operations::metrics::configured();
     let current: Current = Arc::new(ArcSwap::from_pointee(generation));
     let (listeners, line) = listeners::start(&current, inherited)?;
     match predecessor {
-        // It tells systemd, and ends.
+        // The previous process tells systemd about this one, and ends.
         Some(predecessor) => predecessor.respond_ready().map_err(|_| {
-            "the process before was told to stop, so this one does not take over".to_owned()
+            "the previous process was told to stop, so this one does not take over".to_owned()
         })?,
         None => systemd::ready(),
     }
-    // No one may read it.
+    // Standard output may be closed.
     let _ = writeln!(io::stdout(), "{line}");
     run(path, &program, &current, listeners, signals).await;
     Ok(())
@@ -169,7 +169,7 @@ async fn run(
             tracing::info!("upgrade: starting the new process");
             match program.start_again(listeners.sockets()).await {
                 Ok(id) => return id,
-                Err(error) => tracing::error!(%error, "upgrade failed: this process goes on"),
+                Err(error) => tracing::error!(%error, "upgrade failed: this process continues"),
             }
         }
         std::future::pending().await
@@ -185,7 +185,7 @@ async fn run(
             systemd::main_process(id);
             listeners.leave_operations();
             log_upgrade(current, id);
-            // The first one may be meant for the service, all of whose processes get it.
+            // The first one may be meant for the service as a whole: then all of its processes get it.
             2
         }
         () = reloads => unreachable!("waits for signals forever"),
@@ -198,7 +198,7 @@ async fn run(
     };
     tokio::select! {
         left = listeners.drain(limit) => log_end(left, limit),
-        () = told_again => tracing::warn!("stopped at once, as told by a second signal"),
+        () = told_again => tracing::warn!("stopped at once by a second signal"),
     }
 }
 
@@ -229,7 +229,7 @@ fn log_end(left: usize, limit: Duration) {
         tracing::warn!(
             left,
             drain_seconds = limit.as_secs(),
-            "stopped: connections that have not ended in time are cut"
+            "stopped: closing connections that have not ended in time"
         );
     }
 }
@@ -237,7 +237,7 @@ fn log_end(left: usize, limit: Duration) {
 fn log_upgrade(current: &Current, id: u32) {
     tracing::info!(
         process = id,
-        "upgrade: the new process serves, and this one ends"
+        "upgrade: the new process serves, and this one stops"
     );
     let parts = &current.load().parts;
     if parts.redis.is_none() && parts.nonces.is_none() {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::config::Document;
 use crate::generation::{Current, Generation};
 
-/// Replaces the generation. On an error, it stays. Returns what the configuration has changed, but this process cannot.
+/// Replaces the generation; on an error, it stays. Returns the changed settings that a running process cannot apply.
 pub(crate) async fn reload(current: &Current, path: &Path) -> Result<Vec<String>, String> {
     let (previous, path) = (current.load_full(), path.to_owned());
     let runtime = Handle::current();
@@ -21,13 +21,14 @@ pub(crate) async fn reload(current: &Current, path: &Path) -> Result<Vec<String>
         let generation = runtime.block_on(Generation::build(document, Some(&previous)));
         Ok((generation.map_err(|error| error.to_string())?, unchangeable))
     });
-    let panicked = |_| "reading it has failed: see the log above".to_owned();
+    let panicked = |_| "a panic while it was read: see the log above".to_owned();
     let (generation, unchangeable) = built.await.map_err(panicked).flatten()?;
     current.store(Arc::new(generation));
     Ok(unchangeable)
 }
 
-/// Puts back what a running process keeps, and names what of it has changed. So the number of a listener never changes.
+/// Puts back the settings that a running process keeps, and returns those that were changed. So the number of a listener never
+/// changes.
 fn keep(old: &Document, new: &mut Document) -> Vec<String> {
     let mut changed = Vec::new();
     new.listener = kept(

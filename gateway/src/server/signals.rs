@@ -1,4 +1,4 @@
-//! What the process is told.
+//! The signals to the process.
 
 use std::io;
 

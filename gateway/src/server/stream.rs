@@ -21,16 +21,16 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 
-/// The length of a TLS record: TLS would make several system calls for each otherwise.
+/// The length of a TLS record: with less, TLS would need several system calls for each.
 const READ_BUFFER: usize = 16 * 1024;
-/// That of pingora: the head of a response and a short body leave in one packet, and what is longer is not copied.
+/// As in pingora: the header of a response and a short body are sent in one packet, and longer bodies are not copied.
 const WRITE_BUFFER: usize = DEFAULT_L4_WRITE_BUFFER_SIZE;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Debug)]
 pub(crate) struct TcpConnection {
     stream: BufReader<BufWriter<TcpStream>>,
-    /// What was read to find out the protocol, and is read again.
+    /// Bytes that were read to find out the protocol. They are returned again by the next reads.
     peeked: Vec<u8>,
     digest: Arc<SocketDigest>,
 }
@@ -50,8 +50,8 @@ impl TcpConnection {
 
 #[async_trait]
 impl Peek for TcpConnection {
-    /// Here is looked for the preface of HTTP/2. A request that begins in another way may be shorter than the preface, so this
-    /// does not wait for all of the buffer, whose rest stays zero.
+    /// Used to find the preface of HTTP/2. A request of HTTP/1.1 can be shorter than the preface, so this stops at the first byte
+    /// that differs. The rest of the buffer is zero.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         while self.peeked.len() < buffer.len() && HTTP2_PREFACE.starts_with(&self.peeked) {
             let missing = buffer.len() - self.peeked.len();
@@ -75,8 +75,8 @@ impl AsyncRead for TcpConnection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.peeked.is_empty() {
-            // pingora flushes a response with `Content-Length` at its end only. What there is of it leaves before the client is
-            // waited for.
+            // pingora flushes a response with `Content-Length` only at its end. Send what is buffered before waiting for the
+            // client.
             if !self.stream.get_ref().buffer().is_empty() {
                 let _ = Pin::new(&mut self.stream).poll_flush(context)?;
             }
@@ -139,7 +139,7 @@ impl GetSocketDigest for TcpConnection {
     }
 }
 
-/// Not over TLS: pingora's stream of a TLS connection is around this one.
+/// Without TLS: for TLS, pingora wraps this stream in its own.
 impl Ssl for TcpConnection {}
 
 impl GetTimingDigest for TcpConnection {

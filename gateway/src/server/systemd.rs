@@ -1,4 +1,4 @@
-//! What systemd is told (`Type=notify-reload`). Without `NOTIFY_SOCKET`, nothing.
+//! Reports the state of the process to systemd (`sd_notify`). Without `NOTIFY_SOCKET`, nothing is reported.
 
 use sd_notify::NotifyState;
 
@@ -6,15 +6,16 @@ pub(crate) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// [`ready`] has to follow.
+/// To be followed by [`ready`].
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "no reload is reported to systemd"),
+        Err(error) => tracing::warn!(%error, "cannot report the reload to systemd"),
     }
 }
 
-/// From now on, the service is this process. Told by the one before, whose end then does not matter.
+/// From now on, the process with this id is the main one. Reported by the previous process, whose end then does not end the
+/// service.
 pub(crate) fn main_process(id: u32) {
     tell(&[NotifyState::MainPid(id)]);
 }
@@ -25,6 +26,6 @@ pub(crate) fn stopping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd cannot be told about the state of the process (NOTIFY_SOCKET)");
+        tracing::warn!(%error, "cannot report the state of the process to systemd (NOTIFY_SOCKET)");
     }
 }

@@ -11,8 +11,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use crate::certificates::{Certificate, Certificates};
 use crate::generation::Current;
 
-/// What a client meets in the handshake. The certificate is that of the present generation, so a reload replaces it for new
-/// connections, and leaves the others alone.
+/// Makes the TLS handshake with the certificate of the current generation: a reload replaces it for new connections, and does
+/// not affect the others.
 pub(crate) fn acceptor(
     current: &Current,
     choose: impl Fn(&Certificates) -> Certificate + Send + Sync + 'static,

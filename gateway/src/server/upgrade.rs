@@ -1,9 +1,9 @@
 //! A new process takes over the listening sockets, so that no connection is lost.
 //!
 //! The running process starts the program again, with a socket as its standard input. Over this socket it sends the listening
-//! sockets, and the new process responds when it serves, or with the reason why it cannot. No file is needed that another user
-//! could open, and no time is agreed on. `Fds` of pingora is not used: its socket is a file that everyone may write to, it waits
-//! in steps of a second, and it panics on errors.
+//! sockets, and the new process responds when it serves, or with the reason why it cannot. This needs no file that another user
+//! could open, and no fixed waiting time. pingora's `Fds` is not used: its socket is a file that every user may write to, it
+//! polls once per second, and it panics on errors.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Write as _};
@@ -23,11 +23,11 @@ use tokio::io::AsyncReadExt as _;
 
 /// The hidden argument of the new process.
 const ARGUMENT: &str = "--upgrade";
-/// The kernel sends no more in one message.
+/// The kernel allows no more in one message.
 const MAX_SOCKETS: usize = 253;
-/// That many addresses.
+/// For the addresses of as many sockets.
 const MAX_MESSAGE: usize = 16 * 1024;
-/// The reason of a failure is not longer.
+/// Of the text that the new process sends if it fails.
 const MAX_RESPONSE: u64 = 16 * 1024;
 const READY: &[u8] = b"ready";
 /// How long the new process may take to serve. It may wait for Redis and for the keys of issuers.
@@ -67,7 +67,7 @@ impl Program {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the new process does not serve after {LIMIT:?}"),
         };
-        // Nothing of it may go on, with the sockets that it was given.
+        // It must not continue with the sockets that it was given.
         let ended = tokio::task::spawn_blocking(move || {
             let _ = child.kill();
             child.wait()
@@ -114,7 +114,7 @@ fn give<'a>(
     Ok(())
 }
 
-/// Empty if the process has ended.
+/// The response of the new process. Empty if it ended without one.
 async fn response(channel: UnixStream) -> io::Result<Vec<u8>> {
     channel.set_nonblocking(true)?;
     let channel = tokio::net::UnixStream::from_std(channel)?;
@@ -124,13 +124,13 @@ async fn response(channel: UnixStream) -> io::Result<Vec<u8>> {
     Ok(response)
 }
 
-/// The listening sockets of the process before, and the way to respond to it.
+/// The listening sockets of the previous process.
 #[derive(Default)]
 pub(crate) struct Inherited {
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
-/// The process before, which waits for a response.
+/// The previous process, which waits for a response.
 pub(crate) struct Predecessor(UnixStream);
 
 impl Inherited {
@@ -147,7 +147,7 @@ impl Inherited {
             RecvFlags::CMSG_CLOEXEC,
         );
         let message = message.map_err(|_| {
-            let problem = "--upgrade is for a process that another dpop-gateway starts: send SIGUSR2 to that one";
+            let problem = "--upgrade is only for processes that dpop-gateway starts itself: send SIGUSR2 to the running one";
             io::Error::other(problem)
         })?;
         let addresses = str::from_utf8(&data[..message.bytes]).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Inherited {
         Ok((Self { sockets }, Predecessor(channel)))
     }
 
-    /// The socket with this address in the configuration of the process before. Of several (port 0), the first.
+    /// The socket with this address in the configuration of the previous process. Of several (port 0), the first.
     pub(crate) fn take(&mut self, configured: SocketAddr) -> Option<TcpListener> {
         let mut sockets = self.sockets.iter();
         let number = sockets.position(|(known, _)| *known == configured)?;
@@ -175,12 +175,13 @@ impl Inherited {
 }
 
 impl Predecessor {
-    /// This process serves: the other one may end. An error: it was told to stop before, and this process has to end.
+    /// This process serves, so the previous one may end. An error means that the previous one was told to stop meanwhile, so that
+    /// this process has to end.
     pub(crate) fn respond_ready(&self) -> io::Result<()> {
         self.respond(READY)
     }
 
-    /// This process cannot serve. The other one logs the reason, and goes on.
+    /// This process cannot serve. The previous one logs the reason, and continues.
     pub(crate) fn respond_failure(&self, reason: &str) {
         let _ = self.respond(reason.as_bytes());
     }

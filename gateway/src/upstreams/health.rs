@@ -1,4 +1,4 @@
-//! Is a server healthy? It is asked over the same connections as requests use: with TLS, with the client certificate.
+//! Is a server healthy? Checks use the same TLS settings and client certificate as requests, on connections of their own.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use pingora::{Error, ErrorType, OrErr as _};
 use crate::config::{self, ConfigError};
 use crate::upstreams::{Server, server_of};
 
-/// A check may take this long, even if there are more seconds between two.
+/// The time for one check, even if the interval is longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Check {
@@ -57,7 +57,7 @@ impl Check {
         };
         let mut request = request.clone();
         request.insert_header("host", server.authority.clone())?;
-        // The connection is not given back: one that is idle since the last check would say nothing of new ones.
+        // The connection is not reused: the next check must show that a new connection can be made.
         let (mut session, _) = self.http.get_http_session(&peer).await?;
         session.write_request_header(Box::new(request)).await?;
         session.finish_request_body().await?;

@@ -30,11 +30,11 @@ use crate::upstreams::tunnel::WriteFirst;
 /// How long the start waits for the addresses of all servers. The others are resolved in the background.
 const FIRST_RESOLUTION: Duration = Duration::from_secs(3);
 
-/// How long an address to which no connection could be made is used only if there is no other.
+/// After a failed connection, how long an address is used only if there is no other.
 const AVOIDED: Duration = Duration::from_secs(10);
 
-/// How many requests share a connection of HTTP/2. With the windows below, as many stalled clients cannot keep the other
-/// requests of the connection from moving.
+/// How many requests share a connection of HTTP/2. With the windows below, stalled clients cannot block the other requests of
+/// the connection.
 const STREAMS_PER_CONNECTION: usize = 16;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
@@ -53,7 +53,7 @@ pub(crate) struct Service {
 pub(crate) struct Server {
     /// `host:port`, for logs.
     pub(crate) name: String,
-    /// What its `Host` is.
+    /// The value of `Host` in requests to it.
     pub(crate) authority: HeaderValue,
     host: String,
     port: u16,
@@ -201,6 +201,10 @@ impl Chosen {
 }
 
 impl Server {
+    pub(crate) fn read_timeout(&self) -> Option<Duration> {
+        self.peer.options.read_timeout
+    }
+
     fn peer_at(&self, backend: &Backend) -> HttpPeer {
         let mut peer = self.peer.clone();
         peer._address = backend.addr.clone();

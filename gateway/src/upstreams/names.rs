@@ -1,4 +1,4 @@
-//! The addresses of servers, resolved again and again.
+//! The addresses of servers, resolved periodically.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use pingora::protocols::l4::socket::SocketAddr as Address;
 
 use crate::upstreams::Server;
 
-/// DNS records of services in containers live for 5 to 30 seconds.
+/// DNS records of services in containers have a lifetime of 5 to 30 seconds.
 const UPDATE_FREQUENCY: Duration = Duration::from_secs(10);
 
 pub(super) struct Names {
@@ -39,7 +39,7 @@ impl Names {
         }
     }
 
-    /// `None`: addresses do not change.
+    /// `None`: all servers are addresses, which do not change.
     pub(super) fn update_frequency(&self) -> Option<Duration> {
         let is_name = |server: &Arc<Server>| server.host.parse::<IpAddr>().is_err();
         self.servers.iter().any(is_name).then_some(UPDATE_FREQUENCY)
@@ -54,7 +54,7 @@ impl Names {
             Ok(addresses) => {
                 last.addresses = addresses.collect();
                 if std::mem::replace(&mut last.failed, false) {
-                    tracing::info!(upstream, server, "the name is resolved again");
+                    tracing::info!(upstream, server, "the name can be resolved again");
                 }
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What a server's certificate is verified with, and the certificate of the gateway.
+//! The roots that verify a server's certificate, and the gateway's own certificate (mutual TLS).
 
 use std::sync::Arc;
 

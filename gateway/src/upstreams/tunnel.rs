@@ -1,8 +1,8 @@
 //! Connections for WebSocket, which are read only after pingora has sent the request as a whole.
 //!
-//! pingora 0.9.1 sends the header of a request, and then waits for two things at once: that the request has no body, and the
-//! response. If the service has switched protocols by then, it may take the end of the body for that of the tunnel, and close it.
-//! So the first read after a write reports once that there is nothing yet.
+//! pingora 0.9.1 sends the header of a request, and then waits for two things at once: the end of the request's (empty) body, and
+//! the response. If the response with the switch of protocols comes first, pingora may take the end of the body for the end of the
+//! tunnel, and close it. So the first read after a write always reports that nothing has arrived yet.
 
 use std::io;
 use std::pin::Pin;

@@ -250,8 +250,18 @@ fn read_response(stream: &mut TcpStream) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_end_with_the_drain_time_or_a_second_signal() {
     for (name, drain, signals, said) in [
-        ("the drain time", 1, 1, "have not ended in time are cut"),
-        ("a second signal", 3600, 2, "as told by a second signal"),
+        (
+            "the drain time",
+            1,
+            1,
+            "closing connections that have not ended in time",
+        ),
+        (
+            "a second signal",
+            3600,
+            2,
+            "stopped at once by a second signal",
+        ),
     ] {
         let (parties, service) = (Parties::new(), Halves::start());
         let config = configuration(&service.url, "");

@@ -101,7 +101,7 @@ async fn a_process_goes_on_if_the_new_one_cannot_start() {
         let program = &fixture.program;
         program.edit(old, new);
         program.signal("USR2");
-        program.await_log("upgrade failed: this process goes on", number + 1);
+        program.await_log("upgrade failed: this process continues", number + 1);
         let log = program.log();
         let failure = log.lines().rfind(|line| line.contains("upgrade failed"));
         assert!(failure.unwrap().contains(said), "{log}");
@@ -122,7 +122,7 @@ async fn the_argument_of_a_new_process_is_not_for_operators() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("send SIGUSR2 to that one"), "{said}");
+    assert!(said.contains("send SIGUSR2 to the running one"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::checks::paths;
+use crate::config::checks::{DAY, paths};
 use crate::config::document::{AskedBy, Document};
 use crate::config::report::Report;
 
@@ -16,8 +16,12 @@ pub(super) fn check(document: &Document, report: &mut Report) {
     distinct(document, report);
     for (number, listener) in document.listener.iter().enumerate() {
         let setting = format!("listener[{number}].trusted_proxies");
-        let consequence = "all clients are believed what they say about other clients";
+        let consequence = "every client can set its own X-Forwarded-* fields";
         everyone(&listener.trusted_proxies, &setting, consequence, report);
+        if !(1..=DAY).contains(&listener.client_timeout_seconds) {
+            let setting = format!("listener[{number}].client_timeout_seconds");
+            report.error(setting, format!("must be 1 to {DAY} seconds"));
+        }
     }
     for (number, forward_auth) in document.forward_auth.iter().enumerate() {
         let at = |member: &str| format!("forward_auth[{number}].{member}");

@@ -51,7 +51,7 @@ fn upstream(document: &Document, route: &Route, setting: &str, report: &mut Repo
     match &route.upstream {
         None if document.listener.is_empty() => {}
         None => {
-            let problem = "must be set, because a [[listener]] sends requests on: the name of an [upstream.NAME]";
+            let problem = "must be set, because a [[listener]] passes requests on: expected the name of an [upstream.NAME]";
             report.error(setting, problem);
         }
         Some(name) if !document.upstream.contains_key(name) => {
@@ -93,7 +93,7 @@ pub(super) fn method_problem(method: &str) -> Option<String> {
     match method.parse::<Method>() {
         Err(_) => Some("is not a method, expected one such as GET".to_owned()),
         Ok(_) if method == "*" => Some("is not a method: list them".to_owned()),
-        Ok(Method::CONNECT) => Some("no request with this method is ever sent on".to_owned()),
+        Ok(Method::CONNECT) => Some("requests with this method are never passed on".to_owned()),
         Ok(_) if upper == method => None,
         // Methods are case-sensitive: no client sends `get`.
         Ok(_) => Some(format!("did you mean {upper}?")),

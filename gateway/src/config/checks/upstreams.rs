@@ -23,7 +23,7 @@ pub(super) fn check(document: &Document, report: &mut Report) {
         let mut routes = document.route.iter();
         if document.listener.is_empty() {
             let problem =
-                "is not used without a [[listener]]: forward authentication sends nothing on";
+                "is not used without a [[listener]]: forward authentication passes nothing on";
             report.warning(format!("upstream.{name}"), problem);
         } else if !routes.any(|route| route.upstream.as_ref() == Some(name)) {
             report.warning(format!("upstream.{name}"), "no route uses it");

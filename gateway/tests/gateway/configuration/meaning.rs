@@ -196,7 +196,7 @@ fn files() {
         (
             "certificate.pem",
             "other-key.pem",
-            "key_file: is not the key of the first certificate in certificate_file".to_owned(),
+            "key_file: does not belong to the first certificate in certificate_file".to_owned(),
         ),
     ] {
         let files = format!(
@@ -228,7 +228,7 @@ fn a_configuration_with_warnings_is_valid() {
         (
             "[\"10.0.0.0/8\"]",
             "[\"::/0\"]",
-            "listener[0].trusted_proxies: ::/0 is every address: all clients are believed what they say about other clients",
+            "listener[0].trusted_proxies: ::/0 is every address: every client can set its own X-Forwarded-* fields",
         ),
         (
             "[\"127.0.0.0/8\", \"::1/128\"]",

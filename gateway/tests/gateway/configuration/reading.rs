@@ -33,17 +33,17 @@ fn settings_that_cannot_be_read() {
         (
             "threads = 2",
             "threads = 1.5",
-            "process.threads: no setting is a fraction",
+            "process.threads: found a fraction, which no setting accepts",
         ),
         (
             "threads = 2",
             "threads = 99999999999999999999",
-            "process.threads: no setting is a number that is too large",
+            "process.threads: found a number that is too large, which no setting accepts",
         ),
         (
             "threads = 2",
             "threads = 1979-05-27",
-            "process.threads: no setting is a date or time",
+            "process.threads: found a date or time, which no setting accepts",
         ),
         (
             "[process]",
@@ -121,7 +121,7 @@ fn settings_that_are_missing() {
         ),
         (
             "upstream = \"stock\"\n",
-            "40:1: route[2].upstream: must be set, because a [[listener]] sends requests on: the name of an [upstream.NAME]",
+            "40:1: route[2].upstream: must be set, because a [[listener]] passes requests on: expected the name of an [upstream.NAME]",
         ),
     ] {
         let to = if from.ends_with('f') { "}\n[[f" } else { "" };
@@ -230,9 +230,9 @@ fn all_problems_are_reported_at_once() {
         ]),
         [
             "dpop.issuer.jwks_file: FOLDER/none: No such file or directory (os error 2)",
-            "listener[0].tls.key_file: is not the key of the first certificate in certificate_file",
+            "listener[0].tls.key_file: does not belong to the first certificate in certificate_file",
             "warning: upstream.orders: no route uses it",
-            "upstream.orders.client_certificate.key_file: is not the key of the first certificate in certificate_file",
+            "upstream.orders.client_certificate.key_file: does not belong to the first certificate in certificate_file",
             "route[0].upstream: there is no [upstream.order], did you mean orders?",
             "route[1].upstream: there is no [upstream.order], did you mean orders?",
             "identity[1].field: \"Host\": must be a name that has no other meaning, such as X-Auth-Subject",

@@ -23,7 +23,7 @@ fn routes() {
         (
             "methods = [\"POST\"]",
             "methods = [\"CONNECT\"]",
-            "route[1].methods: \"CONNECT\": no request with this method is ever sent on",
+            "route[1].methods: \"CONNECT\": requests with this method are never passed on",
         ),
         (
             "upstream = \"stock\"",
@@ -210,6 +210,11 @@ fn upstreams() {
             "path = \"/health?full=1\"",
             "path = \"/gesundheit?für=1\"",
             "upstream.orders.health_check.path: \"/gesundheit?für=1\": must begin with /, as in the request line",
+        ),
+        (
+            "trusted_proxies = [\"10.0.0.0/8\"]",
+            "client_timeout_seconds = 0",
+            "listener[0].client_timeout_seconds: must be 1 to 86400 seconds",
         ),
         (
             "connect_timeout_seconds = 1",

@@ -83,7 +83,7 @@ impl Tls {
         let certified = certified.map_err(|error| match error {
             Error::InconsistentKeys(_) => (
                 "key_file",
-                "is not the key of the first certificate in certificate_file".to_owned(),
+                "does not belong to the first certificate in certificate_file".to_owned(),
             ),
             Error::InvalidCertificate(error) => (
                 "certificate_file",

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
-use crate::proxy::request::remove;
+use crate::proxy::fields::{begins, is, remove};
 
 /// What the gateway itself knows about the connection.
 pub(super) struct Connection {
@@ -73,40 +73,6 @@ pub(super) fn write(
 
 fn says_where_from(name: &HeaderName) -> bool {
     begins(name, "x-forwarded-") || is(name, "forwarded") || is(name, "x-real-ip")
-}
-
-/// Whether services may take its value for the method or the target, instead of those that the gateway has decided about.
-pub(super) fn replaces_the_target(name: &HeaderName) -> bool {
-    begins(name, "x-original-")
-        || begins(name, "x-rewrite-")
-        || METHODS.iter().any(|known| is(name, known))
-}
-
-/// Known to Rails, Symfony, ASP.NET and others.
-const METHODS: [&str; 3] = [
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-];
-
-fn is(name: &HeaderName, known: &str) -> bool {
-    folded(name).eq(known.bytes())
-}
-
-fn begins(name: &HeaderName, start: &str) -> bool {
-    folded(name).take(start.len()).eq(start.bytes())
-}
-
-/// Services may read `X_Forwarded_For` as `X-Forwarded-For`.
-fn folded(name: &HeaderName) -> impl Iterator<Item = u8> {
-    let fold = |byte: u8| {
-        if byte.is_ascii_alphanumeric() {
-            byte
-        } else {
-            b'-'
-        }
-    };
-    name.as_str().bytes().map(fold)
 }
 
 fn is_ours(name: &HeaderName) -> bool {

@@ -9,6 +9,7 @@
 mod bounded;
 mod context;
 mod failure;
+mod fields;
 mod forwarded;
 mod http_1_0;
 mod request;

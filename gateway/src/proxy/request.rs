@@ -12,6 +12,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 
 use crate::config::{Access, Protocol};
 use crate::policy::{IdentityFields, Passed};
+use crate::proxy::fields::{remove, replaces_the_target};
 use crate::proxy::forwarded::{self, Connection};
 use crate::upstreams::Chosen;
 
@@ -138,7 +139,7 @@ pub(super) fn prepare(
 ) -> pingora::Result<()> {
     let route = &passed.route.settings;
     remove(request, |name| {
-        identity.could_be(name) || is_hop_by_hop(name) || forwarded::replaces_the_target(name)
+        identity.could_be(name) || is_hop_by_hop(name) || replaces_the_target(name)
     });
     // On a public route, the credentials are for the service.
     if route.access != Access::Public {
@@ -171,18 +172,6 @@ pub(super) fn prepare(
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
     request.set_uri(Uri::from(path));
     Ok(())
-}
-
-pub(super) fn remove(request: &mut RequestHeader, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<_> = request
-        .headers
-        .keys()
-        .filter(|name| unwanted(name))
-        .cloned()
-        .collect();
-    for name in names {
-        request.remove_header(&name);
-    }
 }
 
 /// What pingora leaves in a request of HTTP/2 to a service with HTTP/2. `Connection` and `Upgrade` are there only if it has

@@ -124,6 +124,8 @@ impl ProxyHttp for Proxy {
         let question = Question::of(request);
         if let Some(fault) = request::fault(request) {
             context.record.malformed(&question);
+            // Its end may be somewhere else than where it seems to be (RFC 9112 section 6.3).
+            session.set_keepalive(None);
             let response = problem(fault.status, fault.reason, fault.detail);
             respond::send(session, response).await?;
             return Ok(true);
@@ -262,8 +264,8 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    /// pingora repeats a request if the service has closed the connection before, so that it cannot have seen the request, or
-    /// says so itself; and only if its method is idempotent. Never when a part of the response has been sent.
+    /// A request is sent again only if a kept connection ended before its response, or the service says that it has not seen the
+    /// request; and only if its method is idempotent, because the service may have seen it. Never after a part of the response.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,

@@ -245,3 +245,34 @@ async fn clients_of_http_1_0_get_no_chunks() {
         assert_eq!(wire.response().await.status(), 401);
     }
 }
+
+/// Nobody can say where it ends, so what follows it is not read as a request (RFC 9112 section 6.3).
+#[tokio::test]
+async fn a_malformed_request_is_the_last_of_its_connection() {
+    let parties = Parties::new();
+    let seen = Seen::default();
+    let upstream = Upstream::serve(seen.echo()).await;
+    let config = forwarding_to(&format!("servers = [\"{}\"]", upstream.url()));
+    let gateway = Gateway::new(&parties, &config).start();
+    for (fields, status) in [
+        ("content-length: 3\r\ncontent-length: 3\r\n\r\none", 400),
+        (
+            "transfer-encoding: gzip, chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
+            501,
+        ),
+    ] {
+        let malformed = head(&parties.request(Method::POST, "/orders"), "/orders", fields);
+        let next = head(&parties.request(Method::GET, "/orders"), "/orders", "\r\n");
+        let mut wire = Wire::connect(&gateway).await;
+        wire.send(malformed + &next).await;
+        let response = wire.response().await;
+        assert_eq!(response.status(), status);
+        assert!(
+            response.head.contains("connection: close"),
+            "{}",
+            response.head
+        );
+        wire.closed().await;
+    }
+    assert!(seen.requests().is_empty());
+}

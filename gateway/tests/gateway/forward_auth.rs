@@ -28,7 +28,7 @@ pub const POLICY: &str = r#"
     field = "X-Auth-Tenant"
 "#;
 
-/// Whoever asks in this way from this machine.
+/// A `[[forward_auth]]` that every process of this machine may ask.
 pub fn asked_by(who: &str) -> String {
     format!(
         "[[forward_auth]]\naddress = \"127.0.0.1:0\"\nasked_by = \"{who}\"\nfrom = [\"127.0.0.0/8\"]\n"

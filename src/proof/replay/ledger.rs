@@ -105,8 +105,10 @@ impl Ledger {
             let (end, second) = oldest.remove_entry();
             self.live -= second.records;
             self.clients -= second.clients;
-            // The proof of a record that was kept longer expired up to so much earlier.
-            let start = Timestamp::from_unix(end.as_unix().saturating_sub(retention_floor));
+            // The floor is at least the time for which any verifier accepts a proof. The claim was up to one floor before
+            // `end`, and the proof was made up to one floor before its claim: with another verifier it may expire then.
+            let floors = retention_floor.saturating_mul(2);
+            let start = Timestamp::from_unix(end.as_unix().saturating_sub(floors));
             self.forgotten.add(start, end);
         }
     }

@@ -286,6 +286,24 @@ fn a_clock_set_back_allows_no_replay_with_a_retention_floor() {
     assert_eq!(claim(&store, 4, NOW + 60, NOW + 121), Ok(Claim::First));
 }
 
+/// The verifier that accepts the proof again has the shorter age, so the proof expires there long before the claim of the
+/// first. It expires at the earliest when it is made, and a floor is at least as long as the first accepts it.
+#[test]
+fn a_clock_set_back_allows_no_replay_by_a_verifier_with_a_shorter_age() {
+    let floor = 206;
+    let store = one_list().with_retention_floor(Duration::from_secs(floor));
+    let made = NOW - floor;
+    assert_eq!(claim(&store, 1, NOW, NOW), Ok(Claim::First), "old");
+    let dropped = NOW + floor + 1;
+    assert_eq!(claim(&store, 2, dropped, dropped + 90), Ok(Claim::First));
+    assert_eq!(store.usage().live, 1, "the first was dropped");
+    for expires in [made, made + 1, NOW - 80, NOW - 1] {
+        let again = claim(&store, 1, made, expires);
+        assert_eq!(again, Err(ReplayStoreError::Unavailable), "{expires}");
+    }
+    assert_eq!(claim(&store, 3, made - 60, made - 1), Ok(Claim::First));
+}
+
 /// A clock that was ahead has left a range of dropped records in the future. Towards it, records whose floor would
 /// end in the range are kept as long as their proofs are accepted.
 #[test]
@@ -294,19 +312,20 @@ fn a_clock_that_was_ahead_allows_no_replay_with_a_retention_floor() {
     assert_eq!(claim(&store, 1, NOW, NOW + 30), Ok(Claim::First), "ahead");
     assert_eq!(claim(&store, 2, NOW + 121, NOW + 151), Ok(Claim::First));
     assert_eq!(store.usage().live, 1, "the first was dropped");
-    let before = NOW - 50;
+    let before = NOW - 170;
     // Its floor ends soon, and then records are dropped.
     assert_eq!(
         claim(&store, 3, before - 121, before - 91),
         Ok(Claim::First),
         "corrected"
     );
-    assert_eq!(claim(&store, 4, before - 1, NOW - 10), Ok(Claim::First));
+    let expires = NOW - 130;
+    assert_eq!(claim(&store, 4, before - 1, expires), Ok(Claim::First));
     for second in 0..40 {
         let now = before + second;
         let other = claim(&store, 10 + second, now, now);
         assert_eq!(other, Ok(Claim::First), "{second}");
-        let again = claim(&store, 4, now, NOW - 10);
+        let again = claim(&store, 4, now, expires);
         assert_eq!(again, Ok(Claim::Replayed), "{second}");
     }
 }

@@ -65,7 +65,7 @@ impl From<SystemTime> for Timestamp {
     clippy::cast_sign_loss,
     reason = "`as` saturates"
 )]
-pub(crate) const fn whole_seconds(seconds: f64) -> u64 {
+const fn whole_seconds(seconds: f64) -> u64 {
     seconds as u64
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::time::{Timestamp, seconds, whole_seconds};
+use crate::time::{Timestamp, seconds};
 
 /// The maximum age of a proof, the maximum error of a client's clock, and the lifetime of a nonce.
 ///
@@ -137,15 +137,19 @@ impl Freshness {
 
     /// RFC 9449 section 4.3, check 11. `iat` may be fractional, negative, or beyond any calendar.
     pub(crate) fn check_iat(&self, iat: f64, now: Timestamp) -> Result<(), IatError> {
-        let now = now.as_numeric_date();
-        let (oldest, newest) = (now - seconds(self.window()), now + seconds(self.leeway));
-        if iat < oldest {
+        // In integers, whatever the clock says: beyond 2^53, a rounded window would accept a proof in
+        // seconds after `accepted_until`.
+        let now = i128::from(now.as_unix());
+        let oldest = now - i128::from(self.window());
+        let newest = now + i128::from(self.leeway);
+        let (floor, ceiling) = (whole(iat.floor()), whole(iat.ceil()));
+        if floor < oldest {
             Err(IatError::TooOld {
-                by: whole_seconds((oldest - iat).ceil()),
+                by: distance(floor, oldest),
             })
-        } else if iat > newest {
+        } else if ceiling > newest {
             Err(IatError::InTheFuture {
-                by: whole_seconds((iat - newest).ceil()),
+                by: distance(newest, ceiling),
             })
         } else {
             Ok(())
@@ -317,6 +321,16 @@ const fn clamp_to_a_day(span: Duration) -> u64 {
     if seconds > LONGEST { LONGEST } else { seconds }
 }
 
+/// A double without a fraction, as an integer. The largest ones become the largest integer.
+#[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
+const fn whole(date: f64) -> i128 {
+    date as i128
+}
+
+fn distance(from: i128, to: i128) -> u64 {
+    u64::try_from(to.abs_diff(from)).unwrap_or(u64::MAX)
+}
+
 impl Freshness {
     /// How far `iat` is behind now, computed from the error: negative if it is ahead.
     pub(crate) fn skew(&self, error: IatError) -> f64 {
@@ -368,3 +382,6 @@ pub(crate) enum NonceAgeError {
     InTheFuture,
     Stale,
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,13 +102,13 @@ impl Comb {
 
     /// The digits of a scalar u, one bit per digit, set for +1 and clear for -1: the v below n with
     /// 2v - (2^digits - 1) = u modulo n.
-    fn digits(&self, u: Scalar) -> Limbs {
+    pub(super) fn digits(&self, u: Scalar) -> Limbs {
         u.times(Scalar::HALF).plus(self.layout.offset).integer()
     }
 
     /// The point that the digits of one column add. `None` if the last block has no such row.
     #[inline]
-    fn addend(&self, digits: &Limbs, block: usize, row: usize) -> Option<AffinePoint> {
+    pub(super) fn addend(&self, digits: &Limbs, block: usize, row: usize) -> Option<AffinePoint> {
         let Layout { teeth, columns, .. } = *self.layout;
         let column = block * ROWS + row;
         if column >= columns {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod differential;
+mod exhaustive;
 mod parts;
 mod vectors;
 

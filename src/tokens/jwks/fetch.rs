@@ -55,13 +55,18 @@ pub(super) async fn ended(
     if let Some(outcome) = outcome {
         return outcome;
     }
+    abandon(&pending, state);
+    Err(RemoteKeysError::TimedOut)
+}
+
+/// Gives up a fetch, if it is still the current one.
+pub(super) fn abandon(pending: &Pending, state: &Mutex<State>) {
     let mut state = state.lock();
-    if state.is_under_way(&pending) {
+    if state.is_under_way(pending) {
         state.under_way = None;
         let now = state.asked.unwrap_or(Timestamp::from_unix(0));
         state.failure = Some((RemoteKeysError::TimedOut, now));
     }
-    Err(RemoteKeysError::TimedOut)
 }
 
 /// Waits for the timer; forever, if there are no timers.
@@ -165,7 +170,7 @@ impl Fetch {
         }
     }
 
-    fn end(&mut self, fetched: Result<((Url, Timestamp), Held), RemoteKeysError>) {
+    pub(super) fn end(&mut self, fetched: Result<((Url, Timestamp), Held), RemoteKeysError>) {
         let known = self.held.as_ref().map(|held| &held.keys);
         let mut state = self.state.lock();
         if !state.is_under_way(&self.outcome.subscribe()) {

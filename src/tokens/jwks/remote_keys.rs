@@ -418,3 +418,6 @@ pub struct RemoteKeysStatus {
     /// Why the last attempt failed; `None` if it succeeded.
     pub failure: Option<RemoteKeysError>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ import { clients } from './clients.mjs';
 import { coexistence } from './coexistence.mjs';
 import { issuers } from './issuers.mjs';
 import { nodes } from './nodes.mjs';
+import { oidf } from './oidf.mjs';
 import { ours } from './our-client.mjs';
 import { providerTokens } from './provider.mjs';
 import { proxies } from './proxies.mjs';
@@ -13,6 +14,7 @@ import { uploads } from './uploads.mjs';
 
 await tokens();
 await clients();
+await oidf();
 await providerTokens();
 await issuers();
 await coexistence();

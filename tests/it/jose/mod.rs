@@ -14,3 +14,4 @@ mod recurring_key;
 mod signing_key;
 mod thumbprint;
 mod wycheproof;
+mod wycheproof_jws;

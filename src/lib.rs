@@ -96,7 +96,13 @@ pub mod extract;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod guide;
-#[cfg(all(fuzzing, feature = "precomputed-keys"))]
+#[cfg(all(
+    fuzzing,
+    feature = "client",
+    feature = "introspection",
+    feature = "jwks",
+    feature = "precomputed-keys"
+))]
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -3,9 +3,7 @@
 #![no_main]
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -15,11 +13,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use p256::elliptic_curve::sec1::ToSec1Point as _;
-use tower_dpop::jose::SigningKey;
 use tower_dpop::proof::{Claim, Epoch, ProofError, ReplayKey, ReplayStoreError, UsedProof};
 use tower_dpop::testing::{TestClient, TestClock, TestIssuer};
 use tower_dpop::{ProofRules, Rejection, ReplayStore, Verifier};
+
+#[path = "shared/mod.rs"]
+mod shared;
 
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -63,7 +62,7 @@ struct Server {
 /// By one key that has a table, and one good request of it.
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com")
-        .with_key("issuer", key([1; 32]))
+        .with_key("issuer", shared::p256_key(&[1; 32]))
         .with_clock(TestClock::at(NOW));
     let store = Store::default();
     let verifier = Verifier::new(
@@ -72,7 +71,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
             .with_replay_store(store.clone()),
         issuer.jwt_verifier(),
     );
-    let client = TestClient::new(&issuer).with_key(key([2; 32]));
+    let client = TestClient::new(&issuer).with_key(shared::p256_key(&[2; 32]));
     let request = client.request(Method::GET, "https://api.example.com/orders/1");
     for _ in 0..20 {
         let (parts, ()) = request.again().build().into_parts();
@@ -226,24 +225,7 @@ fn splice(bytes: &mut Vec<u8>, at: u16, length: u8, by: &[u8]) {
 
 /// Nothing here waits for anything.
 fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
-    let mut future = pin!(verifier.verify(parts));
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        Poll::Ready(result) => result.map(drop),
-        Poll::Pending => panic!("a result in memory has to wait"),
-    }
-}
-
-/// A key of this number.
-fn key(d: [u8; 32]) -> SigningKey {
-    let secret = p256::SecretKey::from_slice(&d).expect("a number below n");
-    let point = secret.public_key().to_uncompressed_point();
-    let [x, y] = [&point[1..33], &point[33..]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
-    let d = URL_SAFE_NO_PAD.encode(d);
-    let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","d":"{d}"}}"#);
-    SigningKey::from_jwk(&jwk).expect("a private key")
+    shared::at_once(verifier.verify(parts)).map(drop)
 }
 
 /// What can be emptied, so that each input is the first.

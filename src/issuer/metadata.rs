@@ -61,14 +61,21 @@ async fn own_metadata<M: DeserializeOwned>(
     issuer: &EndpointUrl,
     place: &Url,
 ) -> Result<M, DocumentError> {
+    let response = get(http, place, "application/json").await?;
+    read_own(&response.body, issuer)
+}
+
+/// Reads metadata, if they are those of this issuer.
+pub(crate) fn read_own<M: DeserializeOwned>(
+    document: &[u8],
+    issuer: &EndpointUrl,
+) -> Result<M, DocumentError> {
     #[derive(Deserialize)]
     struct Named {
         issuer: String,
     }
 
-    let response = get(http, place, "application/json").await?;
-    let named: Named =
-        serde_json::from_slice(&response.body).map_err(|_| DocumentError::Malformed)?;
+    let named: Named = serde_json::from_slice(document).map_err(|_| DocumentError::Malformed)?;
     // RFC 8414 section 3.3: "The "issuer" value returned MUST be identical".
     if named.issuer != issuer.as_str() {
         return Err(DocumentError::Issuer {
@@ -77,7 +84,7 @@ async fn own_metadata<M: DeserializeOwned>(
             found: named.issuer.chars().take(MAX_SHOWN).collect(),
         });
     }
-    serde_json::from_slice(&response.body).map_err(|_| DocumentError::Malformed)
+    serde_json::from_slice(document).map_err(|_| DocumentError::Malformed)
 }
 
 /// The URLs of an issuer's metadata: RFC 8414 section 3.1 inserts the well-known part before the

@@ -104,9 +104,9 @@ enum MissingAudience {
 
 /// An active token for this resource server.
 #[derive_where(Clone)]
-struct IntrospectedToken<C> {
-    token: AccessToken<C>,
-    validity: Validity,
+pub(crate) struct IntrospectedToken<C> {
+    pub(crate) token: AccessToken<C>,
+    pub(crate) validity: Validity,
     since: Timestamp,
 }
 
@@ -351,7 +351,7 @@ impl<C: DeserializeOwned + Send + Sync + 'static> IntrospectionVerifier<C> {
         Ok(introspected)
     }
 
-    fn read_claims(
+    pub(crate) fn read_claims(
         &self,
         response: &[u8],
         now: Timestamp,

@@ -52,17 +52,8 @@ impl Issuer {
         issuer: &EndpointUrl,
         place: Option<&EndpointUrl>,
     ) -> Result<Url, RemoteKeysError> {
-        #[derive(Deserialize)]
-        struct Metadata {
-            jwks_uri: String,
-        }
-
         let configured = place.unwrap_or(issuer);
-        let read = |metadata: Metadata| {
-            configured
-                .refers_to(&metadata.jwks_uri)
-                .map_err(RemoteKeysError::JwksUri)
-        };
+        let read = |metadata: Metadata| metadata.jwks_uri(configured);
         let failed = |url: &Url, error| RemoteKeysError::of(IssuerDocument::Metadata, url, error);
         metadata::discover(&self.http, issuer, place, read, failed).await
     }
@@ -78,7 +69,21 @@ impl Issuer {
     }
 }
 
-pub(super) fn read_key_set(body: &[u8], issuer: &EndpointUrl) -> Result<KeySet, RemoteKeysError> {
+#[derive(Deserialize)]
+pub(crate) struct Metadata {
+    jwks_uri: String,
+}
+
+impl Metadata {
+    /// The `jwks_uri`, if it is no less secure than the configured URL.
+    pub(crate) fn jwks_uri(&self, configured: &EndpointUrl) -> Result<Url, RemoteKeysError> {
+        configured
+            .refers_to(&self.jwks_uri)
+            .map_err(RemoteKeysError::JwksUri)
+    }
+}
+
+pub(crate) fn read_key_set(body: &[u8], issuer: &EndpointUrl) -> Result<KeySet, RemoteKeysError> {
     const MALFORMED: RemoteKeysError = RemoteKeysError::Malformed(IssuerDocument::KeySet);
 
     let document: Value = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
@@ -219,7 +224,7 @@ pub enum RemoteKeysError {
 }
 
 impl RemoteKeysError {
-    fn of(document: IssuerDocument, url: &Url, error: DocumentError) -> Self {
+    pub(crate) fn of(document: IssuerDocument, url: &Url, error: DocumentError) -> Self {
         match error {
             DocumentError::Fetch(error) => match error {
                 FetchError::Encoded(coding) => Self::Encoded { document, coding },

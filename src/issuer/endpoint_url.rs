@@ -30,6 +30,10 @@ pub struct EndpointUrl {
     plain: PlainHttp,
 }
 
+/// An error shows at most this many characters of a text in a document, which may have any length.
+#[cfg(any(feature = "jwks", feature = "reqwest"))]
+pub(crate) const MAX_SHOWN: usize = 256;
+
 /// Where plain `http` is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlainHttp {
@@ -61,9 +65,9 @@ impl EndpointUrl {
     /// if this one is `https`, it must be `https` too.
     #[cfg(any(feature = "jwks", feature = "reqwest"))]
     pub(crate) fn refers_to(&self, url: &str) -> Result<Url, InvalidEndpointUrl> {
-        let referred = Self::parse(url, self.plain)?;
+        let referred = Self::parse(url, self.plain).map_err(InvalidEndpointUrl::shortened)?;
         if self.url.scheme() == "https" && referred.url.scheme() != "https" {
-            Err(InvalidEndpointUrl::NotHttps(url.to_owned()))
+            Err(InvalidEndpointUrl::NotHttps(url.to_owned()).shortened())
         } else {
             Ok(referred.url)
         }
@@ -145,4 +149,15 @@ pub enum InvalidEndpointUrl {
     /// The scheme is `http`, and the host is not this machine.
     #[error("{0:?}: must be https (plain http is accepted on loopback only)")]
     NotHttps(String),
+}
+
+impl InvalidEndpointUrl {
+    #[cfg(any(feature = "jwks", feature = "reqwest"))]
+    fn shortened(self) -> Self {
+        let short = |text: String| text.chars().take(MAX_SHOWN).collect();
+        match self {
+            Self::Malformed(text) => Self::Malformed(short(text)),
+            Self::NotHttps(text) => Self::NotHttps(short(text)),
+        }
+    }
 }

@@ -6,12 +6,10 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::issuer::endpoint_url::EndpointUrl;
+use crate::issuer::endpoint_url::{EndpointUrl, MAX_SHOWN};
 use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
 
 const MAX_DOCUMENT: usize = 256 * 1024;
-/// An error shows at most this many characters of a text in a document.
-pub(crate) const MAX_SHOWN: usize = 256;
 
 /// Fetches a document that an issuer publishes.
 pub(crate) async fn get(

@@ -10,9 +10,9 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl};
+use crate::issuer::endpoint_url::{EndpointUrl, InvalidEndpointUrl, MAX_SHOWN};
 use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
-use crate::issuer::metadata::{self, DocumentError, MAX_SHOWN, difference};
+use crate::issuer::metadata::{self, DocumentError, difference};
 use crate::outage::Outage;
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
 

@@ -269,6 +269,19 @@ fn rejects_invalid_metadata() {
             )),
         ),
         (
+            "a jwks_uri of 100,000 characters with http on another host",
+            |url| Reply::metadata(url, &format!("http://a/{}", "x".repeat(100_000))),
+            Error::JwksUri(InvalidEndpointUrl::NotHttps(format!(
+                "http://a/{}",
+                "x".repeat(247)
+            ))),
+        ),
+        (
+            "a malformed jwks_uri of 100,000 characters",
+            |url| Reply::metadata(url, &"x".repeat(100_000)),
+            Error::JwksUri(InvalidEndpointUrl::Malformed("x".repeat(256))),
+        ),
+        (
             "262,145 bytes",
             |_| Reply::text(vec![b' '; 262_145]),
             Error::TooLong(Metadata),

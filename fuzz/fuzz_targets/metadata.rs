@@ -36,7 +36,10 @@ fuzz_target!(|document: &[u8]| {
 });
 
 fn assert_is_own(document: &[u8], issuer: &EndpointUrl, url: &str) {
-    let value: Value = serde_json::from_slice(document).expect("it was read");
+    // In a member that is not read, serde_json accepts more, for example bytes that are not UTF-8.
+    let Ok(value) = serde_json::from_slice::<Value>(document) else {
+        return;
+    };
     assert_eq!(value["issuer"], issuer.as_str());
     let written = value["jwks_uri"].as_str().expect("it was read");
     let scheme = |url: &str| url.split_once("://").expect("a URL").0.to_ascii_lowercase();

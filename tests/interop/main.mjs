@@ -1,5 +1,6 @@
 // Tries everything and prints what came of it; fails if anything differs from what is expected.
 
+import { atproto } from './atproto.mjs';
 import { clients } from './clients.mjs';
 import { coexistence } from './coexistence.mjs';
 import { issuers } from './issuers.mjs';
@@ -19,6 +20,7 @@ await providerTokens();
 await issuers();
 await coexistence();
 await ours();
+await atproto();
 await proxies();
 await nodes();
 await uploads();

@@ -14,6 +14,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 const examples = process.env.INTEROP_EXAMPLES;
 /** Milliseconds in which a server listens and a client has ended, if ever. */
 const PATIENCE = 60_000;
+/** Follows the redirects of a login, as a browser does. */
+export const BROWSER = 'curl --silent --location --max-time 30';
 
 /** The audience of all access tokens; a name, never an address. */
 export const AUDIENCE = 'https://api.example.com/';
@@ -206,13 +208,16 @@ async function accepts(port) {
 }
 
 /** Runs our client to its end: its exit code, and what it printed of its key and of each call. */
-export async function ourClient({ issuer, resource, alg, count = 1, post, indicator, scope }) {
+export async function ourClient({
+  issuer, resource, clientId = 'service', login, alg, count = 1, pause, post, indicator, scope,
+}) {
   const child = run(join(examples, 'client'), [
     '--issuer', issuer,
-    '--client-id', 'service',
-    '--client-secret', 'service-secret',
+    '--client-id', clientId,
+    ...(login ? ['--login', login] : ['--client-secret', 'service-secret']),
     '--resource', resource,
     '--count', `${count}`,
+    ...(pause ? ['--pause', `${pause}`] : []),
     ...(post ? ['--post', `${post}`] : []),
     ...(alg ? ['--alg', alg] : []),
     ...(indicator ? ['--resource-indicator', indicator] : []),

@@ -2,13 +2,14 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 
 /** Where the examples are, built. */
 const examples = process.env.INTEROP_EXAMPLES;
@@ -42,7 +43,7 @@ export async function authorizationServer({ nonces = false, algs, tokenLife } = 
  */
 export function resourceServer({ issuer, jwks }, {
   nonces, nonceSecretFile, insecureOneUsePerNode, redis, publicUrl, algs, lenientTyp, audience = AUDIENCE, introspection,
-  allowBearer, reportOnly, scopes, metadata,
+  allowBearer, reportOnly, scopes, metadata, maxAge, leeway,
 } = {}) {
   return listen('resource_server', [
     ...(issuer ? ['--issuer', issuer] : []),
@@ -62,6 +63,8 @@ export function resourceServer({ issuer, jwks }, {
     ...(reportOnly ? ['--report-only'] : []),
     ...(scopes ? ['--scopes', scopes] : []),
     ...(metadata ? ['--metadata'] : []),
+    ...(maxAge === undefined ? [] : ['--max-age', `${maxAge}`]),
+    ...(leeway === undefined ? [] : ['--leeway', `${leeway}`]),
   ]);
 }
 
@@ -243,6 +246,27 @@ export async function shortClient({ issuer, url }) {
   const [code] = await child.ended;
   if (code !== 0) console.error(`reqwest ended with ${code}: ${child.complaints()}`);
   return lines;
+}
+
+/**
+ * Runs a scenario of the MCP conformance suite with our client, for at most some seconds. Returns its checks. The suite runs the
+ * client in a shell and would end only that.
+ */
+export async function mcpConformance(scenario, patience = 30) {
+  const suite = fileURLToPath(new URL('node_modules/.bin/conformance', import.meta.url));
+  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
+  const child = run(process.execPath, [
+    suite, 'client', '--command', `timeout ${patience} ${join(examples, 'mcp_client')}`, '--scenario', scenario,
+    '--timeout', '40000', '--output-dir', folder,
+  ], { BROWSER });
+  child.process.stdout.resume();
+  await child.ended;
+  const [results] = await readdir(folder, { recursive: true })
+    .then((files) => files.filter((file) => file.endsWith('checks.json')));
+  if (!results) throw new Error(`no results: ${child.complaints()}`);
+  const checks = JSON.parse(await readFile(join(folder, results), 'utf8'));
+  await rm(folder, { recursive: true });
+  return checks;
 }
 
 /**

@@ -81,7 +81,7 @@ pub(crate) fn fresh_jti() -> Result<String, getrandom::Error> {
     Ok(base64url::encode(bytes))
 }
 
-/// Defines the header of a JWS that is verified here: an object made by [`object!`], and a check for
+/// Defines the header of a JWS that is verified here: an object made by `object!`, and a check for
 /// members that would change what was signed (RFC 7515 section 4.1.11, RFC 7797), or that mark the
 /// JWS as encrypted.
 macro_rules! jws_header {

@@ -89,7 +89,7 @@ pub enum Rejection {
     #[error(transparent)]
     Authorization(#[from] AuthorizationError),
     /// The client has used its share of the replay store
-    /// ([`ReplayStoreError::ClientLimit`](crate::proof::ReplayStoreError::ClientLimit), 429).
+    /// ([`ReplayStoreError::ClientLimit`], 429).
     #[error("too many requests by this client: its share of the replay store is used up")]
     TooManyRequests,
     /// The server could not decide (503). It is the server's fault, not the client's.

@@ -33,7 +33,7 @@ pub enum TokenRequestRejection {
     #[error(transparent)]
     GrantBinding(#[from] GrantBindingError),
     /// The client has used its share of the replay store
-    /// ([`ReplayStoreError::ClientLimit`](crate::proof::ReplayStoreError::ClientLimit), 429).
+    /// ([`ReplayStoreError::ClientLimit`], 429).
     #[error("too many requests by this client: its share of the replay store is used up")]
     TooManyRequests,
     /// The replay store could not decide: a server error, not a client error.

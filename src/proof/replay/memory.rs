@@ -55,7 +55,7 @@ use crate::time::Timestamp;
 /// accept a proof once each, and a proof used within the last [`retention`](crate::Freshness::retention)
 /// before a restart is accepted once more after it: use a shared store, or require nonces (see [the
 /// guide](crate::guide::several_nodes)).
-/// Each store has an [`Epoch`](crate::proof::Epoch) of its own, so a proof with a nonce passes with the
+/// Each store has an [`Epoch`] of its own, so a proof with a nonce passes with the
 /// store that the nonce was issued for, and with no other.
 ///
 /// If the clock is set back, a proof whose record may already have been dropped is rejected with 503.

@@ -66,7 +66,7 @@ use crate::tokens::key_set::{KeySet, KeySource, KeySourceError};
 ///
 /// The lifetime is taken from `Cache-Control` (`max-age` minus `Age`), and is at least one minute
 /// and at most one hour. It is ten minutes if `Cache-Control` does not state one, and one minute if
-/// it forbids caching. If a response is identical, byte by byte, the same [`KeySet`](crate::KeySet)
+/// it forbids caching. If a response is identical, byte by byte, the same [`KeySet`]
 /// gets a new lifetime, and tokens that were cached with it stay valid.
 ///
 /// # Under attack

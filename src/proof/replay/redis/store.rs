@@ -46,7 +46,7 @@ use crate::time::Stopwatch;
 /// |---|---|---|
 /// | `maxmemory-policy` | `noeviction` | any other policy removes records, so that proofs can be used again; the store rejects such a server |
 /// | `maxmemory` | what you expect, and more | a record takes about 130 bytes for two minutes: 1 GiB is 65,000 requests per second. A full server rejects requests with 503 |
-/// | `appendonly`, `save` | either | a restart is another [`Epoch`](crate::proof::Epoch), with or without data |
+/// | `appendonly`, `save` | either | a restart is another [`Epoch`], with or without data |
 /// | `min-replicas-to-write 1`, `min-replicas-max-lag 1` | with two or more replicas | bounds what a failover can lose; costs nothing per claim. With one replica, the new primary would have none, and accept no record |
 /// | `cluster-enabled` | `no` | the store needs one primary |
 ///

@@ -585,6 +585,23 @@ fn rsa_numbers_must_be_minimal_and_within_bounds() {
     }
 }
 
+/// Decoding a text that is too long for any accepted key would cost time and memory in proportion to it.
+#[test]
+fn rsa_numbers_that_are_too_long_are_not_decoded() {
+    for (name, member, length, error) in [
+        ("n", "n", 1368, InvalidJwk::Integer),
+        ("a longer n", "n", 1369, InvalidJwk::RsaSize),
+        ("a much longer n", "n", 4096, InvalidJwk::RsaSize),
+        ("e", "e", 8, InvalidJwk::Integer),
+        ("a longer e", "e", 9, InvalidJwk::RsaSize),
+        ("a much longer e", "e", 4096, InvalidJwk::RsaSize),
+    ] {
+        let mut jwk = Key::rsa("PS256").public_jwk();
+        jwk[member] = json!("!".repeat(length));
+        assert_eq!(jwk.to_string().parse::<Jwk>().err(), Some(error), "{name}");
+    }
+}
+
 #[test]
 fn from_str_is_as_strict_as_for_proofs() {
     let client = keys::client().public_jwk().to_string();

@@ -283,6 +283,35 @@ fn a_jti_has_1_to_512_bytes() {
     }
 }
 
+/// A longer proof is not decoded.
+#[test]
+fn a_proof_has_at_most_8_kib() {
+    for (name, length, expected) in [
+        ("8 KiB", 8192, None),
+        ("one byte more", 8193, Some(ProofError::TooLong)),
+    ] {
+        assert_outcome(name, &attempt_with_length(length).outcome(), expected);
+    }
+}
+
+/// Makes the proof longer by members that have no meaning.
+fn attempt_with_length(length: usize) -> Attempt {
+    let padded = |header: usize, claims: usize| {
+        Attempt::but(|a| {
+            a.proof_header["pad"] = json!("x".repeat(header));
+            a.proof_claims["pad"] = json!("x".repeat(claims));
+            a.proof_claims["jti"] = json!("jti");
+        })
+    };
+    let length_of = |attempt: &Attempt| attempt.proof(&attempt.token()).len();
+    // Not every length exists in base64url, so both parts vary.
+    let claims = (length - length_of(&padded(0, 0))) * 3 / 4;
+    (0..4)
+        .flat_map(|header| (0..8).map(move |less| padded(header, claims - less)))
+        .find(|attempt| length_of(attempt) == length)
+        .unwrap()
+}
+
 #[test]
 fn htu_must_be_a_string() {
     for (name, htu) in [

@@ -1,13 +1,18 @@
 //! The window of `iat`, and that no proof is accepted after its replay record was dropped.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tower_dpop::proof::{IatError, ProofError};
-use tower_dpop::{DpopLayer, Freshness, NonceSecret, Rejection, StatelessNonces};
+use tower_dpop::proof::{Claim, Epoch, IatError, ProofError, ReplayStoreError, UsedProof};
+use tower_dpop::{
+    DpopLayer, Freshness, NonceSecret, Rejection, ReplayStore, StatelessNonces, Timestamp,
+};
 
-use common::{Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, required_nonce, verifier_by};
+use common::{
+    Attempt, AttemptExt as _, KeyExt as _, NOW, TestClock, at, required_nonce, verifier_by,
+};
 
 fn outcome_with(freshness: Freshness, iat: Value) -> common::Outcome {
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_freshness(freshness)));
@@ -261,5 +266,81 @@ fn a_replay_is_detected_through_the_last_accepted_second() {
             "{name}"
         );
     }
-    assert!(Freshness::default().retention() >= Duration::from_secs(120));
+}
+
+/// The last second for a store: with nonces, that of the check which still applies.
+#[test]
+fn a_record_is_kept_for_as_long_as_the_time_that_decides() {
+    #[derive(Clone, Default)]
+    struct Recording(Arc<Mutex<Option<Timestamp>>>);
+
+    impl ReplayStore for Recording {
+        async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+            *self.0.lock().unwrap() = Some(proof.expires);
+            Ok(Claim::First)
+        }
+
+        fn epoch(&self) -> Epoch {
+            Epoch::UNKNOWN
+        }
+    }
+
+    let both = Freshness::default().with_nonce_period(Duration::from_secs(100));
+    let nonce = both.with_nonce_instead_of_iat();
+    let issued = NOW - NOW % 100;
+    for (name, freshness, nonces, expected) in [
+        ("iat, without nonces", both, false, NOW + 10 + 90),
+        ("iat, with nonces", both, true, NOW + 10 + 90),
+        ("the nonce would decide", nonce, false, NOW + 10 + 90),
+        ("the nonce decides", nonce, true, issued + 2 * 100),
+    ] {
+        let store = Recording::default();
+        let layer = DpopLayer::new(verifier_by(|rules| {
+            let rules = rules
+                .with_freshness(freshness)
+                .with_replay_store(store.clone());
+            if nonces {
+                rules.with_nonces(StatelessNonces::new(NonceSecret::generate()))
+            } else {
+                rules
+            }
+        }));
+        let attempt = Attempt::but(|a| {
+            a.proof_claims["iat"] = json!(NOW + 10);
+            a.proof_claims["nonce"] = json!(required_nonce(&layer));
+        });
+        attempt.outcome_by(&layer).assert_passed(name);
+        let expires = store.0.lock().unwrap().unwrap();
+        assert_eq!(expires, Timestamp::from(at(expected)), "{name}");
+    }
+}
+
+/// From the arrival of a proof to the end of the last second in which it is accepted.
+#[test]
+fn retention_is_the_longest_time_for_which_a_proof_is_accepted() {
+    let seconds = Duration::from_secs;
+    let default = Freshness::default()
+        .with_max_age(seconds(60))
+        .with_leeway(seconds(30))
+        .with_nonce_period(seconds(120));
+    let by_nonce = default.with_nonce_instead_of_iat();
+    for (name, freshness, expected) in [
+        ("iat is 30 s ahead", default, 30 + 90 + 1),
+        ("the nonce is 30 s ahead", by_nonce, 30 + 2 * 120),
+        (
+            "without nonces, iat decides, and longer than a nonce would",
+            by_nonce.with_nonce_period(seconds(7)),
+            30 + 90 + 1,
+        ),
+        (
+            "the shortest period is one second",
+            by_nonce
+                .with_max_age(seconds(0))
+                .with_leeway(seconds(0))
+                .with_nonce_period(seconds(0)),
+            2,
+        ),
+    ] {
+        assert_eq!(freshness.retention(), seconds(expected), "{name}");
+    }
 }

@@ -185,6 +185,26 @@ fn cnf_must_contain_the_thumbprint_of_the_proofs_key() {
     }
 }
 
+/// So an attacker without a token for a key cannot make the server verify signatures by it.
+#[test]
+fn the_binding_is_checked_before_the_signature() {
+    let with_wrong_signature = |change: fn(&mut Attempt)| {
+        Attempt::but(|a| {
+            change(a);
+            a.edit_proof = |proof| {
+                let (signed, _) = proof.rsplit_once('.').unwrap();
+                format!("{signed}.{}", base64url([1; 64]))
+            };
+        })
+        .outcome()
+    };
+    with_wrong_signature(|_| {}).assert_reason("bound", ProofError::Signature);
+    with_wrong_signature(|a| a.token_claims["cnf"]["jkt"] = json!(Key::es256().jkt()))
+        .assert_reason("bound to another key", BindingError::OtherKey);
+    with_wrong_signature(|a| common::remove(&mut a.token_claims, "cnf"))
+        .assert_reason("not bound", BindingError::Unbound);
+}
+
 #[test]
 fn a_token_without_cnf_is_rejected_under_either_scheme() {
     let unbound = |scheme: &str, with_proof: bool| {

@@ -333,6 +333,13 @@ fn retention_is_the_longest_time_for_which_a_proof_is_accepted() {
             30 + 90 + 1,
         ),
         (
+            "an age and a leeway are at most a day",
+            default
+                .with_max_age(seconds(86_401))
+                .with_leeway(seconds(1_000_000)),
+            86_400 + 2 * 86_400 + 1,
+        ),
+        (
             "the shortest period is one second",
             by_nonce
                 .with_max_age(seconds(0))

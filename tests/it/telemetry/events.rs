@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use http::{Request, Response, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
-use tower_dpop::testing::{TestClient, TestClock};
+use tower_dpop::testing::{TestClient, TestClock, TestRequest};
 use tower_dpop::token_endpoint::TokenEndpoint;
 use tower_dpop::{DpopLayer, MemoryReplayStore, ProofRules, RequireScopesLayer};
 use tracing::field::{Field, Visit};
@@ -329,6 +329,46 @@ fn every_decision_of_a_token_endpoint_is_one_event() {
         assert_eq!(event.target, "tower_dpop", "{message}");
         let named = event.fields.get("reason").map(String::as_str);
         assert_eq!(named, reason, "{message}");
+    }
+}
+
+/// As at a resource server: what would be accepted, and by how much the request differs.
+#[test]
+fn a_rejection_at_a_token_endpoint_shows_what_was_expected() {
+    type Change = fn(&mut TestRequest);
+    let endpoint =
+        TokenEndpoint::new(ProofRules::new(ISSUER.parse().unwrap()).with_clock(|| at(NOW)));
+    let client = TestClient::without_issuer(TestClock::at(NOW));
+    let rows: [(&str, Change, [Option<&str>; 2]); 3] = [
+        (
+            "proof_iat_too_old",
+            |request| request.proof_claims["iat"] = json!(NOW - 100),
+            [
+                Some("iat from 90 s before to 30 s after the time of this server"),
+                Some("10 s too old"),
+            ],
+        ),
+        (
+            "target_misdirected",
+            |request| request.uri = "https://other.example.com/token".into(),
+            [Some(ISSUER), None],
+        ),
+        (
+            "proof_missing",
+            |request| request.dpop = Some(vec![]),
+            [None; 2],
+        ),
+    ];
+    for (reason, change, expected) in rows {
+        let mut request = client.token_request("https://as.example.com/token");
+        change(&mut request);
+        let (head, ()) = request.build::<()>().into_parts();
+        let rejection = block_on(endpoint.verify(&head)).unwrap_err();
+        let (_, captured) = logged(|| endpoint.reject::<String>(rejection));
+        let [event] = decisions(&captured).try_into().unwrap();
+        let field = |name| event.fields.get(name).map(String::as_str);
+        assert_eq!(field("reason"), Some(reason));
+        assert_eq!(["expected", "detail"].map(field), expected, "{reason}");
     }
 }
 

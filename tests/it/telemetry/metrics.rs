@@ -360,6 +360,16 @@ fn clock_skew_is_recorded_in_seconds_and_limited() {
         outcome.assert_passed("with a nonce");
         assert!(found.contains(&skew("accepted", &[expected])), "{found:?}");
     }
+    // At a token endpoint, too, and with another policy.
+    let rules = ProofRules::new(ISSUER.parse().unwrap()).with_freshness(Freshness::mcp());
+    let endpoint = TokenEndpoint::new(rules.with_clock(|| at(NOW)));
+    let mut request = TestClient::without_issuer(TestClock::at(NOW))
+        .token_request("https://as.example.com/token");
+    request.proof_claims["iat"] = json!(NOW - 301);
+    let (head, ()) = request.build::<()>().into_parts();
+    let rejection = block_on(endpoint.verify(&head)).unwrap_err();
+    let (_, found) = recorded(|| endpoint.reject::<String>(rejection));
+    assert!(found.contains(&skew("rejected", &[301.0])), "{found:?}");
 }
 
 /// A request that is accepted, and then rejected for lack of a scope, counts as two decisions.

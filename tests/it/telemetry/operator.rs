@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::routing::any;
 use http::{Request, Response};
 use serde_json::{Value, json};
+use tower::util::MapRequest;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::proof::{
     Claim, Epoch, Nonce, NonceSource, ReplayStoreError, RequestTarget, UsedProof, WhileUnavailable,
@@ -15,8 +16,8 @@ use tower_dpop::proof::{
 use tower_dpop::resource::{RequireAuthenticationLayer, ResourceMetadata};
 use tower_dpop::token_endpoint::{TokenEndpoint, TokenEndpointLayer};
 use tower_dpop::{
-    Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret, ProofRules, PublicUrl,
-    ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
+    BoundToken, Claims, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
+    ProofRules, PublicUrl, ReplayStore, RequireScopesLayer, StatelessNonces, Timestamp, Verifier,
 };
 
 use super::as_bearer;
@@ -280,6 +281,13 @@ fn a_misplaced_authorization_layer_says_what_to_add_where() {
         log.contains("RequireLayer<ScopeRequirement, Claims> found no verified token: add DpopLayer outside it, with the same claims type (in axum, after it)"),
         "{log}"
     );
+    let without_token = MapRequest::new(required.layer(service), |mut request: Request<String>| {
+        request.extensions_mut().remove::<BoundToken<Claims>>();
+        request
+    });
+    let removed = DpopLayer::new(verifier()).layer(without_token);
+    let (_, log) = logged(|| block_on(removed.oneshot(Attempt::good().request())));
+    assert!(log.contains("no verified token: add DpopLayer"), "{log}");
     let others = Verifier::new(common::rules(), jwt_verifier().with_claims::<Value>());
     let other_claims = DpopLayer::new(others).layer(required.layer(service));
     let (_, log) = logged(|| block_on(other_claims.oneshot(Attempt::good().request())));

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tower::Service as _;
 
-use common::{Attempt, AttemptExt as _, Outcome, ask, block_on, jwt_verifier};
+use common::{Attempt, AttemptExt as _, Outcome, ask, block_on, jwt_verifier, verifier};
 use http::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_dpop::proof::{ProofError, ReplayStoreError};
-use tower_dpop::resource::{Dpop, DpopFuture};
+use tower_dpop::resource::{
+    Dpop, DpopFuture, MetadataLayer, ProblemDetailsLayer, ResourceMetadata,
+};
 use tower_dpop::tokens::TokenError;
 use tower_dpop::{Claims, DpopLayer, Issuers, MemoryReplayStore, Rejection};
 
@@ -131,6 +133,26 @@ fn calls_the_same_service_that_was_polled_ready() {
             Event::Called(2),
         ]
     );
+}
+
+/// So are the layers that only add a response or a body.
+#[test]
+fn metadata_and_problem_details_are_ready_when_the_service_is() {
+    let not_ready = || StrictService {
+        scripted_readiness: [Poll::Pending, Poll::Ready(Err(ServiceError))].into(),
+        ..StrictService::default()
+    };
+    let metadata = ResourceMetadata::of(&mut verifier());
+    let mut with_metadata = MetadataLayer::new(&metadata).layer(not_ready());
+    let mut with_problems = ProblemDetailsLayer::new().layer(not_ready());
+    for expected in [
+        Poll::Pending,
+        Poll::Ready(Err(ServiceError)),
+        Poll::Ready(Ok(())),
+    ] {
+        assert_eq!(poll_ready(&mut with_metadata), expected);
+        assert_eq!(poll_ready(&mut with_problems), expected);
+    }
 }
 
 #[test]

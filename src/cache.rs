@@ -5,11 +5,10 @@
 //! which records each read for a better policy, took 5% of a verification.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sync::RwLock;
+use crate::sync::{RandomState, RwLock};
 
 pub(crate) struct Cache<K, V> {
     shards: Box<[RwLock<Shard<K, V>>]>,
@@ -53,7 +52,7 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
         let shards = (entries / MIN_ENTRIES_PER_SHARD).clamp(1, MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| RwLock::new(Shard::new())).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             share: capacity / shards,
         }
     }

@@ -1,5 +1,5 @@
-//! Locks without poisoning, and keyed hashes. Built with `--cfg tower_dpop_loom`, the locks are those of loom, for the
-//! models in `tests/models`.
+//! Locks without poisoning, a counter, and keyed hashes. Built with `--cfg tower_dpop_loom`, locks and counter are those of
+//! loom, for the models in `tests/models`.
 //!
 //! Only this file decides what happens after a panic under a lock.
 //!
@@ -13,6 +13,11 @@ use std::sync::PoisonError;
 use loom::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(tower_dpop_loom))]
 use std::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+#[cfg(tower_dpop_loom)]
+pub(crate) use loom::sync::atomic::AtomicU64;
+#[cfg(not(tower_dpop_loom))]
+pub(crate) use std::sync::atomic::AtomicU64;
 
 /// A keyed hash with a secret. In models it has none, because each run of a model must be the same.
 #[cfg(tower_dpop_loom)]

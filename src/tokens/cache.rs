@@ -1,11 +1,12 @@
 //! Caches of valid tokens, so that a token is verified once and not for every request.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::credentials::PresentedToken;
+use crate::sync::AtomicU64;
 use crate::telemetry::{self, Cached};
 use crate::time::Timestamp;
 use crate::tokens::access_token::{AccessToken, AccessTokenVerifier, TokenError};

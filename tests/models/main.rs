@@ -1,171 +1,52 @@
-//! `MemoryReplayStore` by loom: three threads, in every order in which they can take their locks.
+//! Models by loom: everything that threads can do in another order.
 #![cfg(tower_dpop_loom)]
 
-use std::future::Future;
+#[path = "../../src/tokens/introspection/in_flight.rs"]
+mod in_flight;
+#[path = "../../src/sync.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "`in_flight` uses a part of this file"
+)]
+mod sync;
+
+mod introspection;
+mod nonces;
+mod replay_store;
+mod token_cache;
+
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use loom::thread;
-use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, UsedProof};
-use tower_dpop::{MemoryReplayStore, ReplayStore, Timestamp};
-
-type Claimed = Result<Claim, ReplayStoreError>;
-
-const NOW: u64 = 1_700_000_000;
-
-/// A claim of this proof by this client, at this second, of a proof that expires in that second.
-#[derive(Clone, Copy)]
-struct Use {
-    proof: u8,
-    client: u8,
-    now: u64,
-    expires: u64,
+/// Runs the model in every order, and prints how many there are.
+fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
+    let orders = Arc::new(AtomicUsize::new(0));
+    let counted = orders.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let orders = orders.load(Ordering::Relaxed);
+    println!("{name}: {orders} orders");
+    assert!(orders > 1, "{name}: there is nothing to explore");
 }
 
-impl Use {
-    fn claim(self, store: &MemoryReplayStore) -> Claimed {
-        let key = ReplayKey::from_parts([self.proof; 32], [self.client; 16]);
-        let [now, expires] = [self.now, self.expires].map(|s| Timestamp::from_unix(NOW + s));
-        let claim = pin!(store.claim(UsedProof::new(key, now, expires, store.epoch())));
-        match claim.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(claimed) => claimed,
-            Poll::Pending => panic!("a store in memory never waits"),
+/// Polls until the future is ready, and lets other threads run in between. No waker: those of loom are a step of
+/// their own, which must not happen inside a lock of tokio.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(result) => return result,
+            Poll::Pending => loom::thread::yield_now(),
         }
     }
-}
-
-/// Runs the three claims in every order, after some others, and checks what became of them.
-fn check(
-    store: fn() -> MemoryReplayStore,
-    before: &[Use],
-    claims: [Use; 3],
-    check: fn(&MemoryReplayStore, [Claimed; 3]),
-) {
-    let before = before.to_vec();
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = None;
-    model.check(move || {
-        let store = store();
-        for claim in &before {
-            assert_eq!(claim.claim(&store), Ok(Claim::First));
-        }
-        let [one, two, three] = claims;
-        let threads = [one, two].map(|claim| {
-            let store = store.clone();
-            thread::spawn(move || claim.claim(&store))
-        });
-        let third = three.claim(&store);
-        let [one, two] = threads.map(|thread| thread.join().unwrap());
-        check(&store, [one, two, third]);
-    });
-}
-
-/// Two lists of records, and two lists of clients.
-fn two_lists() -> MemoryReplayStore {
-    MemoryReplayStore::with_limit(64)
-}
-
-fn firsts(claims: [Claimed; 3]) -> usize {
-    claims
-        .iter()
-        .filter(|claim| **claim == Ok(Claim::First))
-        .count()
-}
-
-const A: Use = Use {
-    proof: 1,
-    client: 1,
-    now: 0,
-    expires: 9,
-};
-
-#[test]
-fn one_of_three_claims_of_a_proof_is_first() {
-    check(two_lists, &[], [A; 3], |store, claims| {
-        assert_eq!(firsts(claims), 1);
-        assert_eq!((store.usage().live, store.usage().clients), (1, 1));
-    });
-}
-
-#[test]
-fn claims_of_different_proofs_are_all_counted() {
-    let claims = [
-        A,
-        Use { proof: 2, ..A },
-        Use {
-            proof: 3,
-            client: 2,
-            ..A
-        },
-    ];
-    check(two_lists, &[], claims, |store, claims| {
-        assert_eq!(firsts(claims), 3);
-        assert_eq!((store.usage().live, store.usage().clients), (3, 2));
-    });
-}
-
-/// Two threads claim a proof in its last second; a third reads a later one, and drops what has expired.
-#[test]
-fn a_record_that_is_dropped_meanwhile_lets_no_proof_pass_twice() {
-    let last = Use { now: 9, ..A };
-    let later = Use {
-        proof: 4,
-        client: 2,
-        now: 10,
-        expires: 19,
-    };
-    check(two_lists, &[], [last, last, later], |_, claims| {
-        assert!(
-            firsts([claims[0], claims[1], Err(ReplayStoreError::Full)]) <= 1,
-            "{claims:?}"
-        );
-        assert_eq!(claims[2], Ok(Claim::First));
-    });
-    check(two_lists, &[A], [last, later, last], |_, claims| {
-        assert_ne!(claims[0], Ok(Claim::First));
-        assert_ne!(claims[2], Ok(Claim::First));
-    });
-}
-
-/// The last place of a full store is given once.
-#[test]
-fn no_more_records_are_counted_than_the_limit() {
-    let claims = [
-        A,
-        Use { proof: 2, ..A },
-        Use {
-            proof: 3,
-            client: 2,
-            ..A
-        },
-    ];
-    let one = || MemoryReplayStore::with_limit(1);
-    check(one, &[], claims, |store, claims| {
-        assert_eq!(firsts(claims), 1, "{claims:?}");
-        assert_eq!((store.usage().live, store.usage().rejected), (1, 2));
-    });
-}
-
-/// A client's last place is given once.
-#[test]
-fn no_client_exceeds_its_limit() {
-    let claims = [
-        A,
-        Use { proof: 2, ..A },
-        Use {
-            proof: 3,
-            client: 2,
-            ..A
-        },
-    ];
-    let one_each = || two_lists().with_client_limit(1);
-    check(one_each, &[], claims, |store, claims| {
-        assert_eq!(
-            firsts([claims[0], claims[1], Err(ReplayStoreError::Full)]),
-            1,
-            "{claims:?}"
-        );
-        assert_eq!(claims[2], Ok(Claim::First));
-        assert_eq!((store.usage().live, store.usage().clients), (2, 2));
-    });
 }

@@ -12,4 +12,5 @@ mod faults;
 mod mcp;
 mod postgres;
 mod prometheus;
+mod soak;
 mod two_servers;

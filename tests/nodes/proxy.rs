@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    upstream: u16,
+    upstream: AtomicU16,
     kind: Kind,
     fault: watch::Sender<Fault>,
     /// How the connections up to this number end.
@@ -97,7 +98,7 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: upstream.into(),
             kind,
             fault: watch::Sender::new(Fault::None),
             cut: watch::Sender::new((0, Cut::Close)),
@@ -127,6 +128,11 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// New connections go to the server at this port, as those to a virtual address do after a failover.
+    pub fn redirect(&self, upstream: u16) {
+        self.shared.upstream.store(upstream, Ordering::Relaxed);
     }
 
     pub fn set(&self, fault: Fault) {
@@ -191,7 +197,7 @@ async fn forward(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     client.set_nodelay(true)?;
-    let server = TcpStream::connect(("127.0.0.1", shared.upstream)).await?;
+    let server = TcpStream::connect(("127.0.0.1", shared.upstream.load(Ordering::Relaxed))).await?;
     server.set_nodelay(true)?;
     let pending = Mutex::new(VecDeque::new());
     tokio::select! {

@@ -81,8 +81,11 @@ const DECLARED: [Declared; 19] = [
         Disturbance::KeyChangedInOutage,
         &[(Cause::Token, 10), (Cause::Unavailable, 10)],
     ),
-    // Tokens of the earlier key end, and the new one is unknown for a moment.
-    declared(Disturbance::KeyWithdrawn, &[(Cause::Token, 10)]),
+    // Tokens of the earlier key end, and the new one is unknown for a moment: longer if the issuer has an outage then.
+    declared(
+        Disturbance::KeyWithdrawn,
+        &[(Cause::Token, 12), (Cause::Unavailable, 12)],
+    ),
     // A claim on the connection may have no reply.
     declared(Disturbance::RedisCut, &[(Cause::Unavailable, 5)]),
     // Another primary is another epoch.

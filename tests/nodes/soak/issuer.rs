@@ -12,6 +12,9 @@ use tower_dpop::testing::{TestClock, TestIssuer};
 use super::AUDIENCE;
 use crate::proxy::Proxy;
 
+/// Of tokens, in seconds. Nodes keep them for as long.
+const LIFETIME: u64 = 60;
+
 pub(super) struct Issuer {
     url: String,
     /// In front of it, for outages of the network.
@@ -82,8 +85,10 @@ impl Issuer {
 
     pub(super) fn token_for(&self, key: &SigningKey) -> Token {
         let state = self.state.lock().unwrap();
+        let expiry = state.signing.clock().now().plus(LIFETIME).as_unix();
+        let token = state.signing.token_for(key.thumbprint());
         Token {
-            text: state.signing.token_for(key.thumbprint()).to_text(),
+            text: token.with_claim("exp", expiry).to_text(),
             kid: state.kid,
         }
     }

@@ -206,6 +206,8 @@ async fn send(http: &reqwest::Client, url: &str, headers: HeaderMap) -> Response
         401 if has(r#"error="invalid_token""#) => Err(Cause::Token),
         401 if has("the DPoP proof was used before") => Err(Cause::Replayed),
         401 if has("the DPoP proof is too old") => Err(Cause::Time),
+        // The clock was set ahead while the request was being checked.
+        401 if has("the DPoP proof has expired") => Err(Cause::Time),
         401 if has("the DPoP proof was created in the future") => Err(Cause::Time),
         503 if field("retry-after").is_some() && challenge.is_empty() => Err(Cause::Unavailable),
         _ => panic!("{response:?}"),
@@ -288,7 +290,12 @@ impl Task {
                 }
             }
         }
-        let declared = |permission: &Permission| matches!(permission, Permission::Disturbance(_));
+        let declared = |permission: &Permission| {
+            matches!(
+                permission,
+                Permission::Disturbance(_) | Permission::WithdrawnKey
+            )
+        };
         assert!(
             permissions.iter().any(declared),
             "A GOOD REQUEST WAS LOST {:.1?} after the start: {permissions:?}; {}",
@@ -316,7 +323,10 @@ impl Task {
             .is_none_or(|from| response.began - from > YOUNG_NONCE);
         let permission = match cause {
             Cause::Nonce if old_nonce => Permission::NewNonce,
-            Cause::Token if !world.issuer.publishes_key_of(&had.token) => Permission::WithdrawnKey,
+            // 503 while the issuer has an outage: another key could verify it.
+            Cause::Token | Cause::Unavailable if !world.issuer.publishes_key_of(&had.token) => {
+                Permission::WithdrawnKey
+            }
             _ => match world.timeline.permits(cause, response.began, ended) {
                 Some(disturbance) => Permission::Disturbance(disturbance),
                 None if cause == Cause::Unavailable => Permission::Busy,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `SOAK_SECONDS` is the time (3600), `SOAK_RATE` the number of requests per second (400). A run of 60 s has all kinds of
-//! disturbances, but does not compare the memory. `SOAK_FLAW` makes the nodes wrong (`node.rs`), to see that the test notices.
+//! disturbances, but does not compare the memory. `SOAK_RESULTS` is the folder of the results. `SOAK_FLAW` makes the nodes wrong (`node.rs`), to see that the test notices.
 
 mod declared;
 mod counts;
@@ -19,7 +19,7 @@ mod samples;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -57,7 +57,10 @@ fn number(name: &str, default: u64) -> u64 {
 async fn for_an_hour_no_replay_is_accepted_and_no_good_request_is_lost() {
     let seconds = number("SOAK_SECONDS", 3_600);
     let rate = number("SOAK_RATE", 400);
-    let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak");
+    let results = env::var_os("SOAK_RESULTS").map_or_else(
+        || Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak"),
+        PathBuf::from,
+    );
     fs::create_dir_all(&results).unwrap();
 
     let redis = block_in_place(Redis::start);
@@ -144,13 +147,15 @@ fn report(world: &World, samples: &Samples, results: &Path, seconds: u64, rate: 
     for (disturbance, count) in &counts {
         let _ = writeln!(text, "  {disturbance:?}: {count}");
     }
-    println!("{text}");
-    world.counts.assert_complete();
     text.push('\n');
-    for (part, name) in ["node 0", "node 1", "Redis"].into_iter().enumerate() {
-        let memory = samples.assert_flat(part, name);
-        print!("{memory}");
-        text.push_str(&memory);
+    let parts = ["node 0", "node 1", "Redis"];
+    for (part, name) in parts.into_iter().enumerate() {
+        text.push_str(&samples.text(part, name));
     }
+    println!("{text}");
     fs::write(results.join("summary.txt"), text).unwrap();
+    world.counts.assert_complete();
+    for (part, name) in parts.into_iter().enumerate() {
+        samples.assert_flat(part, name);
+    }
 }

@@ -69,7 +69,7 @@ async fn serves_as_a_node() {
     let leaks = flaw == "leak";
     let handler = async move || {
         if leaks {
-            leaked.lock().unwrap().push(vec![1_u8; 1_000]);
+            leaked.lock().unwrap().push(vec![1_u8; 8_000]);
         }
         "accepted"
     };

@@ -12,7 +12,7 @@ use tower_dpop::testing::{TestClock, TestIssuer};
 use super::AUDIENCE;
 use crate::proxy::Proxy;
 
-/// Of tokens, in seconds. Nodes keep them for as long.
+/// Of tokens, in seconds: much longer than clients use them, and than a step of the clock.
 const LIFETIME: u64 = 60;
 
 pub(super) struct Issuer {

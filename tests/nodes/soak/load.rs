@@ -131,7 +131,7 @@ struct Had {
 
 /// One key with its token and nonce.
 struct Client {
-    client: TestClient,
+    signer: TestClient,
     token: Token,
     token_from: Instant,
     nonce: Option<(String, Instant)>,
@@ -143,7 +143,7 @@ impl Client {
         let client = world.client.clone().with_key(key);
         Self {
             token: world.issuer.token_for(client.key()),
-            client,
+            signer: client,
             token_from: Instant::now(),
             nonce: None,
         }
@@ -151,7 +151,7 @@ impl Client {
 
     fn renew(&mut self, world: &World) {
         set_to_now(&world.clock);
-        self.token = world.issuer.token_for(self.client.key());
+        self.token = world.issuer.token_for(self.signer.key());
         self.token_from = Instant::now();
     }
 
@@ -161,7 +161,7 @@ impl Client {
             self.renew(world);
         }
         set_to_now(&world.clock);
-        let mut client = self.client.clone().with_token(self.token.text.clone());
+        let mut client = self.signer.clone().with_token(self.token.text.clone());
         if let Some((nonce, _)) = &self.nonce {
             client = client.with_nonce(nonce.clone());
         }
@@ -260,7 +260,7 @@ impl Task {
             if round % 20 == 7 {
                 self.race(client).await;
             } else if let Some(accepted) = self.good(client, node).await
-                && round % 9 == 0
+                && round.is_multiple_of(9)
             {
                 self.replay(accepted, round / 9).await;
             }
@@ -371,6 +371,17 @@ impl Task {
             world.timeline.began().elapsed(),
             world.timeline.recent()
         );
+        // The record is that of this proof: one node accepted it, or did not learn in time that it made the record.
+        for (loser, other) in [(&one, &other), (&other, &one)] {
+            let recorded = matches!(other.result, Ok(()) | Err(Cause::Time | Cause::Unavailable));
+            assert!(
+                loser.result != Err(Cause::Replayed) || recorded,
+                "A NEW PROOF WAS A REPLAY {:.1?} after the start: {:?}; {}",
+                world.timeline.began().elapsed(),
+                other.result,
+                world.timeline.recent()
+            );
+        }
         let count = winners.iter().filter(|&&won| won).count();
         world.counts.add_race(count);
         for (node, response) in [one, other].iter().enumerate() {
@@ -381,7 +392,7 @@ impl Task {
                     let used = self.keep(headers.clone(), node);
                     self.later_again(used, node);
                 }
-                // The loser of the race, also if the winner's response was lost on the way to its node.
+                // The loser of the race.
                 Err(Cause::Replayed) => {}
                 Err(cause) => {
                     self.rejected(client, &had, node, cause, response).await;

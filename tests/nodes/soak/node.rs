@@ -64,7 +64,9 @@ async fn serves_as_a_node() {
         .fetched()
         .await
         .unwrap();
-    let verifier = Verifier::new(rules, JwtVerifier::new(issuer, AUDIENCE, keys));
+    // Tokens stay in the cache until it is full: small, so that this is soon.
+    let tokens = JwtVerifier::new(issuer, AUDIENCE, keys).with_cache_capacity(2 << 20);
+    let verifier = Verifier::new(rules, tokens);
     let leaked = Arc::new(Mutex::new(Vec::new()));
     let leaks = flaw == "leak";
     let handler = async move || {

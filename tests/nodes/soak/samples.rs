@@ -15,7 +15,7 @@ use crate::resp;
 /// What the memory may grow by: a part of it, and some more, for a process that is small.
 const GROWTH: (u64, u64) = (10, 4 << 20);
 
-/// The time after which records, nonces and tokens have been replaced.
+/// The time after which records have expired, and the cache of tokens is full.
 const WARM_UP: f64 = 120.0;
 
 struct Sample {

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::LEEWAY;
 use super::declared::Disturbance;
 use super::load::{World, http};
+use super::node::Node;
 use crate::proxy::{Cut, Fault, Loss, Proxy};
 use crate::servers::Redis;
 
@@ -176,13 +177,8 @@ pub(super) async fn disturb_issuer(track: Track) {
 
 /// The secrets of the nonces, in the steps of the guide and in one.
 pub(super) async fn replace_secrets(track: Track, file: &Path) {
-    let read = || {
-        track
-            .world
-            .nodes
-            .iter()
-            .for_each(|node| node.read_secrets())
-    };
+    let nodes = &track.world.nodes;
+    let read = || nodes.iter().for_each(Node::read_secrets);
     let write = |secrets: &[&str]| std::fs::write(file, secrets.join("\n")).unwrap();
     let mut present = std::fs::read_to_string(file).unwrap();
     loop {
@@ -209,7 +205,10 @@ pub(super) async fn replace_secrets(track: Track, file: &Path) {
 }
 
 pub(super) fn secret() -> String {
-    let mut bytes = [0; 32];
+    let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).unwrap();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let parts = bytes
+        .chunks(16)
+        .map(|part| u128::from_be_bytes(part.try_into().unwrap()));
+    parts.fold(String::new(), |text, part| text + &format!("{part:032x}"))
 }

@@ -92,6 +92,9 @@ struct Proof {
 
 type Outcome = Result<Claim, ReplayStoreError>;
 
+/// The number of a proof, the window of its verifier, the time, and what came of it; then the bytes that the store allocated.
+type RacedClaim = ((usize, u64, u64, Outcome), isize);
+
 struct Model {
     store: MemoryReplayStore,
     limit: usize,
@@ -345,7 +348,7 @@ impl Model {
         self.check_race(&claims, &clocks);
     }
 
-    fn check_race(&mut self, claims: &[((usize, u64, u64, Outcome), isize)], clocks: &[u64]) {
+    fn check_race(&mut self, claims: &[RacedClaim], clocks: &[u64]) {
         let same_time = clocks.iter().all(|now| *now == clocks[0]);
         self.exact &= same_time;
         self.was_set_back |= !same_time;

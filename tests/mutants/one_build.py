@@ -3,11 +3,11 @@
 variable chooses one. A build for each mutant would take most of a day.
 
     one_build.py MUTANTS.json                  prints the names
-    one_build.py MUTANTS.json OUTCOMES.tsv     tests those whose names are on the standard input
+    one_build.py MUTANTS.json OUTCOMES.tsv     tests those whose names are on the standard input, in that order
 
 MUTANTS.json is what `cargo mutants --list --json` prints. A name is the path of the file and the description, without
 the line; the second with the same name has `#2` behind it. OUTCOMES.tsv gets a line per mutant: its name, its outcome
-(`caught`, `missed`, `timeout`, `unviable`), and the test that failed or another reason. Lines that are there already are
+(`caught`, `aborted`, `timeout`, `missed`, `unviable`), and the test that failed or another reason. Lines that are there already are
 kept, and their mutants are not tested again.
 """
 
@@ -247,10 +247,10 @@ def first_failure(program, folder, arguments, number):
         run.stdout.close()
     if late.is_set() or code in (-signal.SIGXCPU, -signal.SIGKILL):
         return "timeout", ""
-    return ("caught", f"the tests ended with {code}") if code else None
+    return ("aborted", f"with {code}") if code else None
 
 
-def test(mutant, number, built):
+def outcome_of(mutant, number, built):
     tests = ROOT / "tests"
     folder_of_file = mutant.tests().rsplit("::", 2)[0] + "::"
     for program, folder, arguments in (
@@ -260,9 +260,15 @@ def test(mutant, number, built):
         ("it", tests, [mutant.room(), "resource::", "telemetry::", "rfc9449::", *SLOW]),
         ("it", tests, SKIPPED),
         ("servers", tests, []),
+        ("tower_dpop", ROOT, []),
     ):
-        if failure := first_failure(built[program], folder, arguments, number):
-            return failure
+        outcome, test = first_failure(built[program], folder, arguments, number) or ("missed", "")
+        # A test that fails once, on a busy machine, has not noticed the mutant.
+        while outcome == "caught" and not first_failure(built[program], folder, ["--exact", test], number):
+            arguments = [*arguments, "--skip", test]
+            outcome, test = first_failure(built[program], folder, arguments, number) or ("missed", "")
+        if outcome != "missed":
+            return outcome, test
     return "missed", ""
 
 
@@ -273,8 +279,8 @@ def main():
     if len(sys.argv) == 2:
         print("\n".join(m.name for m in mutants))
         return
-    wanted = set(sys.stdin.read().splitlines())
-    mutants = [m for m in mutants if m.name in wanted]
+    by_name = {m.name: m for m in mutants}
+    mutants = [by_name[name] for name in sys.stdin.read().splitlines()]
     outcomes = Path(sys.argv[2])
     known = dict(line.split("\t")[:2] for line in outcomes.read_text().splitlines()) if outcomes.exists() else {}
 
@@ -292,21 +298,21 @@ def main():
     left_out = {name for name, outcome in known.items() if outcome == "unviable"}
     built, alone = write_variants(sources, left_out, report)
     alone += [m for m in mutants if not m.function]
-    outcome, reason = test(mutants[0], 0, built)
+    outcome, reason = outcome_of(mutants[0], 0, built)
     if outcome != "missed":
         sys.exit(f"without a mutant: {outcome} {reason}")
     queue = [m for m in mutants if m not in alone and m.name not in known]
     print(f"{len(queue)} mutants to test in one build, {len(alone)} alone", flush=True)
     # One after the other: some tests write files, and those of two processes would be the same.
     for mutant in queue:
-        report(mutant, *test(mutant, mutant.number, built))
+        report(mutant, *outcome_of(mutant, mutant.number, built))
     for mutant in alone:
         if mutant.name in known:
             continue
         for path, source in sources.items():
             write(path, source.mutated(mutant, 0, len(source.text)) if path == mutant.path else source.text)
         built, errors = build()
-        report(mutant, *(("unviable", errors[0]["message"]) if errors else test(mutant, 0, built)))
+        report(mutant, *(("unviable", errors[0]["message"]) if errors else outcome_of(mutant, 0, built)))
 
 
 main()

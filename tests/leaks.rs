@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_dpop::jose::Jwk;
 use tower_dpop::proof::{Epoch, Nonce, NonceSource as _, ReplayKey, UsedProof};
-use tower_dpop::resource::ProblemDetailsLayer;
+use tower_dpop::resource::{
+    MetadataLayer, ProblemDetailsLayer, RequireAuthenticationLayer, RequireLayer, ResourceMetadata,
+    ScopeRequirement,
+};
 use tower_dpop::tokens::{AccessToken, Confirmation, PresentedToken};
 use tower_dpop::{
-    DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret, NonceSecrets,
-    ReplayStore as _, StatelessNonces, Thumbprint, Timestamp,
+    Claims, DpopLayer, Freshness, JwtVerifier, KeySet, MemoryReplayStore, NonceSecret,
+    NonceSecrets, ReplayStore as _, RequireScopesLayer, StatelessNonces, Thumbprint, Timestamp,
 };
 
 use common::proofs::assert_shows_nothing;
@@ -80,9 +83,19 @@ fn debug_of_every_public_type_shows_no_secret() {
     let thumbprint: Thumbprint = jwk.thumbprint();
     let layer = DpopLayer::new(verifier_by(|rules| rules.with_nonces(nonces.clone())));
     let service = layer.layer(service_fn(async |_: Request<String>| {
-        Ok::<_, std::convert::Infallible>(http::Response::new(()))
+        Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
     }));
     let future = service.clone().call(attempt.request());
+    let problems = ProblemDetailsLayer::default();
+    let mut problem_details = problems.layer(service.clone());
+    let problem_future = problem_details.call(attempt.request());
+    let metadata = ResourceMetadata::of(&mut verifier());
+    let metadata_layer = MetadataLayer::new(&metadata);
+    let mut metadata_service = metadata_layer.layer(service.clone());
+    let metadata_future = metadata_service.call(attempt.request());
+    let scopes = RequireScopesLayer::all_of("orders.read".parse().unwrap());
+    let needed = ScopeRequirement::all_of("orders.read".parse().unwrap());
+    let login = RequireAuthenticationLayer::by_acr("mfa".parse().unwrap());
     let store = MemoryReplayStore::default();
 
     let mut shown = String::new();
@@ -116,6 +129,16 @@ fn debug_of_every_public_type_shows_no_secret() {
     show(&layer);
     show(&service);
     show(&future);
+    show(&problems);
+    show(&problem_details);
+    show(&problem_future);
+    show(&metadata);
+    show(&metadata_layer);
+    show(&metadata_service);
+    show(&metadata_future);
+    show(&scopes);
+    show(&RequireLayer::<_, Claims>::new(needed));
+    show(&login);
     show(&Freshness::default());
     show(&tower_dpop::Algorithms::default());
     show(&attempt.outcome().rejection);

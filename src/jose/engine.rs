@@ -294,7 +294,8 @@ mod tests {
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
         ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
-        KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+        KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+        RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
     };
 
     use super::*;
@@ -369,7 +370,11 @@ mod tests {
             ec(Algorithm::Es512, &ECDSA_P521_SHA512_FIXED_SIGNING),
             ed25519(),
             rsa(Algorithm::Ps256, &RSA_PSS_SHA256),
+            rsa(Algorithm::Ps384, &RSA_PSS_SHA384),
+            rsa(Algorithm::Ps512, &RSA_PSS_SHA512),
             rsa(Algorithm::Rs256, &RSA_PKCS1_SHA256),
+            rsa(Algorithm::Rs384, &RSA_PKCS1_SHA384),
+            rsa(Algorithm::Rs512, &RSA_PKCS1_SHA512),
         ];
         for (algorithm, material, signature) in pairs {
             let results = |material: &Material, message: &[u8], signature: &[u8]| {
@@ -388,6 +393,12 @@ mod tests {
                 results(&material, b"another", &signature),
                 (false, false),
                 "{algorithm}"
+            );
+            let above_all = vec![0xff; signature.len()];
+            assert_eq!(
+                results(&material, MESSAGE, &above_all),
+                (false, false),
+                "{algorithm}: above the modulus or the order"
             );
             for bit in (0..signature.len() * 8).step_by(37) {
                 let mut turned = signature.clone();

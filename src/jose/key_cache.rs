@@ -128,3 +128,27 @@ impl CachedKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proof with this JWK is rejected before; the cache does not rely on it.
+    #[test]
+    fn a_known_key_is_not_used_for_an_algorithm_that_the_jwk_rules_out() {
+        let jwk = |alg: &str| -> Jwk {
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+            let json = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"{alg}}}"#);
+            json.parse().unwrap()
+        };
+        let cache = KeyCache::default();
+        let (plain, contrary) = (jwk(""), jwk(r#","alg":"ES256""#));
+        let thumbprint = plain.thumbprint();
+        assert_eq!(thumbprint, contrary.thumbprint());
+        let key = cache.get_or_parse(&plain, thumbprint, Algorithm::Ed25519);
+        cache.remember(thumbprint, Algorithm::Ed25519, &key.unwrap());
+        let find = |jwk| cache.get_or_parse(jwk, thumbprint, Algorithm::Ed25519);
+        assert!(matches!(find(&plain), Ok(CachedKey::Known(_))));
+        assert!(matches!(find(&contrary), Err(KeyRejected)));
+    }
+}

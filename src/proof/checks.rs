@@ -7,7 +7,6 @@
 //! with that token; a token endpoint has no access token (`T` is `NoToken`). Only a `Proof` for a
 //! token can make a bound token.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use crate::credentials::{PresentedToken, ProofField};
@@ -281,14 +280,6 @@ fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
     claim.map(Text::as_str).ok_or(ProofError::ClaimMissing)
 }
 
-impl<T> fmt::Debug for UnverifiedProof<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnverifiedProof")
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A proof whose form and claims are valid, signed by the key it names. It has not been checked for replay.
 pub(crate) struct Proof<T> {
     _token: PhantomData<fn() -> T>,
@@ -328,14 +319,6 @@ impl<T> Proof<T> {
     /// Caches the parsed key for the client's next request. Only for a proof whose request was accepted.
     pub(crate) fn remember_key(&self, keys: &KeyCache) {
         keys.remember(self.thumbprint, self.algorithm, &self.key);
-    }
-}
-
-impl<T> fmt::Debug for Proof<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proof")
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 use crate::tokens::access_token::{TokenError, TokenExpectations};
 
 /// It does not depend on the type of the claims, so all layers behind the verifier can share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Policy {
     pub(crate) rules: ProofRules,
     pub(crate) challenges: Challenges,

@@ -168,14 +168,6 @@ impl<V: AccessTokenVerifier> TokenExpectations for V {
     }
 }
 
-impl fmt::Debug for dyn TokenExpectations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenExpectations")
-            .field("issuers", &self.issuers())
-            .finish_non_exhaustive()
-    }
-}
-
 trait ErasedTokenVerifier<C>: TokenExpectations {
     fn verify<'v>(
         &'v self,

@@ -243,6 +243,23 @@ mod tests {
         }
     }
 
+    /// Only a clock that is set needs groups so far apart.
+    #[test]
+    fn counts_records_that_are_years_apart() {
+        let step = 2 << MAX_STEP_BITS;
+        let mut clients = Clients::default();
+        let client = clients.client([1; 16], Timestamp::from_unix(0));
+        // The last one is within the groups, not after them.
+        for at in (0..20).map(|steps| steps * step).chain([step + 1]) {
+            client.count(Timestamp::from_unix(at));
+        }
+        assert_eq!(client.live(), 21);
+        assert_eq!(usize::from(client.used), MAX_GROUPS);
+        // Those that had no group of their own were counted in the last one, so not for ever.
+        let last = clients.client([1; 16], Timestamp::from_unix(19 * step));
+        assert_eq!(last.live(), 0);
+    }
+
     /// Records that expire in any order are counted until all have expired, and then the client is dropped.
     #[test]
     fn counts_no_record_after_all_have_expired() {

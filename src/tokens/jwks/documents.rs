@@ -16,6 +16,9 @@ use crate::issuer::metadata::{self, DocumentError, difference};
 use crate::outage::Outage;
 use crate::tokens::key_set::{InvalidKeySet, KeySet};
 
+/// RFC 7517 section 8.5.1. Kubernetes offers nothing else, and rejects a request for JSON alone with 406.
+const KEY_SET_MEDIA_TYPES: &str = "application/json, application/jwk-set+json";
+
 const MAX_KEYS: usize = 128;
 
 /// Which issuer to ask, and with which client.
@@ -58,14 +61,10 @@ impl Issuer {
         metadata::discover(&self.http, issuer, place, read, failed).await
     }
 
-    pub(super) async fn get(
-        &self,
-        url: &Url,
-        document: IssuerDocument,
-    ) -> Result<HttpResponse, RemoteKeysError> {
-        metadata::get(&self.http, url, document.media_types())
+    pub(super) async fn get_key_set(&self, url: &Url) -> Result<HttpResponse, RemoteKeysError> {
+        metadata::get(&self.http, url, KEY_SET_MEDIA_TYPES)
             .await
-            .map_err(|error| RemoteKeysError::of(document, url, error))
+            .map_err(|error| RemoteKeysError::of(IssuerDocument::KeySet, url, error))
     }
 }
 
@@ -122,16 +121,6 @@ pub enum IssuerDocument {
     KeySet,
     /// The metadata of RFC 8414 or OpenID Connect Discovery.
     Metadata,
-}
-
-impl IssuerDocument {
-    const fn media_types(self) -> &'static str {
-        match self {
-            // RFC 7517 section 8.5.1. Kubernetes offers nothing else, and rejects a request for JSON alone with 406.
-            Self::KeySet => "application/json, application/jwk-set+json",
-            Self::Metadata => "application/json",
-        }
-    }
 }
 
 impl fmt::Display for IssuerDocument {

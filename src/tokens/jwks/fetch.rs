@@ -15,9 +15,7 @@ use crate::outage::Outage;
 use crate::sync::Mutex;
 use crate::telemetry;
 use crate::time::Timestamp;
-use crate::tokens::jwks::documents::{
-    Issuer, IssuerDocument, KeyLocation, RemoteKeysError, max_age, read_key_set,
-};
+use crate::tokens::jwks::documents::{Issuer, KeyLocation, RemoteKeysError, max_age, read_key_set};
 use crate::tokens::jwks::schedule::{Held, Pending, State, is_within};
 use crate::tokens::key_set::KeySet;
 
@@ -132,7 +130,7 @@ impl Fetch {
     async fn fetch_keys(&self) -> Result<((Url, Timestamp), Held), RemoteKeysError> {
         let place = self.place().await?;
         let jwks_uri = &place.0;
-        let response = self.issuer.get(jwks_uri, IssuerDocument::KeySet).await?;
+        let response = self.issuer.get_key_set(jwks_uri).await?;
         let sha256 = Sha256::digest(&response.body).into();
         let keys = match &self.held {
             Some(held) if held.sha256 == sha256 => held.keys.clone(),

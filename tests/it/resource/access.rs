@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use common::{Attempt, block_on};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_dpop::resource::{Access, Denied, ScopeRequirement};
@@ -19,7 +19,7 @@ fn access_check_decides_as_the_layers_do() {
     let send = |layer: DpopLayer, request: Request<String>| {
         let service = layer.layer(service_fn(async |request: Request<String>| {
             let access = Access::<Claims>::of(request.extensions()).unwrap();
-            assert_eq!(access.token().claims().subject(), Some("alice"));
+            assert_eq!(access.claims().subject(), Some("alice"));
             assert!(
                 Access::<TenantClaims>::of(request.extensions()).is_none(),
                 "another claims type"
@@ -29,7 +29,10 @@ fn access_check_decides_as_the_layers_do() {
             assert!(!format!("{access:?}").contains("alice"));
             Ok::<_, Infallible>(match decision {
                 Ok(()) => Response::new("done"),
-                Err(denied) => denied.into_response(),
+                Err(denied) => {
+                    assert_eq!(denied.rejection().status(), StatusCode::FORBIDDEN);
+                    denied.into_response()
+                }
             })
         }));
         let response = block_on(service.oneshot(request)).unwrap();

@@ -293,6 +293,7 @@ fn a_claim_of_the_applications_type_is_named_in_the_log() {
     #[derive(Deserialize)]
     struct Id(#[expect(dead_code, reason = "only read")] u64);
     #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Address {
         #[expect(dead_code, reason = "only read")]
         street: String,
@@ -326,12 +327,20 @@ fn a_claim_of_the_applications_type_is_named_in_the_log() {
             json!({ "tenant": 1, "level": 7 }),
         ),
         (
+            r#"claim "level": expected one of low, high"#,
+            json!({ "tenant": 1, "level": { SECRET: SECRET } }),
+        ),
+        (
+            r#"claim "address.zip": not a member of the claims type"#,
+            json!({ "tenant": 1, "address": { "street": "A", "zip": SECRET } }),
+        ),
+        (
             r#"claim "id": expected u64"#,
             json!({ "tenant": 1, "id": SECRET }),
         ),
         (
             r#"claim "address.street": missing"#,
-            json!({ "tenant": 1, "address": { SECRET: SECRET } }),
+            json!({ "tenant": 1, "address": {} }),
         ),
         (
             r#"claim "address.street": expected a string"#,
@@ -367,6 +376,34 @@ fn a_claim_of_the_applications_type_is_named_in_the_log() {
     let (outcome, log) = logged(|| good.outcome_by(&layer));
     assert_eq!(outcome.rejection, None);
     assert!(!log.contains("cannot be read"), "{log}");
+}
+
+/// The reason of the application's type may quote the value.
+#[test]
+fn claims_that_are_rejected_as_a_whole_are_not_in_the_log() {
+    #[derive(Deserialize)]
+    #[serde(try_from = "Value")]
+    struct Checked;
+
+    impl TryFrom<Value> for Checked {
+        type Error = String;
+
+        fn try_from(claims: Value) -> Result<Self, String> {
+            match &claims["tenant"] {
+                Value::Null => Ok(Self),
+                tenant => Err(format!("no tenant {tenant}")),
+            }
+        }
+    }
+
+    let tokens = jwt_verifier().with_claims::<Checked>();
+    let layer = DpopLayer::new(Verifier::new(rules(), tokens));
+    assert_eq!(Attempt::good().outcome_by(&layer).rejection, None);
+    let attempt = Attempt::but(|a| a.token_claims["tenant"] = json!(SECRET));
+    let (outcome, log) = logged(|| attempt.outcome_by(&layer));
+    outcome.assert_reason("as a whole", TokenError::Claims);
+    assert!(log.contains("detail=rejected by the claims type"), "{log}");
+    assert!(!log.contains(SECRET), "{log}");
 }
 
 #[test]

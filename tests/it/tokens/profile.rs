@@ -510,6 +510,23 @@ fn a_profile_sets_the_slash_at_the_end_of_the_issuer() {
     }
 }
 
+/// The log says it at start-up, and when a token is rejected.
+#[test]
+fn every_profile_says_which_typ_it_expects() {
+    for product in products() {
+        let expected = product.by_profile().expected(&TokenError::Type).unwrap();
+        let named = product
+            .profile
+            .map(|profile| format!("(Profile::{profile:?})"));
+        assert!(expected.starts_with("at+jwt"), "{expected}");
+        assert!(
+            expected.ends_with(named.as_deref().unwrap_or("accept others)")),
+            "{}: {expected}",
+            product.name
+        );
+    }
+}
+
 /// A token that was cached under another rule is verified again.
 #[test]
 fn a_profile_empties_the_cache() {

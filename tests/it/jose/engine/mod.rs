@@ -111,6 +111,32 @@ impl Signed {
     }
 }
 
+/// The engine takes the curve and the hash from the key, so it would verify.
+#[test]
+fn a_key_does_not_verify_with_another_algorithm() {
+    for key in [Key::es256(), Key::rsa("PS256")] {
+        let signed = Signed::by(&key);
+        let with = |algorithm: Algorithm, alg: Option<&str>| {
+            let mut jwk = signed.jwk.clone();
+            let members = jwk.as_object_mut().unwrap();
+            members.remove("alg");
+            members.extend(alg.map(|alg| ("alg".to_owned(), json!(alg))));
+            Signed {
+                algorithm,
+                jwk,
+                ..signed.clone()
+            }
+            .verify()
+        };
+        assert_eq!(with(signed.algorithm, None), Verified);
+        assert_eq!(with(signed.algorithm, Some(key.alg())), Verified);
+        assert_eq!(with(Algorithm::Es384, None), InvalidSignature);
+    }
+    let mut rsa = Signed::by(&Key::rsa("PS256"));
+    rsa.jwk["alg"] = json!("RS256");
+    assert_eq!(rsa.verify(), InvalidSignature, "alg of the JWK");
+}
+
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../../../vectors.json")).unwrap()
 }

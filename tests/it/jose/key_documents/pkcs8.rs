@@ -195,11 +195,30 @@ fn short_scalar(document: &[u8]) -> Vec<u8> {
     short
 }
 
+/// DER: the tag, the length and the content.
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let head = match u16::try_from(content.len()).unwrap().to_be_bytes() {
+        [0, length @ 0..=0x7f] => vec![tag, length],
+        [0, length] => vec![tag, 0x81, length],
+        [high, low] => vec![tag, 0x82, high, low],
+    };
+    [&head, content].concat()
+}
+
 /// A P-256 document without a public half, whose `ECPrivateKey` names a curve.
 fn with_curve(d: &[u8], oid: &str) -> Vec<u8> {
-    let tagged =
-        |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
-    let sec1 = [hex("020101"), tagged(0x04, d), tagged(0xa0, &hex(oid))].concat();
+    with_tail(d, &tagged(0xa0, &hex(oid)))
+}
+
+/// A P-256 document whose `ECPrivateKey` contains only this public half.
+fn with_point(d: &[u8], point: &[u8]) -> Vec<u8> {
+    let bits = tagged(0x03, &[&[0], point].concat());
+    with_tail(d, &tagged(0xa1, &bits))
+}
+
+/// A P-256 document with what follows the scalar.
+fn with_tail(d: &[u8], tail: &[u8]) -> Vec<u8> {
+    let sec1 = [hex("020101"), tagged(0x04, d), tail.to_vec()].concat();
     let fields = [
         hex("020100"),
         hex("301306072a8648ce3d020106082a8648ce3d030107"),
@@ -283,6 +302,27 @@ fn rejects_invalid_ec_keys_in_pkcs8() {
     assert!(SigningKey::from_pkcs8_der(&with_curve(&other_d, "06082a8648ce3d030107")).is_ok());
 }
 
+/// SEC 1 section 2.3.3: the compressed form has the sign of y and x.
+#[test]
+fn a_public_half_may_be_a_compressed_point() {
+    let key = private_jwk(&SigningKey::from_pkcs8_pem(P256).unwrap());
+    let [d, x, y] = ["d", "x", "y"].map(|name| decode_member(&key, name));
+    let sign = 2 + y[31] % 2;
+    let read = |point: &[u8]| SigningKey::from_pkcs8_der(&with_point(&d, point)).map(drop);
+    assert_eq!(read(&[&[4], &x[..], &y].concat()), Ok(()));
+    assert_eq!(read(&[&[sign], &x[..]].concat()), Ok(()));
+    let other_sign = [&[5 - sign], &x[..]].concat();
+    let other_x = [&[sign], &[7; 32][..]].concat();
+    for (name, point) in [
+        ("the other sign", &other_sign[..]),
+        ("another x", &other_x[..]),
+        ("only a sign", &[sign][..]),
+        ("nothing", &[][..]),
+    ] {
+        assert_eq!(read(point), Err(SigningKeyError::Mismatch), "{name}");
+    }
+}
+
 /// Removes the last byte of the seed from the Ed25519 document.
 fn short_seed(document: &[u8]) -> Vec<u8> {
     let short = replaced(document, &hex("302e"), &hex("302d"));
@@ -322,6 +362,11 @@ fn rejects_invalid_ed25519_keys_in_pkcs8() {
                 SigningKeyError::Pkcs8,
             ),
             (
+                "a seed of 31 bytes, with the length of 32",
+                replaced(&short_seed(&ed25519), &hex("041f"), &hex("0420")),
+                SigningKeyError::Pkcs8,
+            ),
+            (
                 "the public half of another key",
                 version_2(0, &[7; 32]),
                 SigningKeyError::Mismatch,
@@ -342,6 +387,27 @@ fn rejects_invalid_ed25519_keys_in_pkcs8() {
             ),
         ],
     );
+}
+
+/// Version 2 of PKCS#8 has a place for the public half.
+#[test]
+fn the_public_half_of_an_rsa_key_must_match() {
+    let document = der(RSA_2048);
+    let key = private_jwk(&SigningKey::from_pkcs8_pem(RSA_2048).unwrap());
+    let [n, e] = ["n", "e"].map(|name| decode_member(&key, name));
+    let read = |n: &[u8], e: &[u8]| {
+        let integer = |bytes: &[u8]| tagged(0x02, &[&[0], bytes].concat());
+        let public = tagged(0x30, &[integer(n), tagged(0x02, e)].concat());
+        // Without its own head, and with another version.
+        let fields = replaced(&document[4..], &hex("020100"), &hex("020101"));
+        let fields = [fields, tagged(0x81, &[&[0], &public[..]].concat())].concat();
+        SigningKey::from_pkcs8_der(&tagged(0x30, &fields)).map(drop)
+    };
+    let mut other_n = n.clone();
+    other_n[100] ^= 1;
+    assert_eq!(read(&n, &e), Ok(()));
+    assert_eq!(read(&other_n, &e), Err(SigningKeyError::Mismatch));
+    assert_eq!(read(&n, &[3]), Err(SigningKeyError::Mismatch));
 }
 
 #[test]

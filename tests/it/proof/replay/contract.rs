@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tower_dpop::proof::{Claim, Epoch, ReplayKey, ReplayStoreError, UsedProof, replay_contract};
@@ -23,6 +24,27 @@ fn the_stores_of_this_crate_fulfil_the_contract() {
     }
     fulfils(&MemoryReplayStore::default());
     fulfils(&std::sync::Arc::new(MemoryReplayStore::default()));
+    fulfils(&Remote::default());
+}
+
+/// A store over a network: every second claim waits.
+#[derive(Clone, Default)]
+struct Remote {
+    store: MemoryReplayStore,
+    waits: Arc<AtomicBool>,
+}
+
+impl ReplayStore for Remote {
+    async fn claim(&self, proof: UsedProof) -> Result<Claim, ReplayStoreError> {
+        if self.waits.fetch_not(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        self.store.claim(proof).await
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.store.epoch()
+    }
 }
 
 /// A store that forgets, with a clock of its own.

@@ -62,6 +62,13 @@ fn a_resolver_provides_the_original_method_and_uri() {
     let invalid = [("x-original-method", "POST"), ("x-original-uri", "*")];
     outcome_for(&invalid, "POST", orders)
         .assert_reason("H-20: an invalid path", TargetError::NotRfc3986);
+    let server = [("x-original-method", "OPTIONS"), ("x-original-uri", "*")];
+    outcome_for(&server, "OPTIONS", API).assert_passed("H-21: the server as a whole");
+    assert_comparison(
+        "H-21: a proof for the root",
+        &outcome_for(&server, "OPTIONS", &format!("{API}/")),
+        PATH,
+    );
     let tunnel = [
         ("x-original-method", "CONNECT"),
         ("x-original-uri", "api.example.com:443"),

@@ -310,6 +310,10 @@ fn verify_accepts_only_dpop_even_if_bearer_is_allowed() {
 
     let accepted = block_on(verifier.verify_either(&head)).unwrap();
     assert!(matches!(accepted.token, AcceptedToken::Bearer(_)));
+    assert_eq!(
+        accepted.token.expires(),
+        Some(Timestamp::from_unix(NOW + 600))
+    );
     assert!(accepted.next_nonce.is_none());
     let (head, _) = Attempt::good().request().into_parts();
     let accepted = block_on(verifier.verify_either(&head)).unwrap();

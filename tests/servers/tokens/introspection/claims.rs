@@ -1,8 +1,12 @@
 //! The claims that the application receives.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::json;
-use tower_dpop::tokens::TokenError;
+use tower_dpop::Timestamp;
+use tower_dpop::resource::{AuthenticationRequirement, Requirement, ScopeRequirement};
+use tower_dpop::tokens::{IntrospectedClaims, TokenError};
 
 use super::{Change, Server, changed_response, good_response, layer, send};
 use common::log::logged;
@@ -50,6 +54,34 @@ fn the_claims_are_those_of_the_response() {
         );
         assert_eq!(claims.scopes().count(), 0);
         assert_eq!(token.expires(), None);
+    });
+}
+
+#[test]
+fn routes_can_require_scopes_and_a_login() {
+    let server = Server::with_basic();
+    server.set_response(&changed_response(|r| {
+        r["acr"] = json!("mfa");
+        r["auth_time"] = json!(NOW - 60);
+    }));
+    let layer = layer(server.verifier());
+    block_on(async {
+        let token = send(&layer, "token").await.token.unwrap();
+        let claims = token.claims();
+        let scopes = |text: &str| ScopeRequirement::all_of(text.parse().unwrap());
+        let login = |acr: &str, seconds| {
+            AuthenticationRequirement::by_acr(acr.parse().unwrap())
+                .with_max_age(Duration::from_secs(seconds))
+        };
+        let now = Timestamp::from_unix(NOW);
+        let decides = |requirement: &dyn Requirement<IntrospectedClaims>| {
+            requirement.check(claims, now).is_ok()
+        };
+        assert!(decides(&scopes("orders.read orders.write")));
+        assert!(!decides(&scopes("orders.read orders")));
+        assert!(decides(&login("phr mfa", 60)));
+        assert!(!decides(&login("phr", 60)), "another acr");
+        assert!(!decides(&login("mfa", 59)), "too long ago");
     });
 }
 

@@ -4,12 +4,13 @@ use std::fmt::{Debug, Write as _};
 use std::time::Duration;
 
 use serde_json::Value;
+use tower_dpop::KeySet;
 use tower_dpop::jose::{SigningKey, SigningKeyError};
-use tower_dpop::tokens::{ClientAuthentication, IntrospectedClaims};
+use tower_dpop::tokens::{ClientAuthentication, IntrospectedClaims, SignedResponses};
 
 use super::{CLIENT_ID, RegisteredClient, SECRET, Server, TOKEN, clients, layer, send};
 use common::proofs::assert_shows_nothing;
-use common::{AUDIENCE, ISSUER, Key, KeyExt as _, block_on};
+use common::{AUDIENCE, ISSUER, Key, KeyExt as _, block_on, issuer_jwks};
 
 /// [`EndpointState::check`](super::EndpointState::check) rejects a `DPoP` field, and form
 /// members other than the token, the hint and the credentials.
@@ -139,15 +140,19 @@ fn debug_shows_no_secrets_and_no_personal_data() {
         let claims: IntrospectedClaims = token.claims().clone();
         claims
     });
+    let keys: KeySet = issuer_jwks().parse().unwrap();
     for (_, client, mut secrets) in clients() {
         let mut shown = String::new();
         let mut show = |value: &dyn Debug| write!(shown, "{value:?}\n{value:#?}\n").unwrap();
         show(&client);
         show(&server.verifier_as(client.clone()));
         show(&layer(server.verifier_as(client.clone())));
+        let responses = SignedResponses::new(ISSUER, CLIENT_ID, keys.clone());
+        show(&server.verifier_as(client).with_signed_responses(responses));
         show(&claims);
         show(&SigningKeyError::Mismatch);
         assert!(shown.contains("IntrospectionVerifier"), "{shown}");
+        assert!(shown.contains("SignedResponses"), "{shown}");
         secrets.extend(["Alice L.", "orders.read"].map(str::to_owned));
         assert_shows_nothing("Debug", &shown, &secrets);
     }

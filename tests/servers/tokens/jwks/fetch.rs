@@ -77,10 +77,25 @@ fn reads_the_metadata_again_after_the_maximum_lifetime() {
         assert!(keys.key_set(at(2398)).await.is_ok());
         wait_until(|| keys.status().fetched == Some(at(2398))).await;
         assert_eq!(fixture.server.requests(), ["/moved"]);
+
+        // Metadata that are there, but not the issuer's, are no outage.
+        let other = Reply::metadata("https://other.example.com", &fixture.server.url_of(KEYS));
+        fixture.server.set(OAUTH, other.clone());
+        fixture.server.set(OPENID, other);
+        fixture.server.clear_requests();
+        assert!(keys.key_set(at(2998)).await.is_ok(), "stale");
+        let failure = keys.status().failure;
+        assert!(
+            matches!(failure, Some(RemoteKeysError::Issuer { .. })),
+            "{failure:?}"
+        );
+        assert_eq!(fixture.server.requests_to("/moved"), 0);
         fixture.publish_metadata(KEYS);
         fixture.server.clear_requests();
-        assert!(keys.key_set(at(2998)).await.unwrap().has_kid("1"));
+        assert!(keys.key_set(at(3003)).await.is_ok());
+        wait_until(|| keys.status().failure.is_none()).await;
         assert_eq!(fixture.server.requests(), [OAUTH, KEYS]);
+        assert!(keys.key_set(at(3004)).await.unwrap().has_kid("1"));
     });
 }
 

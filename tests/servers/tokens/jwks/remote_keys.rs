@@ -65,6 +65,18 @@ fn there_are_three_ways_to_start_while_the_issuer_is_down() {
     });
 }
 
+/// A clone may have fetched them.
+#[test]
+fn fetched_does_not_fetch_keys_that_are_still_young() {
+    block_on(async {
+        let fixture = Fixture::new().await;
+        let keys = fixture.keys().await;
+        keys.clone().fetched().await.unwrap();
+        assert_eq!(fixture.fetches(), 0);
+        assert_eq!(keys.fetched().await.unwrap().status().keys, 1);
+    });
+}
+
 #[test]
 fn fetched_within_returns_the_last_failure() {
     block_on(async {

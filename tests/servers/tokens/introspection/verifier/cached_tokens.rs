@@ -142,6 +142,24 @@ fn neither_rejections_nor_errors_are_cached() {
     });
 }
 
+/// a cache without capacity keeps nothing.
+#[test]
+fn the_capacity_of_the_cache_can_be_set() {
+    let server = Server::with_basic();
+    let now = Timestamp::from_unix(NOW);
+    let token = PresentedToken::new(TOKEN);
+    block_on(async {
+        for (bytes, requests) in [(1 << 20, 1), (0, 3)] {
+            let before = server.request_count();
+            let tokens = server.verifier().with_cache_capacity(bytes);
+            for _ in 0..3 {
+                assert!(tokens.verify(token, now).await.is_ok());
+            }
+            assert_eq!(server.request_count() - before, requests, "{bytes}");
+        }
+    });
+}
+
 /// A cached token may not be valid under the new rules.
 #[test]
 fn a_change_of_rules_empties_the_cache() {

@@ -192,3 +192,20 @@ fn accepts_other_spellings_of_the_example() {
     });
     assert!(late.accepts(), "{late:?}");
 }
+
+/// RFC 9112 section 3.2.3.
+#[test]
+fn no_target_of_connect_has_a_url() {
+    for target in [
+        "/protectedresource",
+        "https://resource.example.org/protectedresource",
+        "resource.example.org:443",
+    ] {
+        let judgement = judge_example(&Change {
+            method: Some("CONNECT"),
+            target: Some(target),
+            ..Change::default()
+        });
+        assert!(judgement.strict.contains(&Strictness::Target), "{target}");
+    }
+}

@@ -10,7 +10,11 @@ pub(super) fn expected_url(
 ) -> Option<String> {
     let origin = format!("https://{}:{}", server.host, server.port);
     let target = request.target;
-    if target.contains("://") && !target.starts_with('/') {
+    if request.method == "CONNECT" {
+        // RFC 9112 section 3.2.3: only a host and a port, which have no path that a proof could name.
+        judgement.strict.push(Strictness::Target);
+        None
+    } else if target.contains("://") && !target.starts_with('/') {
         // RFC 9112 section 3.2.2, absolute-form.
         let url = normal_url(target, judgement);
         let is_own = |url: &String| {
@@ -20,7 +24,7 @@ pub(super) fn expected_url(
         let own = url.filter(is_own);
         judgement.strict_if(own.is_none(), Strictness::Target);
         own
-    } else if target.starts_with('/') && request.method != "CONNECT" {
+    } else if target.starts_with('/') {
         // RFC 9112 section 3.2.1, origin-form.
         let url = normal_url(&format!("{origin}{target}"), judgement);
         judgement.strict_if(url.is_none(), Strictness::TargetCharacters);

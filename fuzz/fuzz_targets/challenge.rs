@@ -1,5 +1,5 @@
-//! Any lines of `WWW-Authenticate`: no panic, no more challenges than are read, and what is written by the grammar, in this
-//! target or by the server of this crate, is read as it was meant.
+//! Any lines of `WWW-Authenticate`: no panic, and at most 16 challenges are read. Challenges that this target or this
+//! crate's server writes by the grammar are read as they were meant.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ use tower_dpop::{PublicUrl, Rejection, Verifier};
 static ISSUER: LazyLock<TestIssuer> =
     LazyLock::new(|| TestIssuer::new("https://as.example.com", "https://api.example.com"));
 
-/// A challenge to be written. Characters that its parts cannot have are left out.
+/// A challenge to be written. Characters that its parts cannot contain are left out.
 #[derive(Arbitrary, Debug)]
 struct Written<'a> {
     scheme: &'a str,

@@ -1,7 +1,7 @@
 //! Any introspection response, plain or signed: no panic, one result, and an active token is what the response says.
 //!
-//! An input is the body of a response. Its first line is also the header, and the rest the claims, of a response that the
-//! server signed.
+//! An input is the body of a response. It is also read as a response that the server signed, with its first line as the
+//! header and the rest as the claims.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Any text as a JWK: no panic, and one spelling of a key.
+//! Any text as a JWK: no panic, and a key that can be read has one spelling.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any document of an issuer's keys: no panic, one result, short errors without private members, and no token verifies
-//! but with its key.
+//! Any document of an issuer's keys: no panic, one result, short errors without private members, and a token verifies
+//! only with its key.
 #![no_main]
 
 use std::sync::LazyLock;

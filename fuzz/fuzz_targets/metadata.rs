@@ -1,5 +1,5 @@
-//! Any metadata document of an issuer: no panic, one result, short errors, and an accepted document is the issuer's own and
-//! leads to a URL that is as secure.
+//! Any metadata document of an issuer: no panic, one result, short errors. An accepted document names the configured
+//! issuer and leads to a URL that is as secure.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,5 +1,5 @@
-//! ES256 by precomputed multiples beside AWS-LC and p256: one result of three, and the one that is
-//! known where the case was made to be good or bad.
+//! ES256 by precomputed multiples, AWS-LC and p256: all three give the same result, and the known one if
+//! the case was made to be valid or invalid.
 #![no_main]
 
 use aws_lc_rs::digest::{Digest, SHA256};
@@ -16,7 +16,7 @@ use p256::elliptic_curve::subtle::Choice;
 use p256::{AffinePoint, FieldBytes, ProjectivePoint, Scalar};
 use tower_dpop::fuzzing::PrecomputedKey;
 
-/// All integers are of 256 bits; what has to be below n is taken modulo n.
+/// All integers have 256 bits; those that must be below n are taken modulo n.
 #[derive(Arbitrary, Debug)]
 enum Case {
     /// Bytes as they are, by the key d G.
@@ -26,7 +26,7 @@ enum Case {
         r: [u8; 32],
         s: [u8; 32],
     },
-    /// Bytes as they are, by a key that may be none.
+    /// Bytes as they are, by any coordinates, which may be no key.
     RawKey {
         x: [u8; 32],
         y: [u8; 32],
@@ -58,11 +58,11 @@ enum Case {
     },
 }
 
-/// What is done to a good case.
+/// A change of a valid case.
 #[derive(Arbitrary, Debug)]
 enum Change {
     None,
-    /// n - s, which is as good.
+    /// n - s, which is valid, too.
     MinusS,
     /// n - r.
     MinusR,
@@ -178,7 +178,7 @@ fn assert_one_result(
     );
 }
 
-/// The good signature for which R is this point, or one to be rejected if there is none.
+/// The valid signature for which R is this point, or an invalid one if there is none.
 fn with_multiples(
     key: ProjectivePoint,
     u1: Scalar,
@@ -201,7 +201,7 @@ fn with_multiples(
     })
 }
 
-/// Of a changed case nothing is known, but that n - s is as good as s.
+/// The result of a changed case is unknown, except that n - s is as valid as s.
 fn changed(mut signed: Signed, change: &Change) -> Signed {
     let minus = |bytes: &[u8; 32]| (-scalar(bytes)).to_bytes().into();
     match change {

@@ -1,5 +1,5 @@
-//! Any private key as PKCS#8 in DER or PEM, or as a JWK: no panic, and a key that can be read has one form in each, reads as
-//! the same key in all, signs, and does not show itself.
+//! Any private key as PKCS#8 in DER or PEM, or as a JWK: no panic. A key that can be read has one form in
+//! each of these, is the same key in all, signs, and does not appear in `Debug`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

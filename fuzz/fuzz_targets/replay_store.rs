@@ -1,5 +1,5 @@
-//! Claims of `MemoryReplayStore`, in turn and by threads at once, while the clock runs, jumps and is set back: no proof passes
-//! twice, and the store reports and counts what a model that keeps everything expects.
+//! Claims of `MemoryReplayStore`, in turn and by threads at once, while the clock runs, jumps and is set back: no proof
+//! passes twice, and the store reports and counts what a model that keeps everything expects.
 #![no_main]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -24,7 +24,7 @@ struct Input {
     steps: Vec<Step>,
 }
 
-/// Who shares the store. Seconds for which a proof is accepted after its `iat`.
+/// The verifiers that share the store. A window is the number of seconds after `iat` for which a proof is accepted.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Verifiers {
     One {
@@ -34,7 +34,7 @@ enum Verifiers {
         window: u8,
         floor: u8,
     },
-    /// Of different freshness, with the retention floor that the documentation demands for them.
+    /// Two of different freshness, with the retention floor that the documentation requires for them.
     Two([u8; 2]),
 }
 
@@ -63,7 +63,7 @@ struct NewProof {
     second_verifier: bool,
 }
 
-/// One of the proofs before.
+/// An earlier proof.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Old {
     back: u8,
@@ -92,7 +92,8 @@ struct Proof {
 
 type Outcome = Result<Claim, ReplayStoreError>;
 
-/// The number of a proof, the window of its verifier, the time, and what came of it; then the bytes that the store allocated.
+/// The number of a proof, the window of its verifier, the time, and the outcome; then the bytes that the store
+/// allocated.
 type RacedClaim = ((usize, u64, u64, Outcome), isize);
 
 struct Model {
@@ -107,10 +108,10 @@ struct Model {
     proofs: Vec<Proof>,
     /// Records by the last second in which they are needed, with their clients.
     live: BTreeMap<u64, Vec<u8>>,
-    /// All records that there were: the last second, and the client.
+    /// All records that were ever made: the last second, and the client.
     ever: Vec<(u64, u8)>,
     rejected: u64,
-    /// Whether the store counts exactly what the model counts. If not, it counts no more.
+    /// Whether the store must count exactly as many as the model, and not only at most as many.
     exact: bool,
     was_set_back: bool,
     /// What the store has allocated.
@@ -202,7 +203,7 @@ impl Model {
         let now = now.min(1 << 44);
         if now < self.now {
             self.was_set_back = true;
-            // After that, a record does not last into a time whose records were dropped, if only the floor would make it.
+            // From now on, a record is not kept into a time whose records were dropped, if only the floor requires it.
             self.exact &= self.floor == 0;
         }
         self.now = now;
@@ -292,7 +293,7 @@ impl Model {
         }
     }
 
-    /// Whatever else happened, no proof passes twice.
+    /// No proof passes twice, whatever else happens.
     fn note(&mut self, number: usize, window: u64, now: u64, outcome: Outcome) {
         let proof = &mut self.proofs[number];
         match outcome {
@@ -394,7 +395,7 @@ impl Model {
                 "{usage:?}, {live}, {clients}"
             );
         }
-        // About 45 bytes for each record, and 100 for each of the 8 clients, in a few allocations that have room for more.
+        // About 45 bytes per record, and 100 for each of the 8 clients, in a few allocations that have room for more.
         let most = 4_096 + 150 * self.limit.cast_signed();
         let more = self.bytes - self.bytes_at_start;
         assert!(more <= most, "{more} bytes: {usage:?}");
@@ -444,7 +445,7 @@ fn ready(claim: impl Future<Output = Outcome>) -> Outcome {
     }
 }
 
-/// Calls the function, and returns by how many bytes the memory has grown that this thread allocated.
+/// Calls the function, and returns by how many bytes the memory that this thread allocated has grown.
 fn counted<T>(call: impl FnOnce() -> T) -> (T, isize) {
     let before = ALLOCATED.get();
     let result = call();
@@ -464,7 +465,7 @@ static ALLOCATOR: Counting = Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + layout.size().cast_signed());
-        // SAFETY: the caller keeps what `System` demands.
+        // SAFETY: the caller meets the requirements of `System`.
         unsafe { System.alloc(layout) }
     }
 

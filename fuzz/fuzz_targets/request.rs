@@ -1,5 +1,5 @@
-//! Any head of a request, most of them a good one with changes: no panic, and nothing passes but what
-//! the client signed, once.
+//! Any head of a request, mostly a valid one with changes: no panic, and only the request that the client
+//! signed passes, once.
 #![no_main]
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ mod shared;
 const NOW: u64 = 1_700_000_000;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// A change of the good request.
+/// A change of the valid request.
 #[derive(Arbitrary, Debug)]
 enum Change<'a> {
     Method(&'a [u8]),
@@ -41,7 +41,7 @@ enum Change<'a> {
         length: u8,
         by: &'a [u8],
     },
-    /// Some bytes inside a segment of the proof or the token replaced, before its base64url.
+    /// Some bytes of a segment of the proof or the token replaced, before the segment is base64url-encoded.
     Inside {
         dpop: bool,
         segment: u8,
@@ -59,7 +59,7 @@ struct Server {
     good: Parts,
 }
 
-/// By one key that has a table, and one good request of it.
+/// With one client key that has a table of multiples, and one valid request signed with it.
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let issuer = TestIssuer::new("https://as.example.com", "https://api.example.com")
         .with_key("issuer", shared::p256_key(&[1; 32]))
@@ -228,7 +228,7 @@ fn accepts(verifier: &Verifier, parts: &Parts) -> Result<(), Rejection> {
     shared::at_once(verifier.verify(parts)).map(drop)
 }
 
-/// What can be emptied, so that each input is the first.
+/// A store that can be emptied, so that each input meets an empty one.
 #[derive(Clone, Default)]
 struct Store(Arc<Mutex<HashSet<ReplayKey>>>);
 

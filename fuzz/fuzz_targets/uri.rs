@@ -1,5 +1,5 @@
-//! Any public URL, request target and `htu`: no panic, one normal form, the same decision for each spelling of a URL, and
-//! work in proportion to the length.
+//! Any public URL, request target and `htu`: no panic, one normal form, the same decision for each spelling of a URL,
+//! and work in proportion to the length.
 //!
 //! An input is up to four lines: a public URL, a method, a request target, an `htu`.
 #![no_main]
@@ -11,7 +11,7 @@ use tower_dpop::PublicUrl;
 use tower_dpop::fuzzing::{check_url, htu_of, normalised_path};
 use tower_dpop::tokens::EndpointUrl;
 
-/// A path of this length takes milliseconds. If the work grew with the square of the length, it would take longer than the
+/// A path of this length takes milliseconds. If the work grew with the square of the length, it would exceed the
 /// fuzzer's time limit.
 const LONG: usize = 1 << 20;
 
@@ -70,8 +70,8 @@ fn assert_has_one_normal_form(path: &str) {
     assert!(normal.len() <= path.len() * 3 + 1, "{path:?}");
 }
 
-/// RFC 3986 sections 6.2.2 and 6.2.3 once more: one pass for the characters, and one for the segments, without regard to
-/// speed.
+/// A second implementation of RFC 3986 sections 6.2.2 and 6.2.3: one pass for the characters and one for the segments,
+/// without regard to speed.
 fn in_passes(path: &str) -> Option<String> {
     if path.is_empty() {
         return Some("/".to_owned());
@@ -111,7 +111,8 @@ fn in_passes(path: &str) -> Option<String> {
     Some(format!("/{}", kept.join("/")))
 }
 
-/// An accepted `htu` is accepted in other spellings of the same URL, and not with another host or path, or with userinfo.
+/// An accepted `htu` is accepted in other spellings of the same URL, and rejected with another host or path, or with
+/// userinfo.
 fn assert_spellings_are_equal(public_url: &PublicUrl, request: &Parts, htu: &str) {
     let accepts = |htu: &str| check_url(public_url, request, htu) == Ok(Ok(()));
     let end = htu.find(['?', '#']).unwrap_or(htu.len());

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Prints the coverage of the rooms that decide, and compares what no test reaches with `uncovered.txt`.
+"""Prints the coverage of the rooms below, and compares what no test reaches with `uncovered.txt`.
 
-`uncovered.txt` has blocks: a file, a reason below it, and the lines that it is for. `| code` is a line that is never run,
-`? code` a line with a condition that is always true or always false, and `~ code` a line that is one of these in some runs,
-because it depends on the order of threads. The code stands for the line, so other edits of the file do not matter. What is not
-listed fails, and so does an entry that a test reaches by now. Lines of punctuation alone are left out.
+`uncovered.txt` has blocks: a file, a reason below it, and the lines to which it applies. `| code` is a line that is
+never run, `? code` a line with a condition that is always true or always false, and `~ code` a line that is one of
+these in some runs, because it depends on the order of threads. An entry names the line by its code, so other edits of
+the file do not matter. A line that is not listed fails, and so does an entry that a test now reaches. Lines of
+punctuation alone are left out.
 
-The store in Redis is left out: it needs a server, and is tested with one (`tests/nodes`). With `--nodes`, its coverage is printed
-and nothing else."""
+The store in Redis is left out: it needs a server, and is tested with one (`tests/nodes`). With `--nodes`, only its
+coverage is printed."""
 
 import re
 import sys

@@ -29,7 +29,7 @@ use crate::servers::{Nonces, http, our_authorization_server, our_resource_server
 
 const SCOPE: &str = "orders.read";
 
-/// Tokens and requests as huskarl's documentation shows them: one try, and one more if a nonce was demanded.
+/// Tokens and requests as huskarl's documentation shows them: one attempt, and another if a nonce was demanded.
 #[tokio::test]
 async fn gets_a_token_and_calls_the_resource() {
     for nonces in [Nonces::None, Nonces::Required] {
@@ -407,7 +407,7 @@ impl Caller {
     }
 }
 
-/// A proof that is good until it is changed. Times are in seconds from now.
+/// A proof that is valid until it is changed. Times are in seconds from now.
 struct Draft {
     typ: &'static str,
     jwk: Option<PublicJwk>,

@@ -44,17 +44,17 @@ async fn accepts_our_client() {
     }
 }
 
-/// What huskarl's server accepts and ours rejects. This is no statement about what is right: it is noted, so that a new
-/// version is compared.
+/// Defects that huskarl's server accepts and ours rejects. The list does not judge which is right: it shows what
+/// changes with a new version.
 const ACCEPTED: [Defect; 3] = [
-    // Lengths are limited by our own rules.
+    // Limits of length are rules of ours, not of the standard.
     Defect::TokenTooLong,
     Defect::ProofTooLong,
-    // Once.
+    // Accepted once.
     Defect::EmptyJti,
 ];
 
-/// The same where replays are not detected, which is huskarl's default: RFC 9449 section 4.3 requires the claim.
+/// The same without detection of replays, which is huskarl's default. RFC 9449 section 4.3 requires the claim `jti`.
 const ACCEPTED_BY_DEFAULT: [Defect; 4] = [
     Defect::TokenTooLong,
     Defect::ProofTooLong,
@@ -97,7 +97,7 @@ async fn rejects_what_we_reject() {
     }
 }
 
-/// A request of our kit that someone else sends again.
+/// A request of our kit that another party sends again.
 #[tokio::test]
 async fn rejects_our_requests_in_other_hands() {
     for nonces in [Nonces::None, Nonces::Required] {
@@ -121,7 +121,7 @@ async fn rejects_our_requests_in_other_hands() {
     }
 }
 
-/// A client of the kit that knows a nonce if one is required, and the URL of huskarl's server, which accepts its tokens.
+/// A client of the kit, with a nonce if one is required, and the URL of huskarl's server, which accepts its tokens.
 async fn kit(nonces: Nonces, replays: Replays) -> (TestClient, String) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let issuer = TestIssuer::new(ISSUER, AUDIENCE).with_clock(TestClock::at(now.as_secs()));

@@ -1,4 +1,4 @@
-//! The servers of both makes, on free ports of the loopback.
+//! The servers of both implementations, on free ports of the loopback.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -37,7 +37,7 @@ pub(crate) enum Nonces {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replays {
-    /// As huskarl is without further settings.
+    /// huskarl without further settings.
     Default,
     Detected,
 }
@@ -157,7 +157,7 @@ pub(crate) async fn outcome(response: Response) -> String {
     error.map_or_else(|| status.to_string(), |error| format!("{status} {error}"))
 }
 
-/// What a user of huskarl provides for replays.
+/// The store of used proofs that a user of huskarl provides.
 #[derive(Debug, Default)]
 struct Seen(Mutex<HashSet<String>>);
 

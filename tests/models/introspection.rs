@@ -81,7 +81,7 @@ fn simultaneous_requests_share_one_and_later_ones_ask_again() {
     });
 }
 
-/// The client of one request has left after the first step of the request.
+/// The client of one request disconnects after the first step of the request.
 #[test]
 fn a_dropped_request_leaves_its_place_to_another() {
     explore("a dropped request and three others", || {

@@ -1,4 +1,4 @@
-//! Models by loom: everything that threads can do in another order.
+//! Models that loom runs in every order of their threads' steps.
 #![cfg(tower_dpop_loom)]
 
 #[path = "../../src/tokens/introspection/in_flight.rs"]
@@ -36,8 +36,8 @@ fn explore(name: &str, model: impl Fn() + Send + Sync + 'static) {
     assert!(orders > 1, "{name}: there is nothing to explore");
 }
 
-/// Polls until the future is ready, and lets other threads run in between. No waker: those of loom are a step of
-/// their own, which must not happen inside a lock of tokio.
+/// Polls until the future is ready, and lets other threads run in between. The waker does nothing: a waker of loom is a
+/// step of its own, which must not happen inside a lock of tokio.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {

@@ -1,4 +1,4 @@
-//! `StatelessNonces`: every nonce is issued and checked under the secrets of one moment.
+//! `StatelessNonces`: each call issues or checks a nonce under one consistent set of secrets.
 
 use loom::thread;
 use tower_dpop::proof::{Epoch, NonceSource};

@@ -1,4 +1,4 @@
-//! `MemoryReplayStore` by loom: three threads, in every order in which they can take their locks.
+//! `MemoryReplayStore`: three threads, in every order in which they can take their locks.
 
 use loom::thread;
 use tower_dpop::proof::{Claim, ReplayKey, ReplayStoreError, UsedProof};
@@ -10,7 +10,7 @@ type Claimed = Result<Claim, ReplayStoreError>;
 
 const NOW: u64 = 1_700_000_000;
 
-/// A claim of this proof by this client, at this second, of a proof that expires in that second.
+/// A claim of a proof by a client in the second `now`. The proof expires in the second `expires`.
 #[derive(Clone, Copy)]
 struct Use {
     proof: u8,
@@ -27,7 +27,7 @@ impl Use {
     }
 }
 
-/// Runs the three claims in every order, after some others, and checks what became of them.
+/// Runs the three claims in every order, after the claims in `before`, and checks their outcomes.
 fn check(
     store: fn() -> MemoryReplayStore,
     before: &[Use],
@@ -95,7 +95,7 @@ fn claims_of_different_proofs_are_all_counted() {
     });
 }
 
-/// Two threads claim a proof in its last second; a third reads a later one, and drops what has expired.
+/// Two threads claim a proof in its last second; a third reads a later second, and drops what has expired.
 #[test]
 fn a_record_that_is_dropped_meanwhile_lets_no_proof_pass_twice() {
     let last = Use { now: 9, ..A };

@@ -1,4 +1,4 @@
-//! `TokenCache`: no token of old rules is used after `clear`, and the capacity is kept.
+//! `TokenCache`: no token that was verified under old rules is used after `clear`, and the capacity is not exceeded.
 
 use std::sync::Arc;
 use std::time::Duration;

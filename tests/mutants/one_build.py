@@ -6,8 +6,8 @@ variable chooses one. A build for each mutant would take most of a day.
     one_build.py MUTANTS.json OUTCOMES.tsv     tests those whose names are on the standard input, in that order
 
 MUTANTS.json is what `cargo mutants --list --json` prints. A name is the path of the file and the description, without
-the line; the second with the same name has `#2` behind it. OUTCOMES.tsv gets a line per mutant: its name, its outcome
-(`caught`, `aborted`, `timeout`, `missed`, `unviable`), and the test that failed or another reason. Lines that are there already are
+the line; the second with the same name has `#2` after it. OUTCOMES.tsv gets a line per mutant: its name, its outcome
+(`caught`, `aborted`, `timeout`, `missed`, `unviable`), and the test that failed or another reason. Existing lines are
 kept, and their mutants are not tested again.
 """
 
@@ -28,17 +28,17 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target"
 TREE = TARGET / "mutants" / "tree"
 TESTS = [*"-p tower-dpop -p tower-dpop-tests --lib --test it --test servers --all-features".split()]
-# These read the sources.
+# These tests read the sources.
 SKIPPED = ["--skip", "docs::", "--skip", "house::", "--skip", "requirements::"]
-# The copy has another version, which `user-agent` has too.
+# The copy has another version, which is in `user-agent`, too.
 VERSIONED = ["--skip", "tokens::http::sends_only_the_required_headers"]
 ALL = [("it", *SKIPPED), ("servers", *VERSIONED), ("tower_dpop",)]
 # Properties and models, which take most of the time and are not often the first to fail.
 SLOW = ["--skip", "proof::freshness::no_proof_is", "--skip", "proof::replay::model::", "--skip", "proof::replay::shares::"]
 CPU_SECONDS = 300
 WALL_SECONDS = 1500
-# Errors of the compiler about the place of a variant, so that the variant may compile alone: constants, the type of an
-# `impl Trait`, types that cannot be inferred.
+# Errors that may be due to the `match` around a variant, so that the variant may compile alone: constants, the type of
+# an `impl Trait`, types that cannot be inferred.
 NOT_OF_THE_VARIANT = {"E0015", "E0282", "E0283", "E0308", "E0493", "E0658"}
 VARIABLE = "TOWER_DPOP_MUTANT"
 SWITCH = f"""
@@ -134,7 +134,7 @@ class Source:
 
 
 def write(path, text):
-    """Writes a file of the copy, unless it is as it should be: cargo builds what changed."""
+    """Writes a file of the copy, unless it is unchanged, so that cargo does not build it again."""
     copy = TREE / path
     data = text if isinstance(text, bytes) else text.encode()
     if not copy.exists() or copy.read_bytes() != data:
@@ -258,7 +258,7 @@ def outcome_of(number, built, runs):
     for program, *arguments in runs:
         folder = ROOT if program == "tower_dpop" else ROOT / "tests"
         outcome, test = first_failure(built[program], folder, arguments, number) or ("missed", "")
-        # A test that fails once, on a busy machine, has not noticed the mutant.
+        # If the test passes when it is run again, the machine was busy: the test has not noticed the mutant.
         while outcome == "caught" and not first_failure(built[program], folder, ["--exact", test], number):
             arguments += ["--skip", test]
             outcome, test = first_failure(built[program], folder, arguments, number) or ("missed", "")
@@ -298,7 +298,7 @@ def main():
         sys.exit(f"without a mutant: {outcome} {reason}")
     queue = [m for m in mutants if m not in alone and m.name not in known]
     print(f"{len(queue)} mutants to test in one build, {len(alone)} alone", flush=True)
-    # One after the other: some tests write files, and those of two processes would be the same.
+    # One after the other: some tests write files, and two processes would write the same ones.
     missed = []
     for mutant in queue:
         outcome, test = outcome_of(mutant.number, built, mutant.first_runs())

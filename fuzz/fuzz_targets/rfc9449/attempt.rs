@@ -1,4 +1,4 @@
-//! A good request with changes, of which most are made before the proof is signed.
+//! A valid request with changes, most of which are made before the proof is signed.
 
 use std::sync::LazyLock;
 
@@ -295,7 +295,7 @@ impl Piece<'_> {
 /// Members with their JSON, in order, and perhaps twice.
 type Members = Vec<(String, String)>;
 
-/// What is changed and then signed.
+/// The parts of a proof and its request, which are changed before the proof is signed.
 struct Draft {
     header: Members,
     jwk: Members,
@@ -645,10 +645,10 @@ fn edwards_key() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[3; 32]).expect("32 bytes")
 }
 
-/// Nothing is random, and nothing takes long: ECDSA with one number for all signatures, which is safe only where the key is no
-/// secret.
+/// Deterministic and fast: ECDSA with one nonce for all signatures, which reveals the key, so the key must be for tests
+/// only.
 fn sign(key: Key, text: &str, negate_s: bool) -> Vec<u8> {
-    /// The first half of all signatures, and the inverse of the number that made it.
+    /// The first half of all signatures, and the inverse of their nonce.
     static ONCE: LazyLock<(FieldBytes, Scalar)> = LazyLock::new(|| {
         let number = Scalar::reduce(&FieldBytes::from([5; 32]));
         let point = (ProjectivePoint::GENERATOR * number).to_affine();

@@ -1,5 +1,6 @@
-//! Requests with proofs that are changed and then signed: `Verifier` accepts exactly those that an independent reading of RFC
-//! 9449 accepts, without the rules in which the crate is stricter, and a rejection reports what that reading found.
+//! Requests with proofs that are changed and then signed: `Verifier` accepts exactly those that a second implementation
+//! of RFC 9449 accepts and no stricter rule of the crate rejects. A rejection reports what the second implementation
+//! found.
 #![no_main]
 
 mod attempt;
@@ -36,11 +37,11 @@ enum Which {
 struct Input<'a> {
     which: Which,
     first: Attempt<'a>,
-    /// With the first, in this order, at one server.
+    /// Sent after the first, in this order, to the same server.
     others: Option<[Attempt<'a>; 2]>,
 }
 
-/// A server, and what the reading of the standard must know about it.
+/// A server, and what the second implementation must know about it.
 struct Tested {
     verifier: Verifier<()>,
     store: Store,
@@ -61,7 +62,7 @@ static WITHOUT_NONCES: LazyLock<Tested> = LazyLock::new(|| {
 static WITH_NONCES: LazyLock<Tested> = LazyLock::new(|| {
     let (rules, store) = rules("https://api.example.com:8443");
     let source = StatelessNonces::new(NonceSecret::from_bytes(&[7; 32]).expect("32 bytes"));
-    // One that is new, some at each end of the lifetime, and some from the future.
+    // A new one, some at both ends of the lifetime, and some from the future.
     let ages = [
         0,
         1,
@@ -108,7 +109,7 @@ fuzz_target!(|input: Input<'_>| {
     }
 });
 
-/// Sends a request to both, twice.
+/// Sends a request to both implementations, twice.
 fn compare(tested: &Tested, attempt: &Attempt<'_>, used: &mut HashSet<Identity>) {
     let Some(parts) = attempt.request(tested.port, &tested.nonces) else {
         return;
@@ -196,7 +197,7 @@ impl AccessTokenVerifier for Tokens {
     }
 }
 
-/// Can be emptied, so that each input is the first.
+/// A store that can be emptied, so that each input meets an empty one.
 #[derive(Clone, Default)]
 struct Store(Arc<Mutex<HashSet<ReplayKey>>>);
 

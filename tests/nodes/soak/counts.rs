@@ -1,4 +1,4 @@
-//! What became of all requests.
+//! Counts the outcomes of all requests.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ pub(super) enum Again {
     ToBothNodesTogether,
     /// After some seconds: within the window of `iat`, after it, or after the record has expired.
     Later,
-    /// During this disturbance, or when it had ended.
+    /// During this disturbance, or after its end.
     Around(Disturbance),
 }
 
@@ -24,7 +24,7 @@ pub(super) enum Again {
 struct Numbers {
     good: u64,
     accepted: u64,
-    /// Attempts that were rejected, by what permits it.
+    /// Rejected attempts, by cause and permission.
     rejected: BTreeMap<(Cause, Permission), u64>,
     given_up: u64,
     races: u64,
@@ -33,16 +33,16 @@ struct Numbers {
     slowest: Duration,
 }
 
-/// Why the rejection of a good request is permitted.
+/// Why the rejection of a valid request is permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Permission {
     Disturbance(Disturbance),
-    /// The client has no nonce, or none that is still young.
+    /// The client has no nonce, or only an old one.
     NewNonce,
     /// Its token's key was withdrawn.
     WithdrawnKey,
-    /// None, but that the machine may be too busy for the deadline of the store. At most 2%, and
-    /// no request may be lost by it.
+    /// No other reason: the machine may be too busy for the deadline of the store. At most 2% of
+    /// the requests, and none may be lost by it.
     Busy,
 }
 
@@ -69,7 +69,7 @@ impl Counts {
         self.0.lock().unwrap().given_up += 1;
     }
 
-    /// One new proof was sent to both nodes together.
+    /// One new proof was sent to both nodes at once.
     pub(super) fn add_race(&self, winners: usize) {
         let mut numbers = self.0.lock().unwrap();
         numbers.races += 1;
@@ -96,7 +96,7 @@ impl Counts {
         numbers.replays.contains_key(&Again::Around(disturbance))
     }
 
-    /// What only the whole run can show.
+    /// Checks what only the whole run can show.
     pub(super) fn assert_complete(&self) {
         let numbers = self.0.lock().unwrap();
         let busy = numbers.rejected.iter();

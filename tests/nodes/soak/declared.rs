@@ -1,4 +1,4 @@
-//! What may be lost: for each disturbance, the rejections that its documentation permits, and for how long.
+//! For each disturbance, the rejections of valid requests that the documentation permits, and for how long.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(super) enum Disturbance {
 pub(super) enum Cause {
     /// 401 `use_dpop_nonce`.
     Nonce,
-    /// 401 `invalid_dpop_proof`: the proof was used before. No good request may get this.
+    /// 401 `invalid_dpop_proof`: the proof was used before. No valid request may get this.
     Replayed,
     /// 401 `invalid_dpop_proof`: `iat` is outside the window.
     Time,
@@ -57,31 +57,32 @@ const fn declared(disturbance: Disturbance, permitted: &'static [Permitted]) -> 
     }
 }
 
-/// Nothing else is permitted, except that a client that has no nonce, or has been idle, may be given one, and a few 503s
-/// of a machine that is too busy for the deadline of the store (`Counts::assert_complete`).
+/// Nothing else is permitted, with three exceptions. A client that has no nonce, or has been idle, may be asked for
+/// one. A token whose key was withdrawn may be rejected. A busy machine may miss the deadline of the store, which is a
+/// few 503s (`Counts::assert_complete`).
 ///
-/// The seconds: a store that can be reached again is used within five on a busy machine (`faults`); nodes fetch keys once per
-/// second at most, and keep them for four (`node`), or longer by a step of the clock, since times are compared.
+/// The seconds: on a busy machine, a store that is reachable again is used within five (`faults`); nodes fetch keys at
+/// most once per second, and keep them for four (`node`), or longer by a step of the clock, since times are compared.
 const DECLARED: [Declared; 19] = [
     // Within the leeway, nothing is rejected.
     declared(Disturbance::ClockAhead, &[]),
     declared(Disturbance::ClockBehind, &[]),
-    // Beyond it, the node's `iat` window is not that of its clients, and the other node rejects its nonces, which are from
-    // the future for as long as the step.
+    // Beyond the leeway, the node's `iat` window is not that of its clients, and the other node rejects its nonces,
+    // which are from the future for as long as the step.
     declared(Disturbance::ClockFarAhead, FAR),
     declared(Disturbance::ClockFarBehind, FAR),
     // Stale keys are used.
     declared(Disturbance::IssuerCloses, &[]),
     declared(Disturbance::IssuerFails, &[]),
     declared(Disturbance::IssuerHangs, &[]),
-    // It was published before it was used.
+    // The key is published before it is used.
     declared(Disturbance::KeyAdded, &[]),
-    // Its tokens cannot be verified until the issuer is back.
+    // Tokens of the new key cannot be verified until the issuer is reachable.
     declared(
         Disturbance::KeyChangedInOutage,
         &[(Cause::Token, 10), (Cause::Unavailable, 10)],
     ),
-    // Tokens of the earlier key end, and the new one is unknown for a moment: longer if the issuer has an outage then.
+    // Tokens of the earlier key become invalid, and the new key is unknown for a moment, or longer during an outage.
     declared(
         Disturbance::KeyWithdrawn,
         &[(Cause::Token, 12), (Cause::Unavailable, 12)],
@@ -102,9 +103,9 @@ const DECLARED: [Declared; 19] = [
     declared(Disturbance::RedisLostReply, &[(Cause::Unavailable, 5)]),
     declared(Disturbance::RedisPartitioned, &[(Cause::Unavailable, 5)]),
     declared(Disturbance::RedisStopped, &[(Cause::Unavailable, 5)]),
-    // Each client needs a nonce of the new secret, and for a moment one of each node.
+    // Each client needs a nonce of the new secret, and for a moment one per node.
     declared(Disturbance::SecretReplaced, &[(Cause::Nonce, 5)]),
-    // Both are accepted until the nonces of the earlier one are stale.
+    // Both secrets are accepted until the nonces of the earlier one are stale.
     declared(Disturbance::SecretRotated, &[]),
 ];
 
@@ -134,7 +135,7 @@ impl Timeline {
         self.began
     }
 
-    /// Does this for as long as the future runs.
+    /// Records the disturbance for as long as the future runs.
     pub(super) async fn during<T>(
         &self,
         disturbance: Disturbance,
@@ -154,10 +155,10 @@ impl Timeline {
         output
     }
 
-    /// The disturbance that permits this cause to a request between these moments.
+    /// The disturbance that permits this cause for a request between these moments.
     pub(super) fn permits(&self, cause: Cause, from: Instant, to: Instant) -> Option<Disturbance> {
         let entries = self.entries.lock().unwrap();
-        // The tracks together have no more than these within the longest time of recovery.
+        // All tracks together have at most this many disturbances within the longest recovery time.
         entries.iter().rev().take(40).find_map(|entry| {
             let declared = DECLARED
                 .iter()
@@ -172,7 +173,7 @@ impl Timeline {
         })
     }
 
-    /// The last ones, for the text of a failure.
+    /// The last disturbances, for the message of a failure.
     pub(super) fn recent(&self) -> String {
         let entries = self.entries.lock().unwrap();
         let recent = entries.iter().rev().take(8).map(|entry| {
@@ -185,7 +186,7 @@ impl Timeline {
         recent.collect::<Vec<_>>().join("; ")
     }
 
-    /// Each with its beginning and its end, in seconds.
+    /// Each disturbance with its beginning and its end, in seconds.
     pub(super) fn all(&self) -> Vec<(Disturbance, f64, f64)> {
         let entries = self.entries.lock().unwrap();
         let seconds = |moment: Instant| (moment - self.began).as_secs_f64();
@@ -196,7 +197,7 @@ impl Timeline {
         all.collect()
     }
 
-    /// How often each happened. All kinds are in the list.
+    /// How often each kind of disturbance happened. The list contains all kinds.
     pub(super) fn counts(&self) -> Vec<(Disturbance, usize)> {
         let all = self.all();
         let count = |kind| all.iter().filter(|one| one.0 == kind).count();

@@ -12,12 +12,12 @@ use tower_dpop::testing::{TestClock, TestIssuer};
 use super::AUDIENCE;
 use crate::proxy::Proxy;
 
-/// Of tokens, in seconds: much longer than clients use them, and than a step of the clock.
+/// The lifetime of tokens, in seconds: much longer than clients use them, and than a step of the clock.
 const LIFETIME: u64 = 60;
 
 pub(super) struct Issuer {
     url: String,
-    /// In front of it, for outages of the network.
+    /// The proxy in front of it, for outages of the network.
     pub(super) network: Proxy,
     state: Arc<Mutex<State>>,
 }
@@ -98,7 +98,7 @@ impl Issuer {
         token.kid >= self.state.lock().unwrap().oldest
     }
 
-    /// Responds with 500 to requests for the keys, or no longer.
+    /// Sets whether requests for the keys get a 500.
     pub(super) fn set_fails(&self, fails: bool) {
         self.state.lock().unwrap().fails = fails;
     }

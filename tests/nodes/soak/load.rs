@@ -1,4 +1,4 @@
-//! Clients with keys and tokens of their own, over 128 connections, and the replays of what they sent.
+//! Clients with keys and tokens of their own, over 128 connections, and the replays of their requests.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,18 +17,18 @@ use super::issuer::{Issuer, Token};
 use super::node::Node;
 use super::{AUDIENCE, PATH};
 
-/// Each has one connection to each node: 128 in all.
+/// Each task has one connection to each node: 128 in all.
 pub(super) const TASKS: usize = 64;
 pub(super) const CLIENTS_PER_TASK: usize = 8;
 
-/// How often a request is sent, at most, and how long a client waits before it sends it again.
+/// How often a request is sent at most, and how long a client waits before the next attempt.
 pub(super) const ATTEMPTS: usize = 8;
 const BEFORE_RETRY: Duration = Duration::from_millis(400);
 
 /// The age at which a client takes a new token.
 const TOKEN_AGE: Duration = Duration::from_secs(30);
 
-/// A client with a nonce that is younger than this is never told to take another: half a nonce period, less a second.
+/// A client with a younger nonce is never asked for another one: half a nonce period, less a second.
 const YOUNG_NONCE: Duration = Duration::from_secs(4);
 
 /// The proofs that are kept to be sent again: those of about a minute.
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) timeline: Timeline,
     pub(super) counts: Counts,
     clock: TestClock,
-    /// What all clients have in common.
+    /// The test client of which all clients are variants.
     client: TestClient,
     pub(super) ending: AtomicBool,
     /// Accepted requests, the oldest first.
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Sends proofs again that were accepted before this moment, to both nodes: the last ones, and some of all ages.
+    /// Sends proofs that were accepted before this moment again, to both nodes: the last ones, and some of all ages.
     pub(super) async fn replay_around(
         self: &Arc<Self>,
         http: &reqwest::Client,
@@ -91,7 +91,7 @@ impl World {
                 let (world, http, used) = (Arc::clone(self), http.clone(), used.clone());
                 replays.spawn(async move { world.replay(&http, &used, node, again).await });
             }
-            // A failed assertion in one of them is one here.
+            // A failed assertion in one of them fails this task, too.
             replays.join_all().await;
         }
     }
@@ -123,7 +123,7 @@ fn set_to_now(clock: &TestClock) {
     clock.set(now.as_secs());
 }
 
-/// What a client had when it sent a request.
+/// The token and nonce that a client had when it sent a request.
 struct Had {
     nonce_from: Option<Instant>,
     token: Token,
@@ -155,7 +155,7 @@ impl Client {
         self.token_from = Instant::now();
     }
 
-    /// A new proof, and what it was made of.
+    /// A request with a new proof, and the token and nonce in it.
     fn request(&mut self, world: &World) -> (HeaderMap, Had) {
         if self.token_from.elapsed() > TOKEN_AGE {
             self.renew(world);
@@ -223,7 +223,7 @@ async fn send(http: &reqwest::Client, url: &str, headers: HeaderMap) -> Response
     }
 }
 
-/// One of the tasks, until the end.
+/// One of the tasks, which run until the end.
 pub(super) struct Task {
     number: usize,
     world: Arc<World>,
@@ -247,7 +247,7 @@ impl Task {
 
     pub(super) async fn run(mut self, requests_per_second: u64) {
         let pause = Duration::from_micros(TASKS as u64 * 1_000_000 / requests_per_second);
-        // Not all in the same moment.
+        // The tasks do not start at the same moment.
         sleep(pause * u32::try_from(self.number).unwrap() / 64).await;
         let mut tick = interval(pause);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -268,12 +268,12 @@ impl Task {
         }
     }
 
-    /// A good request, with a new proof for each attempt. Returns that of the accepted one.
+    /// A valid request, with a new proof for each attempt. Returns the header fields and the node of the accepted one.
     async fn good(&mut self, client: usize, node: usize) -> Option<(HeaderMap, usize)> {
         self.world.counts.add_good();
         let mut permissions = Vec::new();
         for attempt in 0..ATTEMPTS {
-            // As behind a load balancer.
+            // The node alternates, as behind a load balancer.
             let node = (node + attempt) % 2;
             let (headers, had) = self.clients[client].request(&self.world);
             let url = self.world.nodes[node].url().to_owned();
@@ -306,7 +306,7 @@ impl Task {
         None
     }
 
-    /// Counts a permitted rejection, and does what a client does then. Another one is a failure.
+    /// Counts a permitted rejection, and reacts to it as a client does. Any other rejection is a failure.
     async fn rejected(
         &mut self,
         client: usize,
@@ -353,7 +353,7 @@ impl Task {
         permission
     }
 
-    /// Sends one new proof to both nodes together.
+    /// Sends one new proof to both nodes at once.
     async fn race(&mut self, client: usize) {
         let world = Arc::clone(&self.world);
         world.counts.add_good();
@@ -371,7 +371,8 @@ impl Task {
             world.timeline.began().elapsed(),
             world.timeline.recent()
         );
-        // The record is that of this proof: one node accepted it, or did not learn in time that it made the record.
+        // A record can only be that of this proof: the other node accepted it, or learnt too late that it made the
+        // record.
         for (loser, other) in [(&one, &other), (&other, &one)] {
             let recorded = matches!(other.result, Ok(()) | Err(Cause::Time | Cause::Unavailable));
             assert!(

@@ -5,8 +5,9 @@
 //! python3 tests/nodes/soak/plot.py target/tmp/soak docs/soak.svg
 //! ```
 //!
-//! `SOAK_SECONDS` is the time (3600), `SOAK_RATE` the number of requests per second (400). A run of 60 s has all kinds of
-//! disturbances, but does not compare the memory. `SOAK_RESULTS` is the folder of the results. `SOAK_FLAW` makes the nodes wrong (`node.rs`), to see that the test notices.
+//! `SOAK_SECONDS` is the duration (3600 by default), `SOAK_RATE` the number of requests per second (400),
+//! `SOAK_RESULTS` the folder of the results. `SOAK_FLAW` puts a fault into the nodes (`node.rs`), to show that the test
+//! detects it. A run of 60 s has all kinds of disturbances, but does not compare the memory.
 
 mod declared;
 mod counts;
@@ -40,8 +41,8 @@ use crate::servers::{Folder, Redis};
 const AUDIENCE: &str = "https://api.example.com";
 const PATH: &str = "/protected";
 
-// Short, so that much expires within an hour, and something within a minute: proofs are accepted for 15 s, and records kept for
-// 35 to 41 s.
+// Short, so that much expires within an hour, and something within a minute: proofs are accepted for 15 s, and records
+// kept for 35 to 41 s.
 const MAX_AGE: Duration = Duration::from_secs(10);
 const LEEWAY: Duration = Duration::from_secs(5);
 const NONCE_PERIOD: Duration = Duration::from_secs(10);
@@ -82,7 +83,7 @@ async fn for_an_hour_no_replay_is_accepted_and_no_good_request_is_lost() {
     for (number, keys) in keys.chunks(CLIENTS_PER_TASK).enumerate() {
         tasks.spawn(Task::new(number, Arc::clone(&world), keys).run(rate));
     }
-    // All clients have nonces.
+    // Time for all clients to get nonces.
     sleep(Duration::from_secs(3)).await;
     let pause = if seconds < 600 { 250 } else { 6_000 };
     let track = Track::new(&world, Duration::from_millis(pause));
@@ -104,7 +105,7 @@ async fn for_an_hour_no_replay_is_accepted_and_no_good_request_is_lost() {
     };
     let samples = tokio::select! {
         (samples, ()) = async { tokio::join!(Samples::take(&world, &port, &results, every), end) } => samples,
-        // Neither ends before, unless by a failed assertion.
+        // Tasks and tracks end earlier only by a failed assertion.
         Some(Err(failure)) = tasks.join_next() => fail(failure),
         Some(Err(failure)) = tracks.join_next() => fail(failure),
     };
@@ -115,7 +116,7 @@ async fn for_an_hour_no_replay_is_accepted_and_no_good_request_is_lost() {
     report(&world, &samples, &results, seconds, rate);
 }
 
-/// A short run on a busy machine may need some more time for all kinds of disturbances.
+/// A short run on a busy machine may need more time for all kinds of disturbances.
 async fn until_all_happened(world: &World) {
     for _ in 0..300 {
         let counts = world.timeline.counts();

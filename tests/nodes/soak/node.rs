@@ -1,4 +1,4 @@
-//! One of the two nodes: this test binary again, as a server whose clock can be set.
+//! One of the two nodes: another process of this test binary, as a server whose clock can be set.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -24,8 +24,8 @@ use super::{AUDIENCE, LEEWAY, MARGIN, MAX_AGE, NONCE_PERIOD, PATH};
 /// The URLs of Redis and of the issuer, and the file of the nonce secrets.
 const NODE: &str = "TOWER_DPOP_NODES_SOAK";
 
-/// Makes the nodes wrong, to see that the test notices: `one-use-per-node`, `node-memory-in-outages`, `no-clock-margin`,
-/// or `leak`.
+/// Puts a fault into the nodes, to show that the test detects it: `one-use-per-node`, `node-memory-in-outages`,
+/// `no-clock-margin`, or `leak`.
 const FLAW: &str = "SOAK_FLAW";
 
 /// Runs in a process of its own, which [`Node::start`] starts.
@@ -64,7 +64,7 @@ async fn serves_as_a_node() {
         .fetched()
         .await
         .unwrap();
-    // Tokens stay in the cache until it is full: small, so that this is soon.
+    // Tokens stay in the cache until it is full. It is small, so that this is soon.
     let tokens = JwtVerifier::new(issuer, AUDIENCE, keys).with_cache_capacity(2 << 20);
     let verifier = Verifier::new(rules, tokens);
     let leaked = Arc::new(Mutex::new(Vec::new()));
@@ -106,7 +106,7 @@ async fn with_store(rules: ProofRules, redis: &str, flaw: &str) -> ProofRules {
     };
     let store = RedisReplayStore::at(RedisServer::url(redis).unwrap())
         .with_clock_margin(margin)
-        // Four times the default: other processes may have the processor.
+        // Four times the default: other processes may use the processor.
         .with_deadline(Duration::from_secs(1))
         .connect()
         .await
@@ -162,7 +162,7 @@ impl Node {
         self.tell(&format!("clock {ahead}"));
     }
 
-    /// Has it read the file of secrets again.
+    /// Makes it read the file of secrets again.
     pub(super) fn read_secrets(&self) {
         self.tell("secrets");
     }
@@ -183,7 +183,7 @@ impl Node {
     }
 }
 
-/// The rest of the next line that has this in it: libtest writes the name of the test without a line break.
+/// The rest of the next line after this text: libtest writes the name of the test before it, without a line break.
 fn line(output: &mut BufReader<ChildStdout>, start: &str) -> String {
     let mut line = String::new();
     while output.read_line(&mut line).unwrap() > 0 {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what the soak measured: `plot.py FOLDER SVG`, with the folder that the test names.
+"""Draws what the soak measured: `plot.py FOLDER SVG`, with the folder of the test's results.
 
 Above: the memory of both nodes and of Redis. Below: accepted requests per second. Bands are disturbances. The picture has a
 background of its own, so it is legible on any page.

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::load::World;
 use crate::resp;
 
-/// What the memory may grow by: a part of it, and some more, for a process that is small.
+/// How much the memory may grow: by one part in this many, plus this many bytes, for small processes.
 const GROWTH: (u64, u64) = (10, 4 << 20);
 
 /// The time after which records have expired, and the cache of tokens is full.
@@ -56,7 +56,8 @@ impl Samples {
         Self(samples)
     }
 
-    /// The median memory of a node or of Redis in each tenth of the time after the warm-up, or nothing if the run is too short.
+    /// The median memory of a node or of Redis in each tenth of the time after the warm-up, or `None` if the run is too
+    /// short.
     pub(super) fn tenths(&self, part: usize) -> Option<Vec<u64>> {
         let warm: Vec<_> = self
             .0
@@ -88,7 +89,7 @@ impl Samples {
         format!("memory of {name} in MiB, the medians of each tenth: {tenths}\n")
     }
 
-    /// The last tenth is not larger than the second one.
+    /// Checks that the last tenth is larger than the second one by at most [`GROWTH`].
     pub(super) fn assert_flat(&self, part: usize, name: &str) {
         let Some(tenths) = self.tenths(part) else {
             return;

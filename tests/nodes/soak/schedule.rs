@@ -38,7 +38,7 @@ impl Track {
         }
     }
 
-    /// Disturbs, sends what was accepted before again when it is over, and waits.
+    /// Disturbs, then sends proofs again that were accepted before, and waits.
     async fn disturb(&self, disturbance: Disturbance, future: impl Future<Output = ()>) {
         let before = Instant::now();
         self.world.timeline.during(disturbance, future).await;
@@ -51,7 +51,7 @@ impl Track {
         replays.await;
     }
 
-    /// The clock of one node. The other one is right.
+    /// Sets the clock of one node. The other one stays right.
     async fn clock(&self, disturbance: Disturbance, node: usize, ahead: i64) {
         let before = Instant::now();
         let node = &self.world.nodes[node];
@@ -65,7 +65,7 @@ impl Track {
     }
 }
 
-/// Redis and the clocks. `port` is that of the present server.
+/// Disturbs Redis and the clocks. `port` is that of the current server.
 pub(super) async fn disturb_redis_and_clocks(
     track: Track,
     mut redis: Redis,
@@ -115,7 +115,7 @@ pub(super) async fn disturb_redis_and_clocks(
     }
 }
 
-/// A replica that lacks the last records becomes the primary, at the address of the earlier one.
+/// Makes a replica without the last records the primary, at the address of the earlier one.
 async fn fail_over(primary: &Redis, proxy: &Proxy, port: &AtomicU16) -> Redis {
     let link = Proxy::for_replication(primary.port());
     let next = block_in_place(|| Redis::replica_through(link.port()));
@@ -128,7 +128,7 @@ async fn fail_over(primary: &Redis, proxy: &Proxy, port: &AtomicU16) -> Redis {
     next
 }
 
-/// The issuer's outages and its keys.
+/// Makes the issuer unreachable, and changes its keys.
 pub(super) async fn disturb_issuer(track: Track) {
     let issuer = &track.world.issuer;
     let close = || {
@@ -144,7 +144,7 @@ pub(super) async fn disturb_issuer(track: Track) {
         track.disturb(Disturbance::IssuerCloses, closed).await;
         let added = async {
             let sign = issuer.publish_next();
-            // The lifetime of the keys at the nodes, longer by a step of their clocks within the leeway.
+            // The lifetime of the keys at the nodes, plus a step of their clocks within the leeway.
             sleep(Duration::from_secs(4 + 1) + LEEWAY).await;
             sign();
         };
@@ -175,7 +175,7 @@ pub(super) async fn disturb_issuer(track: Track) {
     }
 }
 
-/// The secrets of the nonces, in the steps of the guide and in one.
+/// Changes the secrets of the nonces, in the steps of the guide and in a single step.
 pub(super) async fn replace_secrets(track: Track, file: &Path) {
     let nodes = &track.world.nodes;
     let read = || nodes.iter().for_each(Node::read_secrets);

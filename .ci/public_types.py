@@ -47,7 +47,8 @@ class Api:
             self.types(inner, where)
             for child in self.children(kind, inner):
                 self.if_public(child, where)
-            for implementation in inner.get("impls", []) if isinstance(inner, dict) else []:
+            # Of a type, and of a trait: those for types of other crates are only there.
+            for implementation in [*inner.get("impls", []), *inner.get("implementations", [])] if isinstance(inner, dict) else []:
                 self.item(implementation, where)
 
     @staticmethod

@@ -59,6 +59,7 @@ export function holds(name, actual, wanted) {
  */
 export async function scenario(software, name, steps) {
   const started = [];
+  const before = rows.length;
   const use = async (starting) => {
     const server = await starting;
     started.unshift(server);
@@ -71,6 +72,7 @@ export async function scenario(software, name, steps) {
     console.error(error);
     await expect(software, `${name}: the other steps`, 'tried', () => 'broken off');
   }
+  if (rows.length === before) await expect(software, `${name}: steps`, 'some', () => 'none');
   for (const server of started) await server.stop();
 }
 

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderValue;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::credentials::is_token68;
 use crate::jose::base64url;
+use crate::jose::json::read_object;
 
 /// An access token that a client presents.
 ///
@@ -142,7 +143,7 @@ impl TokenResponse {
     /// Parses the JSON of a successful response. A token whose `token_type` is not `DPoP` is
     /// rejected: it would work for anyone who has it.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidTokenResponse> {
-        let members: Members = read_members(body).ok_or(InvalidTokenResponse::Malformed)?;
+        let members: Members = read_object(body).ok_or(InvalidTokenResponse::Malformed)?;
         if !members.token_type.eq_ignore_ascii_case("DPoP") {
             return Err(InvalidTokenResponse::NotBound);
         }
@@ -181,12 +182,6 @@ impl TokenResponse {
     }
 }
 
-/// The members of a JSON object. serde alone would also read them from an array.
-fn read_members<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    let is_object = json.trim_ascii_start().starts_with(b"{");
-    serde_json::from_slice(json).ok().filter(|_| is_object)
-}
-
 impl fmt::Debug for TokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenResponse")
@@ -223,7 +218,7 @@ pub struct TokenErrorResponse {
 impl TokenErrorResponse {
     /// Parses the JSON of an error response. Returns `None` for anything else.
     pub fn from_json(body: &[u8]) -> Option<Self> {
-        read_members(body)
+        read_object(body)
     }
 
     /// The error code, for example `invalid_grant`.

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::issuer::endpoint_url::{EndpointUrl, MAX_SHOWN};
 use crate::issuer::http::{FetchError, HttpClient, HttpResponse};
+use crate::jose::json::read_object;
 
 const MAX_DOCUMENT: usize = 256 * 1024;
 
@@ -73,7 +74,7 @@ pub(crate) fn read_own<M: DeserializeOwned>(
         issuer: String,
     }
 
-    let named: Named = serde_json::from_slice(document).map_err(|_| DocumentError::Malformed)?;
+    let named: Named = read_object(document).ok_or(DocumentError::Malformed)?;
     // RFC 8414 section 3.3: "The "issuer" value returned MUST be identical".
     if named.issuer != issuer.as_str() {
         return Err(DocumentError::Issuer {
@@ -82,7 +83,7 @@ pub(crate) fn read_own<M: DeserializeOwned>(
             found: named.issuer.chars().take(MAX_SHOWN).collect(),
         });
     }
-    serde_json::from_slice(document).map_err(|_| DocumentError::Malformed)
+    read_object(document).ok_or(DocumentError::Malformed)
 }
 
 /// The URLs of an issuer's metadata: RFC 8414 section 3.1 inserts the well-known part before the

@@ -14,11 +14,21 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
+#[cfg(any(feature = "_http", feature = "client"))]
+use serde::de::DeserializeOwned;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Reads one JSON text with nothing after it.
 pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidJson> {
     serde_json::from_slice(text).map_err(|_| InvalidJson)
+}
+
+/// Reads an object that a trusted server sent: duplicate members that the type does not have are ignored. serde alone would also
+/// read the members from an array.
+#[cfg(any(feature = "_http", feature = "client"))]
+pub(crate) fn read_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    let is_object = text.trim_ascii_start().starts_with(b"{");
+    serde_json::from_slice(text).ok().filter(|_| is_object)
 }
 
 /// The text could not be read. The error of serde_json would quote the text, so it is dropped.

@@ -16,6 +16,7 @@ use crate::client::reqwest::error::{DpopClientError, InvalidCallback, error_code
 use crate::client::reqwest::session::{Renewable, task_ended};
 use crate::client::signer::ProofSigner;
 use crate::jose::base64url;
+use crate::jose::json::read_object;
 use crate::jose::key_documents::SigningKeyError;
 
 impl DpopClientBuilder {
@@ -126,7 +127,7 @@ impl Prepared {
             form.push(("client_id", &applicant.client_id));
         }
         let response = self.grants.post(endpoint, &form).await?;
-        let pushed: Pushed = serde_json::from_slice(&response).map_err(|_| {
+        let pushed: Pushed = read_object(&response).ok_or_else(|| {
             DpopClientError::Unreachable("the response has no request_uri".to_owned())
         })?;
         Ok(pushed.request_uri)

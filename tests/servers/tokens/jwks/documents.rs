@@ -216,6 +216,11 @@ fn rejects_invalid_metadata() {
             Error::Malformed(Metadata),
         ),
         (
+            "an array",
+            |url| Reply::text(json!([url]).to_string()),
+            Error::Malformed(Metadata),
+        ),
+        (
             "two issuers",
             |url| {
                 Reply::text(format!(

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use self::json::repeats_a_member;
-use self::url::{expected_url, normal_url};
+use self::url::{expected_url, names, normal_url};
 
 /// Without padding (RFC 7515 section 2). By RFC 4648 section 3.5 a decoder may ignore the bits after the last byte.
 const BASE64URL: GeneralPurpose =
@@ -448,7 +448,10 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>, judgement:
     );
     judgement.require(htm == Some(expected.method), Check::C8);
     let htu = htu.and_then(|htu| normal_url(htu, judgement));
-    judgement.require(htu.is_some() && htu == expected.url, Check::C9);
+    let is_url = htu
+        .zip(expected.url.as_ref())
+        .is_some_and(|(htu, url)| names(&htu, url));
+    judgement.require(is_url, Check::C9);
     check_nonce(text(claims, "nonce"), expected.server, judgement);
 
     let [now, leeway, age] = [expected.server.now, LEEWAY, MAX_AGE].map(|seconds| seconds as f64);

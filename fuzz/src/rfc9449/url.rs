@@ -30,12 +30,21 @@ pub(super) fn expected_url(
         judgement.strict_if(url.is_none(), Strictness::TargetCharacters);
         url
     } else if target == "*" && request.method == "OPTIONS" {
-        // RFC 9112 section 3.2.4: the URL has an empty path. By RFC 9110 section 4.2.3 it is not equal to a slash here.
+        // RFC 9112 section 3.2.4: the URL has an empty path.
         Some(format!("{origin}*"))
     } else {
         judgement.strict.push(Strictness::Target);
         None
     }
+}
+
+/// Check 9, for normal forms. An empty path is equal to a slash (RFC 3986 section 6.2.3). For OPTIONS, RFC 9110 section 4.2.3 has
+/// it mean `*`; the crate accepts both.
+pub(super) fn names(htu: &str, url: &str) -> bool {
+    let without_path = htu
+        .strip_suffix('*')
+        .filter(|origin| origin.matches('/').count() == 2);
+    htu == url || without_path.is_some_and(|origin| format!("{origin}/") == url)
 }
 
 /// Scheme, host, port and path, normalised by RFC 3986 sections 6.2.2 and 6.2.3, which section 4.3 recommends. The port is
@@ -134,6 +143,9 @@ mod tests {
             assert_eq!(normal(one), normal(other), "{one}");
             assert!(normal(one).is_some(), "{one}");
         }
+        let named = |htu, url| names(&normal(htu).unwrap(), &normal(url).unwrap());
+        assert!(named("https://h", "https://h/"));
+        assert!(!named("https://h/a*", "https://h/a/"));
         assert_ne!(normal("https://h/a//b"), normal("https://h/a/b"));
         assert_ne!(normal("https://h/A"), normal("https://h/a"));
         assert_eq!(normal("https:/h/a"), None);

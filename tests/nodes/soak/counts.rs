@@ -103,7 +103,7 @@ impl Counts {
         let busy = busy.filter(|((_, permission), _)| *permission == Permission::Busy);
         let busy: u64 = busy.map(|(_, count)| count).sum();
         assert!(
-            busy * 50 <= numbers.good,
+            busy * 500 <= numbers.good,
             "{busy} of {} requests had a 503 without a disturbance",
             numbers.good
         );

@@ -42,6 +42,16 @@ pub(super) enum Cause {
     Unavailable,
 }
 
+impl Cause {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Nonce,
+        Self::Replayed,
+        Self::Time,
+        Self::Token,
+        Self::Unavailable,
+    ];
+}
+
 /// A cause that is permitted during a disturbance, and for this many seconds after it.
 type Permitted = (Cause, u64);
 
@@ -171,6 +181,42 @@ impl Timeline {
             let overlaps = entry.began <= to && ended.is_none_or(|ended| ended >= from);
             overlaps.then_some(entry.disturbance)
         })
+    }
+
+    /// Whether this began after a moment, and had ended by this margin before another one.
+    pub(super) fn happened(
+        &self,
+        disturbance: Disturbance,
+        after: Instant,
+        before: Instant,
+        margin: Duration,
+    ) -> bool {
+        let entries = self.entries.lock().unwrap();
+        let mut recent = entries.iter().rev().take(60);
+        recent.any(|entry| {
+            let ended = entry.ended.map(|ended| ended + margin);
+            entry.disturbance == disturbance
+                && entry.began > after
+                && ended.is_some_and(|ended| ended < before)
+        })
+    }
+
+    /// For how much of the time since the start the disturbances permitted a cause: a part of 1.
+    pub(super) fn permitted_part(&self, cause: Cause) -> f64 {
+        let end = self.began.elapsed().as_secs_f64();
+        let (mut until, mut permitted) = (0.0, 0.0);
+        // In the order in which they began.
+        for (disturbance, began, ended) in self.all() {
+            let declared = DECLARED.iter().find(|one| one.disturbance == disturbance);
+            let causes = declared.map_or(&[][..], |declared| declared.permitted);
+            let Some(&(_, after)) = causes.iter().find(|permitted| permitted.0 == cause) else {
+                continue;
+            };
+            let ended = (ended + Duration::from_secs(after).as_secs_f64()).min(end);
+            permitted += (ended - began.max(until)).max(0.0);
+            until = ended.max(until);
+        }
+        permitted / end
     }
 
     /// The last disturbances, for the message of a failure.

@@ -69,6 +69,28 @@ impl World {
         }
     }
 
+    /// An accepted request had neither a token of a key that was withdrawn long ago, nor a nonce of a replaced secret.
+    fn assert_valid(&self, had: &Had, node: usize, response: &Response) {
+        let ended_before = |disturbance, since, seconds| {
+            let margin = Duration::from_secs(seconds);
+            self.timeline
+                .happened(disturbance, since, response.began, margin)
+        };
+        // Nodes fetch keys after four seconds at most, or when an outage of the issuer and a step of the clock are over.
+        let withdrawn = !self.issuer.publishes_key_of(&had.token)
+            && ended_before(Disturbance::KeyWithdrawn, had.token_from, 20);
+        let replaced = had
+            .nonce_from
+            .is_some_and(|from| ended_before(Disturbance::SecretReplaced, from, 2));
+        assert!(
+            !withdrawn && !replaced,
+            "node {node} ACCEPTED A TOKEN OF A WITHDRAWN KEY ({withdrawn}) OR A NONCE OF A REPLACED SECRET ({replaced}) {:.1?} \
+            after the start; {}",
+            self.timeline.began().elapsed(),
+            self.timeline.recent()
+        );
+    }
+
     /// Sends proofs that were accepted before this moment again, to both nodes: the last ones, and some of all ages.
     pub(super) async fn replay_around(
         self: &Arc<Self>,
@@ -127,6 +149,7 @@ fn set_to_now(clock: &TestClock) {
 struct Had {
     nonce_from: Option<Instant>,
     token: Token,
+    token_from: Instant,
 }
 
 /// One key with its token and nonce.
@@ -169,6 +192,7 @@ impl Client {
         let had = Had {
             nonce_from: self.nonce.as_ref().map(|nonce| nonce.1),
             token: self.token.clone(),
+            token_from: self.token_from,
         };
         (request.build::<()>().headers().clone(), had)
     }
@@ -280,6 +304,7 @@ impl Task {
             let response = send(&self.http, &url, headers.clone()).await;
             match response.result {
                 Ok(()) => {
+                    self.world.assert_valid(&had, node, &response);
                     self.clients[client].learn(&response);
                     self.world.counts.add_accepted(response.took);
                     return Some((headers, node));
@@ -322,13 +347,13 @@ impl Task {
             .nonce_from
             .is_none_or(|from| response.began - from > YOUNG_NONCE);
         let permission = match cause {
-            Cause::Nonce if old_nonce => Permission::NewNonce,
             // 503 while the issuer has an outage: another key could verify it.
             Cause::Token | Cause::Unavailable if !world.issuer.publishes_key_of(&had.token) => {
                 Permission::WithdrawnKey
             }
             _ => match world.timeline.permits(cause, response.began, ended) {
                 Some(disturbance) => Permission::Disturbance(disturbance),
+                None if cause == Cause::Nonce && old_nonce => Permission::NewNonce,
                 None if cause == Cause::Unavailable => Permission::Busy,
                 None => panic!(
                     "A GOOD REQUEST WAS REJECTED ({cause:?}) by node {node} in {:.2?}, {:.1?} after the start; nonce {:?} old, \

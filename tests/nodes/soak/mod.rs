@@ -30,6 +30,7 @@ use tokio::time::sleep;
 use tower_dpop::jose::SigningKey;
 use tower_dpop::testing::TestClock;
 
+use self::declared::Cause;
 use self::issuer::Issuer;
 use self::load::{CLIENTS_PER_TASK, TASKS, Task, World};
 use self::node::Node;
@@ -144,6 +145,15 @@ fn report(world: &World, samples: &Samples, results: &Path, seconds: u64, rate: 
         "{seconds} s, {rate} requests per second planned, 128 connections\n{}",
         world.counts.text()
     );
+    text.push_str("\nrejections that disturbances permitted, in percent of the time:\n");
+    let mut unobserved = Vec::new();
+    for cause in Cause::ALL {
+        let part = world.timeline.permitted_part(cause);
+        let _ = writeln!(text, "  {cause:?}: {:.0}", part * 100.0);
+        if part > 0.8 {
+            unobserved.push(cause);
+        }
+    }
     text.push_str("\ndisturbances:\n");
     for (disturbance, count) in &counts {
         let _ = writeln!(text, "  {disturbance:?}: {count}");
@@ -156,6 +166,11 @@ fn report(world: &World, samples: &Samples, results: &Path, seconds: u64, rate: 
     println!("{text}");
     fs::write(results.join("summary.txt"), text).unwrap();
     world.counts.assert_complete();
+    // A short run has one disturbance after the other.
+    assert!(
+        seconds < 600 || unobserved.is_empty(),
+        "these were permitted most of the time, so that faults could not be seen: {unobserved:?}"
+    );
     for (part, name) in parts.into_iter().enumerate() {
         samples.assert_flat(part, name);
     }

@@ -343,6 +343,24 @@ fn what_requests_must_meet_is_logged_once_per_verifier() {
     assert!(!lines[0].contains("sss") && lines.len() == 1, "{lines:?}");
 }
 
+#[test]
+fn what_bearer_tokens_may_be_is_logged_at_start() {
+    for (verifier, expected) in [
+        (verifier().allow_bearer(), "unbound tokens are accepted"),
+        (
+            verifier().allow_insecure_unchecked_cnf(),
+            "unbound tokens and unchecked bindings are accepted",
+        ),
+    ] {
+        let lines = start_of(&DpopLayer::new(verifier));
+        let expected = format!("bearer=\"{expected}\"");
+        assert!(
+            lines.iter().any(|line| line.contains(&expected)),
+            "{lines:?}"
+        );
+    }
+}
+
 /// D26: which replay store a nonce is valid with, and that a proof can be used twice without one.
 #[test]
 fn what_nonces_are_bound_to_is_logged_at_start() {

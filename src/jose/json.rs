@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-#[cfg(any(feature = "_http", feature = "client"))]
+#[cfg(any(feature = "jwks", feature = "client"))]
 use serde::de::DeserializeOwned;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
@@ -25,7 +25,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Inval
 
 /// Reads an object that a trusted server sent: duplicate members that the type does not have are ignored. serde alone would also
 /// read the members from an array.
-#[cfg(any(feature = "_http", feature = "client"))]
+#[cfg(any(feature = "jwks", feature = "client"))]
 pub(crate) fn read_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     let is_object = text.trim_ascii_start().starts_with(b"{");
     serde_json::from_slice(text).ok().filter(|_| is_object)

@@ -25,7 +25,7 @@ use super::{AUDIENCE, LEEWAY, MARGIN, MAX_AGE, NONCE_PERIOD, PATH};
 const NODE: &str = "TOWER_DPOP_NODES_SOAK";
 
 /// Puts a fault into the nodes, to show that the test detects it: `one-use-per-node`, `node-memory-in-outages`,
-/// `no-clock-margin`, or `leak`.
+/// `no-clock-margin`, `old-secrets`, or `leak`.
 const FLAW: &str = "SOAK_FLAW";
 
 /// Runs in a process of its own, which [`Node::start`] starts.
@@ -87,6 +87,7 @@ async fn serves_as_a_node() {
     while let Some(line) = lines.next_line().await.unwrap() {
         match line.split_once(' ') {
             Some(("clock", seconds)) => offset.store(seconds.parse().unwrap(), Ordering::SeqCst),
+            None if line == "secrets" && flaw == "old-secrets" => {}
             None if line == "secrets" => {
                 nonces.replace_secrets(NonceSecrets::from_file(secrets).unwrap());
             }

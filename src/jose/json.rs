@@ -1,4 +1,4 @@
-//! JSON objects without duplicate members at any level.
+//! JSON objects: those of proofs and tokens, without duplicate members at any level, and those of trusted servers.
 //!
 //! RFC 7515 section 4 allows a parser to use the last of two members with the same name. Two parsers
 //! that choose differently then see two different proofs, so duplicates are rejected, in known and
@@ -23,8 +23,8 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Inval
     serde_json::from_slice(text).map_err(|_| InvalidJson)
 }
 
-/// Reads an object that a trusted server sent: duplicate members that the type does not have are ignored. serde alone would also
-/// read the members from an array.
+/// Reads an object that a trusted server sent. Members that the type does not have are ignored, duplicates included. serde
+/// alone would also read the members from an array.
 #[cfg(any(feature = "jwks", feature = "client"))]
 pub(crate) fn read_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     let is_object = text.trim_ascii_start().starts_with(b"{");

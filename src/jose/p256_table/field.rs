@@ -1,12 +1,14 @@
-//! The field of P-256: integers modulo p. Names for functions of fiat-crypto, and what is made of them alone.
+//! The field of P-256: integers modulo p. Gives names to functions of fiat-crypto, and adds an inverse
+//! that one of them checks.
 
 use fiat_crypto::p256_64::{
-    fiat_p256_add, fiat_p256_montgomery_domain_field_element as Montgomery, fiat_p256_mul,
+    fiat_p256_add, fiat_p256_from_montgomery,
+    fiat_p256_montgomery_domain_field_element as Montgomery, fiat_p256_mul,
     fiat_p256_non_montgomery_domain_field_element as Plain, fiat_p256_opp, fiat_p256_set_one,
     fiat_p256_square, fiat_p256_sub, fiat_p256_to_montgomery,
 };
 
-use super::limbs::{Limbs, is_below};
+use super::limbs::{Limbs, is_below, unchecked_inverse};
 
 /// p = 2^256 - 2^224 + 2^192 + 2^96 - 1 (SP 800-186 section 3.2.1.3).
 const P: Limbs = [
@@ -79,17 +81,11 @@ impl FieldElement {
         self.plus(self)
     }
 
-    /// The inverse, computed as self^(p-2) (Fermat). Zero gives zero.
-    pub(super) fn inverted(self) -> Self {
-        let mut exponent = P;
-        exponent[0] -= 2;
-        let mut power = Self::ONE;
-        for i in (0..256).rev() {
-            power = power.squared();
-            if exponent[i / 64] >> (i % 64) & 1 == 1 {
-                power = power.times(self);
-            }
-        }
-        power
+    /// The inverse of an element other than zero, checked as that of a [`Scalar`](super::scalar::Scalar) is.
+    pub(super) fn inverted(self) -> Option<Self> {
+        let mut integer = Plain([0; 4]);
+        fiat_p256_from_montgomery(&mut integer, &Montgomery(self.0));
+        let inverse = Self::new(&unchecked_inverse(&integer.0, &P)?)?;
+        (inverse.times(self) == Self::ONE).then_some(inverse)
     }
 }

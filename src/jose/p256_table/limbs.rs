@@ -1,5 +1,7 @@
 //! 256-bit integers as four 64-bit limbs, the least significant first, as fiat-crypto takes them.
 
+use ruint::aliases::U256;
+
 pub(super) type Limbs = [u64; 4];
 
 /// From 32 bytes, big-endian.
@@ -24,4 +26,10 @@ pub(super) const fn is_below(a: &Limbs, b: &Limbs) -> bool {
         }
     }
     false
+}
+
+/// What should be the inverse, but need not be trusted: the caller multiplies.
+pub(super) fn unchecked_inverse(integer: &Limbs, modulus: &Limbs) -> Option<Limbs> {
+    let inverse = U256::from_limbs(*integer).inv_mod(U256::from_limbs(*modulus))?;
+    Some(inverse.into_limbs())
 }

@@ -15,9 +15,9 @@
 //! **The arithmetic modulo p and n** comes from fiat-crypto. It is generated from a Coq proof that it
 //! computes what it states for all inputs below the modulus, with outputs below the modulus. `field.rs`
 //! and `scalar.rs` give names to its functions and ensure that the inputs are below the modulus. A
-//! residue has one representation, so `==` of limbs is equality of residues. The inverse of s comes
-//! from ruint. It is used only if fiat-crypto's product of the two is one, which is the definition of
-//! an inverse. There is no other arithmetic on large integers in this folder.
+//! residue has one representation, so `==` of limbs is equality of residues. Inverses come from ruint.
+//! One is used only if fiat-crypto's product of the two is one, which is the definition of an inverse.
+//! There is no other arithmetic on large integers in this folder.
 //!
 //! **The group law** consists of two functions in `point.rs`, transcribed operation for operation from
 //! `Jacobian.v` of the Fiat-Crypto project. There, Coq proves that both are the affine group law for

@@ -139,10 +139,7 @@ impl Point {
                 before
             })
             .collect();
-        if product == FieldElement::ZERO {
-            return None;
-        }
-        let mut inverse = product.inverted();
+        let mut inverse = product.inverted()?;
         let mut affine: Vec<AffinePoint> = points
             .iter()
             .zip(products_before)

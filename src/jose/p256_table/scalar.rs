@@ -7,9 +7,8 @@ use fiat_crypto::p256_scalar_64::{
     fiat_p256_scalar_non_montgomery_domain_field_element as Plain, fiat_p256_scalar_set_one,
     fiat_p256_scalar_sub, fiat_p256_scalar_to_montgomery,
 };
-use ruint::aliases::U256;
 
-use super::limbs::{Limbs, is_below};
+use super::limbs::{Limbs, is_below, unchecked_inverse};
 
 /// n (SP 800-186 section 3.2.1.3).
 pub(super) const ORDER: Limbs = [
@@ -94,9 +93,7 @@ impl Scalar {
     /// The code that computes it need not be trusted: fiat-crypto multiplies the result by the scalar,
     /// and the result is returned only if the product is one.
     pub(super) fn inverted(self) -> Option<Self> {
-        const N: U256 = U256::from_limbs(ORDER);
-        let found = U256::from_limbs(self.integer()).inv_mod(N)?;
-        let inverse = Self::new(found.as_limbs())?;
+        let inverse = Self::new(&unchecked_inverse(&self.integer(), &ORDER)?)?;
         (inverse.times(self) == Self::ONE).then_some(inverse)
     }
 }

@@ -19,10 +19,12 @@
 //! One is used only if fiat-crypto's product of the two is one, which is the definition of an inverse.
 //! There is no other arithmetic on large integers in this folder.
 //!
-//! **The group law** consists of two functions in `point.rs`, transcribed operation for operation from
-//! `Jacobian.v` of the Fiat-Crypto project. There, Coq proves that both are the affine group law for
-//! all points of a curve with a = -3, as this one is, including equal points, opposite points and infinity. Callers do not have
-//! to avoid any input.
+//! **The group law** consists of three functions in `point.rs`. Two are transcribed operation for
+//! operation from `Jacobian.v` of the Fiat-Crypto project. There, Coq proves that both are the affine
+//! group law for all points of a curve with a = -3, as this one is, including equal points, opposite
+//! points and infinity. Callers do not have to avoid any input. The third, [`point::add_each`], is the
+//! definition of the group law for points with different x, the line through both. It adds nothing
+//! if two have the same x, and the caller then uses the others.
 //!
 //! **The sum of two multiples** (`comb.rs`). Let L be the number of digits, at least 256, and let u be
 //! a scalar. Let v = (u + 2^L - 1) / 2 modulo n. It is below n, so it is below 2^256. Its bits
@@ -37,14 +39,19 @@
 //! modulo n, because both points have order n: n is prime, and the curve has n points. So u Q is the
 //! sum of d_i 2^i Q. For each block, the table holds the sums of the powers of its teeth with every
 //! choice of signs in which the sign of the highest is +1. The other sums are the opposites of these.
-//! The sum is computed by rows, the highest first, with a doubling before each of the other rows
-//! (Horner), so every digit i is counted exactly 2^i times.
+//! So a row has seven addends, one of each block, three of G and four of Q. Those of all rows are added
+//! in pairs, the sums in pairs again, and so on. At the end, the sum is computed by rows, the highest
+//! first, with a doubling before each of the other rows (Horner), so every digit i is counted exactly
+//! 2^i times. If two points of a pair have the same x, the remaining points of each row are added at the
+//! end, where any points can be.
 //!
-//! **The table** is computed with the same two functions, from a point that was checked to be on the
-//! curve. No entry is infinity: an entry is k times the point with k = ±2^a ± 2^b …, at most ten
-//! powers with different exponents up to 248. k is not 0, because every other power is an even
-//! multiple of the lowest. The absolute value of k is below 2^249, hence below n. If an entry were
-//! infinity nevertheless, there would be no table.
+//! **The table** is computed with the same functions, from a point that was checked to be on the
+//! curve. An entry is k times the point with k = ±2^a ± 2^b …, eight powers with different exponents up
+//! to 248. On the way to it, points are added whose factors are k and m. They have the same x only if
+//! k + m or k - m is a multiple of n. Both are sums of this form again, in which one power may be
+//! counted three times. They are not 0, because every other term is an even multiple of the lowest
+//! power. Their absolute value is below 2^250, hence below n. If two points had the same x nevertheless,
+//! there would be no table. The table of G is always the same, and a test compares every entry of it.
 //!
 //! **Which keys use it.** First, a client's key with which an engine has verified proofs of requests
 //! that passed ([`KeyCache`](super::key_cache::KeyCache)). Its table is found by the key's thumbprint,

@@ -159,6 +159,33 @@ impl Point {
     }
 }
 
+/// Adds points to as many others, in place, with one inversion (Montgomery's trick). `None` if a point has
+/// the same x as the one it would be added to; then nothing is added.
+///
+/// For points with different x, the line through them gives the sum: the group law's definition.
+pub(super) fn add_each(sums: &mut [AffinePoint], addends: &[AffinePoint]) -> Option<()> {
+    let mut product = FieldElement::ONE;
+    let products_before: Vec<FieldElement> = sums
+        .iter()
+        .zip(addends)
+        .map(|(p, q)| {
+            let before = product;
+            product = product.times(q.x.minus(p.x));
+            before
+        })
+        .collect();
+    let mut inverse = product.inverted()?;
+    for ((p, q), before) in sums.iter_mut().zip(addends).zip(products_before).rev() {
+        let run = q.x.minus(p.x);
+        let slope = q.y.minus(p.y).times(inverse.times(before));
+        inverse = inverse.times(run);
+        let x = slope.squared().minus(p.x).minus(q.x);
+        let y = slope.times(p.x.minus(x)).minus(p.y);
+        *p = AffinePoint { x, y };
+    }
+    Some(())
+}
+
 impl From<AffinePoint> for Point {
     fn from(point: AffinePoint) -> Self {
         Self {

@@ -415,36 +415,46 @@ struct Step {
 /// The additions for u1 G + u2 Q, in their order, written down from the page at the head of the
 /// folder and not from the code.
 fn steps(u1: Scalar, u2: Scalar) -> Vec<Step> {
-    const ROWS: usize = 13;
+    const ROWS: usize = 8;
     let half = inverse(Scalar::from(2_u64));
-    let digits = |u: Scalar, teeth: usize, columns: usize| -> Vec<Scalar> {
+    // For each block, the addends of its rows.
+    let addends = |u: Scalar, teeth: usize, blocks: usize| -> Vec<Vec<Scalar>> {
+        let columns = blocks * ROWS;
         let all_ones = power_of_two(teeth * columns) - Scalar::ONE;
         let v = to_integer(&bytes((u + all_ones) * half));
-        (0..teeth * columns)
-            .map(|i| signed(Scalar::ONE, usize::from(!v.bit(i))))
+        let addend = |block: usize, row: usize| {
+            let teeth = (0..teeth).map(|tooth| {
+                let exponent = tooth * columns + block * ROWS;
+                signed(power_of_two(exponent), usize::from(!v.bit(exponent + row)))
+            });
+            teeth.sum()
+        };
+        (0..blocks)
+            .map(|block| (0..ROWS).map(|row| addend(block, row)).collect())
             .collect()
     };
-    let combs = [(10, 26, digits(u1, 10, 26)), (7, 37, digits(u2, 7, 37))];
+    let of_g = addends(u1, 11, 3).into_iter();
+    let of_q = addends(u2, 8, 4).into_iter();
+    let mut lists: Vec<Vec<_>> = of_g
+        .map(|list| list.into_iter().map(|g| (g, Scalar::ZERO)).collect())
+        .chain(of_q.map(|list| list.into_iter().map(|q| (Scalar::ZERO, q)).collect()))
+        .collect();
     let mut steps = Vec::new();
-    let mut sum = (Scalar::ZERO, Scalar::ZERO);
-    for row in (0..ROWS).rev() {
-        sum = (sum.0.double(), sum.1.double());
-        for (comb, (teeth, columns, digits)) in combs.iter().enumerate() {
-            for column in (row..*columns).step_by(ROWS) {
-                let multiple = (0..*teeth)
-                    .map(|tooth| {
-                        let exponent = tooth * columns + column - row;
-                        digits[tooth * columns + column] * power_of_two(exponent)
-                    })
-                    .sum();
-                let addend = [(multiple, Scalar::ZERO), (Scalar::ZERO, multiple)][comb];
-                steps.push(Step {
-                    before: sum,
-                    addend,
-                });
-                sum = (sum.0 + addend.0, sum.1 + addend.1);
-            }
+    let mut add = |sum: &mut (Scalar, Scalar), addend: (Scalar, Scalar)| {
+        let before = *sum;
+        steps.push(Step { before, addend });
+        *sum = (before.0 + addend.0, before.1 + addend.1);
+    };
+    while lists.len() > 1 {
+        let right = lists.split_off(lists.len().div_ceil(2));
+        for (sum, addend) in lists.iter_mut().flatten().zip(right.into_iter().flatten()) {
+            add(sum, addend);
         }
+    }
+    let mut sum = (Scalar::ZERO, Scalar::ZERO);
+    for addend in lists[0].iter().rev() {
+        sum = (sum.0.double(), sum.1.double());
+        add(&mut sum, *addend);
     }
     assert!(sum == (u1, u2), "the digits are those of the scalars");
     steps
@@ -499,7 +509,7 @@ impl Random {
             5 => scalar(&[[0x55; 32], [0xaa; 32], [0x0f; 32], [0x7f; 32]][self.below(4)]),
             6 => {
                 // By the digits: v at an edge.
-                let all_ones = power_of_two([260, 259][self.below(2)]) - Scalar::ONE;
+                let all_ones = power_of_two([264, 256][self.below(2)]) - Scalar::ONE;
                 scalar(&self.edge()).double() - all_ones
             }
             7 => {

@@ -121,7 +121,7 @@ const FAMILIES: [(&str, u64, u64); 30] = [
     ("a bit of the digest", 0, 340),
     ("another digest", 0, 340),
     ("digest + n", 170, 0),
-    ("meets at infinity", 50, 0),
+    ("meets at infinity", 40, 0),
     ("meets the opposite point", 100, 0),
     ("meets the same point", 100, 0),
     ("r + n", 0, 570),

@@ -20,7 +20,7 @@ struct Case<'c> {
     columns: usize,
 }
 
-const ROWS: usize = 13;
+const ROWS: usize = 8;
 
 /// Calls this with the comb of G, and with that of a key.
 fn for_each_comb(check: impl Fn(&Case<'_>)) {
@@ -28,16 +28,16 @@ fn for_each_comb(check: impl Fn(&Case<'_>)) {
         name: "G",
         point: ProjectivePoint::GENERATOR,
         comb: generator().unwrap(),
-        teeth: 10,
-        columns: 26,
+        teeth: 11,
+        columns: 24,
     });
     let point = ProjectivePoint::GENERATOR * scalar(&[0x6b; 32]);
     check(&Case {
         name: "Q",
         point,
         comb: &Comb::new(affine(point), &Layout::KEY).unwrap(),
-        teeth: 7,
-        columns: 37,
+        teeth: 8,
+        columns: 32,
     });
 }
 
@@ -77,14 +77,10 @@ fn every_addend_is_the_sum_of_the_digits_of_its_column() {
     for_each_comb(|case| {
         let Case { teeth, columns, .. } = *case;
         let mut seen = vec![false; teeth * columns];
-        for block in 0..columns.div_ceil(ROWS) {
+        for block in 0..columns / ROWS {
             let sums = sums_of_teeth(case, block);
             for row in 0..ROWS {
                 let column = block * ROWS + row;
-                if column >= columns {
-                    assert!(case.comb.addend(&[0; 4], block, row).is_none());
-                    continue;
-                }
                 for (pattern, expected) in sums.iter().enumerate() {
                     let mut mask = Integer::ZERO;
                     let mut bits = Integer::ZERO;
@@ -102,7 +98,7 @@ fn every_addend_is_the_sum_of_the_digits_of_its_column() {
                     for digits in [bits, bits | (top & !mask)] {
                         let addend = case.comb.addend(&to_limbs(digits), block, row);
                         let name = case.name;
-                        assert!(addend == Some(*expected), "{name}: {column}, {pattern:b}");
+                        assert!(addend == *expected, "{name}: {column}, {pattern:b}");
                     }
                 }
             }
@@ -116,7 +112,7 @@ fn sums_of_teeth(case: &Case<'_>, block: usize) -> Vec<AffinePoint> {
     let powers: Vec<ProjectivePoint> = (0..case.teeth)
         .map(|tooth| {
             let power = Integer::ONE << (tooth * case.columns + block * ROWS);
-            case.point * scalar(&to_bytes(power))
+            case.point * scalar(&to_bytes(power % to_integer(&hex32(N))))
         })
         .collect();
     (0..1_usize << case.teeth)

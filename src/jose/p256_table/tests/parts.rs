@@ -7,7 +7,7 @@ use super::{Integer, N, P, hex32, scalar, to_bytes, to_integer, uncompressed};
 use crate::jose::p256_table::comb::{Comb, Layout, sum_of_multiples};
 use crate::jose::p256_table::field::FieldElement;
 use crate::jose::p256_table::limbs::{self, is_below};
-use crate::jose::p256_table::point::{AffinePoint, Point};
+use crate::jose::p256_table::point::{AffinePoint, Point, add_each};
 use crate::jose::p256_table::scalar::{ORDER, Scalar};
 use crate::jose::p256_table::{ORDER_MODULO_P, P_MINUS_ORDER, P256Table, generator};
 
@@ -61,8 +61,8 @@ fn constants_are_what_they_say() {
     assert_eq!(integer(Scalar::ONE.integer()), Integer::ONE);
     assert_eq!(integer(Scalar::ZERO.integer()), Integer::ZERO);
     assert!(AffinePoint::GENERATOR == ours(ProjectivePoint::GENERATOR));
-    assert_eq!(P256Table::BYTES, 12 * 1024);
-    assert_eq!(Layout::GENERATOR.bytes(), 64 * 1024);
+    assert_eq!(P256Table::BYTES, 32 * 1024);
+    assert_eq!(Layout::GENERATOR.bytes(), 192 * 1024);
 }
 
 #[test]
@@ -262,7 +262,46 @@ fn many_points_become_affine_at_once() {
     }
 }
 
-/// Digit by digit: the entries of block b are the sums of ±2^(columns t + 13 b) P over the teeth t,
+/// A multiple of G to each of others: rows with one multiple that may be the same or the opposite.
+#[test]
+fn many_points_are_added_at_once() {
+    let multiple = |i: i64| {
+        let multiple = ProjectivePoint::GENERATOR * Multiple::from(i.unsigned_abs());
+        if i < 0 { -multiple } else { multiple }
+    };
+    let points =
+        |multiples: &[i64]| -> Vec<_> { multiples.iter().map(|&i| ours(multiple(i))).collect() };
+    let rows: [(&str, &[i64], &[i64], Option<&[i64]>); 10] = [
+        ("one", &[3], &[5], Some(&[8])),
+        (
+            "a sum that is another's",
+            &[3, 8, 2],
+            &[5, -3, 1],
+            Some(&[8, 5, 3]),
+        ),
+        ("some of them", &[1, 2, 3, 4], &[7, 8], Some(&[8, 10, 3, 4])),
+        ("none", &[1, 2], &[], Some(&[1, 2])),
+        ("nothing", &[], &[], Some(&[])),
+        ("negative", &[-1, -2], &[-5, 7], Some(&[-6, 5])),
+        ("the same first", &[2, 3, 4], &[2, 1, 1], None),
+        ("the same last", &[2, 3, 4], &[1, 1, 4], None),
+        ("the opposite", &[2, 3, 4], &[1, -3, 1], None),
+        ("two of them", &[2, 3, 4], &[1, 3, -4], None),
+    ];
+    for (name, before, addends, after) in rows {
+        let mut sums = points(before);
+        let added = add_each(&mut sums, &points(addends));
+        assert_eq!(added.is_some(), after.is_some(), "{name}");
+        assert!(sums == points(after.unwrap_or(before)), "{name}");
+    }
+    for (a, b) in pairs_of_one_y() {
+        let mut sums = [a, -a].map(ours);
+        assert!(add_each(&mut sums, &[b, b].map(ours)).is_some());
+        assert!(sums == [a + b, b - a].map(ours));
+    }
+}
+
+/// Digit by digit: the entries of block b are the sums of ±2^(columns t + 8 b) P over the teeth t,
 /// the last of which is positive.
 #[test]
 fn every_entry_is_the_multiple_that_it_stands_for() {
@@ -273,11 +312,11 @@ fn every_entry_is_the_multiple_that_it_stands_for() {
             "G",
             ProjectivePoint::GENERATOR,
             generator().unwrap(),
-            10,
-            26,
-            2,
+            11,
+            24,
+            3,
         ),
-        ("Q", key, &of_key, 7, 37, 3),
+        ("Q", key, &of_key, 8, 32, 4),
     ];
     for (name, point, comb, teeth, columns, blocks) in rows {
         let half = 1 << (teeth - 1);
@@ -285,8 +324,8 @@ fn every_entry_is_the_multiple_that_it_stands_for() {
         for block in 0..blocks {
             let powers: Vec<ProjectivePoint> = (0..teeth)
                 .map(|tooth| {
-                    let power = Integer::ONE << (columns * tooth + 13 * block);
-                    point * scalar(&to_bytes(power))
+                    let power = Integer::ONE << (columns * tooth + 8 * block);
+                    point * scalar(&to_bytes(power % to_integer(&hex32(N))))
                 })
                 .collect();
             for entry in 0..half {
@@ -298,7 +337,7 @@ fn every_entry_is_the_multiple_that_it_stands_for() {
                     })
                     .sum();
                 assert!(
-                    comb.points[block * half + entry] == ours(sum),
+                    comb.points[entry * blocks + block] == ours(sum),
                     "{name}, block {block}, entry {entry}"
                 );
             }

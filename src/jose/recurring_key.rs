@@ -24,7 +24,7 @@ pub(crate) struct RecurringKey {
     served: AtomicU32,
 }
 
-/// A table costs as much as it saves in about ten verifications, so it is made for a key that has
+/// A table costs as much as it saves in about seven verifications, so it is made for a key that has
 /// been used about that often. If the table was not kept, it is made again only after twice as many
 /// uses.
 #[cfg(feature = "precomputed-keys")]

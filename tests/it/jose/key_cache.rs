@@ -19,7 +19,7 @@ use tower_dpop::{Algorithm, Algorithms, DpopLayer, Rejection};
 use super::recurring_key::{EARLIER_USES, with_member, with_signature};
 
 /// The memory for one table and its entry in the cache.
-const ONE_TABLE: u64 = 12_800;
+const ONE_TABLE: u64 = 33_280;
 
 /// Layers with different amounts of memory for tables.
 fn layers() -> [(&'static str, DpopLayer); 6] {

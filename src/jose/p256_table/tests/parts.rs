@@ -265,13 +265,21 @@ fn many_points_become_affine_at_once() {
 /// A multiple of G to each of others: rows with one multiple that may be the same or the opposite.
 #[test]
 fn many_points_are_added_at_once() {
+    /// A name, the points, those that are added to them, and the sums.
+    type Row = (
+        &'static str,
+        &'static [i64],
+        &'static [i64],
+        Option<&'static [i64]>,
+    );
+
     let multiple = |i: i64| {
         let multiple = ProjectivePoint::GENERATOR * Multiple::from(i.unsigned_abs());
         if i < 0 { -multiple } else { multiple }
     };
     let points =
         |multiples: &[i64]| -> Vec<_> { multiples.iter().map(|&i| ours(multiple(i))).collect() };
-    let rows: [(&str, &[i64], &[i64], Option<&[i64]>); 10] = [
+    let rows: [Row; 10] = [
         ("one", &[3], &[5], Some(&[8])),
         (
             "a sum that is another's",

@@ -60,7 +60,10 @@ impl<K: Copy + Hash + Eq, V: Clone> Cache<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<V> {
         let shard = self.shard(key).read();
         let entry = shard.entries.get(key)?;
-        entry.was_read.store(true, Ordering::Relaxed);
+        // Written once a round: otherwise each core that reads it would take the cache line from the others.
+        if !entry.was_read.load(Ordering::Relaxed) {
+            entry.was_read.store(true, Ordering::Relaxed);
+        }
         Some(entry.value.clone())
     }
 

@@ -2,6 +2,58 @@
 
 use crate::jose::base64url;
 
+/// The segments of a JWS in its compact form. Nothing is decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Segments<'a> {
+    /// The first two, which are what is signed.
+    signing_input: &'a str,
+    pub(crate) header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Segments<'a> {
+    /// The caller must bound the length of the text.
+    pub(crate) fn split(text: &'a str) -> Result<Self, InvalidJws> {
+        // With more than three segments, the payload has a separator, which is not base64url.
+        let (signing_input, signature) = text.rsplit_once('.').ok_or(InvalidJws)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(InvalidJws)?;
+        Ok(Self {
+            signing_input,
+            header,
+            payload,
+            signature,
+        })
+    }
+
+    pub(crate) fn decode(self) -> Result<CompactJws<'a>, InvalidJws> {
+        self.decode_with(self.header)
+    }
+
+    /// For a header that is known already: what is decoded has an empty one.
+    pub(crate) fn decode_without_header(self) -> Result<CompactJws<'a>, InvalidJws> {
+        self.decode_with("")
+    }
+
+    fn decode_with(self, header: &str) -> Result<CompactJws<'a>, InvalidJws> {
+        let length = header.len() + self.payload.len() + self.signature.len();
+        let mut bytes = Vec::with_capacity(length);
+        let mut decode = |segment: &str| {
+            base64url::decode_onto(segment, &mut bytes).ok_or(InvalidJws)?;
+            Ok(bytes.len())
+        };
+        Ok(CompactJws {
+            signing_input: self.signing_input,
+            header_end: decode(header)?,
+            payload_end: decode(self.payload)?,
+            bytes: {
+                decode(self.signature)?;
+                bytes
+            },
+        })
+    }
+}
+
 /// A JWS in its compact form, split and decoded. Nothing is verified.
 pub(crate) struct CompactJws<'a> {
     /// The first two segments as received: the signed input.
@@ -15,26 +67,7 @@ pub(crate) struct CompactJws<'a> {
 impl<'a> CompactJws<'a> {
     /// The caller must bound the length of the text.
     pub(crate) fn parse(text: &'a str) -> Result<Self, InvalidJws> {
-        // Every separator is searched for at most once, regardless of the text.
-        let (signing_input, signature) = text.rsplit_once('.').ok_or(InvalidJws)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(InvalidJws)?;
-        if payload.contains('.') {
-            return Err(InvalidJws);
-        }
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut decode = |segment: &str| {
-            base64url::decode_onto(segment, &mut bytes).ok_or(InvalidJws)?;
-            Ok(bytes.len())
-        };
-        Ok(Self {
-            signing_input,
-            header_end: decode(header)?,
-            payload_end: decode(payload)?,
-            bytes: {
-                decode(signature)?;
-                bytes
-            },
-        })
+        Segments::split(text)?.decode()
     }
 
     pub(crate) fn header(&self) -> &[u8] {

@@ -1,5 +1,6 @@
 //! The keys of clients whose requests were accepted: parsed, and precomputed if they recur.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -10,67 +11,83 @@ use crate::jose::jwk::{Jwk, SignatureRejected};
 use crate::jose::p256_table::P256Table;
 use crate::jose::recurring_key::RecurringKey;
 use crate::jose::thumbprint::Thumbprint;
+use crate::sync::RandomState;
 
-/// A client uses one key for many requests. Parsing a point costs about 10% of a verification. A
-/// table of its multiples (feature `precomputed-keys`) makes each later verification 60% cheaper
-/// (`benches/RESULTS.md`).
+/// A client uses one key for many requests, and its proofs have the same header, with the key in it. So a key
+/// is found by the header, which need not be decoded, read and checked again. That would cost 2% of a
+/// verification, and parsing the point as much again. A table of the point's multiples (feature
+/// `precomputed-keys`) makes each later verification 60% cheaper (`benches/RESULTS.md`).
 ///
-/// The cache is bounded. Eviction is harmless (the key is parsed again). Only the keys of requests
+/// The cache is bounded. Eviction is harmless (the header is read again). Only the keys of requests
 /// that passed every check are cached, so anonymous traffic cannot evict the clients' keys.
 pub(crate) struct KeyCache {
-    parsed: Cache<(Thumbprint, Algorithm), Arc<RecurringKey>>,
+    /// By a keyed hash of the header.
+    known: Cache<u64, Arc<KnownKey>>,
+    hasher: RandomState,
     /// For ES256. `None` if tables are disabled.
     #[cfg(feature = "precomputed-keys")]
     tables: Option<Cache<Thumbprint, Arc<P256Table>>>,
 }
 
-/// The maximum number of parsed keys. The largest, RSA keys, take a few KiB each.
-const CAPACITY: u64 = 10_000;
+/// A parsed key, and the header of the proofs that name it.
+pub(crate) struct KnownKey {
+    /// As it was sent: in base64url.
+    header: Box<str>,
+    thumbprint: Thumbprint,
+    algorithm: Algorithm,
+    key: RecurringKey,
+}
+
+/// 16 MiB: about 11,000 keys of ES256.
+const CAPACITY: u64 = 16 * 1024 * 1024;
+
+/// An estimate of what is stored beside the header. RSA keys take a few KiB.
+const BYTES_PER_KEY: u64 = 1024;
+
+/// The length of a header with a P-256 key.
+const TYPICAL_HEADER: u64 = 330;
 
 impl KeyCache {
-    /// Returns the cached key, or parses the key without caching it.
-    pub(crate) fn get_or_parse(
-        &self,
-        jwk: &Jwk,
-        thumbprint: Thumbprint,
-        algorithm: Algorithm,
-    ) -> Result<CachedKey, KeyRejected> {
-        // Two JWKs of the same key may differ in their own `alg`, which the thumbprint does not cover.
-        if !jwk.goes_with(algorithm) {
-            return Err(KeyRejected);
+    /// The key of an accepted proof with this header, compared as it was sent.
+    pub(crate) fn find(&self, header: &str) -> Option<ClientKey> {
+        let known = self.known.get(&self.hasher.hash_one(header))?;
+        if *known.header != *header {
+            return None;
         }
-        #[cfg(feature = "precomputed-keys")]
-        if let (Some(tables), Algorithm::Es256) = (&self.tables, algorithm)
-            && let Some(table) = tables.get(&thumbprint)
-        {
-            return Ok(CachedKey::Precomputed(table));
-        }
-        if let Some(key) = self.parsed.get(&(thumbprint, algorithm)) {
-            return Ok(CachedKey::Known(key));
-        }
-        CachedKey::parse(jwk, algorithm)
+        Some(ClientKey {
+            #[cfg(feature = "precomputed-keys")]
+            table: self.table_of(&known),
+            known,
+            is_new: false,
+        })
+    }
+
+    #[cfg(feature = "precomputed-keys")]
+    fn table_of(&self, key: &KnownKey) -> Option<Arc<P256Table>> {
+        let tables = self.tables.as_ref()?;
+        (key.algorithm == Algorithm::Es256)
+            .then(|| tables.get(&key.thumbprint))
+            .flatten()
     }
 
     /// Caches the key of a request that passed every check.
-    pub(crate) fn remember(&self, thumbprint: Thumbprint, algorithm: Algorithm, key: &CachedKey) {
-        match key {
-            CachedKey::New(key) => {
-                self.parsed
-                    .insert((thumbprint, algorithm), Arc::clone(key), 1);
-            }
-            #[cfg(not(feature = "precomputed-keys"))]
-            CachedKey::Known(_) => {}
-            #[cfg(feature = "precomputed-keys")]
-            CachedKey::Known(key) => {
-                if let Some(tables) = &self.tables
-                    && let Some(table) = key.served()
-                {
-                    tables.insert(thumbprint, Arc::new(table), BYTES_PER_TABLE);
-                }
-            }
-            #[cfg(feature = "precomputed-keys")]
-            CachedKey::Precomputed(_) => {}
+    pub(crate) fn remember(&self, key: &ClientKey) {
+        let known = &key.known;
+        if key.is_new {
+            let weight = known.header.len() as u64 + BYTES_PER_KEY;
+            let hash = self.hasher.hash_one(&*known.header);
+            self.known.insert(hash, Arc::clone(known), weight);
         }
+        #[cfg(feature = "precomputed-keys")]
+        if let (Some(tables), false, None) = (&self.tables, key.is_new, &key.table)
+            && let Some(table) = known.key.served()
+        {
+            tables.insert(known.thumbprint, Arc::new(table), BYTES_PER_TABLE);
+        }
+    }
+
+    fn known() -> Cache<u64, Arc<KnownKey>> {
+        Cache::new(CAPACITY, BYTES_PER_KEY + TYPICAL_HEADER)
     }
 }
 
@@ -82,7 +99,8 @@ impl Default for KeyCache {
         }
         #[cfg(not(feature = "precomputed-keys"))]
         Self {
-            parsed: Cache::new(CAPACITY, 1),
+            known: Self::known(),
+            hasher: RandomState::default(),
         }
     }
 }
@@ -100,32 +118,56 @@ impl KeyCache {
     /// A cache whose tables take at most this many bytes in total.
     pub(crate) fn with_tables(bytes: u64) -> Self {
         Self {
-            parsed: Cache::new(CAPACITY, 1),
+            known: Self::known(),
+            hasher: RandomState::default(),
             tables: (bytes >= BYTES_PER_TABLE).then(|| Cache::new(bytes, BYTES_PER_TABLE)),
         }
     }
 }
 
-/// A key that can verify, and where it was found.
-pub(crate) enum CachedKey {
-    New(Arc<RecurringKey>),
-    Known(Arc<RecurringKey>),
+/// A client's key that can verify.
+pub(crate) struct ClientKey {
+    known: Arc<KnownKey>,
+    is_new: bool,
     #[cfg(feature = "precomputed-keys")]
-    Precomputed(Arc<P256Table>),
+    table: Option<Arc<P256Table>>,
 }
 
-impl CachedKey {
-    pub(crate) fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyRejected> {
-        let key = RecurringKey::parse(jwk, algorithm)?;
-        Ok(Self::New(Arc::new(key)))
+impl ClientKey {
+    /// The key of a header that was read and checked.
+    pub(crate) fn parse(
+        header: &str,
+        jwk: &Jwk,
+        thumbprint: Thumbprint,
+        algorithm: Algorithm,
+    ) -> Result<Self, KeyRejected> {
+        Ok(Self {
+            known: Arc::new(KnownKey {
+                header: header.into(),
+                thumbprint,
+                algorithm,
+                key: RecurringKey::parse(jwk, algorithm)?,
+            }),
+            is_new: true,
+            #[cfg(feature = "precomputed-keys")]
+            table: None,
+        })
+    }
+
+    pub(crate) fn thumbprint(&self) -> Thumbprint {
+        self.known.thumbprint
+    }
+
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.known.algorithm
     }
 
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureRejected> {
-        match self {
-            Self::New(key) | Self::Known(key) => key.verify(message, signature),
-            #[cfg(feature = "precomputed-keys")]
-            Self::Precomputed(table) => table.verify(message, signature),
+        #[cfg(feature = "precomputed-keys")]
+        if let Some(table) = &self.table {
+            return table.verify(message, signature);
         }
+        self.known.key.verify(message, signature)
     }
 }
 
@@ -133,22 +175,24 @@ impl CachedKey {
 mod tests {
     use super::*;
 
-    /// A proof with this JWK is rejected before; the cache does not rely on it.
     #[test]
-    fn a_known_key_is_not_used_for_an_algorithm_that_the_jwk_rules_out() {
-        let jwk = |alg: &str| -> Jwk {
-            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-            let json = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"{alg}}}"#);
-            json.parse().unwrap()
-        };
+    fn only_the_header_of_an_accepted_proof_is_known() {
+        let jwk: Jwk =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#
+                .parse()
+                .unwrap();
         let cache = KeyCache::default();
-        let (plain, contrary) = (jwk(""), jwk(r#","alg":"ES256""#));
-        let thumbprint = plain.thumbprint();
-        assert_eq!(thumbprint, contrary.thumbprint());
-        let key = cache.get_or_parse(&plain, thumbprint, Algorithm::Ed25519);
-        cache.remember(thumbprint, Algorithm::Ed25519, &key.unwrap());
-        let find = |jwk| cache.get_or_parse(jwk, thumbprint, Algorithm::Ed25519);
-        assert!(matches!(find(&plain), Ok(CachedKey::Known(_))));
-        assert!(matches!(find(&contrary), Err(KeyRejected)));
+        let key = ClientKey::parse("one", &jwk, jwk.thumbprint(), Algorithm::Ed25519).unwrap();
+        assert!(cache.find("one").is_none());
+        cache.remember(&key);
+        assert_eq!(cache.find("one").unwrap().thumbprint(), jwk.thumbprint());
+        for other in ["", "on", "One", "ones"] {
+            assert!(cache.find(other).is_none(), "{other}");
+        }
+        // Another header whose hash were the same.
+        cache
+            .known
+            .insert(cache.hasher.hash_one("other"), key.known, 1);
+        assert!(cache.find("other").is_none());
     }
 }

@@ -15,8 +15,8 @@ use crate::jose::base64url;
 use crate::jose::engine::KeyRejected;
 use crate::jose::json::{Text, object, read};
 use crate::jose::jwk::{InvalidJwk, Jwk, JwkMembers, SignatureRejected};
-use crate::jose::jws::{CompactJws, InvalidJws, jws_header};
-use crate::jose::key_cache::{CachedKey, KeyCache};
+use crate::jose::jws::{CompactJws, InvalidJws, Segments, jws_header};
+use crate::jose::key_cache::{ClientKey, KeyCache};
 use crate::jose::thumbprint::Thumbprint;
 use crate::proof::freshness::{Freshness, IatError};
 use crate::proof::target::{Target, UrlMismatch};
@@ -58,6 +58,8 @@ pub(crate) struct Expected<'e> {
     pub(crate) freshness: &'e Freshness,
     pub(crate) nonces_required: bool,
     pub(crate) now: Timestamp,
+    /// Headers that need not be read again.
+    pub(crate) known: Option<&'e KeyCache>,
 }
 
 /// A proof whose form and claims are valid. Its signature has not been verified.
@@ -65,12 +67,20 @@ pub(crate) struct UnverifiedProof<'r, T = NoToken> {
     token: T,
     jws: CompactJws<'r>,
     algorithm: Algorithm,
-    jwk: Jwk,
+    key: NamedKey<'r>,
     thumbprint: Thumbprint,
     jti: String,
     iat: f64,
     ath: Ath,
     nonce: Option<String>,
+}
+
+/// The key in the header of a proof.
+enum NamedKey<'r> {
+    /// An accepted proof had the same header.
+    Known(ClientKey),
+    /// The header was read and checked.
+    New { header: &'r str, jwk: Jwk },
 }
 
 /// The proof has no access token, or its `ath` has not been compared with one yet.
@@ -95,16 +105,28 @@ impl<'r> UnverifiedProof<'r> {
             }
             ProofField::One(bytes) => str::from_utf8(bytes).map_err(|_| ProofError::NotAJwt)?,
         };
-        let jws = CompactJws::parse(text).map_err(|InvalidJws| ProofError::NotAJwt)?;
-        let header: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
-        let (algorithm, jwk) = check_header(&header, expected.algorithms)?;
+        let segments = Segments::split(text).map_err(|InvalidJws| ProofError::NotAJwt)?;
+        let known = expected.known.and_then(|keys| keys.find(segments.header));
+        let jws = match known {
+            Some(_) => segments.decode_without_header(),
+            None => segments.decode(),
+        };
+        let jws = jws.map_err(|InvalidJws| ProofError::NotAJwt)?;
+        let (algorithm, thumbprint, key) = if let Some(key) = known {
+            (key.algorithm(), key.thumbprint(), NamedKey::Known(key))
+        } else {
+            let read: Header<'_> = read(jws.header()).map_err(|_| ProofError::HeaderNotJson)?;
+            let (algorithm, jwk) = check_header(&read, expected.algorithms)?;
+            let header = segments.header;
+            (algorithm, jwk.thumbprint(), NamedKey::New { header, jwk })
+        };
         let claims: Claims<'_> = read(jws.payload()).map_err(|_| ProofError::PayloadNotJson)?;
         let RequiredClaims { jti, iat } = check_claims(&claims, expected)?;
         Ok(Self {
             token: NoToken,
             algorithm,
-            thumbprint: jwk.thumbprint(),
-            jwk,
+            thumbprint,
+            key,
             jti: jti.to_owned(),
             iat,
             ath: Ath::of(claims.ath.as_ref()),
@@ -132,7 +154,7 @@ impl<'r> UnverifiedProof<'r> {
             token,
             jws: self.jws,
             algorithm: self.algorithm,
-            jwk: self.jwk,
+            key: self.key,
             thumbprint: self.thumbprint,
             jti: self.jti,
             iat: self.iat,
@@ -161,27 +183,17 @@ impl<T> UnverifiedProof<'_, T> {
 
     /// Check 6: the signature was made by the key that the proof names.
     pub(crate) fn verify_signature(self) -> Result<Proof<T>, ProofError> {
-        let key = CachedKey::parse(&self.jwk, self.algorithm);
-        self.verify_signature_by(key)
-    }
-
-    /// Check 6, with a cache of client keys.
-    pub(crate) fn verify_signature_with(self, keys: &KeyCache) -> Result<Proof<T>, ProofError> {
-        let key = keys.get_or_parse(&self.jwk, self.thumbprint, self.algorithm);
-        self.verify_signature_by(key)
-    }
-
-    fn verify_signature_by(
-        self,
-        key: Result<CachedKey, KeyRejected>,
-    ) -> Result<Proof<T>, ProofError> {
-        let key = key.map_err(|KeyRejected| ProofError::Key(InvalidJwk::Coordinate))?;
+        let key = match self.key {
+            NamedKey::Known(key) => key,
+            NamedKey::New { header, jwk } => {
+                ClientKey::parse(header, &jwk, self.thumbprint, self.algorithm)
+                    .map_err(|KeyRejected| ProofError::Key(InvalidJwk::Coordinate))?
+            }
+        };
         key.verify(self.jws.signing_input.as_bytes(), self.jws.signature())
             .map_err(|SignatureRejected| ProofError::Signature)?;
         Ok(Proof {
             _token: PhantomData,
-            algorithm: self.algorithm,
-            thumbprint: self.thumbprint,
             key,
             jti: self.jti,
             iat: self.iat,
@@ -283,9 +295,7 @@ fn required<'c>(claim: Option<&'c Text<'_>>) -> Result<&'c str, ProofError> {
 /// A proof whose form and claims are valid, signed by the key it names. It has not been checked for replay.
 pub(crate) struct Proof<T> {
     _token: PhantomData<fn() -> T>,
-    algorithm: Algorithm,
-    thumbprint: Thumbprint,
-    key: CachedKey,
+    key: ClientKey,
     jti: String,
     iat: f64,
 }
@@ -293,11 +303,11 @@ pub(crate) struct Proof<T> {
 impl<T> Proof<T> {
     /// The thumbprint of the key that signed the proof.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
-        self.thumbprint
+        self.key.thumbprint()
     }
 
     pub(crate) fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.key.algorithm()
     }
 
     pub(crate) fn jti(&self) -> &str {
@@ -311,14 +321,14 @@ impl<T> Proof<T> {
     /// The facts that are reported about the proof when its request is accepted.
     pub(crate) fn facts(&self, now: Timestamp) -> ProofFacts {
         ProofFacts {
-            algorithm: self.algorithm.name(),
+            algorithm: self.algorithm().name(),
             skew_seconds: now.as_numeric_date() - self.iat,
         }
     }
 
     /// Caches the parsed key for the client's next request. Only for a proof whose request was accepted.
     pub(crate) fn remember_key(&self, keys: &KeyCache) {
-        keys.remember(self.thumbprint, self.algorithm, &self.key);
+        keys.remember(&self.key);
     }
 }
 

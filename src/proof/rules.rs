@@ -11,6 +11,7 @@ use http::request::Parts;
 
 use crate::credentials::ProofField;
 use crate::jose::algorithm::Algorithms;
+use crate::jose::key_cache::KeyCache;
 use crate::proof::checks::{Expected, Proof, ProofError, UnverifiedProof};
 use crate::proof::freshness::Freshness;
 use crate::proof::nonce::{
@@ -202,6 +203,7 @@ impl ProofRules {
         &self,
         field: ProofField<'r>,
         target: &Target<'_>,
+        known: Option<&KeyCache>,
         now: Timestamp,
     ) -> Result<UnverifiedProof<'r>, RuleError> {
         let expected = Expected {
@@ -210,6 +212,7 @@ impl ProofRules {
             freshness: &self.freshness,
             nonces_required: self.nonces.are_required(),
             now,
+            known,
         };
         UnverifiedProof::read(field, &expected).map_err(|error| match error {
             // A client without a proof would be asked for a nonce next, so it is asked at once (RFC

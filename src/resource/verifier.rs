@@ -176,12 +176,13 @@ impl<C> Verifier<C> {
         let (now, epoch) = (rules.now(), rules.epoch());
         let target = rules.target(request)?;
         facts.set_method(target.method());
-        let unverified = rules.read(proof, &target, now)?.for_token(token)?;
+        let proof = rules.read(proof, &target, Some(&self.keys), now)?;
+        let unverified = proof.for_token(token)?;
         let token = self.tokens.verify(unverified.token(), now).await?;
         check_binding_early(&token, &unverified)?;
         // After the token: a client whose token has expired needs another token, not a nonce.
         let nonce = rules.check_nonce(&unverified, epoch, now)?;
-        let proof = unverified.verify_signature_with(&self.keys)?;
+        let proof = unverified.verify_signature()?;
         facts.jkt = Some(proof.thumbprint());
         let token = BoundToken::bind(token, &proof)?;
         rules.record_use(&proof, nonce.issued, epoch, now).await?;

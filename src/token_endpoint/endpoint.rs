@@ -112,7 +112,7 @@ impl TokenEndpoint {
         let (now, epoch) = (self.rules.now(), self.rules.epoch());
         let field = ProofField::from_headers(&request.headers);
         let target = self.rules.target(request)?;
-        let unverified = self.rules.read(field, &target, now)?;
+        let unverified = self.rules.read(field, &target, None, now)?;
         let nonce = self.rules.check_nonce(&unverified, epoch, now)?;
         let proof = unverified.verify_signature()?;
         Ok(UnrecordedProof {

@@ -230,6 +230,27 @@ mod tests {
         }
     }
 
+    /// A client whose records were far apart is counted as precisely as others, though it never pauses.
+    #[test]
+    fn steps_become_short_again() {
+        let mut clients = Clients::default();
+        let start = Timestamp::from_unix(1_700_000_000);
+        let client = clients.client([1; 16], start);
+        // The ninth is one more than there are groups.
+        for i in 0..9 {
+            client.count(start.plus(1_000 * i));
+        }
+        // Of those, one is left.
+        for second in 7_500..30_000 {
+            let now = start.plus(second);
+            clients.client([1; 16], now).count(now.plus(19));
+        }
+        let now = start.plus(30_000);
+        // Nineteen, and less than a third more.
+        let live = clients.client([1; 16], now).live();
+        assert!((19..26).contains(&live), "{live}");
+    }
+
     /// The clock is set by decades.
     #[test]
     fn counts_each_record_once_when_the_clock_is_set() {

@@ -36,8 +36,8 @@ impl<'a> Segments<'a> {
     }
 
     fn decode_with(self, header: &str) -> Result<CompactJws<'a>, InvalidJws> {
-        let length = header.len() + self.payload.len() + self.signature.len();
-        let mut bytes = Vec::with_capacity(length);
+        let segments = [header, self.payload, self.signature];
+        let mut bytes = Vec::with_capacity(segments.map(str::len).iter().sum());
         let mut decode = |segment: &str| {
             base64url::decode_onto(segment, &mut bytes).ok_or(InvalidJws)?;
             Ok(bytes.len())

@@ -90,7 +90,7 @@ fn charted(rows: &Rows) -> Vec<(&Time, Party)> {
             .iter()
             .filter_map(|time| Some((time, time.label.charted?)))
             .collect(),
-        Rows::Nanos(_) | Rows::Allocations(_) => Vec::new(),
+        Rows::Nanos(_) | Rows::Allocations(_) | Rows::Bytes(_) => Vec::new(),
     }
 }
 

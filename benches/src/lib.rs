@@ -16,6 +16,7 @@ pub mod requests;
 pub mod rejections;
 pub mod parsing;
 pub mod replays;
+pub mod cores;
 pub mod engines;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -85,6 +85,7 @@ fn figures(section: &Section) -> Vec<(&Label, f64)> {
             .iter()
             .map(|count| (&count.label, count.median as f64))
             .collect(),
+        Rows::Bytes(sizes) => sizes.iter().map(|(label, bytes)| (label, *bytes)).collect(),
     }
 }
 
@@ -94,6 +95,12 @@ fn table(section: &Section) -> String {
     match rows {
         Rows::Micros(times) => table += &time_rows(times, "µs", 1.0),
         Rows::Nanos(times) => table += &time_rows(times, "ns", 1e3),
+        Rows::Bytes(sizes) => {
+            table += "| | bytes | |\n|---|---:|---|\n";
+            for (label, bytes) in sizes {
+                let _ = writeln!(table, "| {} | {bytes:.0} | {} |", label.name, note(label));
+            }
+        }
         Rows::Allocations(counts) => {
             table += "| | allocations | mean | bytes | |\n|---|---:|---:|---:|---|\n";
             for Allocations {

@@ -85,8 +85,12 @@ impl Parties {
 
     /// The same as [`verifier`](Self::verifier) with precomputed keys, clients' and the issuer's.
     pub fn precomputing(&self) -> Verifier {
-        let rules = self.rules(MemoryReplayStore::default());
-        Verifier::new(rules, self.issuer.jwt_verifier())
+        self.precomputing_with(MemoryReplayStore::default())
+    }
+
+    /// The same with another replay store.
+    pub fn precomputing_with(&self, replays: impl ReplayStore) -> Verifier {
+        Verifier::new(self.rules(replays), self.issuer.jwt_verifier())
     }
 
     fn by_the_engine(&self, rules: ProofRules) -> Verifier {

@@ -47,7 +47,7 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
         .map(|(defect, note)| {
             let label = Label::new(defect.name())
                 .note(note)
-                .at_most(0.06, "rejection without a signature");
+                .at_most(0.05, "rejection without a signature");
             let charted = matches!(
                 defect,
                 Defect::WrongTyp | Defect::OtherMethod | Defect::OtherTokensHash

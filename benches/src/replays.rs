@@ -11,7 +11,7 @@ use tower_dpop::{Algorithm, MemoryReplayStore, ReplayStore, Timestamp};
 use crate::parties::{Parties, proof, random_key, ready};
 use crate::raw::{Signed, signed};
 use crate::results::{Label, Rows, Section, Spread, Time};
-use crate::timing::wall_time;
+use crate::timing::{on_threads, wall_time};
 
 /// Ticks for which a record is kept. The clock ticks whenever a share of the records has entered,
 /// and as many leave.
@@ -121,30 +121,6 @@ impl<R: ReplayStore> Memory<R> {
         memory
     }
 
-    /// The time of one claim, in microseconds: the mean over threads that begin at the same moment.
-    fn claim_on_threads(&self, shares: &[Vec<ReplayKey>]) -> f64 {
-        let waiting = AtomicUsize::new(shares.len());
-        let claim = |keys: &[ReplayKey]| {
-            waiting.fetch_sub(1, Ordering::SeqCst);
-            while waiting.load(Ordering::SeqCst) > 0 {
-                hint::spin_loop();
-            }
-            wall_time(|| self.claim_all(keys))
-        };
-        let time: f64 = thread::scope(|scope| {
-            let threads: Vec<_> = shares
-                .iter()
-                .map(|keys| scope.spawn(|| claim(keys)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no claim panics"))
-                .sum()
-        });
-        let claims: usize = shares.iter().map(Vec::len).sum();
-        time / f64::from(u32::try_from(claims).expect("a round is small"))
-    }
-
     /// Claims these keys, each of which is kept for [`KEPT_TICKS`]. All threads go by one clock.
     fn claim_all(&self, keys: &[ReplayKey]) {
         let a_tick = self.live / KEPT_TICKS;
@@ -170,7 +146,8 @@ impl<R: ReplayStore> Steady for Memory<R> {
                 .map(|_| keys(claims / threads, self.clients))
                 .collect();
             let raw_time = wall_time(|| raw.iter().for_each(Signed::verify)) / f64::from(RAW);
-            let time = self.claim_on_threads(&shares);
+            let time = on_threads(&shares, |keys| self.claim_all(keys));
+            let time = time / f64::from(u32::try_from(shares[0].len()).expect("a round is small"));
             ratios.push(time / raw_time);
             own.push(time);
             yardstick.push(raw_time);

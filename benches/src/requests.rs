@@ -33,13 +33,14 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
         Row::new(
             Label::new("warm")
                 .note("known key, known token")
-                .at_most(1.08, "warm request")
+                .at_most(1.06, "warm request")
                 .charted(Party::Ours),
             warm(parties.verifier(), 1),
         ),
         Row::new(
             Label::new("warm, through the layer")
                 .note("`DpopLayer` around a service that responds at once")
+                .at_most(1.08, "warm request through the layer")
                 .charted(Party::Ours),
             Layered::warm(parties, &parties.client(Algorithm::Es256)),
         ),
@@ -62,14 +63,14 @@ pub fn by_aws_lc_rs(parties: &Parties, rounds: usize) -> Section {
         Row::new(
             Label::new("cold")
                 .note("a new key and a new token: two signatures, and the key of one is parsed")
-                .at_most(2.15, "cold request")
+                .at_most(2.10, "cold request")
                 .charted(Party::Ours),
             Passing::cold(parties, parties.verifier()),
         ),
         Row::new(
             Label::new("warm, `precomputed-keys`")
                 .note("known key, known token")
-                .at_most(0.75, "warm request with `precomputed-keys`")
+                .at_most(0.50, "warm request with `precomputed-keys`")
                 .charted(Party::Ours),
             warm(parties.precomputing(), 1),
         ),
@@ -111,7 +112,10 @@ pub fn by_rust_crypto(parties: &Parties, rounds: usize) -> Section {
         Row::new(
             Label::new("warm, `precomputed-keys`")
                 .note("known key, known token")
-                .at_most(1.4, "warm request by `rust-crypto` with `precomputed-keys`")
+                .at_most(
+                    0.60,
+                    "warm request by `rust-crypto` with `precomputed-keys`",
+                )
                 .charted(Party::Ours),
             warm(parties.precomputing()),
         ),

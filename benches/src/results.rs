@@ -34,6 +34,8 @@ pub enum Rows {
     Nanos(Vec<Time>),
     /// Numbers of allocations.
     Allocations(Vec<Allocations>),
+    /// Bytes that stay allocated.
+    Bytes(Vec<(Label, f64)>),
 }
 
 /// How long something takes.

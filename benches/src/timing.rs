@@ -1,5 +1,8 @@
 //! Times that can be compared.
 
+use std::hint;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -104,6 +107,30 @@ fn processor_time(work: impl FnOnce()) -> f64 {
 fn thread_micros() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
+}
+
+/// The time that passes until a thread has done its share, in microseconds: the mean over threads that begin at the same
+/// moment, one for each share.
+pub fn on_threads<S: Sync>(shares: &[S], work: impl Fn(&S) + Sync) -> f64 {
+    let waiting = AtomicUsize::new(shares.len());
+    let work = |share| {
+        waiting.fetch_sub(1, Ordering::SeqCst);
+        while waiting.load(Ordering::SeqCst) > 0 {
+            hint::spin_loop();
+        }
+        wall_time(|| work(share))
+    };
+    let times: f64 = thread::scope(|scope| {
+        let threads: Vec<_> = shares
+            .iter()
+            .map(|share| scope.spawn(|| work(share)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no share panics"))
+            .sum()
+    });
+    times / f64::from(u32::try_from(shares.len()).expect("there are few threads"))
 }
 
 /// The time that passes meanwhile, in microseconds: for what waits for other threads.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tower_dpop_benches::parties::Parties;
 use tower_dpop_benches::results::{Results, Section};
-use tower_dpop_benches::{engines, parsing, rejections, replays, requests};
+use tower_dpop_benches::{cores, engines, parsing, rejections, replays, requests};
 
 /// Rounds of every row: enough for medians that agree from run to run to a hundredth or two.
 const ROUNDS: usize = 201;
@@ -19,14 +19,14 @@ fn main() {
     let (tables, output, quick) = match arguments[..] {
         [tables, output] => (tables, output, false),
         [tables, output, "--quick"] => (tables, output, true),
-        _ => panic!("usage: measure aws-lc-rs|rust-crypto|peers|replays OUT [--quick]"),
+        _ => panic!("usage: measure aws-lc-rs|rust-crypto|peers|threads OUT [--quick]"),
     };
     let rounds = if quick { QUICK_ROUNDS } else { ROUNDS };
     let sections = sections(tables, &Parties::new(), rounds);
     Results { quick, sections }.write(Path::new(output));
 }
 
-/// All but the replay store's are for one thread, pinned to one core.
+/// All but `threads` are for one thread, pinned to one core.
 fn sections(tables: &str, parties: &Parties, rounds: usize) -> Vec<Section> {
     match tables {
         "aws-lc-rs" if requests::ENGINE == tables => vec![
@@ -41,7 +41,10 @@ fn sections(tables: &str, parties: &Parties, rounds: usize) -> Vec<Section> {
         }
         #[cfg(feature = "peers")]
         "peers" => vec![tower_dpop_benches::peers::section(parties, rounds)],
-        "replays" => vec![replays::section(parties, rounds)],
+        "threads" => vec![
+            cores::section(parties, rounds),
+            replays::section(parties, rounds),
+        ],
         _ => panic!("{tables}: not in this build"),
     }
 }

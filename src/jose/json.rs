@@ -20,7 +20,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 /// Reads one JSON text with nothing after it.
 pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, InvalidJson> {
-    serde_json::from_slice(text).map_err(|_| InvalidJson)
+    // Checked once. `from_slice` would check each string.
+    let text = str::from_utf8(text).map_err(|_| InvalidJson)?;
+    serde_json::from_str(text).map_err(|_| InvalidJson)
 }
 
 /// Reads an object that a trusted server sent. Members that the type does not have are ignored, duplicates included. serde

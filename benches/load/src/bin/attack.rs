@@ -56,7 +56,11 @@ async fn main() -> Result<(), Failure> {
     let server = Server::start(server, core, &issuer.jwks())?;
 
     let attacks = attacks(&client, &issuer, &fs::read_to_string(rsa)?)?;
-    let good = || -> Vec<Sent> { (0..GOOD * seconds).map(|_| sent(&request(&client))).collect() };
+    let good = || -> Vec<Sent> {
+        (0..GOOD * seconds)
+            .map(|_| sent(&request(&client)))
+            .collect()
+    };
     let replayed = &attacks[0].requests;
     run(&server.address, replayed.clone(), GOOD, StatusCode::OK).await?;
     let mut latencies = vec![Vec::new(); attacks.len() + 1];
@@ -67,19 +71,31 @@ async fn main() -> Result<(), Failure> {
             let bad = attack.requests.iter().cycle().take(BAD * seconds);
             let (good, _) = tokio::try_join!(
                 run(&server.address, good(), GOOD, StatusCode::OK),
-                run(&server.address, bad.cloned().collect(), BAD, StatusCode::UNAUTHORIZED),
+                run(
+                    &server.address,
+                    bad.cloned().collect(),
+                    BAD,
+                    StatusCode::UNAUTHORIZED
+                ),
             )?;
             latencies.push(Percentiles::of(good));
         }
     }
 
-    println!("| {BAD} bad requests per second | p50, µs | p99, µs | p99.9, µs | p99, without attack = 1 |");
+    println!(
+        "| {BAD} bad requests per second | p50, µs | p99, µs | p99.9, µs | p99, without attack = 1 |"
+    );
     println!("|---|---:|---:|---:|---:|");
-    let names = ["none"].into_iter().chain(attacks.iter().map(|attack| attack.name));
+    let names = ["none"]
+        .into_iter()
+        .chain(attacks.iter().map(|attack| attack.name));
     let alone = Percentiles::medians(&latencies[0]);
     for (name, latencies) in names.zip(&latencies) {
         let Percentiles { p50, p99, p999 } = Percentiles::medians(latencies);
-        println!("| {name} | {p50:.0} | {p99:.0} | {p999:.0} | {:.2} |", p99 / alone.p99);
+        println!(
+            "| {name} | {p50:.0} | {p99:.0} | {p999:.0} | {:.2} |",
+            p99 / alone.p99
+        );
     }
     Ok(())
 }
@@ -110,12 +126,16 @@ fn attacks(client: &TestClient, issuer: &TestIssuer, rsa: &str) -> Result<Vec<At
     Ok(vec![
         attack("replays", &|| request(client)),
         attack("no token", &defect(Defect::NoAuthorization)),
-        attack("a wrong signature of the proof, with a stolen token", &defect(Defect::WrongSignature)),
+        attack(
+            "a wrong signature of the proof, with a stolen token",
+            &defect(Defect::WrongSignature),
+        ),
         attack("a token with a made-up `kid`", &made_up_kid),
         attack("a proof with almost 8 KiB of JSON", &much_json),
-        attack("a wrong signature by an RSA key of 4096 bits, whose token is valid", &|| {
-            request(&rsa_client).with_defect(Defect::WrongSignature)
-        }),
+        attack(
+            "a wrong signature by an RSA key of 4096 bits, whose token is valid",
+            &|| request(&rsa_client).with_defect(Defect::WrongSignature),
+        ),
     ])
 }
 
@@ -126,7 +146,12 @@ fn request(client: &TestClient) -> TestRequest {
 /// As it is on a connection to the server.
 fn sent(request: &TestRequest) -> Sent {
     let mut sent: Sent = request.build();
-    let host = sent.uri().host().unwrap_or_default().parse().expect("a name is a field value");
+    let host = sent
+        .uri()
+        .host()
+        .unwrap_or_default()
+        .parse()
+        .expect("a name is a field value");
     sent.headers_mut().insert(http::header::HOST, host);
     *sent.uri_mut() = Uri::from_static("/protected");
     sent
@@ -134,14 +159,20 @@ fn sent(request: &TestRequest) -> Sent {
 
 /// Sends requests at a rate, on several connections, and expects a status. Returns the time from the moment at which each was
 /// due to its response, in microseconds.
-async fn run(address: &str, requests: Vec<Sent>, rate: usize, expected: StatusCode) -> Result<Vec<f64>, Failure> {
+async fn run(
+    address: &str,
+    requests: Vec<Sent>,
+    rate: usize,
+    expected: StatusCode,
+) -> Result<Vec<f64>, Failure> {
     let mut shares: Vec<Vec<(u32, Sent)>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
     for (number, request) in (0..).zip(requests) {
         shares[number as usize % CONNECTIONS].push((number, request));
     }
     let mut connections = Vec::new();
     for share in shares {
-        let (sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
         tokio::spawn(connection);
         connections.push((sender, share));
     }
@@ -149,7 +180,9 @@ async fn run(address: &str, requests: Vec<Sent>, rate: usize, expected: StatusCo
     let start = Instant::now() + Duration::from_millis(10);
     let mut tasks = JoinSet::new();
     for (sender, share) in connections {
-        let share = share.into_iter().map(move |(number, request)| (start + interval * number, request));
+        let share = share
+            .into_iter()
+            .map(move |(number, request)| (start + interval * number, request));
         tasks.spawn(send(sender, share, expected));
     }
     let mut latencies = Vec::new();
@@ -192,7 +225,11 @@ impl Percentiles {
     fn of(mut latencies: Vec<f64>) -> Self {
         latencies.sort_by(f64::total_cmp);
         let at = |thousandths: usize| latencies[(latencies.len() - 1) * thousandths / 1000];
-        Self { p50: at(500), p99: at(990), p999: at(999) }
+        Self {
+            p50: at(500),
+            p99: at(990),
+            p999: at(999),
+        }
     }
 
     /// Over the rounds.
@@ -202,7 +239,11 @@ impl Percentiles {
             all.sort_by(f64::total_cmp);
             all[all.len() / 2]
         };
-        Self { p50: median(|p| p.p50), p99: median(|p| p.p99), p999: median(|p| p.p999) }
+        Self {
+            p50: median(|p| p.p50),
+            p99: median(|p| p.p99),
+            p999: median(|p| p.p999),
+        }
     }
 }
 
@@ -217,7 +258,15 @@ impl Server {
         let file = std::env::temp_dir().join(format!("attack-{}.json", std::process::id()));
         fs::write(&file, jwks)?;
         let mut process = Command::new("taskset")
-            .args(["-c", core, program, "--listen", "127.0.0.1:0", "--max-age", "3600"])
+            .args([
+                "-c",
+                core,
+                program,
+                "--listen",
+                "127.0.0.1:0",
+                "--max-age",
+                "3600",
+            ])
             .args(["--public-url", AUDIENCE, "--issuer", ISSUER, "--jwks"])
             .arg(&file)
             .stdout(Stdio::piped())
@@ -225,7 +274,12 @@ impl Server {
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         fs::remove_file(&file)?;
-        let address = line.trim().rsplit_once("http://").ok_or("the server did not start")?.1.to_owned();
+        let address = line
+            .trim()
+            .rsplit_once("http://")
+            .ok_or("the server did not start")?
+            .1
+            .to_owned();
         Ok(Self { process, address })
     }
 }

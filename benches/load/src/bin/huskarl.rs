@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::time::Duration;
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -28,6 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .jwks_uri(served(fs::read_to_string(file)?).await?.parse()?)
         .jwks_source(ReqwestClient::from(reqwest::Client::new()))
         .require_dpop(true)
+        // As `run` sets it for the others.
+        .max_dpop_proof_age(Duration::from_secs(3600))
         .build()
         .await?;
     let layer = ValidatorLayer::builder()

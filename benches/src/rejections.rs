@@ -28,15 +28,18 @@ const BEFORE_THE_SIGNATURE: [(Defect, &str); 12] = [
     (Defect::JwkForEncryption, "+ the key's members"),
     (
         Defect::OtherMethod,
-        "+ the key: coordinates; the payload's JSON",
+        "the header, which is known; the payload's JSON",
     ),
     (Defect::OtherPath, "+ the URL, normalised"),
     (Defect::TooOld, "+ the time"),
     (
         Defect::OtherTokensHash,
-        "+ the key's thumbprint; the token's hash",
+        "+ the token's hash",
     ),
-    (Defect::StolenToken, "+ the token, out of the cache"),
+    (
+        Defect::StolenToken,
+        "+ the token, out of the cache; the header, which is not known",
+    ),
     (Defect::ForeignNonce, "+ the nonce's MAC"),
 ];
 
@@ -70,8 +73,8 @@ pub fn section(parties: &Parties, rounds: usize) -> Section {
     ));
     let text = "\
         `Verifier::verify` of ES256 requests with one defect, by a verifier that knows the \
-        client's key and token. The notes say what has been read by then: each row reads what the \
-        rows above it read, and more. Those without a signature are rejected 500 in a row, as in a \
+        client's key and token. The notes say what has been read by then; `+` means: and what \
+        the row above reads. A header that is known is not read again. Those without a signature are rejected 500 in a row, as in a \
         flood; the first few after other work take up to twice that.";
     Section::new(
         "Rejections",

@@ -32,10 +32,7 @@ const BEFORE_THE_SIGNATURE: [(Defect, &str); 12] = [
     ),
     (Defect::OtherPath, "+ the URL, normalised"),
     (Defect::TooOld, "+ the time"),
-    (
-        Defect::OtherTokensHash,
-        "+ the token's hash",
-    ),
+    (Defect::OtherTokensHash, "+ the token's hash"),
     (
         Defect::StolenToken,
         "+ the token, out of the cache; the header, which is not known",

@@ -1,6 +1,10 @@
 # Latency of good requests among bad ones. A part of `run`, which has the helpers.
 
+# For each kind in each round.
+attack_seconds=6
+
 measure_attack() {
+    [ "$mode" != quick ] || attack_seconds=1
     openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:4096 -out "$work/rsa.pem"
     echo "measuring: the server on ${cores[0]}, all clients on ${cores[1]}" >&2
     taskset -c "${cores[1]}" "$tools/attack" "$server" "${cores[0]}" "$work/rsa.pem" "$rounds" "$attack_seconds" > "$work/attack"

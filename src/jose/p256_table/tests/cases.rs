@@ -131,7 +131,7 @@ impl Batch {
             // before.0 + before.1 d = sign (addend.0 + addend.1 d)
             let divisor = before.1 - sign * addend.1;
             if divisor == Scalar::ZERO {
-                // The first row of G: no key has a part in the sum yet.
+                // No key has a part in the sum yet: a multiple of G in the first pairs, or the start of the rows.
                 if before.1 == Scalar::ZERO {
                     return Self::of_known_key(random.scalar(), 4, random);
                 }

@@ -1,4 +1,6 @@
 //! The parts of the table, each beside plain integers or p256.
+//!
+//! Longer than other files: a test for each part, of which most use the same edges and points.
 
 use p256::elliptic_curve::group::Group as _;
 use p256::{ProjectivePoint, Scalar as Multiple};

@@ -346,3 +346,37 @@ fn a_point_off_the_curve_is_rejected_each_time() {
         outcome.assert_reason(&name, ProofError::Key(InvalidJwk::Coordinate));
     }
 }
+
+/// The header of an accepted proof is not read again. A header that differs from it is.
+#[test]
+fn a_known_header_accepts_no_other() {
+    use http::Method;
+    use tower_dpop::testing::{TestClient, TestIssuer};
+    use tower_dpop::{ProofRules, PublicUrl, Verifier};
+
+    let url = "https://api.example.com";
+    let issuer = TestIssuer::new("https://as.example.com", url);
+    let rules = ProofRules::new(url.parse::<PublicUrl>().unwrap());
+    let rules = rules.with_clock(issuer.clock().read());
+    let verifier = Verifier::new(rules, issuer.jwt_verifier());
+    let client = TestClient::new(&issuer);
+    let request = client.request(Method::GET, "https://api.example.com/orders");
+    let verify = |request: tower_dpop::testing::TestRequest| {
+        let (head, ()) = request.build().into_parts();
+        let verifying = std::pin::pin!(verifier.verify(&head));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::future::Future::poll(verifying, &mut context) {
+            std::task::Poll::Ready(verified) => verified.map(drop),
+            std::task::Poll::Pending => panic!("nothing waits"),
+        }
+    };
+    for defect in request.defects() {
+        assert_eq!(verify(request.again()), Ok(()), "before {defect}");
+        let rejection = Err(request.rejection_of(defect));
+        assert_eq!(
+            verify(request.again().with_defect(defect)),
+            rejection,
+            "{defect}"
+        );
+    }
+}

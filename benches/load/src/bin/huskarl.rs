@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .jwks_source(ReqwestClient::from(reqwest::Client::new()))
         .require_dpop(true)
         // As `run` sets it for the others.
-        .max_dpop_proof_age(Duration::from_secs(3600))
+        .max_dpop_proof_age(Duration::from_hours(1))
         .build()
         .await?;
     let layer = ValidatorLayer::builder()

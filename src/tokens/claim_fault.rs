@@ -40,7 +40,7 @@ pub(crate) fn read_registered<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Resu
 
 /// Reads the claims of a valid token into the type that the application receives.
 pub(crate) fn read_claims<C: DeserializeOwned>(json: &[u8]) -> Result<C, TokenError> {
-    serde_json::from_slice(json).map_err(|_| {
+    read(json).map_err(|_| {
         ClaimFault::find::<C>(json).inspect(ClaimFault::report);
         TokenError::Claims
     })

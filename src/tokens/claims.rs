@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::jose::json::Text;
 use crate::time::Timestamp;
 use crate::tokens::access_token::Strings;
 
@@ -45,7 +46,7 @@ pub struct Claims {
     subject: Option<String>,
     client_id: Option<String>,
     scopes: Option<Strings>,
-    others: Map<String, Value>,
+    others: OtherClaims,
 }
 
 impl Claims {
@@ -77,58 +78,65 @@ impl Claims {
 
     /// Any claim other than `sub`, `client_id` and `scope`, if it is present and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        claim(&self.others, name)
+        self.others.get(name)
     }
 }
 
+/// By hand, because `#[serde(flatten)]` first collects the members, which takes as long as reading them.
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Members {
-            sub: Option<String>,
-            client_id: Option<String>,
-            azp: Option<String>,
-            appid: Option<String>,
-            cid: Option<String>,
-            scope: Option<Strings>,
-            scp: Option<Strings>,
-            #[serde(flatten)]
-            others: Map<String, Value>,
-        }
+        struct ClaimsVisitor;
 
-        let mut members = Members::deserialize(deserializer)?;
-        for (name, client) in [
-            ("azp", &members.azp),
-            ("appid", &members.appid),
-            ("cid", &members.cid),
-        ] {
-            if let Some(client) = client {
-                members
-                    .others
-                    .insert(name.to_owned(), client.as_str().into());
+        impl<'de> Visitor<'de> for ClaimsVisitor {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of claims")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Claims, A::Error> {
+                let (mut subject, mut client_id) = (None, None);
+                let (mut azp, mut appid, mut cid) = (None::<String>, None, None);
+                let (mut scope, mut scp) = (None, None);
+                let mut others = OtherClaims::default();
+                while let Some(name) = members.next_key::<Text<'de>>()? {
+                    match name.as_str() {
+                        "sub" => once(&mut subject, "sub", &mut members)?,
+                        "client_id" => once(&mut client_id, "client_id", &mut members)?,
+                        "azp" => once(&mut azp, "azp", &mut members)?,
+                        "appid" => once(&mut appid, "appid", &mut members)?,
+                        "cid" => once(&mut cid, "cid", &mut members)?,
+                        "scope" => once(&mut scope, "scope", &mut members)?,
+                        "scp" => once(&mut scp, "scp", &mut members)?,
+                        name => others.add(name, members.next_value()?),
+                    }
+                }
+                for (name, client) in [("azp", &azp), ("appid", &appid), ("cid", &cid)] {
+                    if let Some(client) = client {
+                        others.add(name, client.as_str().into());
+                    }
+                }
+                if let Some(scopes) = &scp {
+                    let scopes = match scopes {
+                        Strings::One(scopes) => scopes.as_str().into(),
+                        Strings::Several(scopes) => scopes.as_slice().into(),
+                    };
+                    others.add("scp", scopes);
+                }
+                let client_id = client_id.or(azp).or(appid).or(cid);
+                if subject.is_none() && client_id.is_none() {
+                    return Err(A::Error::missing_field("sub"));
+                }
+                Ok(Claims {
+                    subject,
+                    client_id,
+                    scopes: scope.or(scp),
+                    others,
+                })
             }
         }
-        if let Some(scopes) = &members.scp {
-            let scopes = match scopes {
-                Strings::One(scopes) => scopes.as_str().into(),
-                Strings::Several(scopes) => scopes.as_slice().into(),
-            };
-            members.others.insert("scp".to_owned(), scopes);
-        }
-        let client_id = members
-            .client_id
-            .or(members.azp)
-            .or(members.appid)
-            .or(members.cid);
-        if members.sub.is_none() && client_id.is_none() {
-            return Err(D::Error::missing_field("sub"));
-        }
-        Ok(Self {
-            subject: members.sub,
-            client_id,
-            scopes: members.scope.or(members.scp),
-            others: members.others,
-        })
+
+        deserializer.deserialize_map(ClaimsVisitor)
     }
 }
 
@@ -217,9 +225,40 @@ pub(crate) fn scopes(claim: Option<&Strings>) -> impl Iterator<Item = &str> {
         .filter(|scope| !scope.is_empty())
 }
 
-/// A claim that has no field of its own, if it is present and of this type.
-pub(crate) fn claim<T: DeserializeOwned>(others: &Map<String, Value>, name: &str) -> Option<T> {
-    others
-        .get(name)
-        .and_then(|claim| T::deserialize(claim).ok())
+/// Reads a claim that may be `null`, and that occurs once.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    claim: &mut Option<T>,
+    name: &'static str,
+    members: &mut A,
+) -> Result<(), A::Error> {
+    if claim.is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    *claim = members.next_value()?;
+    Ok(())
+}
+
+/// The claims that have no field of their own.
+#[derive(Clone, Default)]
+pub(crate) struct OtherClaims(Vec<(Box<str>, Value)>);
+
+impl OtherClaims {
+    fn add(&mut self, name: &str, value: Value) {
+        self.0.push((name.into(), value));
+    }
+
+    /// A claim, if it is present and of this type.
+    pub(crate) fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let (_, claim) = self.0.iter().rfind(|(known, _)| **known == *name)?;
+        T::deserialize(claim).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for OtherClaims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let claims = Map::deserialize(deserializer)?.into_iter();
+        Ok(Self(
+            claims.map(|(name, value)| (name.into(), value)).collect(),
+        ))
+    }
 }

@@ -4,11 +4,10 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use crate::time::Timestamp;
 use crate::tokens::access_token::Strings;
-use crate::tokens::claims::{HasAuthentication, HasScopes, claim, scopes};
+use crate::tokens::claims::{HasAuthentication, HasScopes, OtherClaims, scopes};
 
 /// The members of an introspection response about an access token ([RFC 7662 section
 /// 2.2](https://www.rfc-editor.org/rfc/rfc7662#section-2.2)). The server may omit any of them.
@@ -25,7 +24,7 @@ pub struct IntrospectedClaims {
     username: Option<String>,
     scope: Option<Strings>,
     #[serde(flatten)]
-    others: Map<String, Value>,
+    others: OtherClaims,
 }
 
 impl IntrospectedClaims {
@@ -56,7 +55,7 @@ impl IntrospectedClaims {
 
     /// Any member other than those above, if it is present and of this type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        claim(&self.others, name)
+        self.others.get(name)
     }
 }
 

@@ -200,6 +200,23 @@ fn any_claim_can_be_read_under_its_own_name() {
     );
 }
 
+/// As a verifier of the application may read them. A token with two of one claim is rejected before.
+#[test]
+fn a_claim_that_decides_who_calls_occurs_once() {
+    let read = |json: &str| serde_json::from_str::<Claims>(json);
+    for name in ["sub", "client_id", "azp", "appid", "cid", "scope", "scp"] {
+        let subject = if name == "sub" { "" } else { r#""sub":"s","# };
+        assert!(read(&format!(r#"{{{subject}"{name}":"a"}}"#)).is_ok());
+        let twice = format!(r#"{{{subject}"{name}":"a","{name}":"b"}}"#);
+        assert!(read(&twice).is_err(), "{name}");
+    }
+    for other in ["[]", "null", r#""alice""#] {
+        assert!(read(other).is_err(), "{other}");
+    }
+    let last = read(r#"{"sub":"s","department":"a","department":"b"}"#).unwrap();
+    assert_eq!(last.claim("department"), Some("b".to_owned()));
+}
+
 const SECRET: &str = "a-person's-secret";
 
 /// D21: the log names the claim and what was expected, and never the value.

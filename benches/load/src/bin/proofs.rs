@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! proofs FOLDER URL CLIENTS THREADS LINES...
+//! proofs FOLDER URL CLIENTS THREADS -
 //! ```
 //!
 //! Writes to the folder:
@@ -13,6 +14,9 @@
 //! - for each number of LINES a set of proofs, shared out among the threads of the load generator:
 //!   `SET-THREAD.txt`, both counted from 1, a line for each request: the number of the client, a
 //!   space, its proof.
+//!
+//! With `-` it reads LINES from its standard input, one number a line, so that proofs can be signed just before
+//! they are sent. When a set is written, its number is printed.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -44,7 +48,7 @@ fn main() -> Result<(), Failure> {
         return Err("usage: proofs FOLDER URL CLIENTS THREADS LINES...".into());
     };
     let (folder, threads): (_, usize) = (Path::new(folder), threads.parse()?);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let now = seconds_since_1970()?;
 
     fs::create_dir_all(folder)?;
     let issuer = Key::generate()?;
@@ -58,18 +62,34 @@ fn main() -> Result<(), Failure> {
     let tokens: String = clients.iter().map(|c| c.token.clone() + "\n").collect();
     fs::write(folder.join("tokens.txt"), tokens)?;
 
-    for (set, lines) in (1..).zip(sets) {
+    let write_set = |set: usize, lines: &str| {
         let lines = lines.parse::<usize>()? / threads;
         for thread in 1..=threads {
             let file = File::create(folder.join(format!("{set}-{thread}.txt")))?;
             write_proofs(file, lines, &clients)?;
         }
+        Ok::<(), Failure>(())
+    };
+    if sets == ["-"] {
+        for (set, lines) in (1..).zip(io::stdin().lines()) {
+            write_set(set, &lines?)?;
+            println!("{set}");
+        }
+    } else {
+        for (set, lines) in (1..).zip(sets) {
+            write_set(set, lines)?;
+        }
     }
     Ok(())
 }
 
+fn seconds_since_1970() -> Result<u64, Failure> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
 /// Writes this many lines, in which the clients take turns, and signs them on all cores.
 fn write_proofs(mut file: File, lines: usize, clients: &[Client]) -> Result<(), Failure> {
+    let now = seconds_since_1970()?;
     let workers = thread::available_parallelism().map_or(1, NonZero::get);
     for start in (0..lines).step_by(LINES_AT_ONCE) {
         let end = lines.min(start + LINES_AT_ONCE);
@@ -77,7 +97,9 @@ fn write_proofs(mut file: File, lines: usize, clients: &[Client]) -> Result<(), 
         thread::scope(|scope| {
             let parts: Vec<_> = (start..end)
                 .step_by(share)
-                .map(|first| scope.spawn(move || proofs(first, end.min(first + share), clients)))
+                .map(|first| {
+                    scope.spawn(move || proofs(first, end.min(first + share), clients, now))
+                })
                 .collect();
             for part in parts {
                 file.write_all(&part.join().expect("no part panics")?)?;
@@ -88,11 +110,11 @@ fn write_proofs(mut file: File, lines: usize, clients: &[Client]) -> Result<(), 
     Ok(())
 }
 
-fn proofs(first: usize, end: usize, clients: &[Client]) -> Result<Vec<u8>, Failure> {
+fn proofs(first: usize, end: usize, clients: &[Client], now: u64) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     for line in first..end {
         let client = &clients[line % clients.len()];
-        writeln!(text, "{} {}", client.number, client.proof()?)?;
+        writeln!(text, "{} {}", client.number, client.proof(now)?)?;
     }
     Ok(text)
 }
@@ -103,7 +125,7 @@ struct Client {
     key: Key,
     token: String,
     proof_header: String,
-    /// The claims but for `jti`, with which they begin.
+    /// The claims but for `jti` and `iat`, with which they begin.
     proof_claims: String,
 }
 
@@ -124,10 +146,7 @@ impl Client {
             r#"{{"typ":"dpop+jwt","alg":"ES256","jwk":{}}}"#,
             key.members()
         );
-        let proof_claims = format!(
-            r#""htm":"GET","htu":"{url}","iat":{now},"ath":"{}"}}"#,
-            sha256(&token)
-        );
+        let proof_claims = format!(r#""htm":"GET","htu":"{url}","ath":"{}"}}"#, sha256(&token));
         Ok(Self {
             number,
             key,
@@ -137,8 +156,12 @@ impl Client {
         })
     }
 
-    fn proof(&self) -> Result<String, Failure> {
-        let claims = format!(r#"{{"jti":"{}",{}"#, identifier()?, self.proof_claims);
+    fn proof(&self, now: u64) -> Result<String, Failure> {
+        let claims = format!(
+            r#"{{"jti":"{}","iat":{now},{}"#,
+            identifier()?,
+            self.proof_claims
+        );
         self.key.sign(&self.proof_header, &claims)
     }
 }

@@ -15,13 +15,14 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use http::{Extensions, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_dpop::resource::{ResourceMetadata, Scopes, cors_allow_headers, cors_expose_headers};
 use tower_dpop::tokens::{
@@ -29,8 +30,9 @@ use tower_dpop::tokens::{
     IntrospectionVerifier, KeySource,
 };
 use tower_dpop::{
-    AcceptedToken, Algorithms, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet, NonceSecret,
-    NonceSecrets, ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer, StatelessNonces, Verifier,
+    AcceptedToken, Algorithms, BoundToken, DpopLayer, Freshness, Issuers, JwtVerifier, KeySet,
+    NonceSecret, NonceSecrets, ProofRules, PublicUrl, RemoteKeys, RequireScopesLayer,
+    StatelessNonces, Thumbprint, Verifier,
 };
 use tower_http::cors::CorsLayer;
 use tracing_subscriber::EnvFilter;
@@ -337,12 +339,18 @@ impl HasScopes for TokenClaims {
     }
 }
 
-async fn protected(
-    extensions: Extensions,
-    method: Method,
-    uri: Uri,
-    mut body: Body,
-) -> Result<Json<Value>, StatusCode> {
+/// What `/protected` responds with.
+#[derive(Serialize)]
+struct Answer<'a> {
+    body_bytes: usize,
+    jkt: Option<Thumbprint>,
+    method: &'a str,
+    path: &'a str,
+    sub: Option<&'a str>,
+}
+
+async fn protected(request: Request) -> Result<Response, StatusCode> {
+    let (head, mut body) = request.into_parts();
     // A response with a part of the body unread would end the connection.
     let mut length = 0;
     while let Some(frame) = body.frame().await {
@@ -350,19 +358,20 @@ async fn protected(
         length += frame.data_ref().map_or(0, Bytes::len);
     }
     // In report-only mode there may be no token.
-    let token = AcceptedToken::<TokenClaims>::of(&extensions);
+    let token = AcceptedToken::<TokenClaims>::of(&head.extensions);
     let claims = token.as_ref().map(AcceptedToken::claims);
     let bound = match &token {
         Some(AcceptedToken::Bound(token)) => Some(token),
         _ => None,
     };
-    Ok(Json(json!({
-        "sub": claims.and_then(|claims| claims.sub.as_ref().or(claims.client_id.as_ref())),
-        "jkt": bound.map(|token| token.thumbprint().to_string()),
-        "method": method.as_str(),
-        "path": uri.path(),
-        "body_bytes": length,
-    })))
+    let answer = Answer {
+        body_bytes: length,
+        jkt: bound.map(BoundToken::thumbprint),
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        sub: claims.and_then(|claims| claims.sub.as_deref().or(claims.client_id.as_deref())),
+    };
+    Ok(Json(answer).into_response())
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch")]

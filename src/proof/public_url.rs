@@ -33,6 +33,8 @@ pub struct PublicUrl {
     pub(super) origin: Origin<'static>,
     /// Empty, or with a leading slash and without a trailing one.
     pub(super) prefix: String,
+    /// Both, in their normal form.
+    pub(super) text: String,
 }
 
 impl PublicUrl {
@@ -79,9 +81,11 @@ impl PublicUrl {
             return Err(InvalidPublicUrl::QueryOrFragment(url.to_owned()));
         }
         let path = normalise_path(path, PathSyntax::Rfc3986).ok_or_else(malformed)?;
+        let prefix = path.trim_end_matches('/');
         Ok(Self {
+            text: format!("{origin}{prefix}"),
+            prefix: prefix.to_owned(),
             origin: origin.into_owned(),
-            prefix: path.trim_end_matches('/').to_owned(),
         })
     }
 }
@@ -112,7 +116,7 @@ impl<'de> Deserialize<'de> for PublicUrl {
 impl fmt::Display for PublicUrl {
     /// The normalised URL, without a trailing slash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.origin, self.prefix)
+        f.write_str(&self.text)
     }
 }
 

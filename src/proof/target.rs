@@ -246,6 +246,10 @@ impl Target<'_> {
 
     /// RFC 9449 section 4.3, check 9.
     pub(crate) fn check_url(&self, htu: &str) -> Result<(), UrlMismatch> {
+        // Nearly every client sends the normal form, which needs no parsing.
+        if self.urls().any(|url| self.is_normal_form(url, htu)) {
+            return Ok(());
+        }
         let without_fragment = htu.split_once('#').map_or(htu, |(before, _)| before);
         let without_query = without_fragment
             .split_once('?')
@@ -254,17 +258,27 @@ impl Target<'_> {
             split(without_query).map_err(|InvalidHttpUrl| UrlMismatch::Malformed)?;
         let normalised = normalise_path(path, PathSyntax::AsSent).ok_or(UrlMismatch::Malformed)?;
         let mut nearest = UrlMismatch::Scheme;
-        for url in self
-            .public_urls
-            .iter()
-            .filter(|url| self.named.as_ref().is_none_or(|named| *named == url.origin))
-        {
+        for url in self.urls() {
             match self.compare(url, &origin, path, &normalised) {
                 Ok(()) => return Ok(()),
                 Err(mismatch) => nearest = nearest.max(mismatch),
             }
         }
         Err(nearest)
+    }
+
+    /// The public URLs that the request can be for.
+    fn urls(&self) -> impl Iterator<Item = &PublicUrl> {
+        let may_be =
+            |url: &&PublicUrl| self.named.as_ref().is_none_or(|named| *named == url.origin);
+        self.public_urls.iter().filter(may_be)
+    }
+
+    fn is_normal_form(&self, url: &PublicUrl, htu: &str) -> bool {
+        match &self.path {
+            Path::Asterisk => false,
+            Path::Normal(path) => htu.strip_prefix(url.text.as_str()) == Some(path),
+        }
     }
 
     fn compare(

@@ -13,7 +13,7 @@ import { mcpConformance, resourceServer, serve } from './servers.mjs';
 import { holds, scenario } from './table.mjs';
 
 const SUITE = '@modelcontextprotocol/conformance';
-const ISSUER = 'https://as.example.com';
+export const ISSUER = 'https://as.example.com';
 
 export async function mcp() {
   for (const nonces of [false, true]) {
@@ -84,12 +84,12 @@ async function logins(_, row) {
   }
 }
 
-function statuses(checks, wanted) {
+export function statuses(checks, wanted) {
   const found = checks.filter(({ id }) => id === wanted);
   return [...new Set(found.map(({ status }) => status))].join(' ') || 'missing';
 }
 
-function bad(checks) {
+export function bad(checks) {
   const others = checks.filter(({ status }) => !['SUCCESS', 'INFO'].includes(status));
   return others.map(({ id, status, errorMessage }) => `${id} ${status} ${errorMessage}`).join(', ') || 'none';
 }
@@ -168,7 +168,7 @@ async function server(nonces, use, row) {
 }
 
 /** A pair, the public half as a JWK, and both halves. */
-async function signingKey() {
+export async function signingKey() {
   const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true });
   return { privateKey, jwk: await exportJWK(publicKey), both: await exportJWK(privateKey) };
 }

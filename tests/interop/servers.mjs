@@ -43,7 +43,7 @@ export async function authorizationServer({ nonces = false, algs, tokenLife } = 
  */
 export function resourceServer({ issuer, jwks }, {
   nonces, nonceSecretFile, insecureOneUsePerNode, redis, publicUrl, algs, lenientTyp, audience = AUDIENCE, introspection,
-  allowBearer, reportOnly, scopes, metadata, maxAge, leeway,
+  allowBearer, reportOnly, scopes, metadata, maxAge, leeway, port,
 } = {}) {
   return listen('resource_server', [
     ...(issuer ? ['--issuer', issuer] : []),
@@ -65,7 +65,7 @@ export function resourceServer({ issuer, jwks }, {
     ...(metadata ? ['--metadata'] : []),
     ...(maxAge === undefined ? [] : ['--max-age', `${maxAge}`]),
     ...(leeway === undefined ? [] : ['--leeway', `${leeway}`]),
-  ]);
+  ], port);
 }
 
 /** `dpop-gateway` as a reverse proxy, in front of the service at `upstream`. */
@@ -252,13 +252,22 @@ export async function shortClient({ issuer, url }) {
  * Runs a scenario of the MCP conformance suite with our client, for at most some seconds. Returns its checks. The suite runs the
  * client in a shell and would end only that.
  */
-export async function mcpConformance(scenario, patience = 30) {
+export function mcpConformance(scenario, patience = 30) {
   const suite = fileURLToPath(new URL('node_modules/.bin/conformance', import.meta.url));
-  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
-  const child = run(process.execPath, [
+  return mcpChecks([
     suite, 'client', '--command', `timeout ${patience} ${join(examples, 'mcp_client')}`, '--scenario', scenario,
-    '--timeout', '40000', '--output-dir', folder,
+    '--timeout', '40000',
   ], { BROWSER });
+}
+
+/** What the same suite in the folder `checkout` checks with these parameters. */
+export function mcpCheckout(checkout, parameters, variables) {
+  return mcpChecks([join(checkout, 'node_modules/.bin/tsx'), join(checkout, 'src/index.ts'), ...parameters], variables);
+}
+
+async function mcpChecks(parameters, variables) {
+  const folder = await mkdtemp(join(tmpdir(), 'interop-'));
+  const child = run(process.execPath, [...parameters, '--output-dir', folder], variables);
   child.process.stdout.resume();
   await child.ended;
   const [results] = await readdir(folder, { recursive: true })
@@ -294,8 +303,8 @@ export async function serve(listen) {
 }
 
 /** Starts an example that says where it listens. */
-function listen(name, parameters) {
-  return listening(join(examples, name), ['--listen', '127.0.0.1:0', ...parameters], exampleUrl);
+function listen(name, parameters, port = 0) {
+  return listening(join(examples, name), ['--listen', `127.0.0.1:${port}`, ...parameters], exampleUrl);
 }
 
 function exampleUrl(line) {

@@ -4,6 +4,9 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 
+/** The variable with the folder of a checkout of MCP's conformance suite, and the name of this suite in the table. */
+export const CHECKOUT = 'MCP_CONFORMANCE';
+
 const rows = [];
 /** How the proxies in INTEROP_PROXIES write their versions. */
 const PROXIES = { caddy: /^v(\S+)/, envoy: /\/(\d+\.\d+\.\d+)\//, traefik: /Version: +(\S+)/ };
@@ -18,6 +21,7 @@ export function version(name) {
     return PROXIES[name].exec(spawnSync(program, [name === 'envoy' ? '--version' : 'version']).stdout)[1];
   }
   if (name === 'node') return process.versions.node;
+  if (name === CHECKOUT) return `${spawnSync('git', ['-C', process.env[CHECKOUT], 'rev-parse', '--short', 'HEAD']).stdout}`.trim();
   if (name === 'curl') return /curl (\S+)/.exec(spawnSync('curl', ['--version']).stdout)[1];
   if (name === 'httpx' || name === 'requests') {
     const text = readFileSync(new URL('requirements.txt', import.meta.url), 'utf8');

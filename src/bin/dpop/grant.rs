@@ -129,7 +129,7 @@ impl Grant {
             let text = read_file(path)?;
             let secret = text.trim_end_matches(['\r', '\n']);
             if secret.is_empty() {
-                let problem = format_args!("{}: there is no secret in it", path.display());
+                let problem = format!("{}: there is no secret in it", path.display());
                 return Err(Failure::work(problem));
             }
             return Ok(Zeroizing::new(secret.to_owned()));

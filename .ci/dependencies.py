@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What the tools of `.ci/gates` find in the dependencies of all packages, compared with the exceptions that are listed.
 
-    dependencies.py advisories DATABASE FOLDER…    exceptions: .cargo/audit.toml
+    dependencies.py advisories DATABASE FOLDER…    exceptions: .ci/advisories.toml
     dependencies.py policy FOLDER…                 .deny.toml
     dependencies.py rust-version FOLDER
 
 The tools judge one lock file at a time. An exception may concern a single one, and it is one too many only if it matches in none.
 """
 
+import datetime
 import json
 import os
 import re
@@ -15,22 +16,31 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from pathlib import Path
+
+# The exit code if the database of advisories is old.
+STALE = 3
 
 
 def fail(lines):
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
-    sys.exit(1 if lines else 0)
+    if lines:
+        sys.exit(1)
+
+
+# Days after which a database is too old to show that there is no advisory. It only counts as not compared.
+OLD = 30
 
 
 def advisories(database, *folders):
-    with open(".cargo/audit.toml", "rb") as file:
-        listed = set(tomllib.load(file)["advisories"]["ignore"])
+    with open(".ci/advisories.toml", "rb") as file:
+        known = {(entry["id"], entry["package"], folder) for entry in tomllib.load(file)["known"] for folder in entry["folders"]}
     found = {}
     for folder in folders:
         lock = os.path.abspath(f"{folder}/Cargo.lock")
         command = ["cargo-audit", "audit", "--db", os.path.abspath(database), "--no-fetch", "--stale", "--json", "--file", lock]
-        # Elsewhere, so that the tool does not read the list itself: it says nothing of entries that match nothing.
+        # Elsewhere, where no configuration ignores an advisory.
         with tempfile.TemporaryDirectory() as elsewhere:
             run = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
         try:
@@ -39,17 +49,21 @@ def advisories(database, *folders):
             fail([f"cargo-audit read nothing of {lock}: {run.stderr}"])
         entries = [*report["vulnerabilities"]["list"], *(entry for kind in report["warnings"].values() for entry in kind)]
         for entry in entries:
-            package = f"{entry['package']['name']} {entry['package']['version']}"
-            advisory = entry["advisory"]
+            package, advisory = entry["package"], entry["advisory"]
             name, title = (advisory["id"], advisory["title"]) if advisory else ("yanked", "was withdrawn from the registry")
-            found.setdefault(name, set()).add(f"{package} in {folder}/Cargo.lock: {title}")
+            found[name, package["name"], folder] = f"{name}: {package['name']} {package['version']} in {folder}/Cargo.lock: {title}"
         print(f"{folder}/Cargo.lock: {report['lockfile']['dependency-count']} packages against "
               f"{report['database']['advisory-count']} advisories")
-    for name in sorted(found):
-        for where in sorted(found[name]):
-            print(f"{'listed' if name in listed else 'NOT LISTED'}: {name}: {where}")
-    fail([f"{name} is not listed in .cargo/audit.toml" for name in sorted(found.keys() - listed)]
-         + [f".cargo/audit.toml lists {name}, which no lock file has any more" for name in sorted(listed - found.keys())])
+    for key, text in sorted(found.items()):
+        print(f"{'listed' if key in known else 'NOT LISTED'}: {text}")
+    fail([f"{found[key]}: not in .ci/advisories.toml" for key in sorted(found.keys() - known)]
+         + [f".ci/advisories.toml has {' '.join(key)}, which is not in the lock file any more" for key in sorted(known - found.keys())])
+    newest = max(date for path in Path(database).glob("crates/*/*.md") for date in re.findall(r'^date = "(.*)"$', path.read_text(), re.M))
+    age = (datetime.date.today() - datetime.date.fromisoformat(newest)).days
+    print(f"the newest advisory of the database is of {newest}")
+    if age > OLD:
+        print(f"the advisory database is {age} days old", file=sys.stderr)
+        sys.exit(STALE)
 
 
 # What cargo-deny calls an entry of its configuration that matches nothing.
@@ -64,7 +78,7 @@ def policy(*folders):
         command = ["cargo-deny", "--format", "json", "--manifest-path", f"{folder}/Cargo.toml", "--workspace", "--locked",
                    "--config", ".deny.toml", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]
         run = subprocess.run(command, capture_output=True, text=True)
-        matched_nothing, duplicates, checked = set(), [], False
+        matched_nothing, duplicates, licences = set(), [], 0
         for line in run.stderr.splitlines():
             if not line.startswith("{"):
                 continue
@@ -72,7 +86,8 @@ def policy(*folders):
             fields = message["fields"]
             spans = "; ".join(label["span"] for label in fields.get("labels", []))
             if message["type"] == "summary":
-                checked = True
+                # Each package with an accepted licence counts as a help.
+                licences = fields["licenses"]["helps"]
             elif fields.get("code") in UNUSED:
                 matched_nothing.add((fields["code"], spans))
             elif fields.get("code") == "duplicate":
@@ -83,10 +98,10 @@ def policy(*folders):
                 errors.append(f"{folder}: {fields['message']}: {spans}")
             elif fields.get("severity") == "warning" and fields.get("code") not in REPEATED:
                 print(f"{folder}: {fields['message']}: {spans}")
-        if not checked:
-            errors.append(f"cargo-deny ended early: {run.stderr}")
+        if licences == 0:
+            errors.append(f"{folder}: cargo-deny judged no licence: {run.stderr}")
         unused.append(matched_nothing)
-        print(f"{folder}/Cargo.lock: {len(duplicates)} packages in more than one version: {', '.join(duplicates)}")
+        print(f"{folder}/Cargo.lock: {licences} packages, {len(duplicates)} in more than one version: {', '.join(duplicates)}")
     fail(errors + [f".deny.toml: {code}: {spans}" for code, spans in sorted(set.intersection(*unused))])
 
 

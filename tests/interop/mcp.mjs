@@ -17,12 +17,12 @@ export const ISSUER = 'https://as.example.com';
 
 export async function mcp() {
   for (const nonces of [false, true]) {
-    await scenario([SUITE], nonces ? 'auth/dpop-nonce' : 'auth/dpop', (_, row) => client(nonces, row));
+    await scenario([SUITE], nonces ? 'auth/dpop-nonce' : 'auth/dpop', (_, row) => client(nonces, row), nonces ? 11 : 9);
   }
-  await scenario([SUITE], 'our client', logins);
+  await scenario([SUITE], 'our client', logins, LOGINS.length);
   for (const nonces of [false, true]) {
     await scenario(['jose'], `MCP dpop-server-validation, nonces ${nonces ? 'on' : 'off'}`, (use, row) =>
-      server(nonces, use, row));
+      server(nonces, use, row), nonces ? 27 : 25);
   }
 }
 

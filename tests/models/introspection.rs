@@ -68,7 +68,7 @@ fn ask_twice(issuer: &Issuer) {
 
 #[test]
 fn simultaneous_requests_share_one_and_later_ones_ask_again() {
-    explore("two requests and two others", || {
+    explore("two requests and two others", 50_000, || {
         let issuer = Arc::new(Issuer::default());
         let others = [0, 1].map(|_| {
             let issuer = issuer.clone();
@@ -84,7 +84,7 @@ fn simultaneous_requests_share_one_and_later_ones_ask_again() {
 /// The client of one request disconnects after the first step of the request.
 #[test]
 fn a_dropped_request_leaves_its_place_to_another() {
-    explore("a dropped request and three others", || {
+    explore("a dropped request and three others", 200, || {
         let issuer = Arc::new(Issuer::default());
         let other = thread::spawn({
             let issuer = issuer.clone();

@@ -15,7 +15,7 @@ fn secret(byte: u8) -> NonceSecret {
 /// The steps of the guide: the next secret is accepted, then it issues, and the previous one is still accepted.
 #[test]
 fn a_rotation_rejects_no_new_nonce() {
-    explore("a rotation and two requests", || {
+    explore("a rotation and two requests", 1500, || {
         let nonces = StatelessNonces::new(secret(1));
         let requests = [0, 1].map(|_| {
             let nonces = nonces.clone();

@@ -35,7 +35,7 @@ fn check(
     check: fn(&MemoryReplayStore, [Claimed; 3]),
 ) {
     let before = before.to_vec();
-    explore("three claims", move || {
+    explore("three claims", 80, move || {
         let store = store();
         for claim in &before {
             assert_eq!(claim.claim(&store), Ok(Claim::First));

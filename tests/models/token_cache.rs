@@ -52,7 +52,7 @@ fn verify(cache: &TokenCache<Verifier>, token: &str) -> usize {
 
 #[test]
 fn no_token_of_old_rules_is_used_after_the_cache_was_cleared() {
-    explore("a request and new rules", || {
+    explore("a request and new rules", 700, || {
         let verifier = Verifier::default();
         let cache = cache(&verifier, 10_000);
         let request = thread::spawn({
@@ -69,7 +69,7 @@ fn no_token_of_old_rules_is_used_after_the_cache_was_cleared() {
 
 #[test]
 fn no_more_tokens_are_cached_than_the_capacity() {
-    explore("two tokens and room for one", || {
+    explore("two tokens and room for one", 40, || {
         let verifier = Verifier::default();
         // One token takes more than a thousand bytes.
         let cache = cache(&verifier, 2_000);

@@ -99,17 +99,20 @@ def main(report, *options):
 
     if names == [REDIS]:
         return
-    entries, failed = listed(), False
-    either = {(file, text) for file, kind, text in entries if kind == "~"}
-    for what, rows in (
-        ("no test reaches, and uncovered.txt does not list", found - entries),
-        ("uncovered.txt lists, and a test reaches by now", entries - found),
-    ):
-        for (file, kind, text), count in sorted(rows.items()):
-            if (file, text) not in either:
-                failed = True
-                print(f"{what}: {file}\n    {kind} {text}" + (f" ({count} times)" if count > 1 else ""), file=sys.stderr)
-    sys.exit(failed)
+    entries = listed()
+    exact = Counter({key: count for key, count in entries.items() if key[1] != "~"})
+    either = Counter({(file, text): count for (file, kind, text), count in entries.items() if kind == "~"})
+    problems = [
+        f"uncovered.txt lists what is not in the code: {file}\n    ~ {text}"
+        for (file, text), count in sorted(either.items())
+        if [line.strip() for line in code_lines(ROOT / file)].count(text) < count
+    ]
+    for (file, kind, text), count in sorted((found - exact).items()):
+        if count > either[file, text]:
+            problems.append(f"no test reaches, and uncovered.txt does not list: {file}\n    {kind} {text}")
+    for (file, kind, text), _ in sorted((exact - found).items()):
+        problems.append(f"uncovered.txt lists, and a test reaches by now: {file}\n    {kind} {text}")
+    sys.exit("\n".join(problems) or None)
 
 
 main(*sys.argv[1:])

@@ -41,7 +41,7 @@ pub(super) enum Permission {
     NewNonce,
     /// Its token's key was withdrawn.
     WithdrawnKey,
-    /// No other reason: the machine may be too busy for the deadline of the store. At most 2% of
+    /// No other reason: the machine may be too busy for the deadline of the store. At most 0.2% of
     /// the requests, and none may be lost by it.
     Busy,
 }

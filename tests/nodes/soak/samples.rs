@@ -13,7 +13,7 @@ use super::load::World;
 use crate::resp;
 
 /// How much the memory may grow: by one part in this many, plus this many bytes, for small processes.
-const GROWTH: (u64, u64) = (10, 4 << 20);
+const GROWTH: (u64, u64) = (20, 1 << 20);
 
 /// The time after which records have expired, and the cache of tokens is full.
 const WARM_UP: f64 = 120.0;

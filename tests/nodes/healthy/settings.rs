@@ -1,5 +1,7 @@
 //! Servers that are configured in a way that the store does not accept, and how it is told.
 
+use std::task::{Context, Poll, Waker};
+
 use tower_dpop::ReplayStore as _;
 use tower_dpop::proof::{
     Claim, Epoch, InvalidRedisUrl, RedisLinkState, RedisReplayStore, RedisServer, RedisStartError,
@@ -364,33 +366,158 @@ async fn the_deadline_may_be_as_long_as_can_be() {
     assert_eq!(claim(&store, key(2)).await, Ok(Claim::First));
 }
 
+/// What a server says to everything, and why it cannot be used.
+#[tokio::test]
+async fn rejects_what_is_no_usable_redis() {
+    type Expected = fn(String) -> RedisStartError;
+    let unknown: Expected = |address| RedisStartError::NotWritable {
+        address,
+        code: "an unknown reply".into(),
+    };
+    let rows: [(&str, Expected); 9] = [
+        ("+OK\r\n+OK\r\n", unknown),
+        ("+OK\r\n$3\r\nabc\r\n", unknown),
+        ("$0\r\n\r\n-ERR syntax error\r\n", |address| {
+            RedisStartError::TooOld { address }
+        }),
+        ("$0\r\n\r\n-MOVED 1 127.0.0.1:1\r\n", |address| {
+            RedisStartError::ClusterMode { address }
+        }),
+        ("$0\r\n\r\n-READONLY a replica\r\n", |address| {
+            RedisStartError::NotAPrimary { address }
+        }),
+        ("$0\r\n\r\n-OOM too much memory\r\n", |address| {
+            RedisStartError::NotWritable {
+                address,
+                code: "OOM".into(),
+            }
+        }),
+        ("$0\r\n\r\n-LOADING the records\r\n", |address| {
+            RedisStartError::NotWritable {
+                address,
+                code: "LOADING".into(),
+            }
+        }),
+        ("$0\r\n\r\n-NOPERM no SET\r\n", |address| {
+            RedisStartError::Rejected {
+                address,
+                code: "NOPERM".into(),
+            }
+        }),
+        ("=9\r\ntxt:a:b\r\n\r\n+OK\r\n", unknown),
+    ];
+    for (replies, expected) in rows {
+        let address = server_that_says(replies).await;
+        let server = RedisServer::url(&format!("redis://{address}")).unwrap();
+        let error = RedisReplayStore::at(server).connect().await.unwrap_err();
+        assert_eq!(error, expected(address), "{replies:?}");
+    }
+
+    let other = server_that_says("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let server = RedisServer::url(&format!("redis://{other}")).unwrap();
+    let error = RedisReplayStore::at(server).connect().await.unwrap_err();
+    assert!(
+        matches!(error, RedisStartError::Unreachable { .. }),
+        "{error}"
+    );
+}
+
+/// The same of a sentinel. The last one names a host that cannot be reached without TLS.
+#[tokio::test]
+async fn rejects_what_a_sentinel_must_not_say() {
+    type Expected = fn(String) -> RedisStartError;
+    let unknown: Expected = |_| RedisStartError::UnknownPrimary {
+        name: Sentinels::NAME.into(),
+    };
+    let elsewhere = naming("192.0.2.1", 6379);
+    let rows: [(&str, Expected); 6] = [
+        ("$-1\r\n", unknown),
+        ("+PONG\r\n", unknown),
+        ("*1\r\n$1\r\nx\r\n", unknown),
+        ("*2\r\n$1\r\nx\r\n$2\r\n-1\r\n", unknown),
+        ("-NOAUTH Authentication required\r\n", |address| {
+            RedisStartError::Rejected {
+                address,
+                code: "NOAUTH".into(),
+            }
+        }),
+        (&elsewhere, |_| RedisStartError::Plaintext {
+            address: "192.0.2.1:6379".into(),
+        }),
+    ];
+    for (reply, expected) in rows {
+        let address = server_that_says(reply).await;
+        let url = format!("redis://{address}");
+        let server = RedisServer::sentinels([url.as_str()], Sentinels::NAME).unwrap();
+        let error = RedisReplayStore::at(server).connect().await.unwrap_err();
+        assert_eq!(error, expected(address), "{reply:?}");
+    }
+}
+
+#[test]
+fn connects_only_inside_a_runtime() {
+    let server = RedisServer::url("redis://127.0.0.1").unwrap();
+    let connecting = std::pin::pin!(RedisReplayStore::at(server).connect());
+    let result = connecting.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(
+        result,
+        Poll::Ready(Err(RedisStartError::NoRuntime))
+    ));
+}
+
+#[tokio::test]
+async fn shows_an_ipv6_address_as_urls_do() {
+    let port = free_port();
+    let server = RedisServer::url(&format!("redis://[::1]:{port}")).unwrap();
+    let error = RedisReplayStore::at(server).connect().await.unwrap_err();
+    let shown = format!("[::1]:{port}");
+    assert!(
+        matches!(&error, RedisStartError::Unreachable { address, .. } if *address == shown),
+        "{error}"
+    );
+}
+
 /// A sentinel that does not hear the others names a primary that is gone.
 #[tokio::test]
 async fn asks_the_next_sentinel_if_the_named_primary_cannot_be_used() {
     let redis = Redis::start();
-    let gone = sentinel_that_names(free_port()).await;
-    let urls = [gone, sentinel_that_names(redis.port()).await];
+    let mut urls = Vec::new();
+    for port in [free_port(), redis.port()] {
+        let address = server_that_says(&naming("127.0.0.1", port)).await;
+        urls.push(format!("redis://{address}"));
+    }
     let server = RedisServer::sentinels(urls.iter().map(String::as_str), Sentinels::NAME);
     let store = RedisReplayStore::at(server.unwrap()).connect_lazily();
     eventually("it is up", || store.health().state == RedisLinkState::Up).await;
     assert_eq!(claim(&store, key(1)).await, Ok(Claim::First));
 }
 
-/// The URL of a server that gives the same response to every command.
-async fn sentinel_that_names(port: u16) -> String {
+/// How a sentinel names a primary.
+fn naming(host: &str, port: u16) -> String {
+    let port = port.to_string();
+    format!(
+        "*2\r\n${}\r\n{host}\r\n${}\r\n{port}\r\n",
+        host.len(),
+        port.len()
+    )
+}
+
+/// The address of a server that responds to whatever it reads first on a connection.
+async fn server_that_says(reply: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("redis://{}", listener.local_addr().unwrap());
-    let port = port.to_string();
-    let reply = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+    let address = listener.local_addr().unwrap().to_string();
+    let reply = reply.to_owned();
     tokio::spawn(async move {
+        let mut open = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut command = [0; 1_024];
             if stream.read(&mut command).await.is_ok_and(|read| read > 0) {
                 let _ = stream.write_all(reply.as_bytes()).await;
+                open.push(stream);
             }
         }
     });
-    url
+    address
 }

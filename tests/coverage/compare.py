@@ -7,8 +7,8 @@ these in some runs, because it depends on the order of threads. An entry names t
 the file do not matter. A line that is not listed fails, and so does an entry that a test now reaches. Lines of
 punctuation alone are left out.
 
-The store in Redis is left out: it needs a server, and is tested with one (`tests/nodes`). With `--nodes`, only its
-coverage is printed."""
+The store in Redis is left out: it needs a server, and is tested with one (`tests/nodes`). With `--nodes`, it is the only
+one."""
 
 import re
 import sys
@@ -70,6 +70,7 @@ def listed():
 def main(report, *options):
     lines, outcomes = measured(report)
     found, sums = Counter(), defaultdict(Counter)
+    names = [REDIS] if "--nodes" in options else ROOMS
     for path in sorted(filter(room, lines)):
         code = code_lines(path)
         name, total = str(Path(path).relative_to(ROOT)), sums[room(path)]
@@ -78,17 +79,16 @@ def main(report, *options):
                 continue
             total["lines"] += 1
             total["lines run"] += runs > 0
-            if runs == 0 and room(path) in ROOMS:
+            if runs == 0 and room(path) in names:
                 found[name, "|", code[number - 1].strip()] += 1
         for number, runs in outcomes[path].items():
             if number > len(code):
                 continue
             total["branches"] += len(runs)
             total["branches run"] += sum(count > 0 for count in runs)
-            if any(runs) and not all(runs) and room(path) in ROOMS:
+            if any(runs) and not all(runs) and room(path) in names:
                 found[name, "?", code[number - 1].strip()] += 1
 
-    names = [REDIS] if "--nodes" in options else ROOMS
     if set(names) - set(sums):
         sys.exit(f"no coverage of {set(names) - set(sums)}")
     print("| room | lines | reached | branches | reached |\n|---|---:|---:|---:|---:|")
@@ -97,9 +97,7 @@ def main(report, *options):
         shares = [f"{total[kind]} | {100 * total[f'{kind} run'] / max(total[kind], 1):.1f}%" for kind in ("lines", "branches")]
         print(f"| `{name}` | {' | '.join(shares)} |")
 
-    if names == [REDIS]:
-        return
-    entries = listed()
+    entries = Counter({key: count for key, count in listed().items() if room(ROOT / key[0]) in names})
     exact = Counter({key: count for key, count in entries.items() if key[1] != "~"})
     either = Counter({(file, text): count for (file, kind, text), count in entries.items() if kind == "~"})
     problems = [

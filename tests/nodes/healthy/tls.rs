@@ -1,6 +1,7 @@
 //! TLS.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -119,8 +120,12 @@ async fn shows_a_certificate_where_one_is_required() {
     let server = server
         .with_tls_client_certificate(&certificate, &key)
         .unwrap();
-    let store = RedisReplayStore::at(server).connect().await.unwrap();
-    assert_eq!(claim(&store, super::key(1)).await, Ok(Claim::First));
+    // Each connection shows it.
+    let store = RedisReplayStore::at(server).with_connections(NonZeroUsize::new(2).unwrap());
+    let store = store.connect().await.unwrap();
+    for number in [1, 2] {
+        assert_eq!(claim(&store, super::key(number)).await, Ok(Claim::First));
+    }
 }
 
 #[test]

@@ -98,10 +98,12 @@ impl Redis {
         reply.unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.folder.log()))
     }
 
-    /// A field of INFO.
+    /// A field of INFO. A server that changes its role closes connections, so it is asked up to five times.
     #[track_caller]
     pub fn info(&self, field: &str) -> String {
-        let info = self.run(&["INFO", "everything"]).text();
+        let words = ["INFO", "everything"];
+        let info = (1..5).find_map(|_| resp::command(self.port, &words).ok());
+        let info = info.unwrap_or_else(|| self.run(&words)).text();
         let value = info
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));

@@ -29,7 +29,8 @@ async fn a_killed_server_that_comes_back_empty_is_another_store() {
         "slowest {:?}, in the outage {slowest:?}; recovery {recovery:?}",
         outcome.made.slowest()
     );
-    assert!(outcome.made.slowest() < DEADLINE + MARGIN);
+    let slowest = outcome.made.slowest();
+    assert!(slowest < DEADLINE + MARGIN, "{slowest:?}");
     assert!(slowest < DEADLINE, "{slowest:?}");
     assert!(recovery < RECOVERY, "{recovery:?}");
 }
@@ -59,7 +60,8 @@ async fn twenty_kills_are_safe() {
             outcome.made.slowest(),
             outcome.recovery.unwrap()
         );
-        assert!(outcome.made.slowest() < DEADLINE + MARGIN);
+        let slowest = outcome.made.slowest();
+        assert!(slowest < DEADLINE + MARGIN, "{slowest:?}");
         assert!(outcome.recovery.unwrap() < RECOVERY);
     }
 }

@@ -64,7 +64,7 @@ fn eventually(what: &'static str, is_so: impl Fn() -> bool) -> impl Future<Outpu
     let caller = std::panic::Location::caller();
     async move {
         while !is_so() {
-            assert!(Instant::now() < limit, "{caller}: {what}");
+            assert!(Instant::now() < limit, "not within 10 s: {what}, {caller}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

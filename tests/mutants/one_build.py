@@ -221,7 +221,7 @@ def write_variants(sources, left_out, report):
 
 def spans(error):
     """The places of an error: for one in a macro, where the macro is used."""
-    for span in error["spans"]:
+    for span in sorted(error["spans"], key=lambda span: not span["is_primary"]):
         while span.get("expansion") and not span["file_name"].startswith("src/"):
             span = span["expansion"]["span"]
         if span["is_primary"] or span["file_name"].startswith("src/"):

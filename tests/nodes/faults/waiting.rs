@@ -88,11 +88,11 @@ async fn dropped_claims_leave_nothing_behind() {
                     Ok(Ok(Claim::First)) => results[1] += 1,
                     Ok(_) => results[2] += 1,
                 }
-                // Polled once, then dropped.
+                // Polled once, then dropped. On a busy machine, the reply may be there already.
                 let mut claim = Box::pin(claim(&store, fresh_key()));
                 let mut context = Context::from_waker(Waker::noop());
                 if let Poll::Ready(result) = claim.as_mut().poll(&mut context) {
-                    panic!("without waiting: {result:?}");
+                    assert_eq!(result, Ok(Claim::First));
                 }
             }
             results

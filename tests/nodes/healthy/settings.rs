@@ -374,11 +374,18 @@ async fn rejects_what_is_no_usable_redis() {
         address,
         code: "an unknown reply".into(),
     };
-    let rows: [(&str, Expected); 9] = [
+    let rows: [(&str, Expected); 11] = [
         ("+OK\r\n+OK\r\n", unknown),
+        ("+OK\r\n$21\r\n123456789012345678901\r\n", unknown),
         ("+OK\r\n$3\r\nabc\r\n", unknown),
         ("$0\r\n\r\n-ERR syntax error\r\n", |address| {
             RedisStartError::TooOld { address }
+        }),
+        ("$0\r\n\r\n-ERR unknown command\r\n", |address| {
+            RedisStartError::NotWritable {
+                address,
+                code: "ERR".into(),
+            }
         }),
         ("$0\r\n\r\n-MOVED 1 127.0.0.1:1\r\n", |address| {
             RedisStartError::ClusterMode { address }

@@ -195,4 +195,31 @@ mod tests {
             .insert(cache.hasher.hash_one("other"), key.known, 1);
         assert!(cache.find("other").is_none());
     }
+    #[cfg(feature = "precomputed-keys")]
+    #[test]
+    fn a_p256_key_that_recurs_has_a_table_if_there_is_room_for_one() {
+        // RFC 7515 appendix A.3.1, RFC 8037 appendix A.2.
+        let p256 = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        let ed25519 =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        for (jwk, algorithm, bytes, expected) in [
+            (p256, Algorithm::Es256, DEFAULT_TABLE_BYTES, true),
+            (p256, Algorithm::Es256, BYTES_PER_TABLE - 1, false),
+            (p256, Algorithm::Es256, 0, false),
+            (ed25519, Algorithm::Ed25519, DEFAULT_TABLE_BYTES, false),
+        ] {
+            let jwk: Jwk = jwk.parse().unwrap();
+            let cache = KeyCache::with_tables(bytes);
+            cache.remember(&ClientKey::parse("one", &jwk, jwk.thumbprint(), algorithm).unwrap());
+            for _ in 0..7 {
+                let key = cache.find("one").unwrap();
+                assert!(key.table.is_none());
+                cache.remember(&key);
+            }
+            cache.remember(&cache.find("one").unwrap());
+            let key = cache.find("one").unwrap();
+            assert_eq!(key.table.is_some(), expected, "{algorithm}, {bytes} bytes");
+        }
+    }
 }
